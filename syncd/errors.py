@@ -1,0 +1,103 @@
+"""Every way syncd fails, as exceptions that carry data, a hint and whether to try again.
+
+Raise inward, translate once at each edge: an HTTP status in `web`, an exit code and two lines in
+`cli`. No message or hint ever holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class SyncdError(Exception):
+    """Something is wrong that a person can read in one line and act on in the next.
+
+    `hint` is what to try. `retryable` says whether the same call may succeed later unchanged.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigurationError(SyncdError):
+    """The configuration cannot be used; `faults` names each key and what is wrong with it."""
+
+    def __init__(self, faults: list[str], *, hint: str = "") -> None:
+        super().__init__("; ".join(faults), hint=hint)
+        self.faults = faults
+
+
+class UsageError(SyncdError):
+    """The command was asked for something that makes no sense."""
+
+
+class SourceError(SyncdError):
+    """Dreamship did not answer what was asked."""
+
+
+class SourceUnreachable(SourceError):
+    """The network or the server failed; nothing was learned."""
+
+    retryable = True
+
+
+class SourceAnswerInvalid(SourceError):
+    """An answer arrived and cannot be what the documentation describes; nothing was learned."""
+
+    retryable = True
+
+
+class SourceThrottled(SourceError):
+    """Too many calls for one key; `wait_s` seconds as Dreamship says, None when it does not."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, wait_s: float | None) -> None:
+        super().__init__(message, hint="other programs share this key; lower calls_per_minute")
+        self.wait_s = wait_s
+
+
+class SourceRefused(SourceError):
+    """401 or 403: the api key is wrong, revoked or lacks permission."""
+
+
+class SourceGone(SourceError):
+    """404: what was asked for does not exist at the source."""
+
+
+class MirrorError(SyncdError):
+    """The database file cannot be used."""
+
+
+class MirrorUnavailable(MirrorError):
+    """A transaction could not be made durable now (disk full, locked, I/O error)."""
+
+    retryable = True
+
+
+class MirrorMissing(MirrorError):
+    """There is no database where the configuration says."""
+
+
+class MirrorIncompatible(MirrorError):
+    """The file is not a mirror, is damaged, or is of another contract number."""
+
+
+class MirrorLocked(MirrorError):
+    """Another syncd process holds the mirror."""
+
+    retryable = True
+
+
+class BacklogFull(SyncdError):
+    """More deliveries wait than can be made durable in time; Dreamship shall try again."""
+
+    retryable = True
+
+
+class DaemonAbsent(SyncdError):
+    """No daemon answers on the control socket."""
+
+    retryable = True

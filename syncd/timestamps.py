@@ -1,0 +1,63 @@
+"""The one time format: UTC text of always 27 characters, so that text order is time order.
+
+Python code holds aware `datetime` values in UTC; text exists only in the database, in JSON and on
+the wire. Dreamship's timestamps lose their fraction when it is zero, so they are never compared
+as text (dreamship-api.md: `…:30Z` beside `…:30.103721Z`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+LENGTH = 27
+
+
+def to_text(moment: datetime) -> str:
+    """Return `YYYY-MM-DDTHH:MM:SS.ffffffZ`; raises ValueError for a naive moment."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment without a time zone has no place in the mirror")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def from_text(text: str) -> datetime:
+    """Read back what `to_text` wrote; raises ValueError for anything that is not a moment."""
+    return datetime.fromisoformat(text)
+
+
+def maybe_text(moment: datetime | None) -> str | None:
+    """`to_text`, and None for None."""
+    return None if moment is None else to_text(moment)
+
+
+def maybe_from_text(text: str | None) -> datetime | None:
+    """`from_text`, and None for None."""
+    return None if text is None else from_text(text)
+
+
+def parse_foreign(value: object) -> datetime | None:
+    """Return the moment a stranger wrote, in UTC, or None when it cannot be placed in time.
+
+    Takes ISO 8601 with a time, with or without a fraction, with `Z` or an offset. A time without a
+    zone, a date alone, a number or a moment no calendar has is None: the merge rule then asks the
+    source instead of guessing.
+    """
+    # fromisoformat reads at most microseconds, and takes week dates and bare dates too.
+    if not isinstance(value, str) or not 19 <= len(value) <= 40 or "W" in value:  # noqa: PLR2004
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_http_date(value: str | None) -> datetime | None:
+    """Return the moment of an HTTP `Date` or `Retry-After` header, or None."""
+    if value is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+        return None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError, TypeError):
+        return None
