@@ -1,0 +1,161 @@
+"""Which observation wins. The heart of the product, as two pure functions over one variant.
+
+A delivery is applied at once and confirmed by a read; a settled read is the truth. Only this
+host's order of events, and Dreamship's own timestamps among themselves, are trusted: no comparison
+between two clocks has to be right for the end state to be right (design.md, "Which observation
+wins"; the numbers of the rules below are that page's).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+# A `Date` header has whole seconds: what happened in the same second may be before or after it.
+DATE_RESOLUTION = timedelta(seconds=1)
+# How far ahead of Dreamship's clock an event may claim to be; more is no moment but a mistake.
+FUTURE_TOLERANCE = timedelta(seconds=2)
+
+Value = str | None
+"""Availability as received; None means gone from the catalogue (or, in a doubt, not known)."""
+
+Rule = Literal[
+    "first-word",  # a variant not known before, from a delivery that can be placed in time
+    "first-word-doubted",  # the same, but it cannot be placed: not sold until the source says
+    "same",  # 1
+    "newer",  # 2
+    "contradicts",  # 3
+    "settled",  # 4
+    "agrees",  # 5
+    "not-settled",  # 6
+]
+
+
+class Belief(Struct, frozen=True):
+    """What the mirror holds of one variant, and on what grounds.
+
+    `doubts` are values that witnesses set against `value` and no settled read has judged yet; the
+    variant is *verifying* while there are any. `event_at` is the newest event timestamp applied or
+    agreed with (Dreamship's clock). `read_at` is the `Date` of the last read (Dreamship's clock).
+    `delivered_at` is when the last delivery arrived here (this host's clock).
+    """
+
+    value: Value
+    doubts: tuple[Value, ...] = ()
+    event_at: datetime | None = None
+    read_at: datetime | None = None
+    delivered_at: datetime | None = None
+
+    @property
+    def verifying(self) -> bool:
+        """Whether the source is being asked."""
+        return bool(self.doubts)
+
+    @property
+    def candidates(self) -> tuple[Value, ...]:
+        """Every value the variant may truly have; it is sellable when all of them are."""
+        return (self.value, *self.doubts)
+
+
+class Verdict(Struct, frozen=True):
+    """What an observation does: the belief from now on, by which rule, and whether to ask now."""
+
+    belief: Belief
+    rule: Rule
+    ask_now: bool = False
+    missed: bool = False
+
+
+def on_delivery(
+    known: Belief | None,
+    *,
+    value: Value,
+    event_at: datetime | None,
+    arrived_at: datetime,
+    read_at: datetime | None,
+    source_now: datetime,
+) -> Verdict:
+    """Judge one delivery that is no duplicate.
+
+    `value` None: it tells of a change, not to what. `read_at`: the last read of the item, for a
+    variant that is not known. `source_now`: Dreamship's clock as well as it is known. Whatever the
+    rule, the caller queues a confirming read for when it can be settled.
+    """
+    if event_at is not None and event_at > source_now + FUTURE_TOLERANCE:
+        event_at = None
+    if known is None:
+        return _first_word(value, event_at, arrived_at, read_at)
+    told = replace(known, delivered_at=_latest(known.delivered_at, arrived_at))
+    if value is not None and value == known.value:
+        return Verdict(replace(told, event_at=_latest(known.event_at, event_at)), "same")
+    if (
+        value is not None
+        and known.value is not None  # what was found gone comes back only by the source's word
+        and event_at is not None
+        and _is_after(event_at, known.event_at)
+        and _is_after_read(event_at, known.read_at)
+    ):
+        # Older doubts are still unjudged: a newer word of one witness does not answer another.
+        doubts = tuple(doubt for doubt in known.doubts if doubt != value)
+        return Verdict(
+            replace(told, value=value, doubts=doubts, event_at=event_at), "newer", bool(doubts)
+        )
+    return Verdict(replace(told, doubts=_with(known.doubts, value)), "contradicts", ask_now=True)
+
+
+def on_read(
+    known: Belief | None,
+    *,
+    value: Value,
+    began_at: datetime,
+    source_at: datetime | None,
+    settle: timedelta,
+) -> Verdict:
+    """Judge what one read says of one variant; `value` None: the source no longer has it.
+
+    `began_at` is this host's moment before the request left; reads of one variant are judged in
+    the order of their beginnings.
+    """
+    if known is None:
+        return Verdict(Belief(value=value, read_at=source_at), "settled")
+    seen = replace(known, read_at=_latest(known.read_at, source_at))
+    if known.delivered_at is None or began_at >= known.delivered_at + settle:
+        untold = value != known.value and value not in known.doubts and None not in known.doubts
+        missed = untold and value is not None and known.value is not None
+        return Verdict(replace(seen, value=value, doubts=()), "settled", missed=missed)
+    if value == known.value:
+        return Verdict(replace(seen, doubts=()), "agrees")
+    return Verdict(replace(seen, doubts=_with(known.doubts, value)), "not-settled")
+
+
+def _first_word(
+    value: Value, event_at: datetime | None, arrived_at: datetime, read_at: datetime | None
+) -> Verdict:
+    placed = value is not None and event_at is not None and _is_after_read(event_at, read_at)
+    belief = Belief(
+        value=value or "",
+        doubts=() if placed else (None,),
+        event_at=event_at if placed else None,
+        read_at=read_at,
+        delivered_at=arrived_at,
+    )
+    return Verdict(belief, "first-word" if placed else "first-word-doubted", ask_now=True)
+
+
+def _is_after(moment: datetime, other: datetime | None) -> bool:
+    return other is None or moment > other
+
+
+def _is_after_read(event_at: datetime, read_at: datetime | None) -> bool:
+    return read_at is None or event_at > read_at + DATE_RESOLUTION
+
+
+def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((moment for moment in (one, other) if moment is not None), default=None)
+
+
+def _with(doubts: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
+    return doubts if value in doubts else (*doubts, value)

@@ -1,0 +1,112 @@
+"""What the mirror holds, and what one transaction writes into it, as records without a database."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct, field
+
+from syncd.merge import Belief, Rule, Value
+from syncd.model import Cause, Delivery, Labels, Outcome
+
+
+class Policy(Struct, frozen=True):
+    """What the configuration says about judging: see `[availability]`, `[catalog]`, `settle`."""
+
+    sellable: frozenset[str]
+    settle: timedelta
+    items: frozenset[int] = frozenset()
+    has_categories: bool = False
+
+    def sells(self, candidates: tuple[Value, ...]) -> bool:
+        """Tell whether a variant that has one of these values may be sold whichever it is."""
+        return all(
+            value is not None and value.strip().casefold() in self.sellable for value in candidates
+        )
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether only a part of the catalogue is mirrored."""
+        return bool(self.items) or self.has_categories
+
+
+class VariantState(Struct, frozen=True):
+    """One row of the mirror. `confirmed_at`: when its value was last known to be true."""
+
+    variant_id: int
+    item_id: int | None
+    labels: Labels
+    belief: Belief
+    sellable: bool
+    changed_at: datetime
+    confirmed_at: datetime
+    source: Literal["webhook", "read"]
+
+
+class ItemState(Struct, frozen=True):
+    """What is known of an item: when its last read began here and what `Date` that one had."""
+
+    item_id: int
+    name: str | None
+    confirmed_at: datetime | None
+    read_at: datetime | None
+    removed: bool = False
+
+
+class Change(Struct, frozen=True):
+    """One row of the change feed (contract.md, view `changes`)."""
+
+    variant_id: int
+    item_id: int | None
+    old_availability: str | None
+    availability: str | None
+    old_sellable: bool
+    sellable: bool
+    cause: Cause
+    missed: bool
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+class Question(Struct, frozen=True):
+    """An item the source must be asked about: at `asked_at` (None: no hurry) and at `settle_at`."""
+
+    item_id: int
+    asked_at: datetime | None
+    settle_at: datetime
+
+
+class Judged(Struct, frozen=True):
+    """What became of one delivery. `duplicate_of`: the key of the one that told the same."""
+
+    delivery: Delivery
+    key: tuple[str, str]
+    outcome: Outcome
+    rule: Rule | None = None
+    is_copy: bool = False
+
+
+class Writes(Struct):
+    """Everything one transaction must write; filled by one batch, then written once."""
+
+    variants: dict[int, VariantState] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    questions: dict[int, Question] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
+    unlocated: set[int] = field(default_factory=set)
+    explained: set[int] = field(default_factory=set)
+
+
+class Snapshot(Struct):
+    """What the mirror knows about a batch of deliveries.
+
+    `seen`: keys of kept deliveries. `missed`: recent changes that no delivery had told, as
+    (seq, availability) by variant. `foreign`: variants a whole sweep did not find.
+    """
+
+    variants: dict[int, VariantState] = field(default_factory=dict)
+    items: dict[int, ItemState] = field(default_factory=dict)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    missed: dict[int, list[tuple[int, str | None]]] = field(default_factory=dict)
+    foreign: set[int] = field(default_factory=set)
