@@ -231,6 +231,31 @@ def _looked(
     return None if state == as_it_was else (state, verdict.missed)
 
 
+def not_found(
+    known: dict[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
+) -> Writes:
+    """Judge variants of no known item after a whole sweep, begun at `began_at`, did not find them.
+
+    What was delivered since then (or shortly before) waits for the next sweep.
+    """
+    writes = Writes()
+    for state in known.values():
+        verdict = on_read(
+            state.belief, value=None, began_at=began_at, source_at=None, settle=policy.settle
+        )
+        if verdict.rule == "settled" and state.belief != verdict.belief:
+            gone = replace(
+                state,
+                belief=verdict.belief,
+                sellable=False,
+                changed_at=now,
+                confirmed_at=began_at,
+                source="read",
+            )
+            _write(writes, state, gone, cause="read", occurred_at=began_at, now=now)
+    return writes
+
+
 def resell(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> Writes:
     """Judge again what is sellable, after the configuration changed its mind about it."""
     writes = Writes()

@@ -1,0 +1,57 @@
+"""The one budget for everything this daemon asks Dreamship, kept across restarts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from syncd import pace
+from syncd.ports import CallLog, Clock
+
+
+class Budget:
+    """Says when a call may leave and remembers, durably and beforehand, that it did."""
+
+    def __init__(self, clock: Clock, log: CallLog, state: pace.Pace) -> None:
+        self._clock = clock
+        self._log = log
+        self._pace = state
+
+    def wait_s(self, *, urgent: bool) -> float:
+        """Return the seconds until the next call may leave; 0 when it may leave now."""
+        now = self._clock.now()
+        return (pace.next_call_at(self._pace, now, urgent=urgent) - now).total_seconds()
+
+    async def spend(self, *, for_sweep: bool) -> None:
+        """Take one call from the budget; on disk before the call leaves."""
+        now = self._clock.now()
+        self._pace = pace.called(self._pace, now)
+        await self._log.log_call(now, for_sweep=for_sweep)
+
+    def answered(self) -> None:
+        """Learn from a good answer."""
+        self._pace = pace.answered(self._pace)
+
+    async def throttled(self, wait_s: float | None, *, for_sweep: bool) -> None:
+        """Learn from a 429."""
+        now = self._clock.now()
+        self._pace = pace.throttled(self._pace, now, wait_s)
+        await self._log.log_throttled(now, self._pace.paused_until or now, for_sweep=for_sweep)
+
+    def limit(self, calls_per_minute: int) -> None:
+        """Take a new limit from the configuration."""
+        self._pace = pace.start(calls_per_minute, self._pace.calls)
+
+    @property
+    def per_minute(self) -> float:
+        """The rate in force, lowered while recovering from a 429."""
+        return self._pace.per_minute
+
+    @property
+    def used_last_minute(self) -> int:
+        """Calls that left in the last 60 seconds."""
+        return pace.used_last_minute(self._pace, self._clock.now())
+
+    @property
+    def paused_until(self) -> datetime | None:
+        """Until when a 429 asked to wait."""
+        return self._pace.paused_until

@@ -1,0 +1,193 @@
+"""What the use cases need from the world, as Protocols the edges fulfil without being imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from syncd.listing import Position
+from syncd.model import Delivery, ItemRead, Page, SweepResult
+from syncd.state import ItemState, Judged, Snapshot, VariantState, Writes
+
+JobKind = Literal["doubt", "page", "unread", "settle", "stale"]
+
+SweepCause = Literal["start", "schedule", "operator", "locate"]
+
+
+class Job(Struct, frozen=True):
+    """The next thing worth a call: one item, or one page of a sweep's listing."""
+
+    kind: JobKind
+    item_id: int | None = None
+    sweep_id: int | None = None
+    position: Position = Position()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a variant is off sale until this is answered."""
+        return self.kind == "doubt"
+
+    @property
+    def is_for_sweep(self) -> bool:
+        """Whether a sweep asked for it."""
+        return self.kind in {"page", "unread", "stale"}
+
+
+class SweepProgress(Struct, frozen=True):
+    """How far a sweep is. `total` None while the catalogue is still being listed."""
+
+    sweep_id: int
+    began_at: datetime
+    checked: int
+    total: int | None
+    remaining_calls: int
+
+
+class SweepSummary(Struct, frozen=True):
+    """What a finished sweep did (contract.md, `reconcile-now --json`)."""
+
+    sweep_id: int
+    is_catalogue: bool
+    began_at: datetime
+    result: SweepResult
+    items: int
+    variants: int
+    changed: int
+    added: int
+    removed: int
+    missed: int
+    calls: int
+    throttled: int
+    seconds: float
+    failed_items: list[int]
+    error: str = ""
+
+
+class Clock(Protocol):
+    """Time as it passes outside; a test brings its own."""
+
+    def now(self) -> datetime:
+        """Return this host's moment, in UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        ...
+
+
+class Source(Protocol):
+    """Dreamship's GET endpoints. Each call raises the leaves of `SourceError`."""
+
+    async def item(self, item_id: int) -> ItemRead:
+        """Read one item with its variants; raises SourceGone when there is none."""
+        ...
+
+    async def page(self, category_id: int | None, page: int) -> Page:
+        """Read one page of the catalogue, or of one category."""
+        ...
+
+
+class DeliveryLedger(Protocol):
+    """Where deliveries become durable."""
+
+    async def deliver(
+        self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+    ) -> list[Judged]:
+        """Load what is known, judge, write, commit; raises MirrorUnavailable with nothing done."""
+        ...
+
+
+class CallLog(Protocol):
+    """Where the calls of the budget survive a restart."""
+
+    async def log_call(self, now: datetime, *, for_sweep: bool) -> None:
+        """Keep one call; a sweep's is counted with the open sweeps too."""
+        ...
+
+    async def log_throttled(
+        self, now: datetime, paused_until: datetime, *, for_sweep: bool
+    ) -> None:
+        """Keep one 429 and how long it asked to wait."""
+        ...
+
+
+class ReadLedger(Protocol):
+    """Where reads, the questions that ask for them, and sweeps are kept."""
+
+    async def next_job(
+        self, now: datetime, busy: Collection[int], order: Sequence[JobKind], *, listing: bool
+    ) -> Job | None:
+        """Return a job of the first kind in `order` that has one; pages only when `listing`."""
+        ...
+
+    async def next_due_at(self, now: datetime) -> datetime | None:
+        """Return the next moment after `now` at which a job becomes due, None: no such moment."""
+        ...
+
+    async def read(
+        self,
+        seen: ItemRead,
+        judge: Callable[[dict[int, VariantState], ItemState | None], Writes],
+    ) -> Writes:
+        """Judge and write one finished read, and tick it off wherever it was asked for."""
+        ...
+
+    async def read_failed(self, item_id: int, not_before: datetime, *, give_up_after: int) -> None:
+        """Note a failed read: not again before that moment; a sweep gives up after some."""
+        ...
+
+    async def listed(self, sweep_id: int, page: Page, following: Position | None) -> None:
+        """Note the items of one page and where the listing goes on (None: it is whole)."""
+        ...
+
+    async def close_unlocated(
+        self,
+        began_at: datetime,
+        judge: Callable[[dict[int, VariantState]], Writes],
+        now: datetime,
+    ) -> None:
+        """Judge the variants that a whole sweep, begun at `began_at`, found in no item."""
+        ...
+
+    async def finish_sweeps(self, now: datetime) -> list[SweepSummary]:
+        """End every open sweep that has nothing left to read."""
+        ...
+
+    async def fail_sweeps(self, now: datetime, error: str) -> list[SweepSummary]:
+        """End every open sweep as failed."""
+        ...
+
+
+class SweepLedger(Protocol):
+    """Where sweeps begin and are looked at."""
+
+    async def open_sweep(
+        self,
+        cause: SweepCause,
+        now: datetime,
+        *,
+        items: Collection[int] | None,
+        is_catalogue: bool,
+        position: Position | None,
+    ) -> int:
+        """Begin a sweep of `items` and of what is listed from `position` on, each if given."""
+        ...
+
+    async def open_catalogue_sweep(self) -> tuple[int, SweepCause] | None:
+        """Return the catalogue sweep that has not ended, if there is one."""
+        ...
+
+    async def drop_sweep(self, sweep_id: int) -> None:
+        """Forget an open sweep that another one takes the place of."""
+        ...
+
+    async def sweep_progress(self, sweep_id: int) -> SweepProgress | None:
+        """Return how far an open sweep is; None once it has ended."""
+        ...
+
+    async def sweep_summary(self, sweep_id: int) -> SweepSummary | None:
+        """Return what an ended sweep did."""
+        ...

@@ -1,0 +1,136 @@
+"""Sweeps: who may begin one, who joins whom, and how far it is. The reading itself is `refresh`.
+
+A sweep asks the source for every item of the mirrored catalogue once, stalest first, and what it
+still has to read lives in the mirror: a restart goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+
+import structlog
+
+from syncd import listing
+from syncd.budget import Budget
+from syncd.errors import SyncdError
+from syncd.listing import Position
+from syncd.ports import (
+    Clock,
+    SweepCause,
+    SweepLedger,
+    SweepProgress,
+    SweepSummary,
+)
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.25
+
+
+class Reconciler:
+    """Begins sweeps, never two of the whole catalogue at once, and tells how they go."""
+
+    def __init__(
+        self,
+        ledger: SweepLedger,
+        budget: Budget,
+        clock: Clock,
+        *,
+        items: tuple[int, ...] = (),
+        categories: tuple[int, ...] = (),
+        on_begun: Callable[[SweepCause], None] = lambda _: None,
+    ) -> None:
+        self.items = items
+        self.categories = categories
+        self._ledger = ledger
+        self._budget = budget
+        self._clock = clock
+        self._on_begun = on_begun
+        self._one_at_a_time = asyncio.Lock()
+
+    async def request(
+        self, cause: SweepCause, *, items: Collection[int] | None = None
+    ) -> tuple[int, bool]:
+        """Return the sweep that fulfils a request, and whether it joined one already running.
+
+        Of `items` alone, a sweep begins beside whatever runs. Of the catalogue there is one: a
+        schedule's request joins it; an operator's joins an operator's, and takes the place of a
+        scheduled one, since "now" means items read from now on.
+        """
+        async with self._one_at_a_time:
+            if items is None and (running := await self._ledger.open_catalogue_sweep()) is not None:
+                sweep_id, begun_by = running
+                if cause != "operator" or begun_by == "operator":
+                    return sweep_id, True
+                await self._ledger.drop_sweep(sweep_id)
+            sweep_id = await self._ledger.open_sweep(
+                cause,
+                self._clock.now(),
+                items=self.items if items is None else items,
+                is_catalogue=items is None,
+                position=None if items is not None else self._first_position(),
+            )
+        log.info("sweep begins", cause=cause, sweep=sweep_id, items=sorted(items or ()) or "all")
+        self._on_begun(cause)
+        return sweep_id, False
+
+    async def restart(self) -> None:
+        """Begin the running catalogue sweep anew: the catalogue to mirror is another one now."""
+        async with self._one_at_a_time:
+            running = await self._ledger.open_catalogue_sweep()
+            if running is not None:
+                await self._ledger.drop_sweep(running[0])
+        await self.request("start")
+
+    async def progress(self, sweep_id: int | None = None) -> SweepProgress | None:
+        """Return how far a sweep is (None: the catalogue's); None when there is none."""
+        if sweep_id is None:
+            running = await self._ledger.open_catalogue_sweep()
+            if running is None:
+                return None
+            sweep_id = running[0]
+        return await self._ledger.sweep_progress(sweep_id)
+
+    def eta(self, progress: SweepProgress) -> timedelta | None:
+        """Return how long a sweep still takes; None while nobody can know."""
+        if progress.total is None:
+            return None
+        paced = timedelta(minutes=progress.remaining_calls / max(1.0, self._budget.per_minute))
+        if progress.checked == 0:
+            return paced
+        so_far: timedelta = self._clock.now() - progress.began_at
+        return max(paced, so_far / progress.checked * (progress.total - progress.checked))
+
+    async def wait(
+        self, sweep_id: int, *, tell: Callable[[SweepProgress], None] = lambda _: None
+    ) -> SweepSummary:
+        """Return what a sweep did once it has ended, telling how far it is meanwhile."""
+        while (progress := await self._ledger.sweep_progress(sweep_id)) is not None:
+            tell(progress)
+            await self._clock.sleep(POLL_S)
+        summary = await self._ledger.sweep_summary(sweep_id)
+        if summary is None:
+            raise SyncdError(
+                "the sweep was replaced by another one before it ended",
+                hint="run `syncd reconcile-now` again",
+            )
+        return summary
+
+    @property
+    def _lists_nothing(self) -> bool:
+        return bool(self.items) and not self.categories
+
+    def _first_position(self) -> Position | None:
+        return None if self._lists_nothing else listing.first(self.categories)
+
+
+def next_after_failure(failures: int, every: timedelta) -> timedelta:
+    """Return when to sweep again after `failures` failed ones in a row: soon, then less so."""
+    return min(every, timedelta(minutes=2.0 ** min(failures - 1, 10)))
+
+
+def due_since(last: datetime | None, every: timedelta, now: datetime) -> bool:
+    """Tell whether a sweep is due, `last` being when one last ended whole."""
+    return last is None or now - last >= every or last > now

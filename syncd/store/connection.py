@@ -1,0 +1,187 @@
+"""Opening the one file: who may write, how durable, and how it is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from syncd.errors import (
+    MirrorError,
+    MirrorIncompatible,
+    MirrorLocked,
+    MirrorMissing,
+    MirrorUnavailable,
+)
+from syncd.store.migrations import APPLICATION_ID, CONTRACT, migrate
+
+# The shop's user reads through its group; a new -wal or -shm takes its mode from this file's.
+FILE_MODE = 0o640
+BUSY_TIMEOUT_S = 5.0
+# After a long reader let the log grow, the file shrinks back to this.
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+class Lock:
+    """Held by the one process that writes a mirror; the kernel lets go of it if that one dies."""
+
+    def __init__(self, mirror: Path) -> None:
+        self._path = mirror.with_name(mirror.name + ".lock")
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock; raises MirrorLocked when another process holds it."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as fault:
+            holder = os.pread(fd, 20, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise MirrorLocked(
+                f"another syncd process{f' (pid {holder})' if holder else ''} holds the mirror",
+                hint="stop it first, or let it do the work",
+            ) from fault
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it would let two processes lock two files."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Return the writer's connection to the mirror at `path`, created and migrated as needed.
+
+    Raises MirrorIncompatible for a file that is no mirror of this contract and MirrorUnavailable
+    when the file cannot be used now.
+    """
+    with translated(path):
+        _create(path)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _contract(connection, path)
+            # The first statement to the end of the list runs once a process; FULL is what makes
+            # "answered 200" mean "on disk" in WAL mode.
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                f"journal_size_limit = {WAL_LIMIT_BYTES}",
+                "temp_store = MEMORY",
+                "cache_size = -32768",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def open_for_reading(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """Return a connection that can only read, as a shop's would be."""
+    if not path.exists():
+        raise MirrorMissing(
+            f"there is no mirror at {path}", hint="start the daemon, or check mirror.path"
+        )
+    with translated(path):
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=check_same_thread,
+        )
+        try:
+            if _contract(connection, path) != CONTRACT:
+                raise MirrorMissing(
+                    f"{path} is not filled yet", hint="wait for the daemon's first start"
+                )
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def leave(connection: sqlite3.Connection) -> None:
+    """End the writer so that a reader without write permission can go on reading.
+
+    The last clean close of a WAL database deletes `-wal` and `-shm`, and a reader that may not
+    write the folder cannot make them anew: "attempt to write a readonly database" (measured,
+    design.md). So the log is emptied into the database and both files stay.
+    """
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+        connection.close()
+    else:
+        # 3.11 cannot say so, and closes what it collects: one reference that nobody gives back
+        # keeps it from collecting this, and the kernel closes the files when the process ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's and the system's faults into ours, with what to try."""
+    try:
+        yield
+    except MirrorError:
+        raise
+    except sqlite3.OperationalError as fault:
+        raise MirrorUnavailable(
+            f"the mirror at {path} cannot be used now: {fault}",
+            hint="check free disk space and the permissions of the file and its folder",
+        ) from fault
+    except sqlite3.DatabaseError as fault:
+        if type(fault) is not sqlite3.DatabaseError:
+            raise  # a value no column takes: the caller's matter, the file is sound
+        raise MirrorIncompatible(
+            f"the mirror at {path} is damaged or no database: {fault}",
+            hint="move the file away and start again: a reconcile fills a new one",
+        ) from fault
+    except OSError as fault:
+        raise MirrorUnavailable(
+            f"the mirror at {path} cannot be used: {fault.strerror or fault}",
+            hint="check that mirror.path names a folder this user may write",
+        ) from fault
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Made beforehand, so that no umask of the day decides who may read it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
+        path.chmod(FILE_MODE)
+
+
+def _contract(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the contract number of the file, 0 for an empty one; refuse what is not ours."""
+    contract = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    if tables and application_id != APPLICATION_ID and not _is_half_made(connection):
+        raise MirrorIncompatible(
+            f"{path} is a database, but no mirror of syncd", hint="check mirror.path"
+        )
+    if contract > CONTRACT:
+        raise MirrorIncompatible(
+            f"{path} was made by a newer syncd (contract {contract}, this one knows {CONTRACT})",
+            hint="install the newer version again, or restore a backup of before",
+        )
+    return contract
+
+
+def _is_half_made(connection: sqlite3.Connection) -> bool:
+    """Tell whether only the list of migrations exists: killed during the very first start."""
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    return all("_sqlite_migrations" in name for name in names)

@@ -1,0 +1,121 @@
+"""A batch of deliveries in one transaction: load what is known, judge, write."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+from syncd.deliveries import dedupe_key
+from syncd.model import Delivery
+from syncd.state import Judged, Snapshot, Writes
+from syncd.store import rows
+from syncd.timestamps import maybe_text, to_text
+
+
+def record(
+    connection: sqlite3.Connection,
+    batch: Sequence[Delivery],
+    judge: Callable[[Snapshot], Writes],
+    *,
+    now: datetime,
+    missed_grace: timedelta,
+) -> list[Judged]:
+    """Judge a batch against what the mirror knows and write everything it says."""
+    writes = judge(_snapshot(connection, batch, now - missed_grace))
+    _keep(connection, writes.judged)
+    rows.write_observed(connection, writes)
+    _note_unlocated(connection, writes.unlocated, now)
+    if writes.explained:
+        connection.execute(
+            "UPDATE change_log SET missed = 0 WHERE seq IN (SELECT value FROM json_each(?))",
+            (rows.as_json(writes.explained),),
+        )
+    rows.put_state(connection, "last_delivery_at", to_text(batch[-1].arrived_at))
+    return writes.judged
+
+
+def _snapshot(
+    connection: sqlite3.Connection, batch: Sequence[Delivery], missed_since: datetime
+) -> Snapshot:
+    claims = [delivery.claim for delivery in batch if delivery.claim is not None]
+    variant_ids = {claim.variant_id for claim in claims}
+    variants = rows.variants_by_id(connection, variant_ids)
+    item_ids = {claim.item_id for claim in claims if claim.item_id is not None}
+    item_ids |= {state.item_id for state in variants.values() if state.item_id is not None}
+    ids = rows.as_json(variant_ids)
+    snapshot = Snapshot(
+        variants=variants,
+        items=rows.items_by_id(connection, item_ids),
+        seen=_seen(connection, batch),
+        foreign={
+            row[0]
+            for row in connection.execute(
+                """SELECT u.variant_id FROM json_each(?) j JOIN unlocated u
+                   ON u.variant_id = j.value WHERE u.answered_at IS NOT NULL""",
+                (ids,),
+            )
+        },
+    )
+    for variant_id, seq, value in connection.execute(
+        """SELECT c.variant_id, c.seq, c.availability FROM json_each(?) j JOIN change_log c
+           ON c.variant_id = j.value AND c.missed = 1 WHERE c.recorded_at >= ?""",
+        (ids, to_text(missed_since)),
+    ):
+        snapshot.missed.setdefault(variant_id, []).append((seq, value))
+    return snapshot
+
+
+def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tuple[str, str]]:
+    told = {(delivery.event_id, dedupe_key(delivery)) for delivery in batch}
+    kept = connection.execute(
+        """SELECT d.event_id, d.told FROM json_each(?) j JOIN deliveries d
+           ON d.event_id = j.value""",
+        (rows.as_json({event_id for event_id, _ in told}),),
+    )
+    return told & set(kept)
+
+
+def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> None:
+    connection.executemany(
+        """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
+               item_id, outcome, rule, reason, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [_row(one) for one in judged if not one.is_copy],
+    )
+    copies = [one for one in judged if one.is_copy]
+    if copies:
+        # A copy that was judged as news (equal bytes, no uuid) brings its own verdict.
+        connection.executemany(
+            """UPDATE deliveries SET duplicates = duplicates + 1,
+                   outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,
+                   rule = coalesce(?2, rule)
+               WHERE event_id = ?3 AND told = ?4""",
+            [(one.outcome, one.rule, *one.key) for one in copies],
+        )
+
+
+def _row(judged: Judged) -> tuple[object, ...]:
+    delivery, claim = judged.delivery, judged.delivery.claim
+    # What is not about a mirrored variant may be an order: personal, and not ours to keep.
+    body = None if judged.outcome == "ignored" else delivery.body
+    return (
+        *judged.key,
+        to_text(delivery.arrived_at),
+        None if claim is None else maybe_text(claim.event_at),
+        delivery.action,
+        None if claim is None else claim.variant_id,
+        None if claim is None else claim.item_id,
+        judged.outcome,
+        judged.rule,
+        delivery.quarantined,
+        body,
+    )
+
+
+def _note_unlocated(connection: sqlite3.Connection, variant_ids: set[int], now: datetime) -> None:
+    connection.executemany(
+        """INSERT INTO unlocated (variant_id, asked_at) VALUES (?, ?)
+           ON CONFLICT (variant_id) DO UPDATE SET asked_at = excluded.asked_at,
+               answered_at = NULL""",
+        [(variant_id, to_text(now)) for variant_id in variant_ids],
+    )

@@ -1,0 +1,136 @@
+"""What the daemon remembers of itself: calls, counters, heartbeat, retention."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec import Struct
+
+from syncd.pace import WINDOW
+from syncd.state import Policy
+from syncd.store.rows import get_state, put_state
+from syncd.timestamps import from_text, maybe_from_text, to_text
+
+# Deleted at a time, so that deliveries never wait for the broom.
+PRUNE_SLICE = 2000
+COUNTS_KEPT = timedelta(days=8)
+
+
+class Beat(Struct, frozen=True):
+    """One sign of life, with what was counted since the last one."""
+
+    at: datetime
+    webhooks_state: str
+    clock_offset: timedelta
+    counted: dict[str, int]
+
+
+class Remembered(Struct, frozen=True):
+    """What survives a restart.
+
+    `complete_at`: when the last complete sweep of the catalogue began; `failures`: how many ended
+    otherwise since.
+    """
+
+    calls: list[datetime]
+    paused_until: datetime | None
+    clock_offset: timedelta
+    complete_at: datetime | None
+    failures: int
+
+
+def log_call(connection: sqlite3.Connection, now: datetime, *, for_sweep: bool) -> None:
+    """Keep one call to Dreamship, before it leaves."""
+    connection.execute("DELETE FROM calls WHERE at < ?", (to_text(now - 2 * WINDOW),))
+    connection.execute("INSERT INTO calls (at) VALUES (?)", (to_text(now),))
+    if for_sweep:
+        connection.execute("UPDATE sweeps SET calls = calls + 1 WHERE ended_at IS NULL")
+
+
+def log_throttled(
+    connection: sqlite3.Connection, now: datetime, paused_until: datetime, *, for_sweep: bool
+) -> None:
+    """Keep one 429 and until when it asked to wait."""
+    put_state(connection, "paused_until", to_text(paused_until))
+    _count(connection, now, {"throttled": 1})
+    if for_sweep:
+        connection.execute("UPDATE sweeps SET throttled = throttled + 1 WHERE ended_at IS NULL")
+
+
+def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
+    """Read what a daemon that starts must know."""
+    rows = connection.execute("SELECT at FROM calls WHERE at >= ?", (to_text(now - WINDOW),))
+    complete = connection.execute(
+        "SELECT max(began_at) FROM sweeps WHERE is_catalogue = 1 AND result = 'complete'"
+    ).fetchone()[0]
+    failures = connection.execute(
+        """SELECT count(*) FROM sweeps WHERE is_catalogue = 1 AND result != 'complete'
+           AND began_at > ?""",
+        (complete or "",),
+    ).fetchone()[0]
+    return Remembered(
+        calls=[from_text(row[0]) for row in rows],
+        paused_until=maybe_from_text(get_state(connection, "paused_until")),
+        clock_offset=timedelta(seconds=float(get_state(connection, "clock_offset_s") or 0)),
+        complete_at=maybe_from_text(complete),
+        failures=failures,
+    )
+
+
+def beat(connection: sqlite3.Connection, sign: Beat) -> None:
+    """Keep one sign of life."""
+    put_state(connection, "daemon_seen_at", to_text(sign.at))
+    put_state(connection, "webhooks_state", sign.webhooks_state)
+    put_state(connection, "clock_offset_s", str(sign.clock_offset.total_seconds()))
+    _count(connection, sign.at, sign.counted)
+
+
+def is_new_policy(connection: sqlite3.Connection, policy: Policy) -> bool:
+    """Tell whether what is sellable is judged otherwise than by the last daemon, and keep it."""
+    text = msgspec.json.encode(sorted(policy.sellable)).decode()
+    if get_state(connection, "sellable") == text:
+        return False
+    put_state(connection, "sellable", text)
+    return True
+
+
+def prune(
+    connection: sqlite3.Connection,
+    deliveries_before: datetime,
+    changes_before: datetime,
+    now: datetime,
+) -> int:
+    """Delete one slice of what is older than its retention; return how many rows went.
+
+    A quarantined delivery is kept three times as long: somebody still has to look at it.
+    """
+    quarantined_before = now - 3 * (now - deliveries_before)
+    gone = connection.execute(
+        """DELETE FROM deliveries WHERE delivery_id IN (
+               SELECT delivery_id FROM deliveries WHERE received_at < ?
+               AND (outcome != 'quarantined' OR received_at < ?) LIMIT ?)""",
+        (to_text(deliveries_before), to_text(quarantined_before), PRUNE_SLICE),
+    ).rowcount
+    gone += connection.execute(
+        """DELETE FROM change_log WHERE seq IN (
+               SELECT seq FROM change_log WHERE recorded_at < ? LIMIT ?)""",
+        (to_text(changes_before), PRUNE_SLICE),
+    ).rowcount
+    connection.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_KEPT),))
+    connection.execute(
+        """DELETE FROM sweeps WHERE ended_at < ?
+           AND sweep_id NOT IN (SELECT max(sweep_id) FROM sweeps GROUP BY is_catalogue, result)""",
+        (to_text(changes_before),),
+    )
+    return gone
+
+
+def _count(connection: sqlite3.Connection, now: datetime, counted: dict[str, int]) -> None:
+    hour = to_text(now.replace(minute=0, second=0, microsecond=0))
+    connection.executemany(
+        """INSERT INTO counts VALUES (?, ?, ?)
+           ON CONFLICT (name, hour) DO UPDATE SET n = n + excluded.n""",
+        [(name, hour, n) for name, n in counted.items() if n],
+    )

@@ -1,0 +1,163 @@
+"""The schema, as steps that are applied once each. A step that was released is never edited.
+
+Tables are ours and may change; the three views are the contract (contract.md, "The database as
+the shop reads it").
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database, Migrations
+
+CONTRACT = 1
+# "sync", so that a mirror can be told from any other database file.
+APPLICATION_ID = 0x73796E63
+
+migrations = Migrations("syncd")
+
+_TABLES = """
+CREATE TABLE items (
+    item_id INTEGER PRIMARY KEY,
+    name TEXT,
+    confirmed_at TEXT,              -- when the last read of it began, by this host's clock
+    read_at TEXT,                   -- the Date of that answer, Dreamship's clock
+    removed INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    not_before TEXT                 -- back-off after failed reads
+);
+CREATE TABLE variants (
+    variant_id INTEGER PRIMARY KEY,
+    item_id INTEGER,
+    name TEXT,
+    color TEXT,
+    size TEXT,
+    value TEXT,                     -- availability as received; NULL: gone from the catalogue
+    doubts TEXT,                    -- JSON list of values set against it; NULL: none
+    sellable INTEGER NOT NULL,
+    event_at TEXT,
+    delivered_at TEXT,
+    confirmed_at TEXT NOT NULL,     -- its own; a read of the item may be newer
+    changed_at TEXT NOT NULL,
+    source TEXT NOT NULL
+);
+CREATE INDEX variants_by_item ON variants (item_id);
+CREATE TABLE deliveries (
+    delivery_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL,
+    told TEXT NOT NULL,             -- what it told: a retry with newer data is no duplicate
+    received_at TEXT NOT NULL,
+    event_at TEXT,
+    action TEXT,
+    variant_id INTEGER,
+    item_id INTEGER,
+    outcome TEXT NOT NULL,
+    rule TEXT,
+    reason TEXT,
+    duplicates INTEGER NOT NULL DEFAULT 0,
+    body BLOB                       -- NULL when it was not about availability: not ours to keep
+);
+CREATE UNIQUE INDEX deliveries_once ON deliveries (event_id, told);
+CREATE INDEX deliveries_by_variant ON deliveries (variant_id);
+CREATE INDEX deliveries_by_moment ON deliveries (received_at);
+CREATE INDEX deliveries_quarantined ON deliveries (delivery_id) WHERE outcome = 'quarantined';
+CREATE TABLE change_log (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    variant_id INTEGER NOT NULL,
+    item_id INTEGER,
+    old_availability TEXT,
+    availability TEXT,
+    old_sellable INTEGER NOT NULL,
+    sellable INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    missed INTEGER NOT NULL,
+    occurred_at TEXT NOT NULL,
+    recorded_at TEXT NOT NULL
+);
+CREATE INDEX change_log_by_variant ON change_log (variant_id);
+CREATE INDEX change_log_by_moment ON change_log (recorded_at);
+CREATE INDEX change_log_missed ON change_log (variant_id) WHERE missed = 1;
+CREATE TABLE refresh_queue (
+    item_id INTEGER PRIMARY KEY,
+    asked_at TEXT,                  -- a doubt: ask now; NULL: no hurry
+    settle_at TEXT NOT NULL         -- from when on a read of it is settled
+);
+CREATE TABLE unlocated (
+    variant_id INTEGER PRIMARY KEY, -- no delivery named its item, and the mirror does not know it
+    asked_at TEXT NOT NULL,
+    answered_at TEXT                -- a whole sweep did not find it
+);
+CREATE TABLE sweeps (
+    sweep_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    cause TEXT NOT NULL,
+    is_catalogue INTEGER NOT NULL,
+    began_at TEXT NOT NULL,
+    ended_at TEXT,
+    position TEXT,                  -- JSON, where the listing goes on; NULL: listed whole
+    result TEXT,
+    items INTEGER NOT NULL DEFAULT 0,
+    variants INTEGER NOT NULL DEFAULT 0,
+    changed INTEGER NOT NULL DEFAULT 0,
+    added INTEGER NOT NULL DEFAULT 0,
+    removed INTEGER NOT NULL DEFAULT 0,
+    missed INTEGER NOT NULL DEFAULT 0,
+    calls INTEGER NOT NULL DEFAULT 0,
+    throttled INTEGER NOT NULL DEFAULT 0,
+    failed_items TEXT NOT NULL DEFAULT '[]',
+    error TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX sweeps_open ON sweeps (sweep_id) WHERE ended_at IS NULL;
+CREATE TABLE sweep_items (
+    sweep_id INTEGER NOT NULL,
+    item_id INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'todo',
+    tries INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (sweep_id, item_id)
+) WITHOUT ROWID;
+CREATE INDEX sweep_items_todo ON sweep_items (item_id) WHERE state = 'todo';
+CREATE TABLE calls (call_id INTEGER PRIMARY KEY, at TEXT NOT NULL);
+CREATE TABLE counts (
+    name TEXT NOT NULL,
+    hour TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (name, hour)
+) WITHOUT ROWID;
+CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID
+"""
+
+_VIEWS = """
+CREATE VIEW availability AS
+SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
+       v.value AS availability, v.sellable, v.value IS NULL AS removed,
+       v.doubts IS NOT NULL AS verifying, v.changed_at,
+       CASE WHEN v.doubts IS NULL THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
+            ELSE v.confirmed_at END AS confirmed_at,
+       v.source
+FROM variants v LEFT JOIN items i ON i.item_id = v.item_id;
+CREATE VIEW changes AS
+SELECT seq, variant_id, item_id, old_availability, availability, old_sellable, sellable, cause,
+       missed, occurred_at, recorded_at
+FROM change_log;
+CREATE VIEW freshness AS
+SELECT (SELECT value FROM state WHERE key = 'last_delivery_at') AS last_delivery_at,
+       (SELECT max(ended_at) FROM sweeps
+        WHERE is_catalogue = 1 AND result IN ('complete', 'partial')) AS last_sweep_finished_at,
+       (SELECT min(confirmed_at) FROM availability WHERE removed = 0) AS oldest_confirmed_at,
+       coalesce((SELECT value FROM state WHERE key = 'webhooks_state'), 'unknown')
+           AS webhooks_state,
+       (SELECT value FROM state WHERE key = 'daemon_seen_at') AS daemon_seen_at
+"""
+
+
+@migrations()
+def first_contract(db: Database) -> None:
+    """Create contract 1."""
+    for statement in f"{_TABLES};{_VIEWS}".split(";"):
+        db.conn.execute(statement)
+    db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.conn.execute(f"PRAGMA user_version = {CONTRACT}")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema to this version; a step that fails leaves the one before it in force."""
+    migrations.apply(Database(connection))

@@ -1,0 +1,176 @@
+"""Finished reads into the mirror, and what to read next out of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+import msgspec
+
+from syncd.listing import Position
+from syncd.model import ItemRead
+from syncd.ports import Job, JobKind
+from syncd.state import Change, ItemState, VariantState, Writes
+from syncd.store import rows
+from syncd.timestamps import maybe_from_text, maybe_text, to_text
+
+Judge = Callable[[dict[int, VariantState], ItemState | None], Writes]
+
+_PICKS: dict[JobKind, str] = {
+    "doubt": """
+        SELECT q.item_id FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        WHERE q.asked_at IS NOT NULL AND {ready} ORDER BY q.asked_at LIMIT 1""",
+    "unread": """
+        SELECT s.item_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+        JOIN items i ON i.item_id = s.item_id
+        WHERE w.ended_at IS NULL AND s.state = 'todo'
+          AND (i.confirmed_at IS NULL OR NOT w.is_catalogue) AND {ready}
+        ORDER BY w.is_catalogue LIMIT 1""",
+    "settle": """
+        SELECT q.item_id FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
+    "stale": """
+        SELECT s.item_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+        JOIN items i ON i.item_id = s.item_id
+        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
+        ORDER BY i.confirmed_at LIMIT 1""",
+}
+_READY = """(i.not_before IS NULL OR i.not_before <= :now)
+            AND i.item_id NOT IN (SELECT value FROM json_each(:busy))"""
+_PICKS = {kind: sql.format(ready=_READY) for kind, sql in _PICKS.items()}
+
+
+def next_job(
+    connection: sqlite3.Connection,
+    now: datetime,
+    busy: Collection[int],
+    order: Sequence[JobKind],
+    *,
+    listing: bool,
+) -> Job | None:
+    """Return a job of the first kind in `order` that has one."""
+    values = {"now": to_text(now), "busy": rows.as_json(busy)}
+    for kind in order:
+        if kind == "page":
+            job = _next_page(connection) if listing else None
+            if job is not None:
+                return job
+        elif (row := connection.execute(_PICKS[kind], values).fetchone()) is not None:
+            return Job(kind, item_id=row[0])
+    return None
+
+
+def _next_page(connection: sqlite3.Connection) -> Job | None:
+    row = connection.execute(
+        """SELECT sweep_id, position FROM sweeps
+           WHERE ended_at IS NULL AND position IS NOT NULL LIMIT 1"""
+    ).fetchone()
+    if row is None:
+        return None
+    return Job("page", sweep_id=row[0], position=msgspec.json.decode(row[1], type=Position))
+
+
+def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | None:
+    """Return the next moment after `now` at which something becomes due by itself."""
+    row = connection.execute(
+        """SELECT min(at) FROM (
+               SELECT settle_at AS at FROM refresh_queue WHERE settle_at > :now
+               UNION ALL
+               SELECT not_before FROM items WHERE not_before > :now)""",
+        {"now": to_text(now)},
+    ).fetchone()
+    return maybe_from_text(row[0])
+
+
+def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge) -> Writes:
+    """Judge one finished read, write what it says and tick it off wherever it was asked for."""
+    known = rows.variants_of_item(connection, seen.item_id)
+    known |= rows.variants_by_id(connection, [v.variant_id for v in seen.variants or ()])
+    before = rows.items_by_id(connection, [seen.item_id]).get(seen.item_id)
+    writes = judge(known, before)
+    rows.write_observed(connection, writes)
+    if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
+        _write_item(connection, seen)
+    connection.execute(
+        "DELETE FROM unlocated WHERE variant_id IN (SELECT value FROM json_each(?))",
+        (rows.as_json(v.variant_id for v in seen.variants or ()),),
+    )
+    began_at = to_text(seen.began_at)
+    connection.execute(
+        "DELETE FROM refresh_queue WHERE item_id = ? AND settle_at <= ?", (seen.item_id, began_at)
+    )
+    # A doubt raised after the request left was not asked by it.
+    connection.execute(
+        "UPDATE refresh_queue SET asked_at = NULL WHERE item_id = ? AND asked_at <= ?",
+        (seen.item_id, began_at),
+    )
+    _tick_off(connection, seen, writes.changes)
+    return writes
+
+
+def failed(
+    connection: sqlite3.Connection, item_id: int, not_before: datetime, give_up_after: int
+) -> None:
+    """Put one item off after a failed read; a sweep goes on without it after some tries."""
+    connection.execute(
+        "UPDATE items SET attempts = attempts + 1, not_before = ? WHERE item_id = ?",
+        (to_text(not_before), item_id),
+    )
+    connection.execute(
+        """UPDATE sweep_items SET tries = tries + 1,
+               state = CASE WHEN tries + 1 >= ? THEN 'failed' ELSE state END
+           WHERE item_id = ? AND state = 'todo'
+             AND sweep_id IN (SELECT sweep_id FROM sweeps WHERE ended_at IS NULL)""",
+        (give_up_after, item_id),
+    )
+
+
+def _write_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
+    connection.execute(
+        """INSERT INTO items (item_id, name, confirmed_at, read_at, removed) VALUES (?, ?, ?, ?, ?)
+           ON CONFLICT (item_id) DO UPDATE SET
+               name = coalesce(excluded.name, name), confirmed_at = excluded.confirmed_at,
+               read_at = max(coalesce(excluded.read_at, ''), coalesce(read_at, '')),
+               removed = excluded.removed, attempts = 0, not_before = NULL""",
+        (
+            seen.item_id,
+            seen.name,
+            to_text(seen.began_at),
+            maybe_text(seen.source_at),
+            seen.variants is None,
+        ),
+    )
+    connection.execute(
+        "UPDATE items SET read_at = NULL WHERE item_id = ? AND read_at = ''", (seen.item_id,)
+    )
+
+
+def _tick_off(connection: sqlite3.Connection, seen: ItemRead, changes: list[Change]) -> None:
+    sweeps = [
+        row[0]
+        for row in connection.execute(
+            """UPDATE sweep_items SET state = 'done' WHERE item_id = ? AND state != 'done'
+                 AND sweep_id IN (SELECT sweep_id FROM sweeps
+                                  WHERE ended_at IS NULL AND began_at <= ?)
+               RETURNING sweep_id""",
+            (seen.item_id, to_text(seen.began_at)),
+        )
+    ]
+    added = sum(1 for change in changes if change.old_availability is None)
+    removed = sum(1 for change in changes if change.availability is None)
+    connection.executemany(
+        """UPDATE sweeps SET items = items + 1, variants = variants + ?, changed = changed + ?,
+               added = added + ?, removed = removed + ?, missed = missed + ? WHERE sweep_id = ?""",
+        [
+            (
+                len(seen.variants or ()),
+                len(changes) - added - removed,
+                added,
+                removed,
+                sum(change.missed for change in changes),
+                sweep_id,
+            )
+            for sweep_id in sweeps
+        ],
+    )

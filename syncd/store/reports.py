@@ -1,0 +1,168 @@
+"""What the mirror tells people and shops: read through a connection that cannot write."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from syncd.store.connection import open_for_reading, translated
+from syncd.store.rows import as_json
+from syncd.timestamps import from_text, maybe_from_text, to_text
+
+Row = dict[str, Any]
+
+
+class MirrorCounts(Struct, frozen=True):
+    """How many there are; `unknown_values` by value, those the configuration calls not sellable."""
+
+    items: int
+    variants: int
+    sellable: int
+    removed: int
+    verifying: int
+    oldest_confirmed_at: str | None
+    values: dict[str, int]
+    refresh_queue: int
+    quarantined: int
+
+
+class LastDay(Struct, frozen=True):
+    """What happened in the last 24 hours, and the last of everything."""
+
+    last_delivery_at: datetime | None
+    missed_at: list[datetime]
+    invalid_signatures: int
+    throttled: int
+    last_sweep_ended_at: str | None
+    last_sweep_result: str | None
+
+
+class Reports:
+    """Answers questions about the mirror at `path`, as a shop's reader would."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = open_for_reading(path, check_same_thread=False)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def availability(self, variant_ids: Collection[int]) -> list[Row]:
+        """Return the rows of the named variants, in the order asked; unknown ones are left out."""
+        with self._rows() as connection:
+            cursor = connection.execute(
+                """SELECT a.* FROM json_each(?) j CROSS JOIN availability a
+                   ON a.variant_id = j.value ORDER BY j.key""",
+                (as_json(variant_ids),),
+            )
+            return _dicts(cursor)
+
+    def changes(self, since: int, limit: int) -> list[Row]:
+        """Return up to `limit` rows of the feed after `since`, oldest first."""
+        with self._rows() as connection:
+            cursor = connection.execute(
+                "SELECT * FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
+            )
+            return _dicts(cursor)
+
+    def newest_seq(self) -> int:
+        """Return the last `seq` given, 0 before the first."""
+        with self._rows() as connection:
+            row = connection.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()
+            return int(row[0])
+
+    def data_version(self) -> int:
+        """Return a number that differs after another connection committed."""
+        with self._rows() as connection:
+            return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def freshness(self) -> Row:
+        """Return the one row of the view."""
+        with self._rows() as connection:
+            return _dicts(connection.execute("SELECT * FROM freshness"))[0]
+
+    def counts(self) -> MirrorCounts:
+        """Count the mirror through, at one moment."""
+        with self._rows() as connection, _snapshot(connection):
+            one = _one(connection)
+            variants, sellable, removed, verifying, oldest = connection.execute(
+                """SELECT count(*), coalesce(sum(sellable), 0), coalesce(sum(removed), 0),
+                          coalesce(sum(verifying), 0),
+                          min(CASE WHEN removed = 0 THEN confirmed_at END)
+                   FROM availability"""
+            ).fetchone()
+            values = connection.execute(
+                """SELECT value, count(*) FROM variants WHERE value IS NOT NULL
+                   GROUP BY value ORDER BY count(*) DESC LIMIT 1000"""
+            ).fetchall()
+            return MirrorCounts(
+                items=one("SELECT count(*) FROM items WHERE removed = 0"),
+                variants=variants,
+                sellable=sellable,
+                removed=removed,
+                verifying=verifying,
+                oldest_confirmed_at=oldest,
+                values=dict(values),
+                refresh_queue=one("SELECT count(*) FROM refresh_queue"),
+                quarantined=one("SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'"),
+            )
+
+    def last_day(self, now: datetime, missed_grace: timedelta) -> LastDay:
+        """Return what the last 24 hours brought; a miss counts once its grace is over."""
+        since = to_text(now - timedelta(days=1))
+        with self._rows() as connection, _snapshot(connection):
+            one = _one(connection)
+            missed = connection.execute(
+                """SELECT recorded_at FROM changes WHERE missed = 1
+                   AND recorded_at BETWEEN ? AND ? ORDER BY recorded_at""",
+                (since, to_text(now - missed_grace)),
+            ).fetchall()
+            counted = dict(
+                connection.execute(
+                    "SELECT name, sum(n) FROM counts WHERE hour >= ? GROUP BY name", (since,)
+                ).fetchall()
+            )
+            sweep = connection.execute(
+                """SELECT ended_at, result FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
+                   ORDER BY sweep_id DESC LIMIT 1"""
+            ).fetchone() or (None, None)
+            last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
+            return LastDay(
+                last_delivery_at=maybe_from_text(last),
+                missed_at=[from_text(row[0]) for row in missed],
+                invalid_signatures=counted.get("invalid_signature", 0),
+                throttled=counted.get("throttled", 0),
+                last_sweep_ended_at=sweep[0],
+                last_sweep_result=sweep[1],
+            )
+
+    @contextlib.contextmanager
+    def _rows(self) -> Iterator[sqlite3.Connection]:
+        with translated(self._path):
+            yield self._connection
+
+
+@contextlib.contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let several questions see one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
+
+
+def _one(connection: sqlite3.Connection) -> Any:
+    return lambda sql: connection.execute(sql).fetchone()[0]
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[Row]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,0 +1,188 @@
+"""Rows to records and back; the only place that knows both."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from syncd.merge import Belief
+from syncd.model import Labels
+from syncd.state import Change, ItemState, Question, VariantState, Writes
+from syncd.timestamps import from_text, maybe_from_text, maybe_text, to_text
+
+_encode = msgspec.json.encode
+_decode_doubts = msgspec.json.Decoder(tuple[str | None, ...]).decode
+
+_VARIANT_COLUMNS = """
+    v.variant_id, v.item_id, v.name, v.color, v.size, v.value, v.doubts, v.sellable, v.event_at,
+    v.delivered_at, v.changed_at, v.source,
+    CASE WHEN v.doubts IS NULL THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
+         ELSE v.confirmed_at END,
+    i.read_at
+"""
+
+
+def as_json(values: Iterable[object]) -> str:
+    """Return a list that SQL unpacks with json_each, so that one statement serves any number."""
+    return _encode(list(values)).decode()
+
+
+def variants_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, VariantState]:
+    """Load the named variants that the mirror has."""
+    return _variants(
+        connection.execute(
+            f"""SELECT {_VARIANT_COLUMNS} FROM json_each(?) j
+                JOIN variants v ON v.variant_id = j.value
+                LEFT JOIN items i ON i.item_id = v.item_id""",  # noqa: S608 - a constant
+            (as_json(ids),),
+        )
+    )
+
+
+def variants_of_item(connection: sqlite3.Connection, item_id: int) -> dict[int, VariantState]:
+    """Load every variant that the mirror places in an item."""
+    return _variants(
+        connection.execute(
+            f"""SELECT {_VARIANT_COLUMNS} FROM variants v
+                LEFT JOIN items i ON i.item_id = v.item_id WHERE v.item_id = ?""",  # noqa: S608
+            (item_id,),
+        )
+    )
+
+
+def all_variants(connection: sqlite3.Connection, where: str = "1") -> dict[int, VariantState]:
+    """Load every variant for which `where`, an expression of ours, holds."""
+    return _variants(
+        connection.execute(
+            f"""SELECT {_VARIANT_COLUMNS} FROM variants v
+                LEFT JOIN items i ON i.item_id = v.item_id WHERE {where}"""  # noqa: S608
+        )
+    )
+
+
+def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
+    """Load the named items that the mirror has."""
+    rows = connection.execute(
+        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.removed
+           FROM json_each(?) j JOIN items i ON i.item_id = j.value""",
+        (as_json(ids),),
+    )
+    return {
+        row[0]: ItemState(
+            row[0], row[1], maybe_from_text(row[2]), maybe_from_text(row[3]), bool(row[4])
+        )
+        for row in rows
+    }
+
+
+def write_observed(connection: sqlite3.Connection, writes: Writes) -> None:
+    """Write variants, changes and questions of one judged batch."""
+    if writes.questions:
+        _write_questions(connection, writes.questions.values())
+    if writes.variants:
+        connection.executemany(
+            """INSERT INTO variants (variant_id, item_id, name, color, size, value, doubts,
+                   sellable, event_at, delivered_at, confirmed_at, changed_at, source)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               ON CONFLICT (variant_id) DO UPDATE SET
+                   item_id = excluded.item_id, name = excluded.name, color = excluded.color,
+                   size = excluded.size, value = excluded.value, doubts = excluded.doubts,
+                   sellable = excluded.sellable, event_at = excluded.event_at,
+                   delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
+                   changed_at = excluded.changed_at, source = excluded.source""",
+            map(_variant_row, writes.variants.values()),
+        )
+    if writes.changes:
+        connection.executemany(
+            """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
+                   old_sellable, sellable, cause, missed, occurred_at, recorded_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            map(_change_row, writes.changes),
+        )
+
+
+def put_state(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Keep one value of the daemon's own."""
+    connection.execute(
+        "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
+
+
+def get_state(connection: sqlite3.Connection, key: str) -> str | None:
+    """Return what `put_state` kept."""
+    row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _write_questions(connection: sqlite3.Connection, questions: Iterable[Question]) -> None:
+    rows = [(q.item_id, maybe_text(q.asked_at), to_text(q.settle_at)) for q in questions]
+    connection.executemany(
+        "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows]
+    )
+    connection.executemany(
+        """INSERT INTO refresh_queue (item_id, asked_at, settle_at) VALUES (?, ?, ?)
+           ON CONFLICT (item_id) DO UPDATE SET
+               asked_at = coalesce(excluded.asked_at, asked_at),
+               settle_at = max(settle_at, excluded.settle_at)""",
+        rows,
+    )
+
+
+def _variants(rows: Iterable[tuple[object, ...]]) -> dict[int, VariantState]:
+    return {state.variant_id: state for state in map(_variant, rows)}
+
+
+def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's own types
+    return VariantState(
+        variant_id=row[0],
+        item_id=row[1],
+        labels=Labels(row[2], row[3], row[4]),
+        belief=Belief(
+            value=row[5],
+            doubts=() if row[6] is None else _decode_doubts(row[6]),
+            event_at=maybe_from_text(row[8]),
+            read_at=maybe_from_text(row[13]),
+            delivered_at=maybe_from_text(row[9]),
+        ),
+        sellable=bool(row[7]),
+        changed_at=from_text(row[10]),
+        confirmed_at=from_text(row[12]),
+        source=row[11],
+    )
+
+
+def _variant_row(state: VariantState) -> tuple[object, ...]:
+    belief = state.belief
+    return (
+        state.variant_id,
+        state.item_id,
+        state.labels.name,
+        state.labels.color,
+        state.labels.size,
+        belief.value,
+        _encode(belief.doubts).decode() if belief.doubts else None,
+        state.sellable,
+        maybe_text(belief.event_at),
+        maybe_text(belief.delivered_at),
+        to_text(state.confirmed_at),
+        to_text(state.changed_at),
+        state.source,
+    )
+
+
+def _change_row(change: Change) -> tuple[object, ...]:
+    return (
+        change.variant_id,
+        change.item_id,
+        change.old_availability,
+        change.availability,
+        change.old_sellable,
+        change.sellable,
+        change.cause,
+        change.missed,
+        to_text(change.occurred_at),
+        to_text(change.recorded_at),
+    )

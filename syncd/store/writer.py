@@ -1,0 +1,82 @@
+"""One thread, one connection, one transaction at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from syncd.errors import MirrorUnavailable
+from syncd.store.connection import Lock, leave, open_for_writing, translated
+
+T = TypeVar("T")
+
+
+class Writer:
+    """Runs functions of a connection in the writer's thread, each as one whole transaction."""
+
+    def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
+        self.path = path
+        self._lock = Lock(path)
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Take the mirror; raises the leaves of MirrorError."""
+        with translated(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        try:
+            self._connection = open_for_writing(self.path)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` returned once its transaction is on disk.
+
+        Raises MirrorUnavailable when it could not be committed; nothing of it is there then.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._transact, work)
+
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` read; it must not write."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._look, work)
+
+    def close(self) -> None:
+        """Finish what was begun and let go of the mirror, leaving it readable."""
+        self._executor.shutdown(wait=True)
+        if self._connection is not None:
+            leave(self._connection)
+            self._connection = None
+        self._lock.release()
+
+    def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with translated(self.path):
+            return work(self._open_connection())
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._open_connection()
+        with translated(self.path):
+            # IMMEDIATE: a transaction that reads first and writes later must not find that
+            # another connection wrote in between ("database is locked", at once).
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled it back already.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise MirrorUnavailable("the mirror is closed")
+        return self._connection
