@@ -39,7 +39,9 @@ class Budget:
 
     def limit(self, calls_per_minute: int) -> None:
         """Take a new limit from the configuration."""
-        self._pace = pace.start(calls_per_minute, self._pace.calls)
+        self._pace = pace.start(
+            calls_per_minute, self._pace.calls, paused_until=self._pace.paused_until
+        )
 
     @property
     def per_minute(self) -> float:

@@ -69,7 +69,7 @@ class _Hearing(Struct):
         """Judge one claim and note what it writes."""
         known = self._known(claim.variant_id)
         item_id = claim.item_id if known is None or known.item_id is None else known.item_id
-        if self._is_outside(item_id):
+        if self.policy.excludes(item_id):
             return "ignored", None
         if self._is_unplaced(known, item_id):
             if claim.variant_id in self.snapshot.foreign:
@@ -117,12 +117,6 @@ class _Hearing(Struct):
     def _known(self, variant_id: int) -> VariantState | None:
         return self.writes.variants.get(variant_id) or self.snapshot.variants.get(variant_id)
 
-    def _is_outside(self, item_id: int | None) -> bool:
-        """Tell whether the item is surely not mirrored."""
-        policy = self.policy
-        only_items = bool(policy.items) and not policy.has_categories
-        return only_items and item_id is not None and item_id not in policy.items
-
     def _is_unplaced(self, known: VariantState | None, item_id: int | None) -> bool:
         """Tell whether only reading the catalogue shows if the variant is mirrored at all."""
         if known is not None or not self.policy.is_restricted:
@@ -157,6 +151,8 @@ def read(
     disagrees the source is asked again.
     """
     writes = Writes()
+    if policy.excludes(seen.item_id):
+        return writes  # it was asked for before the configuration left it out
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
     overtaken = (
         before is not None
@@ -256,11 +252,17 @@ def not_found(
     return writes
 
 
-def resell(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> Writes:
-    """Judge again what is sellable, after the configuration changed its mind about it."""
+def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> Writes:
+    """Judge again what is sellable and what is mirrored, after the configuration changed."""
     writes = Writes()
     for known in states:
-        state = replace(known, sellable=policy.sells(known.belief.candidates))
+        state = known
+        if policy.excludes(known.item_id) and known.belief.value is not None:
+            # Nobody will tell about it any more: it must not stay on sale.
+            state = replace(
+                state, belief=replace(known.belief, value=None, doubts=()), changed_at=now
+            )
+        state = replace(state, sellable=policy.sells(state.belief.candidates))
         if state != known:
             _write(writes, known, state, cause="config", occurred_at=now, now=now)
     return writes

@@ -34,9 +34,14 @@ class Pace(Struct, frozen=True):
     paused_until: datetime | None = None
 
 
-def start(calls_per_minute: int, calls: Iterable[datetime] = ()) -> Pace:
-    """Return the pace of a process that begins, knowing the calls its predecessor made."""
-    return Pace(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)))
+def start(
+    calls_per_minute: int,
+    calls: Iterable[datetime] = (),
+    *,
+    paused_until: datetime | None = None,
+) -> Pace:
+    """Return the pace of a process that begins, knowing the calls and 429s of its predecessor."""
+    return Pace(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)), paused_until)
 
 
 def next_call_at(pace: Pace, now: datetime, *, urgent: bool) -> datetime:

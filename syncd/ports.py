@@ -169,7 +169,7 @@ class SweepLedger(Protocol):
         cause: SweepCause,
         now: datetime,
         *,
-        items: Collection[int] | None,
+        items: Collection[int],
         is_catalogue: bool,
         position: Position | None,
     ) -> int:

@@ -14,7 +14,7 @@ import structlog
 
 from syncd import listing
 from syncd.budget import Budget
-from syncd.errors import SyncdError
+from syncd.errors import DaemonAbsent, SyncdError
 from syncd.listing import Position
 from syncd.ports import (
     Clock,
@@ -49,6 +49,7 @@ class Reconciler:
         self._clock = clock
         self._on_begun = on_begun
         self._one_at_a_time = asyncio.Lock()
+        self._closed = False
 
     async def request(
         self, cause: SweepCause, *, items: Collection[int] | None = None
@@ -103,11 +104,19 @@ class Reconciler:
         so_far: timedelta = self._clock.now() - progress.began_at
         return max(paced, so_far / progress.checked * (progress.total - progress.checked))
 
+    def close(self) -> None:
+        """Let whoever waits for a sweep know that it ends in another life of the daemon."""
+        self._closed = True
+
     async def wait(
         self, sweep_id: int, *, tell: Callable[[SweepProgress], None] = lambda _: None
     ) -> SweepSummary:
         """Return what a sweep did once it has ended, telling how far it is meanwhile."""
         while (progress := await self._ledger.sweep_progress(sweep_id)) is not None:
+            if self._closed:
+                raise DaemonAbsent(
+                    "the daemon is stopping", hint="the sweep goes on when it is started again"
+                )
             tell(progress)
             await self._clock.sleep(POLL_S)
         summary = await self._ledger.sweep_summary(sweep_id)

@@ -25,6 +25,11 @@ class Policy(Struct, frozen=True):
             value is not None and value.strip().casefold() in self.sellable for value in candidates
         )
 
+    def excludes(self, item_id: int | None) -> bool:
+        """Tell whether an item is surely not mirrored; which a category has, only reads tell."""
+        only_items = bool(self.items) and not self.has_categories
+        return only_items and item_id is not None and item_id not in self.items
+
     @property
     def is_restricted(self) -> bool:
         """Whether only a part of the catalogue is mirrored."""

@@ -15,10 +15,10 @@ from syncd.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
 from syncd.state import ItemState, Judged, Policy, Snapshot, VariantState, Writes
 from syncd.store import deliveries, housekeeping, reads, rows, sweeps
 from syncd.store.housekeeping import Beat, Remembered
-from syncd.store.reports import LastDay, MirrorCounts, Reports
+from syncd.store.reports import Reports
 from syncd.store.writer import Writer
 
-__all__ = ["Beat", "LastDay", "MirrorCounts", "Remembered", "Reports", "Store"]
+__all__ = ["Beat", "Remembered", "Reports", "Store"]
 
 
 class Store:
@@ -153,16 +153,15 @@ class Store:
             lambda db: housekeeping.prune(db, deliveries_before, changes_before, now)
         )
 
-    async def apply_policy(self, policy: Policy, now: datetime) -> int:
-        """Judge every variant by a changed configuration; return how many changed for it."""
+    async def apply_policy(self, policy: Policy, now: datetime) -> bool:
+        """Judge every variant by the configuration, if it changed; tell whether it did."""
 
-        def work(db: sqlite3.Connection) -> int:
+        def work(db: sqlite3.Connection) -> bool:
             if not housekeeping.is_new_policy(db, policy):
-                return 0
+                return False
             states = list(rows.all_variants(db).values())
-            writes = observations.resell(states, policy, now=now)
-            rows.write_observed(db, writes)
-            return len(writes.changes)
+            rows.write_observed(db, observations.rejudge(states, policy, now=now))
+            return True
 
         return await self._writer.transact(work)
 

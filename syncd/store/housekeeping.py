@@ -88,11 +88,12 @@ def beat(connection: sqlite3.Connection, sign: Beat) -> None:
 
 
 def is_new_policy(connection: sqlite3.Connection, policy: Policy) -> bool:
-    """Tell whether what is sellable is judged otherwise than by the last daemon, and keep it."""
-    text = msgspec.json.encode(sorted(policy.sellable)).decode()
-    if get_state(connection, "sellable") == text:
+    """Tell whether variants are judged otherwise than by the last daemon, and keep how."""
+    items = None if policy.has_categories else sorted(policy.items)
+    text = msgspec.json.encode([sorted(policy.sellable), items]).decode()
+    if get_state(connection, "policy") == text:
         return False
-    put_state(connection, "sellable", text)
+    put_state(connection, "policy", text)
     return True
 
 

@@ -9,38 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
+from syncd.status import LastDay, MirrorCounts
 from syncd.store.connection import open_for_reading, translated
 from syncd.store.rows import as_json
 from syncd.timestamps import from_text, maybe_from_text, to_text
 
 Row = dict[str, Any]
-
-
-class MirrorCounts(Struct, frozen=True):
-    """How many there are; `unknown_values` by value, those the configuration calls not sellable."""
-
-    items: int
-    variants: int
-    sellable: int
-    removed: int
-    verifying: int
-    oldest_confirmed_at: str | None
-    values: dict[str, int]
-    refresh_queue: int
-    quarantined: int
-
-
-class LastDay(Struct, frozen=True):
-    """What happened in the last 24 hours, and the last of everything."""
-
-    last_delivery_at: datetime | None
-    missed_at: list[datetime]
-    invalid_signatures: int
-    throttled: int
-    last_sweep_ended_at: str | None
-    last_sweep_result: str | None
 
 
 class Reports:
@@ -136,9 +110,15 @@ class Reports:
             last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
             return LastDay(
                 last_delivery_at=maybe_from_text(last),
+                has_delivery=last is not None and last >= since,
                 missed_at=[from_text(row[0]) for row in missed],
                 invalid_signatures=counted.get("invalid_signature", 0),
                 throttled=counted.get("throttled", 0),
+                quarantined=one(
+                    """SELECT count(*) FROM deliveries
+                       WHERE outcome = 'quarantined' AND received_at >= ?""",
+                    since,
+                ),
                 last_sweep_ended_at=sweep[0],
                 last_sweep_result=sweep[1],
             )
@@ -160,7 +140,7 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _one(connection: sqlite3.Connection) -> Any:
-    return lambda sql: connection.execute(sql).fetchone()[0]
+    return lambda sql, *values: connection.execute(sql, values).fetchone()[0]
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[Row]:

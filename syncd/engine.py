@@ -1,0 +1,163 @@
+"""The parts that make and keep a mirror, wired: what the daemon runs, and a command without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+
+import structlog
+
+from syncd import pace
+from syncd.budget import Budget
+from syncd.config import Config
+from syncd.dreamship import Dreamship
+from syncd.ingest import Ingest
+from syncd.ports import Clock, Source, SweepSummary
+from syncd.reconcile import Reconciler
+from syncd.refresh import Reader
+from syncd.source_clock import SourceClock
+from syncd.state import Policy
+from syncd.store import Remembered, Store
+
+log = structlog.get_logger(__name__)
+
+
+class SystemClock:
+    """Time as this host has it."""
+
+    def now(self) -> datetime:
+        """Return the moment, in UTC."""
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        await asyncio.sleep(seconds)
+
+
+def policy_of(config: Config) -> Policy:
+    """Return what the configuration says about judging."""
+    return Policy(
+        sellable=frozenset(value.strip().casefold() for value in config.availability.sellable),
+        settle=config.reconcile.settle,
+        items=frozenset(config.catalog.items),
+        has_categories=bool(config.catalog.categories),
+    )
+
+
+class Engine:
+    """Mirror, ingest, reader and reconciler of one configuration, on an injected clock.
+
+    `source` and `executor` are for simulations; else they are Dreamship's API and a thread.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        source: Source | None = None,
+        executor: Executor | None = None,
+        on_finished: Callable[[SweepSummary], None] = lambda _: None,
+    ) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.store = Store(
+            config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=executor
+        )
+        self.remembered: Remembered
+        self._source = source
+        self._own_source: Dreamship | None = None
+        self._on_finished = on_finished
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Take the mirror and go on where the last process ended; raises MirrorError leaves."""
+        config, clock = self.config, self.clock
+        if self._source is None:
+            config.require_keys()
+        self.store.open()
+        now = clock.now()
+        self.remembered = await self.store.restore(now)
+        policy = policy_of(config)
+        self.is_new_policy = await self.store.apply_policy(policy, now)
+        self.source_clock = SourceClock(clock, self.remembered.clock_offset)
+        self.budget = Budget(
+            clock,
+            self.store,
+            pace.start(
+                config.dreamship.calls_per_minute,
+                self.remembered.calls,
+                paused_until=self.remembered.paused_until,
+            ),
+        )
+        self.reader = Reader(
+            self.store,
+            self._source or self._new_source(config),
+            self.budget,
+            clock=clock,
+            source_clock=self.source_clock,
+            policy=policy,
+            categories=config.catalog.categories,
+            on_finished=self._on_finished,
+        )
+        self.ingest = Ingest(
+            self.store, clock, self.source_clock, policy, on_questions=self.reader.wake
+        )
+        self.reconciler = Reconciler(
+            self.store,
+            self.budget,
+            clock,
+            items=config.catalog.items,
+            categories=config.catalog.categories,
+            on_begun=lambda cause: (
+                self.reader.resume() if cause == "operator" else self.reader.wake()
+            ),
+        )
+
+    def start_reading(self) -> None:
+        """Begin to ask the source for whatever is worth asking."""
+        self._reading = asyncio.create_task(self.reader.run(), name="reader")
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration; what is fixed for a process's life stays as it was."""
+        before, self.config = self.config, config
+        policy = policy_of(config)
+        self.reader.policy = self.ingest.policy = policy
+        self.reader.categories = self.reconciler.categories = config.catalog.categories
+        self.reconciler.items = config.catalog.items
+        self.store.missed_grace = config.reconcile.missed_grace
+        self.budget.limit(config.dreamship.calls_per_minute)
+        if self._source is None and (config.dreamship, config.keys) != (
+            before.dreamship,
+            before.keys,
+        ):
+            old = self._own_source
+            self.reader.source = self._new_source(config)
+            if old is not None:
+                await old.aclose()
+        await self.store.apply_policy(policy, self.clock.now())
+        if config.catalog != before.catalog:
+            await self.reconciler.restart()
+        self.reader.resume()
+
+    async def close(self) -> None:
+        """Finish what was received, stop reading, let go of the mirror."""
+        self.reconciler.close()
+        await self.ingest.close()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if self._own_source is not None:
+            await self._own_source.aclose()
+        await asyncio.to_thread(self.store.close)
+
+    def _new_source(self, config: Config) -> Source:
+        self._own_source = Dreamship(
+            config.dreamship.base_url,
+            config.keys[0].reveal(),
+            timeout_s=config.dreamship.timeout_seconds,
+            now=self.clock.now,
+        )
+        return self._own_source

@@ -1,0 +1,82 @@
+"""Logs: lines for people on a terminal, JSON lines otherwise, and never a secret in either."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+MASK = "********"
+
+# Libraries that tell of every request, which at a thousand a second nobody reads.
+_TALKATIVE = ("httpx", "httpcore", "apscheduler", "uvicorn", "uvicorn.error", "asyncio")
+
+
+def configure(
+    level: str,
+    style: Literal["auto", "json", "console"],
+    *,
+    secrets: Sequence[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Set up every logger of the process; may be called again after a reload."""
+    stream = stream or sys.stderr
+    is_console = style == "console" or (style == "auto" and stream.isatty())
+    has_colors = stream.isatty() and "NO_COLOR" not in os.environ
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _Masking(secrets),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=has_colors)
+        if is_console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Masking:
+    """Replaces the text of a secret wherever it appears, whoever logged it."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        self._secrets = [secret for secret in secrets if secret]
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Return the event without secrets."""
+        del logger, method
+        if self._secrets:
+            for key, value in event.items():
+                if isinstance(value, str):
+                    event[key] = self._masked(value)
+                elif not isinstance(value, int | float | bool | None):
+                    event[key] = self._masked(str(value))
+        return event
+
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
