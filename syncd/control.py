@@ -7,6 +7,7 @@ catalogue) answers JSON lines: `{"progress": â€¦}` until one last `{"summary": â
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from syncd.errors import DaemonAbsent, SyncdError, UsageError
+from syncd.errors import ControlDenied, DaemonAbsent, SyncdError, UsageError
 from syncd.model import MAX_ID, JsonObject
-from syncd.ports import SweepSummary
+from syncd.ports import SweepProgress, SweepSummary
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 
@@ -34,6 +35,8 @@ class Progress(Struct, frozen=True):
     eta_seconds: float | None
     joined: bool = False
 
+
+__all__ = ["Progress", "SweepProgress", "application", "ask_reconcile", "ask_status"]
 
 ReconcileOf = Callable[[list[int]], AsyncIterator[Progress | SweepSummary]]
 
@@ -121,7 +124,9 @@ def ask_reconcile(socket: Path, items: list[int]) -> Iterator[Progress | SweepSu
             else:
                 raise SyncdError(told.get("error", "?"), hint=told.get("hint", ""))
     raise DaemonAbsent(
-        "the daemon ended before the sweep did", hint="the sweep goes on when it is started again"
+        "the daemon ended before the sweep did",
+        hint="the sweep goes on when it is started again",
+        was_reached=True,
     )
 
 
@@ -136,15 +141,18 @@ def _reaching(socket: Path) -> Iterator[httpx.Client]:
         ) as client:
             yield client
     except httpx.ConnectError as fault:
-        denied = isinstance(fault.__cause__, Exception) and "ermission" in str(fault)
+        if socket.exists() and not os.access(socket, os.W_OK):
+            raise ControlDenied(
+                f"this user may not use {socket}",
+                hint="run it as root or as a member of the daemon's group",
+            ) from fault
         raise DaemonAbsent(
-            f"no daemon answers at {socket}: {fault}",
-            hint="run this as root or as a member of the daemon's group"
-            if denied
-            else "start it with `syncd serve`, or check control.socket",
+            f"no daemon answers at {socket}",
+            hint="start it with `syncd serve`, or check control.socket",
         ) from fault
     except httpx.HTTPError as fault:
         raise DaemonAbsent(
             f"the daemon at {socket} broke off: {str(fault) or type(fault).__name__}",
             hint="see its log",
+            was_reached=True,
         ) from fault

@@ -223,12 +223,12 @@ class Daemon:
 
     async def _prune(self) -> None:
         retention, now = self._config.retention, self._engine.clock.now()
-        while not self._stopping.is_set() and await self._engine.store.prune(
+        while not self._stopping.is_set() and await self._engine.store.prune(  # noqa: ASYNC110
             deliveries_before=now - retention.deliveries,
             changes_before=now - retention.changes,
             now=now,
         ):
-            await asyncio.sleep(0.05)  # deliveries first
+            await asyncio.sleep(0.05)  # not a poll but a pause: deliveries go first
 
     async def status(self) -> JsonObject:
         """Return the status document; raises MirrorError leaves when it cannot be read."""

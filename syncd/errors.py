@@ -98,6 +98,14 @@ class BacklogFull(SyncdError):
 
 
 class DaemonAbsent(SyncdError):
-    """No daemon answers on the control socket."""
+    """No daemon answers on the control socket; `was_reached`: one did, and broke off."""
 
     retryable = True
+
+    def __init__(self, message: str, *, hint: str = "", was_reached: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.was_reached = was_reached
+
+
+class ControlDenied(SyncdError):
+    """There is a control socket, and this user may not use it."""

@@ -1,0 +1,40 @@
+"""`syncd availability`."""
+
+from __future__ import annotations
+
+import click
+
+from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.model import MAX_ID
+from syncd.store import Reports
+
+
+@click.command("availability", epilog="Example:\n\n  syncd availability 48211 48212")
+@click.argument(
+    "variant_ids", metavar="VARIANT_ID...", nargs=-1, required=True, type=click.IntRange(1, MAX_ID)
+)
+@config_option
+@json_option
+def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: bool) -> int:
+    """Tell what the mirror says of item variants, as the shop reads it.
+
+    Exit code 1 when one of them is not in the mirror.
+    """
+    reports = Reports(load_config(config_path).mirror.path)
+    try:
+        rows = reports.availability(variant_ids)
+    finally:
+        reports.close()
+    known = {row["variant_id"] for row in rows}
+    unknown = [variant_id for variant_id in variant_ids if variant_id not in known]
+    if as_json:
+        print_json({"variants": rows, "unknown": unknown})
+    else:
+        for index, row in enumerate(rows):
+            if index:
+                click.echo()
+            for name, value in row.items():
+                click.echo(f"{name:13} {'-' if value is None else value}")
+    for variant_id in unknown:
+        click.echo(f"variant {variant_id} is not in the mirror", err=True)
+    return 1 if unknown else 0

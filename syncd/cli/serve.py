@@ -1,0 +1,26 @@
+"""`syncd serve`."""
+
+from __future__ import annotations
+
+import click
+
+from syncd import logs
+from syncd.cli.common import config_option, load_config
+
+
+@click.command("serve", epilog="Example:\n\n  syncd serve --config /etc/syncd/config.toml")
+@config_option
+def command(config_path: str | None) -> None:
+    """Run the daemon: take deliveries, keep the mirror, reconcile.
+
+    Ends on SIGTERM or SIGINT after finishing what it received; SIGHUP reads the configuration
+    and the keys again.
+    """
+    config = load_config(config_path)
+    config.require_keys()
+    logs.configure(
+        config.log.level, config.log.format, secrets=[key.reveal() for key in config.keys]
+    )
+    from syncd import daemon  # noqa: PLC0415 - after the configuration is known to be right
+
+    daemon.run(config, reload=lambda: load_config(config_path))

@@ -1,0 +1,98 @@
+"""Never more calls than allowed in any minute, and what a 429 asks is obeyed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd import pace
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@given(
+    limit=st.integers(1, 90),
+    steps=st.lists(
+        st.tuples(st.floats(0, 40), st.booleans(), st.sampled_from(["ok", "429", "restart"])),
+        max_size=150,
+    ),
+)
+def test_no_minute_sees_more_calls_than_allowed(
+    limit: int, steps: list[tuple[float, bool, str]]
+) -> None:
+    """Whatever is urgent, throttled or restarted: the sliding minute keeps the limit."""
+    state, now = pace.start(limit), NOON
+    calls: list[datetime] = []
+    for idle_s, urgent, what in steps:
+        now += timedelta(seconds=idle_s)
+        now = pace.next_call_at(state, now, urgent=urgent)
+        state = pace.called(state, now)
+        calls.append(now)
+        if what == "429":
+            state = pace.throttled(state, now, None)
+            assert pace.next_call_at(state, now, urgent=True) >= now + timedelta(seconds=60)
+        elif what == "ok":
+            state = pace.answered(state)
+        else:
+            state = pace.start(limit, calls, paused_until=state.paused_until)
+        assert state.per_minute <= limit
+    for first in calls:
+        in_minute = [c for c in calls if first <= c < first + timedelta(minutes=1)]
+        assert len(in_minute) <= limit
+
+
+def test_what_is_not_urgent_is_spread_and_what_is_urgent_is_not() -> None:
+    """A shop's order must not find the minute used up by a sweep's burst."""
+    state = pace.called(pace.start(30), NOON)
+    assert pace.next_call_at(state, NOON, urgent=False) == NOON + timedelta(seconds=2)
+    assert pace.next_call_at(state, NOON, urgent=True) == NOON
+
+
+def test_a_429_is_obeyed_then_recovered_from_slowly() -> None:
+    """Retry-After is waited for; afterwards the rate is half and grows with good answers."""
+    state = pace.throttled(pace.called(pace.start(40), NOON), NOON, 17)
+    assert pace.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=17)
+    assert state.per_minute == 20
+    for _ in range(49):
+        state = pace.answered(state)
+    assert state.per_minute < 40
+    for _ in range(10):
+        state = pace.answered(state)
+    assert state.per_minute == 40
+
+
+def test_a_shorter_429_does_not_shorten_a_longer_one() -> None:
+    """Two flights may be throttled at once."""
+    state = pace.throttled(pace.start(40), NOON, 50)
+    state = pace.throttled(state, NOON, 1)
+    assert pace.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=50)
+
+
+def test_a_clock_set_back_does_not_stop_reading_for_a_day() -> None:
+    """Calls and pauses that seem to lie in the future count as of now."""
+    state = pace.throttled(pace.called(pace.start(1), NOON), NOON, 60)
+    earlier = NOON - timedelta(days=1)
+    assert pace.next_call_at(state, earlier, urgent=True) <= earlier + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("message", "wait_s"),
+    [
+        ("Request was throttled. Expected available in 59 seconds.", 59),
+        ("Expected available in 1 second.", 1),
+        ("Request was throttled.", None),
+    ],
+)
+def test_the_seconds_in_a_throttle_message(message: str, wait_s: float | None) -> None:
+    """Without Retry-After the documented wording names the wait."""
+    assert pace.wait_in_words(message) == wait_s
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_backoff_grows_and_stays_bounded(attempt: int, chance: float) -> None:
+    """Full jitter: anywhere between nothing and the exponential bound, never above the cap."""
+    wait_s = pace.backoff(attempt, chance, base_s=0.5, cap_s=60).total_seconds()
+    assert 0 <= wait_s <= min(60, 0.5 * 2 ** min(attempt, 30))
