@@ -312,14 +312,12 @@ class Daemon:
         systemd.notify(self._environ, "STOPPING=1")
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        webhook, *others = self._servers or [None]
-        if webhook is not None:
+        if self._servers:
             # The mirror is still open: what was accepted is answered with what became of it.
-            await webhook.drain()
+            await self._servers[0].drain()
         self._engine.reconciler.close()
-        for server in (webhook, *others):
-            if server is not None:
-                await server.stop()
+        for server in self._servers:
+            await server.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

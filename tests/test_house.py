@@ -71,7 +71,7 @@ def test_imports_only_go_down(path: Path) -> None:
         if parts[0] != "syncd":
             continue
         other = parts[1] if len(parts) > 1 and parts[1] in FLOORS else ""
-        if other == me or other == "":
+        if other in {me, ""}:
             continue
         assert FLOORS[other] <= FLOORS[me], f"{me} must not know {other}, which lives above it"
         if FLOORS[me] == 4:

@@ -1,0 +1,112 @@
+"""Values of a configuration that are more than text: durations, addresses, secrets."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from msgspec import Struct
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_LONGEST = timedelta(days=3650)
+_MAX_PORT = 65_535
+# sockaddr_un holds 108 bytes with the closing zero.
+MAX_SOCKET_PATH_BYTES = 107
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return `90s`, `15m`, `6h` or `30d` as a duration; raises ValueError saying what to write."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no duration; write e.g. 90s, 15m, 6h or 30d")
+    seconds = int(found.group(1)) * _UNITS_S[found.group(2)]
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is longer than ten years")
+    return timedelta(seconds=seconds)
+
+
+def duration_text(duration: timedelta) -> str:
+    """Return a duration as it is written, in the largest unit that has it whole."""
+    seconds = int(duration.total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS_S[unit] == 0:
+            return f"{seconds // _UNITS_S[unit]}{unit}"
+    return f"{seconds}s"
+
+
+class Address(Struct, frozen=True):
+    """Where to listen: a host and port, or the path of a unix socket."""
+
+    kind: Literal["tcp", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return it as it is written in the configuration."""
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Return `host:port`, `[v6]:port` or `unix:/path`; raises ValueError saying what to write."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/") or "\0" in path:
+            raise ValueError(f"{text!r} needs an absolute path after unix:")
+        if len(path.encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(f"{text!r} is longer than the {MAX_SOCKET_PATH_BYTES} bytes allowed")
+        return Address("unix", path=path)
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""  # a bare v6 address: nobody can tell where its port begins
+    is_port = port.isascii() and port.isdigit() and len(port) <= len(str(_MAX_PORT))
+    if not colon or not host or not is_port or int(port) > _MAX_PORT or not host.isprintable():
+        raise ValueError(f"{text!r} is no address; write host:port, [v6]:port or unix:/path")
+    if any(character.isspace() or character in "[]/" for character in host):
+        raise ValueError(f"{text!r} is no address; write host:port, [v6]:port or unix:/path")
+    return Address("tcp", host=host, port=int(port))
+
+
+class Secret:
+    """Text that shows itself only to who asks for it by name: `reveal()`."""
+
+    __slots__ = ("_text",)
+    MASK = "********"
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self._text
+
+    def __str__(self) -> str:
+        return self.MASK
+
+    def __repr__(self) -> str:
+        return f"Secret({self.MASK})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.MASK, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
+
+def absolute(text: str, folder: Path) -> Path:
+    """Return a path of the configuration; a relative one starts at the file's own folder."""
+    return folder / Path(text).expanduser()
