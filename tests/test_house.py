@@ -33,7 +33,7 @@ FLOORS: dict[str, int] = {
     ),
     **dict.fromkeys(["store", "dreamship", "web", "admin", "control", "http_server", "systemd"], 4),
     **dict.fromkeys(["engine", "daemon"], 5),
-    **dict.fromkeys(["cli", "demo", "simulator", "__main__"], 6),
+    **dict.fromkeys(["cli", "demo", "simulated", "__main__"], 6),
 }
 # Pure rules know no clock, socket, file or database.
 IMPURE = {"asyncio", "os", "pathlib", "random", "socket", "sqlite3", "time", "httpx", "starlette"}

@@ -1,0 +1,214 @@
+"""Dreamship's GET endpoints as documented and as seen, with whatever `Faults` asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from syncd.simulated.catalogue import Catalogue
+from syncd.simulated.faults import Fault, Faults
+
+_HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
+_MAX_LIMIT = 100
+_DEFAULT_LIMIT = 25
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that arrived, and what it was answered."""
+
+    at: datetime
+    path: str
+    status: int
+
+
+@dataclass
+class Api:
+    """The API of one account."""
+
+    catalogue: Catalogue
+    keys: tuple[str, ...]
+    faults: Faults = field(default_factory=Faults)
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        """Dreamship's clock."""
+        return self.catalogue.now
+
+    def application(self) -> Starlette:
+        """Return the ASGI application, to be served at the root of a host."""
+        return Starlette(
+            routes=[
+                Route("/v1/items/", self._endpoint(self._items)),
+                Route("/v1/items/{item_id:int}/", self._endpoint(self._item)),
+                Route("/v1/categories/", self._endpoint(self._categories)),
+                Route("/v1/categories/{category_id:int}/items/", self._endpoint(self._items)),
+            ]
+        )
+
+    def _endpoint(self, answer: Callable[[Request], Response]) -> Any:
+        return _Endpoint(self, answer)
+
+    async def respond(
+        self, request: Request, answer: Callable[[Request], Response]
+    ) -> tuple[Response, Fault | None]:
+        """Return the answer of one call, and what shall go wrong on its way."""
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal, None
+        fault = self.faults.next_for(request.path_params.get("item_id"))
+        if fault == "slow":
+            await asyncio.sleep(self.faults.slow_s)
+        if fault in _INSTEAD:
+            return _INSTEAD[fault](), None
+        return answer(request), fault
+
+    def _refusal(self, request: Request) -> Response | None:
+        faults = self.faults
+        if faults.down:
+            return _html(503)
+        if faults.refuses is not None:
+            return _error(faults.refuses, "permission_denied", "Not allowed.")
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given not in self.keys:
+            return _error(401, "not_authenticated", "Invalid api key.")
+        if faults.throttle is not None:
+            wait_s = faults.throttle.wait_s(self.now().timestamp())
+            if wait_s is not None:
+                return self._throttled(math.ceil(wait_s))
+        return None
+
+    def _throttled(self, wait_s: int) -> Response:
+        throttle = self.faults.throttle
+        message = "Request was throttled."
+        if throttle is None or throttle.says_message:
+            message += f" Expected available in {wait_s} second{'s' if wait_s != 1 else ''}."
+        response = _error(429, "throttled", message)
+        if throttle is None or throttle.says_header:
+            response.headers["Retry-After"] = str(wait_s)
+        return response
+
+    def _item(self, request: Request) -> Response:
+        item_id = request.path_params["item_id"]
+        if item_id not in self.catalogue.names:
+            return _error(404, "not_found", "Not found.")
+        lag = timedelta(seconds=self.faults.lag_s)
+        return _json(self.catalogue.item_object(item_id, with_variants=True, lag=lag))
+
+    def _items(self, request: Request) -> Response:
+        category_id = request.path_params.get("category_id")
+        ids = sorted(self.catalogue.names)
+        if category_id is not None:
+            if category_id not in self.catalogue.categories:
+                return _error(404, "not_found", "Not found.")
+            ids = [one for one in ids if one in self.catalogue.categories[category_id]]
+        lag = timedelta(seconds=self.faults.lag_s)
+        rows = [
+            self.catalogue.item_object(one, with_variants=self.faults.lists_variants(one), lag=lag)
+            for one in ids
+        ]
+        response = _page(request, rows)
+        self.faults.after_page(int(request.query_params.get("page", "1")))
+        return response
+
+    def _categories(self, request: Request) -> Response:
+        return _page(
+            request,
+            [{"id": one, "name": f"Category {one}"} for one in sorted(self.catalogue.categories)],
+        )
+
+
+class _Endpoint:
+    """One route: answers, counts the call, and breaks the answer on its way when asked to."""
+
+    def __init__(self, api: Api, answer: Callable[[Request], Response]) -> None:
+        self._api = api
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        api = self._api
+        at = api.now()
+        request = Request(scope, receive)
+        response, fault = await api.respond(request, self._answer)
+        api.calls.append(Call(at, request.url.path, response.status_code))
+        moment = api.now() + timedelta(seconds=api.faults.date_skew_s)
+        response.headers["Date"] = format_datetime(moment.replace(microsecond=0), usegmt=True)
+        if fault == "reset":
+            raise ConnectionResetError("as a broken network would")
+        if fault == "truncate":
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": response.status_code,
+                    "headers": response.raw_headers,
+                }
+            )
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": bytes(response.body)[: len(response.body) // 2],
+                    "more_body": True,
+                }
+            )
+            raise ConnectionResetError("in the middle of the body")
+        await response(scope, receive, send)
+
+
+def _page(request: Request, rows: list[dict[str, Any]]) -> Response:
+    query = request.query_params
+    try:
+        page = int(query.get("page", "1"))
+        limit = min(_MAX_LIMIT, int(query.get("limit", str(_DEFAULT_LIMIT))))
+    except ValueError:
+        return _error(404, "not_found", "Invalid page.")
+    pages = max(1, math.ceil(len(rows) / limit))
+    if not 1 <= page <= pages:
+        return _error(404, "not_found", "Invalid page.")
+
+    def url(number: int) -> str | None:
+        if not 1 <= number <= pages:
+            return None
+        return str(request.url.include_query_params(page=number, limit=limit))
+
+    return _json(
+        {
+            "paging": {"count": len(rows), "next": url(page + 1), "previous": url(page - 1)},
+            "data": rows[(page - 1) * limit : page * limit],
+        }
+    )
+
+
+def _json(document: object, status: int = 200) -> Response:
+    return Response(json.dumps(document), status, media_type="application/json")
+
+
+def _error(status: int, key: str, message: str) -> Response:
+    return _json({"error": {"key": key, "status_code": status, "message": message}}, status)
+
+
+def _html(status: int) -> Response:
+    return Response(_HTML.format(f"{status} Error"), status, media_type="text/html")
+
+
+_INSTEAD: dict[Fault | None, Callable[[], Response]] = {
+    "500": lambda: _html(500),
+    "502": lambda: _html(502),
+    "503": lambda: _html(503),
+    "404": lambda: _error(404, "not_found", "Not found."),
+    "html-404": lambda: _html(404),
+    "html": lambda: Response(_HTML.format("Welcome"), 200, media_type="text/html"),
+    "garbage": lambda: _json({"data": 7, "id": "?"}),
+}

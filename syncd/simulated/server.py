@@ -1,0 +1,77 @@
+"""Serving the simulated API on a real socket, in this loop or in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+
+from syncd.simulated.app import Api
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to whoever simulates."""
+        yield
+
+
+def _new(api: Api) -> _Server:
+    config = uvicorn.Config(
+        api.application(),
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        date_header=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=1,
+    )
+    return _Server(config)
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
+
+
+@contextlib.asynccontextmanager
+async def serving(api: Api, port: int = 0) -> AsyncIterator[str]:
+    """Serve in this loop; gives the base URL."""
+    bound, server = _bound(port), _new(api)
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        await task
+        bound.close()
+
+
+@contextlib.contextmanager
+def serving_in_thread(api: Api, port: int = 0) -> Iterator[str]:
+    """Serve in a thread, for tests whose other side are processes; gives the base URL.
+
+    The truth may be changed from the caller's thread: each change is one assignment to a dict.
+    """
+    bound, server = _bound(port), _new(api)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    pause = threading.Event()
+    while not server.started:
+        pause.wait(0.01)
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        thread.join()
+        bound.close()
