@@ -7,6 +7,7 @@ the shop reads it").
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from sqlite_utils import Database, Migrations
 
@@ -152,7 +153,7 @@ SELECT (SELECT value FROM state WHERE key = 'last_delivery_at') AS last_delivery
 @migrations()
 def first_contract(db: Database) -> None:
     """Create contract 1."""
-    for statement in f"{_TABLES};{_VIEWS}".split(";"):
+    for statement in _statements(f"{_TABLES};{_VIEWS};"):
         db.conn.execute(statement)
     db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.conn.execute(f"PRAGMA user_version = {CONTRACT}")
@@ -161,3 +162,13 @@ def first_contract(db: Database) -> None:
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to this version; a step that fails leaves the one before it in force."""
     migrations.apply(Database(connection))
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Take a script apart; sqlite3's own executescript would commit between its statements."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,73 @@
+"""`syncd demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from syncd.cli.common import json_option, print_json
+from syncd.demo import PlainShow, Play, Result, live_show
+
+
+@click.command(
+    "demo",
+    epilog="""\b
+Examples:
+  syncd demo               one minute
+  syncd demo --seconds 20  a shorter one""",
+)
+@click.option(
+    "--seconds",
+    metavar="N",
+    type=click.IntRange(5, 3600),
+    default=60,
+    show_default=True,
+    help="About how long it takes.",
+)
+@json_option
+def command(seconds: int, *, as_json: bool) -> int:
+    """Show the main job: a simulated Dreamship, a real daemon, an outage, a repair.
+
+    Needs no account, no configuration and no network. Exit code 0 only when the mirror equals
+    the source at the end.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="syncd-demo-"))
+    if not as_json:
+        click.echo(f"The mirror is {folder / 'availability.db'}; while this runs, try:")
+        click.echo(f"  {_sqlite_line(folder)}")
+    if sys.stderr.isatty():
+        with live_show() as show:
+            result = asyncio.run(Play(folder, seconds, show).run())
+    else:
+        result = asyncio.run(Play(folder, seconds, PlainShow()).run())
+    if as_json:
+        print_json(result)
+    else:
+        _tell(result, folder)
+    return 0 if result.differences == 0 else 1
+
+
+def _tell(result: Result, folder: Path) -> None:
+    reconcile = result.reconcile
+    click.echo(
+        f"Dreamship changed {result.changes} times; {result.sent} deliveries were taken, "
+        f"{result.doubled} sent twice, {result.lost} lost."
+    )
+    click.echo(
+        f"reconcile-now read {reconcile['items']} items with {reconcile['calls']} calls in "
+        f"{reconcile['seconds']} s and found {reconcile['missed']} changes no delivery had told."
+    )
+    click.echo(f"The daemon has ended and its mirror is left to look at:\n  {_sqlite_line(folder)}")
+    click.echo(
+        f"{result.differences} differences between mirror and source, "
+        f"{result.variants} variants compared."
+    )
+
+
+def _sqlite_line(folder: Path) -> str:
+    query = "SELECT * FROM availability WHERE sellable = 0 LIMIT 5"
+    return f"sqlite3 -readonly -box {folder / 'availability.db'} '{query}'"

@@ -1,0 +1,139 @@
+"""A real daemon as a process of its own, with a real configuration in a temporary folder."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from msgspec import DecodeError, json
+
+from syncd.errors import SyncdError
+from syncd.model import JsonObject
+
+_CONFIG = """\
+# What `syncd demo` runs with: a simulated Dreamship, and times short enough to watch.
+[dreamship]
+base_url = "{base_url}"
+api_keys = ["{key}"]
+calls_per_minute = {calls_per_minute}
+timeout_seconds = 5
+
+[webhook]
+listen = "127.0.0.1:0"
+
+[mirror]
+path = "availability.db"
+
+[reconcile]
+settle = "1s"
+missed_grace = "2s"
+
+[admin]
+listen = "127.0.0.1:0"
+
+[control]
+socket = "control.sock"
+
+[log]
+format = "json"
+"""
+_START_S = 30.0
+_STOP_S = 30.0
+
+
+class DaemonProcess:
+    """`syncd serve` in `folder`, started and stopped as a service manager would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = folder / "config.toml"
+        self.mirror = folder / "availability.db"
+        self._log = folder / "daemon.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, *, base_url: str, key: str, calls_per_minute: int) -> None:
+        """Write its configuration, for its owner only: it holds the key."""
+        text = _CONFIG.format(base_url=base_url, key=key, calls_per_minute=calls_per_minute)
+        self.config.touch(mode=0o600)
+        self.config.write_text(text)
+
+    async def start(self) -> str:
+        """Start it; return its webhook URL, which its log names."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it is left running
+                [*_SYNCD, "serve", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env=_environment(),
+                # Ctrl-C ends the demo, and the demo ends the daemon: in this order.
+                start_new_session=True,
+            )
+        for _ in range(int(_START_S / 0.05)):
+            address, path = self._told("listening", "address"), self._told("ready", "webhook")
+            if address and path:
+                return address + path
+            if self._process.poll() is not None:
+                break
+            await asyncio.sleep(0.05)
+        tail = self._log.read_text(errors="replace").strip().splitlines()[-2:]
+        raise SyncdError(f"the daemon did not start: {' '.join(tail)}", hint=f"see {self._log}")
+
+    def check(self) -> None:
+        """Raise SyncdError when it has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            raise SyncdError("the daemon ended by itself", hint=f"see {self._log}")
+
+    async def command(self, *arguments: str) -> tuple[int, JsonObject]:
+        """Run another command beside it; return its exit code and what it printed as JSON."""
+        process = await asyncio.create_subprocess_exec(
+            *_SYNCD,
+            *arguments,
+            "--json",
+            "--config",
+            str(self.config),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(),
+        )
+        out, err = await process.communicate()
+        try:
+            return process.returncode or 0, json.decode(out, type=JsonObject)
+        except DecodeError:
+            raise SyncdError(
+                f"syncd {' '.join(arguments)} failed: {err.decode(errors='replace').strip()}"
+            ) from None
+
+    async def stop(self) -> None:
+        """End it with SIGTERM; kill it only when that does not help."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(process.wait, _STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _told(self, event: str, key: str) -> str | None:
+        for line in self._log.read_bytes().splitlines():
+            try:
+                told = json.decode(line, type=JsonObject)
+            except DecodeError:
+                continue
+            if told.get("event") == event and told.get("listener", "webhook") == "webhook":
+                return str(told.get(key, "")) or None
+        return None
+
+
+_SYNCD = (sys.executable, "-m", "syncd")
+
+
+def _environment() -> dict[str, str]:
+    """Return our environment without what would change the daemon's configuration."""
+    ours = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
