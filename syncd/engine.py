@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import structlog
 
 from syncd import pace
+from syncd.asking import Asker
 from syncd.budget import Budget
 from syncd.config import Config
 from syncd.dreamship import Dreamship
@@ -92,7 +93,7 @@ class Engine:
                 paused_until=self.remembered.paused_until,
             ),
         )
-        self.reader = Reader(
+        self.asker = Asker(
             self.store,
             self._source or self._new_source(config),
             self.budget,
@@ -102,6 +103,7 @@ class Engine:
             categories=config.catalog.categories,
             on_finished=self._on_finished,
         )
+        self.reader = Reader(self.store, self.asker, self.budget, clock)
         self.ingest = Ingest(
             self.store, clock, self.source_clock, policy, on_questions=self.reader.wake
         )
@@ -124,8 +126,8 @@ class Engine:
         """Go on with another configuration; what is fixed for a process's life stays as it was."""
         before, self.config = self.config, config
         policy = policy_of(config)
-        self.reader.policy = self.ingest.policy = policy
-        self.reader.categories = self.reconciler.categories = config.catalog.categories
+        self.asker.policy = self.ingest.policy = policy
+        self.asker.categories = self.reconciler.categories = config.catalog.categories
         self.reconciler.items = config.catalog.items
         self.store.missed_grace = config.reconcile.missed_grace
         self.budget.limit(config.dreamship.calls_per_minute)
@@ -134,7 +136,7 @@ class Engine:
             before.keys,
         ):
             old = self._own_source
-            self.reader.source = self._new_source(config)
+            self.asker.source = self._new_source(config)
             if old is not None:
                 await old.aclose()
         await self.store.apply_policy(policy, self.clock.now())

@@ -29,10 +29,10 @@ FLOORS: dict[str, int] = {
     ),
     **dict.fromkeys(["config", "logs"], 2),
     **dict.fromkeys(
-        ["ports", "source_clock", "budget", "ingest", "refresh", "reconcile", "status"], 3
+        ["ports", "source_clock", "budget", "ingest", "asking", "refresh", "reconcile", "status"], 3
     ),
     **dict.fromkeys(["store", "dreamship", "web", "admin", "control", "http_server", "systemd"], 4),
-    **dict.fromkeys(["engine", "daemon"], 5),
+    **dict.fromkeys(["engine", "schedule", "monitor", "daemon"], 5),
     **dict.fromkeys(["cli", "demo", "simulated", "__main__"], 6),
 }
 # Pure rules know no clock, socket, file or database.

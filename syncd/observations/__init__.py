@@ -1,0 +1,11 @@
+"""From what is known and what was observed to what must be written: whole batches, purely.
+
+`merge` judges one variant; this package carries its verdicts to the rows of the mirror: variants,
+the change feed, and the questions put to the source. The store loads a snapshot, calls one of
+these functions and writes what they return, in one transaction.
+"""
+
+from syncd.observations.delivering import deliver
+from syncd.observations.reading import not_found, read, rejudge
+
+__all__ = ["deliver", "not_found", "read", "rejudge"]

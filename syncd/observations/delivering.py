@@ -1,0 +1,131 @@
+"""A batch of deliveries, judged in the order of their arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from syncd.deliveries import dedupe_key, is_named_by_its_bytes
+from syncd.merge import Rule, on_delivery
+from syncd.model import Claim, Delivery, Outcome
+from syncd.observations.noting import ask, fuller, note
+from syncd.state import Judged, Policy, Snapshot, VariantState, Writes
+
+
+def deliver(
+    snapshot: Snapshot,
+    batch: Sequence[Delivery],
+    policy: Policy,
+    *,
+    now: datetime,
+    source_now: datetime,
+) -> Writes:
+    """Judge a batch of authentic deliveries in the order of their arrival.
+
+    `source_now` is Dreamship's clock as well as it is known here.
+    """
+    hearing = _Hearing(snapshot, policy, now, source_now, Writes())
+    seen = set(snapshot.seen)
+    for delivery in batch:
+        key = (delivery.event_id, dedupe_key(delivery))
+        is_copy = key in seen
+        seen.add(key)
+        outcome: Outcome
+        rule: Rule | None = None
+        if is_copy and not hearing.is_news(delivery):
+            outcome = "duplicate"
+        elif delivery.claim is None:
+            outcome = "quarantined" if delivery.quarantined is not None else "ignored"
+        else:
+            outcome, rule = hearing.hear(delivery.claim, delivery.arrived_at)
+        hearing.writes.judged.append(Judged(delivery, key, outcome, rule, is_copy))
+    return hearing.writes
+
+
+class _Hearing(Struct):
+    """One batch of deliveries being judged; what is written by one is known to the next."""
+
+    snapshot: Snapshot
+    policy: Policy
+    now: datetime
+    source_now: datetime
+    writes: Writes
+
+    def is_news(self, delivery: Delivery) -> bool:
+        """Tell whether equal bytes may be a new event: no uuid tells them apart, they disagree."""
+        if delivery.claim is None or not is_named_by_its_bytes(delivery):
+            return False
+        known = self._known(delivery.claim.variant_id)
+        return known is None or delivery.claim.value not in known.belief.candidates
+
+    def hear(self, claim: Claim, arrived_at: datetime) -> tuple[Outcome, Rule | None]:
+        """Judge one claim and note what it writes."""
+        known = self._known(claim.variant_id)
+        item_id = claim.item_id if known is None or known.item_id is None else known.item_id
+        if self.policy.excludes(item_id):
+            return "ignored", None
+        if self._is_unplaced(known, item_id):
+            if claim.variant_id in self.snapshot.foreign:
+                return "ignored", None
+            self.writes.unlocated.add(claim.variant_id)
+            return "verifying", None
+        item = None if item_id is None else self.snapshot.items.get(item_id)
+        verdict = on_delivery(
+            None if known is None else known.belief,
+            value=claim.value,
+            event_at=claim.event_at,
+            arrived_at=arrived_at,
+            read_at=None if item is None else item.read_at,
+            source_now=self.source_now,
+        )
+        sets_value = known is None or verdict.rule == "newer"
+        state = VariantState(
+            variant_id=claim.variant_id,
+            item_id=item_id,
+            labels=fuller(known, claim.labels),
+            belief=verdict.belief,
+            sellable=self.policy.sells(verdict.belief.candidates),
+            changed_at=self.now if known is None or sets_value else known.changed_at,
+            confirmed_at=arrived_at if known is None or sets_value else known.confirmed_at,
+            source="webhook" if known is None or sets_value else known.source,
+        )
+        note(
+            self.writes,
+            known,
+            state,
+            cause="webhook",
+            occurred_at=claim.event_at or arrived_at,
+            now=self.now,
+        )
+        self._ask(claim, item_id, arrived_at, hurry=verdict.ask_now)
+        self.writes.explained.update(
+            seq
+            for seq, value in self.snapshot.missed.get(claim.variant_id, ())
+            if value == claim.value
+        )
+        if verdict.rule == "same":
+            return "unchanged", verdict.rule
+        return ("verifying" if state.belief.verifying else "applied"), verdict.rule
+
+    def _known(self, variant_id: int) -> VariantState | None:
+        return self.writes.variants.get(variant_id) or self.snapshot.variants.get(variant_id)
+
+    def _is_unplaced(self, known: VariantState | None, item_id: int | None) -> bool:
+        """Tell whether only reading the catalogue shows if the variant is mirrored at all."""
+        if known is not None or not self.policy.is_restricted:
+            return False
+        return item_id not in self.snapshot.items and item_id not in self.policy.items
+
+    def _ask(self, claim: Claim, item_id: int | None, arrived_at: datetime, *, hurry: bool) -> None:
+        if item_id is None:
+            self.writes.unlocated.add(claim.variant_id)
+        for asked in (item_id, claim.item_id):
+            if asked is not None:
+                ask(
+                    self.writes,
+                    asked,
+                    arrived_at if hurry else None,
+                    arrived_at + self.policy.settle,
+                )
