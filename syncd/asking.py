@@ -106,7 +106,12 @@ class Asker:
 
     async def finish_sweeps(self) -> None:
         """End every sweep that has nothing left to ask."""
-        for summary in await self._ledger.finish_sweeps(self._clock.now()):
+        ended = await self._ledger.finish_sweeps(
+            self._clock.now(),
+            self.policy,
+            lambda position: listing.again(position, self.categories),
+        )
+        for summary in ended:
             if summary.is_catalogue and summary.result == "complete":
                 await self._close_unlocated(summary.began_at)
             self._on_finished(summary)
@@ -130,7 +135,11 @@ class Asker:
         now, policy = self._clock.now(), self.policy
         await self._ledger.read(
             seen,
-            lambda known, before: observations.read(known, before, seen, policy, now=now),
+            lambda known, before, absence: observations.read(
+                known, before, seen, policy, now=now, absence=absence
+            ),
+            policy,
+            now,
         )
 
     async def _list(self, sweep_id: int, position: Position) -> None:
@@ -139,17 +148,23 @@ class Asker:
         except SourceGone as fault:
             if position.page == 1:
                 raise SourceAnswerInvalid(fault.message, hint=fault.hint) from fault
-            after = listing.cut_short(position, self.categories)
             nothing = Page(
                 items=(), count=None, has_next=False, began_at=self._clock.now(), source_at=None
             )
-            await self._ledger.listed(sweep_id, nothing, after)
+            await self._ledger.listed(
+                sweep_id,
+                nothing,
+                position,
+                lambda _: listing.cut_short(position, self.categories),
+            )
             return
         self._source_clock.observe(page.source_at)
-        after = listing.following(
-            position, count=page.count, has_next=page.has_next, categories=self.categories
+        await self._ledger.listed(
+            sweep_id,
+            page,
+            position,
+            lambda seen: listing.following(position, seen, self.categories),
         )
-        await self._ledger.listed(sweep_id, page, after)
         for item in page.items:
             if item.variants is not None:
                 await self._keep(
@@ -200,5 +215,5 @@ class Asker:
             self.is_listing = False
 
     async def _end_sweeps(self, error: str) -> None:
-        for summary in await self._ledger.fail_sweeps(self._clock.now(), error):
+        for summary in await self._ledger.fail_sweeps(self._clock.now(), self.policy, error):
             self._on_finished(summary)

@@ -84,8 +84,6 @@ class Dreamship:
             raise SourceAnswerInvalid(f"page {page} of {path} has no data or no paging")
         count = paging.get("count")
         has_next = paging["next"] is not None
-        if has_next and not items:
-            raise SourceAnswerInvalid(f"page {page} of {path} is empty and yet not the last")
         return Page(
             items=tuple(_item(one) for one in items),
             count=count if isinstance(count, int) and not isinstance(count, bool) else None,

@@ -42,6 +42,7 @@ def policy_of(config: Config) -> Policy:
     return Policy(
         sellable=frozenset(value.strip().casefold() for value in config.availability.sellable),
         settle=config.reconcile.settle,
+        removal_limit_percent=config.reconcile.removal_limit_percent,
         items=frozenset(config.catalog.items),
         has_categories=bool(config.catalog.categories),
     )
@@ -111,6 +112,7 @@ class Engine:
             self.store,
             self.budget,
             clock,
+            policy=policy,
             items=config.catalog.items,
             categories=config.catalog.categories,
             on_begun=lambda cause: (
@@ -126,7 +128,7 @@ class Engine:
         """Go on with another configuration; what is fixed for a process's life stays as it was."""
         before, self.config = self.config, config
         policy = policy_of(config)
-        self.asker.policy = self.ingest.policy = policy
+        self.asker.policy = self.ingest.policy = self.reconciler.policy = policy
         self.asker.categories = self.reconciler.categories = config.catalog.categories
         self.reconciler.items = config.catalog.items
         self.store.missed_grace = config.reconcile.missed_grace

@@ -31,6 +31,11 @@ Rule = Literal[
     "settled",  # 4
     "agrees",  # 5
     "not-settled",  # 6
+    "absent",  # a sweep's settled read does not find it; its end decides
+    "gone",  # that end: removed
+    "brake",  # that end: too many at once to be believed
+    "not-found",  # a whole sweep found no item that has it
+    "policy",  # the configuration changed
 ]
 
 
@@ -103,7 +108,9 @@ def on_delivery(
         return Verdict(
             replace(told, value=value, doubts=doubts, event_at=event_at), "newer", bool(doubts)
         )
-    return Verdict(replace(told, doubts=_with(known.doubts, value)), "contradicts", ask_now=True)
+    return Verdict(
+        replace(told, doubts=with_doubt(known.doubts, value)), "contradicts", ask_now=True
+    )
 
 
 def on_read(
@@ -128,7 +135,12 @@ def on_read(
         return Verdict(replace(seen, value=value, doubts=()), "settled", missed=missed)
     if value == known.value:
         return Verdict(replace(seen, doubts=()), "agrees")
-    return Verdict(replace(seen, doubts=_with(known.doubts, value)), "not-settled")
+    return Verdict(replace(seen, doubts=with_doubt(known.doubts, value)), "not-settled")
+
+
+def with_doubt(doubts: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
+    """Return the doubts with one more witness's value."""
+    return doubts if value in doubts else (*doubts, value)
 
 
 def _first_word(
@@ -155,7 +167,3 @@ def _is_after_read(event_at: datetime, read_at: datetime | None) -> bool:
 
 def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((moment for moment in (one, other) if moment is not None), default=None)
-
-
-def _with(doubts: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
-    return doubts if value in doubts else (*doubts, value)

@@ -8,9 +8,17 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from syncd.listing import Position
+from syncd.listing import Position, Seen
 from syncd.model import Delivery, ItemRead, Page, SweepResult
-from syncd.state import ItemState, Judged, Snapshot, VariantState, Writes
+from syncd.state import (
+    AbsenceMode,
+    ItemState,
+    Judged,
+    Policy,
+    Snapshot,
+    VariantState,
+    Writes,
+)
 
 JobKind = Literal["doubt", "page", "unread", "settle", "stale"]
 
@@ -64,6 +72,7 @@ class SweepSummary(Struct, frozen=True):
     seconds: float
     failed_items: list[int]
     error: str = ""
+    held: int = 0
 
 
 class Clock(Protocol):
@@ -130,7 +139,9 @@ class ReadLedger(Protocol):
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[dict[int, VariantState], ItemState | None], Writes],
+        judge: Callable[[dict[int, VariantState], ItemState | None, AbsenceMode], Writes],
+        policy: Policy,
+        now: datetime,
     ) -> Writes:
         """Judge and write one finished read, and tick it off wherever it was asked for."""
         ...
@@ -139,8 +150,10 @@ class ReadLedger(Protocol):
         """Note a failed read: not again before that moment; a sweep gives up after some."""
         ...
 
-    async def listed(self, sweep_id: int, page: Page, following: Position | None) -> None:
-        """Note the items of one page and where the listing goes on (None: it is whole)."""
+    async def listed(
+        self, sweep_id: int, page: Page, position: Position, follow: Callable[[Seen], Position]
+    ) -> None:
+        """Note the items of the page at `position` and where the listing goes on after it."""
         ...
 
     async def close_unlocated(
@@ -152,11 +165,13 @@ class ReadLedger(Protocol):
         """Judge the variants that a whole sweep, begun at `began_at`, found in no item."""
         ...
 
-    async def finish_sweeps(self, now: datetime) -> list[SweepSummary]:
-        """End every open sweep that has nothing left to read."""
+    async def finish_sweeps(
+        self, now: datetime, policy: Policy, again: Callable[[Position], Position | None]
+    ) -> list[SweepSummary]:
+        """End every open sweep that has nothing left to read, or list `again` what moved."""
         ...
 
-    async def fail_sweeps(self, now: datetime, error: str) -> list[SweepSummary]:
+    async def fail_sweeps(self, now: datetime, policy: Policy, error: str) -> list[SweepSummary]:
         """End every open sweep as failed."""
         ...
 
@@ -172,6 +187,7 @@ class SweepLedger(Protocol):
         items: Collection[int],
         is_catalogue: bool,
         position: Position | None,
+        accepts_removals: bool,
     ) -> int:
         """Begin a sweep of `items` and of what is listed from `position` on, each if given."""
         ...
@@ -180,7 +196,11 @@ class SweepLedger(Protocol):
         """Return the catalogue sweep that has not ended, if there is one."""
         ...
 
-    async def drop_sweep(self, sweep_id: int) -> None:
+    async def accept_removals(self, sweep_id: int) -> None:
+        """Let an open sweep remove whatever it does not find."""
+        ...
+
+    async def drop_sweep(self, sweep_id: int, policy: Policy, now: datetime) -> None:
         """Forget an open sweep that another one takes the place of."""
         ...
 

@@ -23,6 +23,7 @@ from syncd.ports import (
     SweepProgress,
     SweepSummary,
 )
+from syncd.state import Policy
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +39,12 @@ class Reconciler:
         budget: Budget,
         clock: Clock,
         *,
+        policy: Policy,
         items: tuple[int, ...] = (),
         categories: tuple[int, ...] = (),
         on_begun: Callable[[SweepCause], None] = lambda _: None,
     ) -> None:
+        self.policy = policy
         self.items = items
         self.categories = categories
         self._ledger = ledger
@@ -52,26 +55,34 @@ class Reconciler:
         self._closed = False
 
     async def request(
-        self, cause: SweepCause, *, items: Collection[int] | None = None
+        self,
+        cause: SweepCause,
+        *,
+        items: Collection[int] | None = None,
+        accept_removals: bool = False,
     ) -> tuple[int, bool]:
         """Return the sweep that fulfils a request, and whether it joined one already running.
 
         Of `items` alone, a sweep begins beside whatever runs. Of the catalogue there is one: a
         schedule's request joins it; an operator's joins an operator's, and takes the place of a
-        scheduled one, since "now" means items read from now on.
+        scheduled one, since "now" means items read from now on. `accept_removals`: whatever it
+        does not find is removed, however much that is.
         """
         async with self._one_at_a_time:
             if items is None and (running := await self._ledger.open_catalogue_sweep()) is not None:
                 sweep_id, begun_by = running
                 if cause != "operator" or begun_by == "operator":
+                    if accept_removals:
+                        await self._ledger.accept_removals(sweep_id)
                     return sweep_id, True
-                await self._ledger.drop_sweep(sweep_id)
+                await self._drop(sweep_id)
             sweep_id = await self._ledger.open_sweep(
                 cause,
                 self._clock.now(),
                 items=self.items if items is None else items,
                 is_catalogue=items is None,
                 position=None if items is not None else self._first_position(),
+                accepts_removals=accept_removals,
             )
         log.info("sweep begins", cause=cause, sweep=sweep_id, items=sorted(items or ()) or "all")
         self._on_begun(cause)
@@ -82,7 +93,7 @@ class Reconciler:
         async with self._one_at_a_time:
             running = await self._ledger.open_catalogue_sweep()
             if running is not None:
-                await self._ledger.drop_sweep(running[0])
+                await self._drop(running[0])
         await self.request("start")
 
     async def progress(self, sweep_id: int | None = None) -> SweepProgress | None:
@@ -126,6 +137,9 @@ class Reconciler:
                 hint="run `syncd reconcile-now` again",
             )
         return summary
+
+    async def _drop(self, sweep_id: int) -> None:
+        await self._ledger.drop_sweep(sweep_id, self.policy, self._clock.now())
 
     @property
     def _lists_nothing(self) -> bool:

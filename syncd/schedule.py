@@ -75,7 +75,8 @@ class Schedule:
         """Try again soon after a sweep of the catalogue that was not complete."""
         if not summary.is_catalogue or not self._scheduler.running:
             return
-        if summary.result == "complete":
+        if summary.result == "complete" or summary.held:
+            # What was held back waits for a person; reading it all again soon would not help.
             self._failures = 0
             return
         self._failures += 1

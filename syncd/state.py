@@ -10,12 +10,20 @@ from msgspec import Struct, field
 from syncd.merge import Belief, Rule, Value
 from syncd.model import Cause, Delivery, Labels, Outcome
 
+# So many may vanish in one sweep whatever part of the mirror they are (design.md, "Removal").
+FEW_REMOVALS = 50
+
+AbsenceMode = Literal["removes", "doubts", "is-noted"]
+"""What a settled read does that no longer finds a variant: it removes it, or, in a sweep, whose
+end weighs all absences together, it doubts it or, once there are too many, only notes it."""
+
 
 class Policy(Struct, frozen=True):
     """What the configuration says about judging: see `[availability]`, `[catalog]`, `settle`."""
 
     sellable: frozenset[str]
     settle: timedelta
+    removal_limit_percent: int = 20
     items: frozenset[int] = frozenset()
     has_categories: bool = False
 
@@ -24,6 +32,10 @@ class Policy(Struct, frozen=True):
         return all(
             value is not None and value.strip().casefold() in self.sellable for value in candidates
         )
+
+    def brakes(self, absent: int, mirrored: int) -> bool:
+        """Tell whether one sweep that removed `absent` of `mirrored` variants is not believed."""
+        return absent > FEW_REMOVALS and absent * 100 > self.removal_limit_percent * mirrored
 
     def excludes(self, item_id: int | None) -> bool:
         """Tell whether an item is surely not mirrored; which a category has, only reads tell."""
@@ -37,7 +49,10 @@ class Policy(Struct, frozen=True):
 
 
 class VariantState(Struct, frozen=True):
-    """One row of the mirror. `confirmed_at`: when its value was last known to be true."""
+    """One row of the mirror. `confirmed_at`: when its value was last known to be true.
+
+    `absent_at`: since when a sweep does not find it and has not ended. `rule`: what wrote this row.
+    """
 
     variant_id: int
     item_id: int | None
@@ -47,16 +62,21 @@ class VariantState(Struct, frozen=True):
     changed_at: datetime
     confirmed_at: datetime
     source: Literal["webhook", "read"]
+    rule: Rule
+    absent_at: datetime | None = None
 
 
 class ItemState(Struct, frozen=True):
-    """What is known of an item: when its last read began here and what `Date` that one had."""
+    """What is known of an item: when its last read began here and what `Date` that one had.
+
+    `is_gone`: that read was answered 404.
+    """
 
     item_id: int
     name: str | None
     confirmed_at: datetime | None
     read_at: datetime | None
-    removed: bool = False
+    is_gone: bool = False
 
 
 class Change(Struct, frozen=True):
@@ -69,6 +89,7 @@ class Change(Struct, frozen=True):
     old_sellable: bool
     sellable: bool
     cause: Cause
+    rule: Rule
     missed: bool
     occurred_at: datetime
     recorded_at: datetime

@@ -6,6 +6,7 @@ these functions and writes what they return, in one transaction.
 """
 
 from syncd.observations.delivering import deliver
-from syncd.observations.reading import not_found, read, rejudge
+from syncd.observations.reading import read
+from syncd.observations.removing import lift, not_found, rejudge, remove
 
-__all__ = ["deliver", "not_found", "read", "rejudge"]
+__all__ = ["deliver", "lift", "not_found", "read", "rejudge", "remove"]

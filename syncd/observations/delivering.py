@@ -90,6 +90,7 @@ class _Hearing(Struct):
             changed_at=self.now if known is None or sets_value else known.changed_at,
             confirmed_at=arrived_at if known is None or sets_value else known.confirmed_at,
             source="webhook" if known is None or sets_value else known.source,
+            rule=verdict.rule,
         )
         note(
             self.writes,

@@ -35,6 +35,7 @@ def note(
             old_sellable=old_sellable,
             sellable=state.sellable,
             cause=cause,
+            rule=state.rule,
             missed=missed,
             occurred_at=occurred_at,
             recorded_at=now,

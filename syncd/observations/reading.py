@@ -1,16 +1,16 @@
-"""A finished read of one item, what a whole sweep did not find, and a changed configuration."""
+"""A finished read of one item against what the mirror places in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.merge import Value, on_read
+from syncd.merge import Verdict, on_read, with_doubt
 from syncd.model import ItemRead, Labels, SourceVariant
 from syncd.observations.noting import ask, fuller, note
-from syncd.state import ItemState, Policy, VariantState, Writes
+from syncd.state import AbsenceMode, ItemState, Policy, VariantState, Writes
 
 
 def read(
@@ -20,6 +20,7 @@ def read(
     policy: Policy,
     *,
     now: datetime,
+    absence: AbsenceMode = "removes",
 ) -> Writes:
     """Judge a finished read of one item against the `known` variants of it.
 
@@ -27,9 +28,9 @@ def read(
     that began before the item's last one is overtaken: what it says may be older, so where it
     disagrees the source is asked again.
     """
-    writes = Writes()
     if policy.excludes(seen.item_id):
-        return writes  # it was asked for before the configuration left it out
+        return Writes()  # it was asked for before the configuration left it out
+    look = _Look(seen, policy, now, absence, Writes())
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
     overtaken = (
         before is not None
@@ -37,122 +38,122 @@ def read(
         and seen.began_at < before.confirmed_at
     )
     for variant_id in [*told, *(v for v in known if v not in told)]:
-        state = known.get(variant_id)
-        variant = told.get(variant_id)
+        state, variant = known.get(variant_id), told.get(variant_id)
         if variant is None and state is not None and state.item_id != seen.item_id:
             continue  # it has moved to another item, whose read speaks for it
-        value = None if variant is None else variant.value
         if overtaken:
-            if state is None or state.belief.value != value or state.belief.verifying:
-                ask(writes, seen.item_id, now, now)
-            continue
-        looked = _looked(seen, variant_id, state, variant, policy, now=now)
-        if state is not None and (settles_at := _settles_at(seen, state, policy)) is not None:
-            ask(writes, seen.item_id, None, settles_at)
-        if looked is not None:
-            note(
-                writes,
-                state,
-                looked[0],
-                cause="read",
-                occurred_at=seen.began_at,
-                now=now,
-                missed=looked[1],
-            )
-    return writes
+            look.doubt_the_overtaken(state, variant)
+        elif state is None:
+            look.meet(variant_id, variant)
+        else:
+            look.judge(state, variant)
+    return look.writes
 
 
-def _settles_at(seen: ItemRead, state: VariantState, policy: Policy) -> datetime | None:
-    """Return when a read of this variant is settled, None if this one is.
+class _Look(Struct):
+    """One finished read being judged, variant by variant."""
 
-    The delivery asked for that read already, but `settle` may be longer since.
-    """
-    delivered_at = state.belief.delivered_at
-    if delivered_at is None or seen.began_at >= delivered_at + policy.settle:
-        return None
-    return delivered_at + policy.settle
+    seen: ItemRead
+    policy: Policy
+    now: datetime
+    absence: AbsenceMode
+    writes: Writes
 
+    def doubt_the_overtaken(
+        self, state: VariantState | None, variant: SourceVariant | None
+    ) -> None:
+        """Ask again where a read that a later one has overtaken says something else."""
+        value = None if variant is None else variant.value
+        if state is None or state.belief.value != value or state.belief.verifying:
+            ask(self.writes, self.seen.item_id, self.now, self.now)
 
-def _looked(
-    seen: ItemRead,
-    variant_id: int,
-    known: VariantState | None,
-    variant: SourceVariant | None,
-    policy: Policy,
-    *,
-    now: datetime,
-) -> tuple[VariantState, bool] | None:
-    """Return one variant's new row and whether its change was missed; None: nothing to write."""
-    value: Value = None if variant is None else variant.value
-    verdict = on_read(
-        None if known is None else known.belief,
-        value=value,
-        began_at=seen.began_at,
-        source_at=seen.source_at,
-        settle=policy.settle,
-    )
-    belief = verdict.belief
-    labels = fuller(known, Labels() if variant is None else variant.labels)
-    sellable = policy.sells(belief.candidates)
-    if known is None:
-        new = VariantState(
-            variant_id, seen.item_id, labels, belief, sellable, now, seen.began_at, "read"
+    def meet(self, variant_id: int, variant: SourceVariant | None) -> None:
+        """Write a variant that the mirror did not have."""
+        seen = self.seen
+        if variant is None:
+            return
+        verdict = self._verdict(None, variant)
+        state = VariantState(
+            variant_id=variant_id,
+            item_id=seen.item_id,
+            labels=variant.labels,
+            belief=verdict.belief,
+            sellable=self.policy.sells(verdict.belief.candidates),
+            changed_at=self.now,
+            confirmed_at=seen.began_at,
+            source="read",
+            rule=verdict.rule,
         )
-        return new, False
-    changed = belief.value != known.belief.value
-    state = VariantState(
-        variant_id=variant_id,
-        item_id=seen.item_id,
-        labels=labels,
-        belief=belief,
-        sellable=sellable,
-        changed_at=now if changed else known.changed_at,
-        confirmed_at=known.confirmed_at if verdict.rule == "not-settled" else seen.began_at,
-        source="read" if changed else known.source,
-    )
-    # The item's row tells when it was read: a variant that is as it was costs no write.
-    as_it_was = replace(
-        known, belief=replace(known.belief, read_at=belief.read_at), confirmed_at=seen.began_at
-    )
-    return None if state == as_it_was else (state, verdict.missed)
+        self._note(None, state)
 
-
-def not_found(
-    known: dict[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
-) -> Writes:
-    """Judge variants of no known item after a whole sweep, begun at `began_at`, did not find them.
-
-    What was delivered since then (or shortly before) waits for the next sweep.
-    """
-    writes = Writes()
-    for state in known.values():
-        verdict = on_read(
-            state.belief, value=None, began_at=began_at, source_at=None, settle=policy.settle
+    def judge(self, known: VariantState, variant: SourceVariant | None) -> None:
+        """Write what the read changes of a variant that the mirror has; often nothing."""
+        seen = self.seen
+        verdict = self._verdict(known, variant)
+        if verdict.rule != "settled" and known.belief.delivered_at is not None:
+            # The delivery asked for the settled read already, but `settle` may be longer since.
+            ask(self.writes, seen.item_id, None, known.belief.delivered_at + self.policy.settle)
+        is_absent = variant is None and verdict.rule == "settled" and known.belief.value is not None
+        if is_absent and self.absence != "removes":
+            self._note_absence(known)
+            return
+        belief = verdict.belief
+        changed = belief.value != known.belief.value
+        state = VariantState(
+            variant_id=known.variant_id,
+            item_id=seen.item_id,
+            labels=fuller(known, Labels() if variant is None else variant.labels),
+            belief=belief,
+            sellable=self.policy.sells(belief.candidates),
+            changed_at=self.now if changed else known.changed_at,
+            confirmed_at=known.confirmed_at if verdict.rule == "not-settled" else seen.began_at,
+            source="read" if changed else known.source,
+            rule=verdict.rule,
         )
-        if verdict.rule == "settled" and state.belief != verdict.belief:
-            gone = replace(
-                state,
-                belief=verdict.belief,
-                sellable=False,
-                changed_at=now,
-                confirmed_at=began_at,
-                source="read",
-            )
-            note(writes, state, gone, cause="read", occurred_at=began_at, now=now)
-    return writes
+        # The item's row tells when it was read: a variant that is as it was costs no write.
+        as_it_was = replace(
+            known,
+            belief=replace(known.belief, read_at=belief.read_at),
+            confirmed_at=seen.began_at,
+            rule=state.rule,
+        )
+        if state != as_it_was:
+            self._note(known, state, missed=verdict.missed)
 
+    def _verdict(self, known: VariantState | None, variant: SourceVariant | None) -> Verdict:
+        return on_read(
+            None if known is None else known.belief,
+            value=None if variant is None else variant.value,
+            began_at=self.seen.began_at,
+            source_at=self.seen.source_at,
+            settle=self.policy.settle,
+        )
 
-def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> Writes:
-    """Judge again what is sellable and what is mirrored, after the configuration changed."""
-    writes = Writes()
-    for known in states:
-        state = known
-        if policy.excludes(known.item_id) and known.belief.value is not None:
-            # Nobody will tell about it any more: it must not stay on sale.
-            state = replace(
-                state, belief=replace(known.belief, value=None, doubts=()), changed_at=now
-            )
-        state = replace(state, sellable=policy.sells(state.belief.candidates))
-        if state != known:
-            note(writes, known, state, cause="config", occurred_at=now, now=now)
-    return writes
+    def _note_absence(self, known: VariantState) -> None:
+        """Take it off sale until the sweep ends, unless too much is absent to be believed."""
+        belief = known.belief
+        # What an earlier sweep missed and was not believed is not doubted anew by each sweep.
+        was_lifted = known.absent_at is not None and None not in belief.doubts
+        if self.absence == "doubts" and not was_lifted:
+            belief = replace(belief, doubts=with_doubt(belief.doubts, None))
+        state = replace(
+            known,
+            belief=belief,
+            sellable=self.policy.sells(belief.candidates),
+            rule="absent",
+            absent_at=self.seen.began_at,
+        )
+        self._note(known, state)
+
+    def _note(
+        self, known: VariantState | None, state: VariantState, *, missed: bool = False
+    ) -> None:
+        note(
+            self.writes,
+            known,
+            state,
+            cause="read",
+            occurred_at=self.seen.began_at,
+            now=self.now,
+            missed=missed,
+        )

@@ -9,11 +9,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from syncd import observations
-from syncd.listing import Position
+from syncd.listing import Position, Seen
 from syncd.model import Delivery, ItemRead, Page
 from syncd.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
-from syncd.state import ItemState, Judged, Policy, Snapshot, VariantState, Writes
-from syncd.store import deliveries, housekeeping, reads, rows, sweeps
+from syncd.state import (
+    AbsenceMode,
+    ItemState,
+    Judged,
+    Policy,
+    Snapshot,
+    VariantState,
+    Writes,
+)
+from syncd.store import absences, deliveries, housekeeping, listings, reads, rows, sweeps
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.reports import Reports
 from syncd.store.writer import Writer
@@ -61,18 +69,31 @@ class Store:
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[dict[int, VariantState], ItemState | None], Writes],
+        judge: Callable[[dict[int, VariantState], ItemState | None, AbsenceMode], Writes],
+        policy: Policy,
+        now: datetime,
     ) -> Writes:
         """See ports.ReadLedger."""
-        return await self._writer.transact(lambda db: reads.record(db, seen, judge))
+
+        def work(db: sqlite3.Connection) -> Writes:
+            writes = reads.record(db, seen, judge, now)
+            if any(state.absent_at is not None for state in writes.variants.values()):
+                absences.brake(db, policy.brakes, _lift(policy, now), now)
+            return writes
+
+        return await self._writer.transact(work)
 
     async def read_failed(self, item_id: int, not_before: datetime, *, give_up_after: int) -> None:
         """See ports.ReadLedger."""
         await self._writer.transact(lambda db: reads.failed(db, item_id, not_before, give_up_after))
 
-    async def listed(self, sweep_id: int, page: Page, following: Position | None) -> None:
+    async def listed(
+        self, sweep_id: int, page: Page, position: Position, follow: Callable[[Seen], Position]
+    ) -> None:
         """See ports.ReadLedger."""
-        await self._writer.transact(lambda db: sweeps.listed(db, sweep_id, page, following))
+        await self._writer.transact(
+            lambda db: listings.listed(db, sweep_id, page, position, follow)
+        )
 
     async def close_unlocated(
         self,
@@ -83,15 +104,33 @@ class Store:
         """See ports.ReadLedger."""
         await self._writer.transact(lambda db: sweeps.close_unlocated(db, began_at, judge, now))
 
-    async def finish_sweeps(self, now: datetime) -> list[SweepSummary]:
+    async def finish_sweeps(
+        self, now: datetime, policy: Policy, again: Callable[[Position], Position | None]
+    ) -> list[SweepSummary]:
         """See ports.ReadLedger."""
+
+        def work(db: sqlite3.Connection) -> list[SweepSummary]:
+            def resolve(sweep_id: int) -> None:
+                absences.resolve(
+                    db,
+                    sweep_id,
+                    policy.brakes,
+                    remove=lambda absent: observations.remove(absent, policy, now=now),
+                    lift=_lift(policy, now),
+                    now=now,
+                )
+
+            listings.relist(db, again)
+            return sweeps.finish(db, now, resolve)
+
         if not await self._writer.look(sweeps.any_ready):
             return []
-        return await self._writer.transact(lambda db: sweeps.finish(db, now))
+        return await self._writer.transact(work)
 
-    async def fail_sweeps(self, now: datetime, error: str) -> list[SweepSummary]:
+    async def fail_sweeps(self, now: datetime, policy: Policy, error: str) -> list[SweepSummary]:
         """See ports.ReadLedger."""
-        return await self._writer.transact(lambda db: sweeps.fail(db, now, error))
+        lift = _lift(policy, now)
+        return await self._writer.transact(lambda db: sweeps.fail(db, now, error, lift))
 
     async def open_sweep(
         self,
@@ -101,21 +140,33 @@ class Store:
         items: Collection[int],
         is_catalogue: bool,
         position: Position | None,
+        accepts_removals: bool,
     ) -> int:
         """See ports.SweepLedger."""
         return await self._writer.transact(
             lambda db: sweeps.begin(
-                db, cause, now, items=items, is_catalogue=is_catalogue, position=position
+                db,
+                cause,
+                now,
+                items=items,
+                is_catalogue=is_catalogue,
+                position=position,
+                accepts_removals=accepts_removals,
             )
         )
+
+    async def accept_removals(self, sweep_id: int) -> None:
+        """See ports.SweepLedger."""
+        await self._writer.transact(lambda db: sweeps.accept_removals(db, sweep_id))
 
     async def open_catalogue_sweep(self) -> tuple[int, SweepCause] | None:
         """See ports.SweepLedger."""
         return await self._writer.look(sweeps.open_catalogue_sweep)
 
-    async def drop_sweep(self, sweep_id: int) -> None:
+    async def drop_sweep(self, sweep_id: int, policy: Policy, now: datetime) -> None:
         """See ports.SweepLedger."""
-        await self._writer.transact(lambda db: sweeps.drop(db, sweep_id))
+        lift = _lift(policy, now)
+        await self._writer.transact(lambda db: sweeps.drop(db, sweep_id, lift, now))
 
     async def sweep_progress(self, sweep_id: int) -> SweepProgress | None:
         """See ports.SweepLedger."""
@@ -160,7 +211,7 @@ class Store:
             if not housekeeping.is_new_policy(db, policy):
                 return False
             states = list(rows.all_variants(db).values())
-            rows.write_observed(db, observations.rejudge(states, policy, now=now))
+            rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
             return True
 
         return await self._writer.transact(work)
@@ -168,3 +219,7 @@ class Store:
     async def wants_locating(self) -> bool:
         """Tell whether deliveries named variants that only a sweep of the catalogue can place."""
         return await self._writer.look(sweeps.wants_locating)
+
+
+def _lift(policy: Policy, now: datetime) -> absences.Resolve:
+    return lambda absent: observations.lift(absent, policy, now=now)

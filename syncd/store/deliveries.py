@@ -24,7 +24,7 @@ def record(
     """Judge a batch against what the mirror knows and write everything it says."""
     writes = judge(_snapshot(connection, batch, now - missed_grace))
     _keep(connection, writes.judged)
-    rows.write_observed(connection, writes)
+    rows.write_observed(connection, writes, now)
     _note_unlocated(connection, writes.unlocated, now)
     if writes.explained:
         connection.execute(

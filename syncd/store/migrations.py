@@ -23,7 +23,7 @@ CREATE TABLE items (
     name TEXT,
     confirmed_at TEXT,              -- when the last read of it began, by this host's clock
     read_at TEXT,                   -- the Date of that answer, Dreamship's clock
-    removed INTEGER NOT NULL DEFAULT 0,
+    is_gone INTEGER NOT NULL DEFAULT 0, -- that read was answered 404
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before TEXT                 -- back-off after failed reads
 );
@@ -40,9 +40,13 @@ CREATE TABLE variants (
     delivered_at TEXT,
     confirmed_at TEXT NOT NULL,     -- its own; a read of the item may be newer
     changed_at TEXT NOT NULL,
-    source TEXT NOT NULL
+    source TEXT NOT NULL,
+    rule TEXT NOT NULL,             -- what wrote this row last
+    judged_at TEXT NOT NULL,        -- and when
+    absent_at TEXT                  -- since when a sweep that has not ended does not find it
 );
 CREATE INDEX variants_by_item ON variants (item_id);
+CREATE INDEX variants_absent ON variants (absent_at) WHERE absent_at IS NOT NULL;
 CREATE TABLE deliveries (
     delivery_id INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL,
@@ -71,6 +75,7 @@ CREATE TABLE change_log (
     old_sellable INTEGER NOT NULL,
     sellable INTEGER NOT NULL,
     cause TEXT NOT NULL,
+    rule TEXT NOT NULL,
     missed INTEGER NOT NULL,
     occurred_at TEXT NOT NULL,
     recorded_at TEXT NOT NULL
@@ -94,7 +99,12 @@ CREATE TABLE sweeps (
     is_catalogue INTEGER NOT NULL,
     began_at TEXT NOT NULL,
     ended_at TEXT,
-    position TEXT,                  -- JSON, where the listing goes on; NULL: listed whole
+    position TEXT,                  -- JSON, where the listing stands; NULL: nothing is listed
+    is_listing INTEGER NOT NULL DEFAULT 0,
+    has_moved INTEGER NOT NULL DEFAULT 0, -- what it listed was gone when it was asked for
+    accepts_removals INTEGER NOT NULL DEFAULT 0,
+    is_braked INTEGER NOT NULL DEFAULT 0, -- too much is absent to be believed
+    held INTEGER NOT NULL DEFAULT 0,      -- so many variants were therefore not removed
     result TEXT,
     items INTEGER NOT NULL DEFAULT 0,
     variants INTEGER NOT NULL DEFAULT 0,
@@ -113,6 +123,7 @@ CREATE TABLE sweep_items (
     item_id INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'todo',
     tries INTEGER NOT NULL DEFAULT 0,
+    run INTEGER NOT NULL DEFAULT 0, -- the run of the listing that showed it last; 0: none did
     PRIMARY KEY (sweep_id, item_id)
 ) WITHOUT ROWID;
 CREATE INDEX sweep_items_todo ON sweep_items (item_id) WHERE state = 'todo';
@@ -131,7 +142,8 @@ CREATE VIEW availability AS
 SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
        v.value AS availability, v.sellable, v.value IS NULL AS removed,
        v.doubts IS NOT NULL AS verifying, v.changed_at,
-       CASE WHEN v.doubts IS NULL THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
+       CASE WHEN v.doubts IS NULL AND v.absent_at IS NULL
+            THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
             ELSE v.confirmed_at END AS confirmed_at,
        v.source
 FROM variants v LEFT JOIN items i ON i.item_id = v.item_id;

@@ -11,11 +11,11 @@ import msgspec
 from syncd.listing import Position
 from syncd.model import ItemRead
 from syncd.ports import Job, JobKind
-from syncd.state import Change, ItemState, VariantState, Writes
-from syncd.store import rows
+from syncd.state import AbsenceMode, Change, ItemState, VariantState, Writes
+from syncd.store import absences, rows
 from syncd.timestamps import maybe_from_text, maybe_text, to_text
 
-Judge = Callable[[dict[int, VariantState], ItemState | None], Writes]
+Judge = Callable[[dict[int, VariantState], ItemState | None, AbsenceMode], Writes]
 
 _PICKS: dict[JobKind, str] = {
     "doubt": """
@@ -64,7 +64,7 @@ def next_job(
 def _next_page(connection: sqlite3.Connection) -> Job | None:
     row = connection.execute(
         """SELECT sweep_id, position FROM sweeps
-           WHERE ended_at IS NULL AND position IS NOT NULL LIMIT 1"""
+           WHERE ended_at IS NULL AND is_listing = 1 LIMIT 1"""
     ).fetchone()
     if row is None:
         return None
@@ -83,20 +83,20 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
     return maybe_from_text(row[0])
 
 
-def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge) -> Writes:
+def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: datetime) -> Writes:
     """Judge one finished read, write what it says and tick it off wherever it was asked for."""
     known = rows.variants_of_item(connection, seen.item_id)
     known |= rows.variants_by_id(connection, [v.variant_id for v in seen.variants or ()])
     before = rows.items_by_id(connection, [seen.item_id]).get(seen.item_id)
-    writes = judge(known, before)
-    rows.write_observed(connection, writes)
+    began_at = to_text(seen.began_at)
+    writes = judge(known, before, absences.mode(connection, seen.item_id, began_at))
+    rows.write_observed(connection, writes, now)
     if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
     connection.execute(
         "DELETE FROM unlocated WHERE variant_id IN (SELECT value FROM json_each(?))",
         (rows.as_json(v.variant_id for v in seen.variants or ()),),
     )
-    began_at = to_text(seen.began_at)
     connection.execute(
         "DELETE FROM refresh_queue WHERE item_id = ? AND settle_at <= ?", (seen.item_id, began_at)
     )
@@ -128,11 +128,11 @@ def failed(
 
 def _write_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
     connection.execute(
-        """INSERT INTO items (item_id, name, confirmed_at, read_at, removed) VALUES (?, ?, ?, ?, ?)
+        """INSERT INTO items (item_id, name, confirmed_at, read_at, is_gone) VALUES (?, ?, ?, ?, ?)
            ON CONFLICT (item_id) DO UPDATE SET
                name = coalesce(excluded.name, name), confirmed_at = excluded.confirmed_at,
                read_at = max(coalesce(excluded.read_at, ''), coalesce(read_at, '')),
-               removed = excluded.removed, attempts = 0, not_before = NULL""",
+               is_gone = excluded.is_gone, attempts = 0, not_before = NULL""",
         (
             seen.item_id,
             seen.name,
@@ -157,15 +157,25 @@ def _tick_off(connection: sqlite3.Connection, seen: ItemRead, changes: list[Chan
             (seen.item_id, to_text(seen.began_at)),
         )
     ]
+    if seen.variants is None:
+        # It was listed and is gone: others may have slid into its place on a page already read.
+        connection.executemany(
+            """UPDATE sweeps SET has_moved = 1 WHERE sweep_id = ?1 AND EXISTS
+                   (SELECT 1 FROM sweep_items s
+                    WHERE s.sweep_id = ?1 AND s.item_id = ?2 AND s.run > 0)""",
+            [(sweep_id, seen.item_id) for sweep_id in sweeps],
+        )
     added = sum(1 for change in changes if change.old_availability is None)
     removed = sum(1 for change in changes if change.availability is None)
+    # A doubt is a row of the feed, and no change of what Dreamship says.
+    valued = sum(1 for change in changes if change.old_availability != change.availability)
     connection.executemany(
         """UPDATE sweeps SET items = items + 1, variants = variants + ?, changed = changed + ?,
                added = added + ?, removed = removed + ?, missed = missed + ? WHERE sweep_id = ?""",
         [
             (
                 len(seen.variants or ()),
-                len(changes) - added - removed,
+                valued - added - removed,
                 added,
                 removed,
                 sum(change.missed for change in changes),

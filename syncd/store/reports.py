@@ -77,7 +77,7 @@ class Reports:
                    GROUP BY value ORDER BY count(*) DESC LIMIT 1000"""
             ).fetchall()
             return MirrorCounts(
-                items=one("SELECT count(*) FROM items WHERE removed = 0"),
+                items=one("SELECT count(*) FROM items WHERE is_gone = 0"),
                 variants=variants,
                 sellable=sellable,
                 removed=removed,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 
 import msgspec
 
@@ -18,9 +19,9 @@ _decode_doubts = msgspec.json.Decoder(tuple[str | None, ...]).decode
 _VARIANT_COLUMNS = """
     v.variant_id, v.item_id, v.name, v.color, v.size, v.value, v.doubts, v.sellable, v.event_at,
     v.delivered_at, v.changed_at, v.source,
-    CASE WHEN v.doubts IS NULL THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
-         ELSE v.confirmed_at END,
-    i.read_at
+    CASE WHEN v.doubts IS NULL AND v.absent_at IS NULL
+         THEN max(v.confirmed_at, coalesce(i.confirmed_at, '')) ELSE v.confirmed_at END,
+    i.read_at, v.rule, v.absent_at
 """
 
 
@@ -52,12 +53,15 @@ def variants_of_item(connection: sqlite3.Connection, item_id: int) -> dict[int, 
     )
 
 
-def all_variants(connection: sqlite3.Connection, where: str = "1") -> dict[int, VariantState]:
-    """Load every variant for which `where`, an expression of ours, holds."""
+def all_variants(
+    connection: sqlite3.Connection, where: str = "1", values: Mapping[str, object] | None = None
+) -> dict[int, VariantState]:
+    """Load every variant for which `where`, an expression of ours over `values`, holds."""
     return _variants(
         connection.execute(
             f"""SELECT {_VARIANT_COLUMNS} FROM variants v
-                LEFT JOIN items i ON i.item_id = v.item_id WHERE {where}"""  # noqa: S608
+                LEFT JOIN items i ON i.item_id = v.item_id WHERE {where}""",  # noqa: S608
+            values or {},
         )
     )
 
@@ -65,7 +69,7 @@ def all_variants(connection: sqlite3.Connection, where: str = "1") -> dict[int, 
 def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
     """Load the named items that the mirror has."""
     rows = connection.execute(
-        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.removed
+        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.is_gone
            FROM json_each(?) j JOIN items i ON i.item_id = j.value""",
         (as_json(ids),),
     )
@@ -77,28 +81,32 @@ def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[in
     }
 
 
-def write_observed(connection: sqlite3.Connection, writes: Writes) -> None:
+def write_observed(connection: sqlite3.Connection, writes: Writes, now: datetime) -> None:
     """Write variants, changes and questions of one judged batch."""
     if writes.questions:
         _write_questions(connection, writes.questions.values())
+    judged_at = to_text(now)
     if writes.variants:
         connection.executemany(
             """INSERT INTO variants (variant_id, item_id, name, color, size, value, doubts,
-                   sellable, event_at, delivered_at, confirmed_at, changed_at, source)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   sellable, event_at, delivered_at, confirmed_at, changed_at, source, rule,
+                   absent_at, judged_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (variant_id) DO UPDATE SET
                    item_id = excluded.item_id, name = excluded.name, color = excluded.color,
                    size = excluded.size, value = excluded.value, doubts = excluded.doubts,
                    sellable = excluded.sellable, event_at = excluded.event_at,
                    delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
-                   changed_at = excluded.changed_at, source = excluded.source""",
-            map(_variant_row, writes.variants.values()),
+                   changed_at = excluded.changed_at, source = excluded.source,
+                   rule = excluded.rule, absent_at = excluded.absent_at,
+                   judged_at = excluded.judged_at""",
+            [(*_variant_row(state), judged_at) for state in writes.variants.values()],
         )
     if writes.changes:
         connection.executemany(
             """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
-                   old_sellable, sellable, cause, missed, occurred_at, recorded_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                   old_sellable, sellable, cause, rule, missed, occurred_at, recorded_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             map(_change_row, writes.changes),
         )
 
@@ -151,6 +159,8 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's 
         changed_at=from_text(row[10]),
         confirmed_at=from_text(row[12]),
         source=row[11],
+        rule=row[14],
+        absent_at=maybe_from_text(row[15]),
     )
 
 
@@ -170,6 +180,8 @@ def _variant_row(state: VariantState) -> tuple[object, ...]:
         to_text(state.confirmed_at),
         to_text(state.changed_at),
         state.source,
+        state.rule,
+        maybe_text(state.absent_at),
     )
 
 
@@ -182,6 +194,7 @@ def _change_row(change: Change) -> tuple[object, ...]:
         change.old_sellable,
         change.sellable,
         change.cause,
+        change.rule,
         change.missed,
         to_text(change.occurred_at),
         to_text(change.recorded_at),

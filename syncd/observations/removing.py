@@ -1,0 +1,97 @@
+"""What a sweep did not find, weighed at its end, and what a changed configuration leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from syncd.merge import Rule, on_read
+from syncd.observations.noting import note
+from syncd.state import Policy, VariantState, Writes
+
+
+def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Writes:
+    """Remove what a sweep's settled reads did not find.
+
+    A variant of which a delivery came since waits for the read that settles it.
+    """
+    writes = Writes()
+    for state in absent:
+        if state.absent_at is not None:
+            _take_away(writes, state, state.absent_at, "gone", policy, now=now)
+    return writes
+
+
+def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Writes:
+    """Take back the doubt about what a sweep did not find: it is too much to be believed."""
+    writes = Writes()
+    for state in absent:
+        belief = state.belief
+        belief = replace(
+            belief, doubts=tuple(doubt for doubt in belief.doubts if doubt is not None)
+        )
+        if belief == state.belief:
+            continue
+        sellable = policy.sells(belief.candidates)
+        lifted = replace(state, belief=belief, sellable=sellable, rule="brake")
+        note(writes, state, lifted, cause="read", occurred_at=now, now=now)
+    return writes
+
+
+def not_found(
+    known: dict[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
+) -> Writes:
+    """Judge variants of no known item after a whole sweep, begun at `began_at`, did not find them.
+
+    What was delivered since then (or shortly before) waits for the next sweep.
+    """
+    writes = Writes()
+    for state in known.values():
+        _take_away(writes, state, began_at, "not-found", policy, now=now)
+    return writes
+
+
+def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> Writes:
+    """Judge again what is sellable and what is mirrored, after the configuration changed."""
+    writes = Writes()
+    for known in states:
+        state = known
+        if policy.excludes(known.item_id) and known.belief.value is not None:
+            # Nobody will tell about it any more: it must not stay on sale.
+            state = replace(
+                state, belief=replace(known.belief, value=None, doubts=()), changed_at=now
+            )
+        state = replace(state, sellable=policy.sells(state.belief.candidates))
+        if state != known:
+            state = replace(state, rule="policy")
+            note(writes, known, state, cause="config", occurred_at=now, now=now)
+    return writes
+
+
+def _take_away(
+    writes: Writes,
+    state: VariantState,
+    began_at: datetime,
+    rule: Rule,
+    policy: Policy,
+    *,
+    now: datetime,
+) -> None:
+    verdict = on_read(
+        state.belief, value=None, began_at=began_at, source_at=None, settle=policy.settle
+    )
+    if verdict.rule != "settled" or state.belief == verdict.belief:
+        return
+    gone = replace(
+        state,
+        belief=verdict.belief,
+        sellable=False,
+        changed_at=now,
+        confirmed_at=began_at,
+        source="read",
+        rule=rule,
+        absent_at=None,
+    )
+    note(writes, state, gone, cause="read", occurred_at=began_at, now=now)

@@ -1,0 +1,105 @@
+"""The listing of a sweep: which items its pages show, and where it goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from syncd import listing
+from syncd.listing import Position, Seen
+from syncd.model import Page
+from syncd.store import rows
+
+
+def listed(
+    connection: sqlite3.Connection,
+    sweep_id: int,
+    page: Page,
+    position: Position,
+    follow: Callable[[Seen], Position],
+) -> None:
+    """Note the items of the page at `position` and where the listing goes on after it."""
+    if not _is_open(connection, sweep_id):
+        return
+    ids = {item.item_id for item in page.items}
+    before = _listed_in(connection, sweep_id, position.run)
+    connection.executemany(
+        """INSERT INTO items (item_id, name) VALUES (?, ?)
+           ON CONFLICT (item_id) DO UPDATE SET name = coalesce(excluded.name, name)""",
+        [(item.item_id, item.name) for item in page.items],
+    )
+    add(connection, sweep_id, ids, run=position.run)
+    seen = Seen(
+        new=len(ids - before),
+        repeated=len(page.items) - len(ids - before),
+        listed=len(ids | before),
+        count=page.count,
+        has_next=page.has_next,
+    )
+    _go_on(connection, sweep_id, follow(seen))
+
+
+def relist(connection: sqlite3.Connection, again: Callable[[Position], Position | None]) -> None:
+    """List again for every sweep whose listing is whole and is now known to have moved."""
+    for sweep_id, text in connection.execute(
+        """SELECT sweep_id, position FROM sweeps
+           WHERE ended_at IS NULL AND has_moved = 1 AND is_listing = 0 AND position IS NOT NULL"""
+    ).fetchall():
+        connection.execute("UPDATE sweeps SET has_moved = 0 WHERE sweep_id = ?", (sweep_id,))
+        position = again(position_of(text))
+        if position is not None:
+            _go_on(connection, sweep_id, position)
+
+
+def add(connection: sqlite3.Connection, sweep_id: int, items: Collection[int], *, run: int) -> None:
+    """Add items to a sweep; those read since it began are done already."""
+    connection.execute(
+        """INSERT INTO sweep_items (sweep_id, item_id, state, run)
+           SELECT w.sweep_id, i.item_id, CASE WHEN i.confirmed_at >= w.began_at THEN 'done'
+                                              ELSE 'todo' END, ?
+           FROM json_each(?) j JOIN items i ON i.item_id = j.value JOIN sweeps w
+           WHERE w.sweep_id = ?
+           ON CONFLICT (sweep_id, item_id) DO UPDATE SET run = max(run, excluded.run)""",
+        (run, rows.as_json(items), sweep_id),
+    )
+
+
+def position_of(text: str) -> Position:
+    """Read back what `position_text` wrote."""
+    return msgspec.json.decode(text, type=Position)
+
+
+def position_text(position: Position | None) -> str | None:
+    """Return a position as it is kept."""
+    return None if position is None else msgspec.json.encode(position).decode()
+
+
+def _listed_in(connection: sqlite3.Connection, sweep_id: int, run: int) -> set[int]:
+    rows_of_run = connection.execute(
+        "SELECT item_id FROM sweep_items WHERE sweep_id = ? AND run = ?", (sweep_id, run)
+    )
+    return {row[0] for row in rows_of_run}
+
+
+def _go_on(connection: sqlite3.Connection, sweep_id: int, position: Position) -> None:
+    if listing.is_whole(position):
+        # What the listing does not show may be gone or may have slid between its pages: only
+        # asking for it tells. Nothing is ever removed because a list does not have it.
+        known = connection.execute(
+            """SELECT item_id FROM items i WHERE is_gone = 0 OR EXISTS
+                   (SELECT 1 FROM variants v WHERE v.item_id = i.item_id AND v.value IS NOT NULL)"""
+        ).fetchall()
+        add(connection, sweep_id, [row[0] for row in known], run=0)
+    connection.execute(
+        "UPDATE sweeps SET position = ?, is_listing = ? WHERE sweep_id = ?",
+        (position_text(position), not listing.is_whole(position), sweep_id),
+    )
+
+
+def _is_open(connection: sqlite3.Connection, sweep_id: int) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM sweeps WHERE sweep_id = ? AND ended_at IS NULL", (sweep_id,)
+    ).fetchone()
+    return row is not None
