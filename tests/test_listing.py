@@ -1,0 +1,136 @@
+"""Listings that move while they are read: each sign of it, and the end of each."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from syncd.listing import (
+    MAX_ATTEMPTS,
+    MAX_BARREN,
+    Position,
+    Seen,
+    again,
+    cut_short,
+    first,
+    following,
+    is_whole,
+)
+
+FULL = Seen(new=100, repeated=0, listed=100, count=150, has_next=True)
+LAST = Seen(new=50, repeated=0, listed=150, count=150, has_next=False)
+
+
+def test_a_still_listing_is_read_once() -> None:
+    """Page after page, and whole after the one that has no next."""
+    second = following(first(()), FULL, ())
+    assert (second.page, second.shifted, second.count) == (2, False, 150)
+    end = following(second, LAST, ())
+    assert is_whole(end)
+    assert not end.is_unsure
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        pytest.param(replace(LAST, count=149), id="its count changed"),
+        pytest.param(replace(LAST, new=49, repeated=1), id="an item stands on two pages"),
+        pytest.param(replace(LAST, new=0, has_next=True), id="an empty page that is not the last"),
+        pytest.param(replace(LAST, count=None), id="its count is gone"),
+    ],
+)
+def test_a_listing_that_moved_is_read_again(seen: Seen) -> None:
+    """Whatever shows that items slid between pages."""
+    position = following(following(first(()), FULL, ()), seen, ())
+    while position.page > 1:
+        position = following(position, replace(seen, has_next=False), ())
+    assert (position.page, position.attempt, position.run) == (1, 2, 2)
+
+
+def test_a_promised_page_that_is_not_there_shows_it_too() -> None:
+    """404 for page 2 after page 1 named a next one."""
+    assert cut_short(following(first(()), FULL, ()), ()).attempt == 2
+
+
+def test_a_listing_that_always_moves_is_believed_in_the_end_and_says_so() -> None:
+    """Three times; then the sweep goes on and is partial."""
+    position = first(())
+    for _ in range(MAX_ATTEMPTS):
+        assert position.page == 1
+        position = following(following(position, FULL, ()), replace(LAST, count=1), ())
+    assert is_whole(position)
+    assert position.is_unsure
+
+
+def test_a_count_that_never_fits_costs_one_more_listing_only() -> None:
+    """Some listings count what they do not show; that is no movement."""
+    short = replace(LAST, listed=140)
+    position = following(following(first(()), FULL, ()), short, ())
+    assert position.attempt == 2
+    position = following(following(position, FULL, ()), short, ())
+    assert is_whole(position)
+    assert not position.is_unsure
+
+
+def test_a_listing_that_loops_ends() -> None:
+    """The same page again and again, each naming a next one."""
+    position, pages = first(()), 0
+    loop = Seen(new=0, repeated=100, listed=100, count=100, has_next=True)
+    while not is_whole(position):
+        position = following(position, FULL if position.page == 1 else loop, ())
+        pages += 1
+    assert pages <= MAX_ATTEMPTS * (MAX_BARREN + 1)
+    assert position.is_unsure
+
+
+def test_categories_are_listed_one_after_the_other() -> None:
+    """Each whole; a run of its own, so that an item of two categories is not one that slid."""
+    position, seen = first((5, 6)), replace(LAST, count=50, listed=50)
+    second = following(position, seen, (5, 6))
+    assert (second.category, second.page, second.run) == (6, 1, 2)
+    assert is_whole(following(second, seen, (5, 6)))
+
+
+def test_a_whole_listing_whose_item_is_gone_is_read_again_but_not_for_ever() -> None:
+    """Another may have slid into its place on a page already read."""
+    position: Position | None = Position(page=0)
+    runs = 0
+    while position is not None:
+        position = again(position, ())
+        runs += 1
+    assert runs == MAX_ATTEMPTS
+
+
+@given(
+    pages=st.lists(
+        st.builds(
+            Seen,
+            new=st.integers(0, 3),
+            repeated=st.integers(0, 3),
+            listed=st.integers(0, 9),
+            count=st.none() | st.integers(0, 9),
+            has_next=st.booleans(),
+        ),
+        min_size=1,
+    ),
+    categories=st.lists(st.integers(1, 9), unique=True, max_size=3).map(tuple),
+)
+def test_every_listing_ends_that_does_not_bring_new_items_for_ever(
+    pages: list[Seen], categories: tuple[int, ...]
+) -> None:
+    """Whatever the pages say, as long as new items are not promised without end."""
+    endless = itertools.cycle(pages)
+    position, new = first(categories), 0
+    for _ in range(2000):
+        if is_whole(position):
+            return
+        seen = next(endless)
+        new += seen.new
+        if new > 200:
+            seen = replace(seen, new=0)
+        position = following(position, seen, categories)
+    pytest.fail("it goes on")

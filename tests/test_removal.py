@@ -1,0 +1,290 @@
+"""What vanishes from the catalogue: removed at a sweep's end, held back when it is too much."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from msgspec import Struct, field, json
+
+from syncd.config import Config, Secret
+from syncd.config.settings import Dreamship, Mirror, Reconcile
+from syncd.deliveries import parse
+from syncd.engine import Engine
+from syncd.errors import SourceGone, SourceUnreachable
+from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.ports import SweepSummary
+from syncd.simulated import iso
+
+PER_ITEM = 10
+
+
+class Shelf(Struct):
+    """A source in memory: what each item has, and which of them cannot be read."""
+
+    items: dict[int, list[int]] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
+    down: bool = False
+    on_read: Callable[[int], None] = lambda _: None
+
+    async def item(self, item_id: int) -> ItemRead:
+        """Read one item."""
+        began_at = datetime.now(UTC)
+        self.on_read(item_id)
+        if self.down or item_id in self.broken:
+            raise SourceUnreachable("broken")
+        if item_id not in self.items:
+            raise SourceGone("gone")
+        variants = tuple(SourceVariant(v, "in_stock", Labels()) for v in self.items[item_id])
+        return ItemRead(item_id, None, variants, began_at, began_at.replace(microsecond=0))
+
+    async def page(self, category_id: int | None, page: int) -> Page:
+        """Read one page of a hundred."""
+        del category_id
+        if self.down:
+            raise SourceUnreachable("down")
+        ids = sorted(self.items)
+        rows = tuple(SourceItem(one, None, None) for one in ids[(page - 1) * 100 : page * 100])
+        return Page(rows, len(ids), len(ids) > page * 100, datetime.now(UTC), None)
+
+
+def shelf(items: int) -> Shelf:
+    return Shelf({one: [one * 100 + n for n in range(PER_ITEM)] for one in range(1, items + 1)})
+
+
+class Running:
+    """A running engine over a shelf, and what a shop reads of it."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        self.engine = engine
+        self._path = path
+
+    async def sweep(self, *, accept_removals: bool = False) -> SweepSummary:
+        """Sweep the catalogue to its end."""
+        reconciler = self.engine.reconciler
+        sweep_id, _ = await reconciler.request("operator", accept_removals=accept_removals)
+        return await reconciler.wait(sweep_id)
+
+    async def deliver(self, variant_id: int, item_id: int, value: str) -> str:
+        """Take a delivery that is as new as can be."""
+        at = datetime.now(UTC) + timedelta(seconds=1.9)
+        body = json.encode(
+            {
+                "object": "item_variant",
+                "event": {
+                    "uuid": f"{variant_id} {value} {at}",
+                    "object_id": variant_id,
+                    "action": "item-variant-availability-updated",
+                    "timestamp": iso(at),
+                },
+                "data": {"id": variant_id, "availability": value, "item": item_id},
+            }
+        )
+        return await self.engine.ingest.submit(parse(body, datetime.now(UTC)))
+
+    def ask(self, sql: str) -> list[tuple[object, ...]]:
+        """Ask as a shop would."""
+        connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def count(self, where: str) -> object:
+        """Count variants."""
+        return self.ask(f"SELECT count(*) FROM availability WHERE {where}")[0][0]
+
+
+def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None]]) -> None:
+    path = tmp_path / "mirror.db"
+    config = Config(
+        dreamship=Dreamship(calls_per_minute=60_000),
+        mirror=Mirror(path=path),
+        reconcile=Reconcile(settle=timedelta(seconds=0.2)),
+        keys=(Secret("key"),),
+    )
+
+    async def tell() -> None:
+        engine = Engine(config, source=source)
+        await engine.open()
+        try:
+            engine.start_reading()
+            await story(Running(engine, path))
+        finally:
+            await engine.close()
+
+    asyncio.run(asyncio.wait_for(tell(), 30))
+
+
+def test_what_one_sweep_does_not_find_is_removed_at_its_end(tmp_path: Path) -> None:
+    """A vanished item and a vanished variant: the rows stay, not sellable, told in the feed."""
+    source = shelf(10)
+
+    async def story(mirror: Running) -> None:
+        assert (await mirror.sweep()).added == 100
+        del source.items[3]
+        source.items[4].remove(401)
+        summary = await mirror.sweep()
+        assert (summary.result, summary.removed, summary.changed) == ("complete", 11, 0)
+        assert mirror.count("removed = 1 AND sellable = 0 AND verifying = 0") == 11
+        assert mirror.count("removed = 0 AND sellable = 1") == 89
+        gone = mirror.ask("SELECT count(*) FROM changes WHERE availability IS NULL")
+        assert gone == [(11,)]
+
+    run(tmp_path, source, story)
+
+
+def test_what_a_sweep_has_not_found_is_off_sale_before_it_ends(tmp_path: Path) -> None:
+    """Nobody buys it while the rest is still being read."""
+    source = shelf(10)
+    looks: list[object] = []
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        del source.items[1]
+        source.broken = {10}  # the sweep has to try it again, and goes on meanwhile
+        source.on_read = lambda _: looks.append(
+            (mirror.count("verifying = 1 AND sellable = 0"), mirror.count("removed = 1"))
+        )
+        await mirror.sweep()
+
+    run(tmp_path, source, story)
+    assert (10, 0) in looks
+
+
+def test_too_much_at_once_is_not_removed_without_an_operator(tmp_path: Path) -> None:
+    """A third of the mirror gone: nothing is removed, the sweep says so, accepting removes it."""
+    source = shelf(30)
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        for item_id in range(1, 11):
+            del source.items[item_id]
+        for _ in range(2):
+            summary = await mirror.sweep()
+            assert (summary.result, summary.removed, summary.held) == ("partial", 0, 100)
+            assert "100 variants" in summary.error
+            assert mirror.count("removed = 1 OR verifying = 1 OR sellable = 0") == 0
+        # Their confirmation is as old as it is.
+        assert (
+            mirror.count(
+                "item_id <= 10 AND confirmed_at > (SELECT min(confirmed_at) "
+                "FROM availability WHERE item_id > 10)"
+            )
+            == 0
+        )
+        summary = await mirror.sweep(accept_removals=True)
+        assert (summary.result, summary.removed) == ("complete", 100)
+        assert mirror.count("removed = 1") == 100
+
+    run(tmp_path, source, story)
+
+
+def test_what_was_held_and_is_back_is_as_it_was(tmp_path: Path) -> None:
+    """The listing was broken, not the catalogue."""
+    source = shelf(30)
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        whole = dict(source.items)
+        source.items = {one: whole[one] for one in range(21, 31)}
+        assert (await mirror.sweep()).held == 200
+        source.items = whole
+        summary = await mirror.sweep()
+        assert (summary.result, summary.held, summary.removed) == ("complete", 0, 0)
+        assert mirror.count("sellable = 1 AND removed = 0") == 300
+        assert mirror.ask("SELECT count(*) FROM changes WHERE availability IS NULL") == [(0,)]
+
+    run(tmp_path, source, story)
+
+
+def test_a_removed_item_that_comes_back_is_sold_again(tmp_path: Path) -> None:
+    """Un-removed by the read that finds it."""
+    source = shelf(5)
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        kept = source.items.pop(2)
+        await mirror.sweep()
+        assert mirror.count("removed = 1") == PER_ITEM
+        source.items[2] = kept
+        summary = await mirror.sweep()
+        assert summary.added == PER_ITEM
+        assert mirror.count("removed = 0 AND sellable = 1") == 5 * PER_ITEM
+
+    run(tmp_path, source, story)
+
+
+def test_a_late_delivery_for_a_removed_variant_is_verified_not_believed(tmp_path: Path) -> None:
+    """However new it claims to be."""
+    source = shelf(5)
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        del source.items[2]
+        await mirror.sweep()
+        assert await mirror.deliver(201, 2, "in_stock") == "verifying"
+        assert mirror.count("variant_id = 201 AND sellable = 1") == 0
+        while mirror.ask("SELECT 1 FROM refresh_queue"):
+            await asyncio.sleep(0.02)
+        assert mirror.count("variant_id = 201 AND removed = 1 AND verifying = 0") == 1
+
+    run(tmp_path, source, story)
+
+
+def test_a_delivery_during_the_sweep_has_the_source_asked_once_more(tmp_path: Path) -> None:
+    """Absent in the sweep's read, then told of: only a settled read removes it."""
+    source = shelf(30)
+    told: list[asyncio.Task[str]] = []
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        source.items[1].remove(100)
+
+        def on_read(item_id: int) -> None:
+            if item_id == 20 and not told:
+                told.append(asyncio.create_task(mirror.deliver(100, 1, "in_stock")))
+
+        source.on_read = on_read
+        summary = await mirror.sweep()
+        assert summary.removed == 0
+        while mirror.ask("SELECT 1 FROM refresh_queue"):
+            await asyncio.sleep(0.02)
+        assert await told[0] in {"unchanged", "verifying"}
+        assert mirror.count("variant_id = 100 AND removed = 1") == 1
+
+    run(tmp_path, source, story)
+
+
+@pytest.mark.parametrize("ending", ["fails", "is replaced"])
+def test_what_an_unfinished_sweep_missed_is_asked_for_by_itself(
+    tmp_path: Path, ending: str
+) -> None:
+    """A doubt never stays without a question."""
+    source = shelf(12)
+
+    async def story(mirror: Running) -> None:
+        await mirror.sweep()
+        del source.items[1]
+        engine = mirror.engine
+        source.broken = set(range(2, 13))
+        sweep_id, _ = await engine.reconciler.request("schedule")
+        while mirror.count("verifying = 1") != PER_ITEM:
+            await asyncio.sleep(0.01)
+        if ending == "fails":
+            source.down = True
+            assert (await engine.reconciler.wait(sweep_id)).result == "failed"
+            source.down = False
+        source.broken = set()
+        if ending == "is replaced":
+            await mirror.sweep()
+        engine.reader.resume()
+        while mirror.count("verifying = 1"):
+            await asyncio.sleep(0.01)
+        assert mirror.count("removed = 1") == PER_ITEM
+
+    run(tmp_path, source, story)
