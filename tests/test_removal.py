@@ -96,7 +96,16 @@ class Running:
 
     def count(self, where: str) -> object:
         """Count variants."""
-        return self.ask(f"SELECT count(*) FROM availability WHERE {where}")[0][0]
+        return self.ask(f"SELECT count(*) FROM availability WHERE {where}")[0][0]  # noqa: S608
+
+    async def until(self, done: Callable[[], object]) -> None:
+        """Return when something is so; the story's time limit ends it otherwise."""
+        while not done():  # noqa: ASYNC110 - what others write to a file sets no event
+            await asyncio.sleep(0.01)
+
+    async def until_all_asked(self) -> None:
+        """Return when no question to the source is left."""
+        await self.until(lambda: not self.ask("SELECT 1 FROM refresh_queue"))
 
 
 def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None]]) -> None:
@@ -229,8 +238,7 @@ def test_a_late_delivery_for_a_removed_variant_is_verified_not_believed(tmp_path
         await mirror.sweep()
         assert await mirror.deliver(201, 2, "in_stock") == "verifying"
         assert mirror.count("variant_id = 201 AND sellable = 1") == 0
-        while mirror.ask("SELECT 1 FROM refresh_queue"):
-            await asyncio.sleep(0.02)
+        await mirror.until_all_asked()
         assert mirror.count("variant_id = 201 AND removed = 1 AND verifying = 0") == 1
 
     run(tmp_path, source, story)
@@ -252,8 +260,7 @@ def test_a_delivery_during_the_sweep_has_the_source_asked_once_more(tmp_path: Pa
         source.on_read = on_read
         summary = await mirror.sweep()
         assert summary.removed == 0
-        while mirror.ask("SELECT 1 FROM refresh_queue"):
-            await asyncio.sleep(0.02)
+        await mirror.until_all_asked()
         assert await told[0] in {"unchanged", "verifying"}
         assert mirror.count("variant_id = 100 AND removed = 1") == 1
 
@@ -273,8 +280,7 @@ def test_what_an_unfinished_sweep_missed_is_asked_for_by_itself(
         engine = mirror.engine
         source.broken = set(range(2, 13))
         sweep_id, _ = await engine.reconciler.request("schedule")
-        while mirror.count("verifying = 1") != PER_ITEM:
-            await asyncio.sleep(0.01)
+        await mirror.until(lambda: mirror.count("verifying = 1") == PER_ITEM)
         if ending == "fails":
             source.down = True
             assert (await engine.reconciler.wait(sweep_id)).result == "failed"
@@ -283,8 +289,7 @@ def test_what_an_unfinished_sweep_missed_is_asked_for_by_itself(
         if ending == "is replaced":
             await mirror.sweep()
         engine.reader.resume()
-        while mirror.count("verifying = 1"):
-            await asyncio.sleep(0.01)
+        await mirror.until(lambda: mirror.count("verifying = 1") == 0)
         assert mirror.count("removed = 1") == PER_ITEM
 
     run(tmp_path, source, story)
