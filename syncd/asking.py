@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 TRIES_PER_SWEEP = 4
 # So many failures in a row are no broken item but a source that is down.
 DOWN_AFTER = 6
+# Fewer failures in a row are everyday.
+TOLD_AFTER = 3
 DOWN_CAP_S = 60.0
 REFUSED_WAIT = timedelta(minutes=5)
 
@@ -51,6 +53,7 @@ class Asker:
         clock: Clock,
         source_clock: SourceClock,
         policy: Policy,
+        heard_since: datetime | None = None,
         categories: tuple[int, ...] = (),
         rng: random.Random | None = None,
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
@@ -62,6 +65,7 @@ class Asker:
         self.unreachable: str | None = None
         self.paused_until: datetime | None = None
         self.is_listing = False
+        self.heard_since = heard_since
         self._ledger = ledger
         self._budget = budget
         self._clock = clock
@@ -136,7 +140,13 @@ class Asker:
         await self._ledger.read(
             seen,
             lambda known, before, absence: observations.read(
-                known, before, seen, policy, now=now, absence=absence
+                known,
+                before,
+                seen,
+                policy,
+                now=now,
+                absence=absence,
+                heard_since=self.heard_since,
             ),
             policy,
             now,
@@ -179,7 +189,8 @@ class Asker:
 
     async def _failed(self, job: Job, fault: SourceError) -> None:
         self._failures += 1
-        self.unreachable = fault.message
+        if self._failures >= TOLD_AFTER:
+            self.unreachable = fault.message
         log.warning("a read failed", item=job.item_id, fault=fault.message, in_a_row=self._failures)
         pause_until = self._clock.now() + backoff(self._failures, self._chance(), cap_s=DOWN_CAP_S)
         if job.item_id is None:

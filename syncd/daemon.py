@@ -21,6 +21,7 @@ from syncd.http_server import HttpServer, bind_tcp, bind_unix
 from syncd.monitor import Monitor
 from syncd.ports import SweepProgress, SweepSummary
 from syncd.schedule import Schedule
+from syncd.timestamps import to_text
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +69,8 @@ class Daemon:
             for bound in sockets.values():
                 bound.close()
             raise
+        if (down := self._engine.down) is not None:
+            log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
         self._webhook = web.Webhook(
             self._engine.ingest,
             # Read for each delivery: after a reload the new keys hold at once.
@@ -203,7 +206,7 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._monitor.close()
+        await self._monitor.close()
         await self._engine.close()
         log.info("stopped")
 

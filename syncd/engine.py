@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from datetime import UTC, datetime
-
-import structlog
+from datetime import UTC, datetime, timedelta
 
 from syncd import pace
 from syncd.asking import Asker
@@ -22,7 +20,9 @@ from syncd.source_clock import SourceClock
 from syncd.state import Policy
 from syncd.store import Remembered, Store
 
-log = structlog.get_logger(__name__)
+# A sign of life is given every 20 s; after a longer silence than this, deliveries may have been
+# refused, and what a read then finds changed is nobody's missed delivery.
+DOWN_AFTER = timedelta(seconds=60)
 
 
 class SystemClock:
@@ -83,6 +83,9 @@ class Engine:
         now = clock.now()
         self.remembered = await self.store.restore(now)
         policy = policy_of(config)
+        self.down = self._was_down(now)
+        if self.down is not None or self.remembered.heard_since is None:
+            await self.store.hear_from_now(now)
         self.is_new_policy = await self.store.apply_policy(policy, now)
         self.source_clock = SourceClock(clock, self.remembered.clock_offset)
         self.budget = Budget(
@@ -101,8 +104,9 @@ class Engine:
             clock=clock,
             source_clock=self.source_clock,
             policy=policy,
+            heard_since=now if self.down is not None else self.remembered.heard_since,
             categories=config.catalog.categories,
-            on_finished=self._on_finished,
+            on_finished=self._has_finished,
         )
         self.reader = Reader(self.store, self.asker, self.budget, clock)
         self.ingest = Ingest(
@@ -156,6 +160,18 @@ class Engine:
         if self._own_source is not None:
             await self._own_source.aclose()
         await asyncio.to_thread(self.store.close)
+
+    def _was_down(self, now: datetime) -> tuple[datetime, datetime] | None:
+        seen_at = self.remembered.seen_at
+        if seen_at is None or now - seen_at <= DOWN_AFTER:
+            return None
+        return seen_at, now
+
+    def _has_finished(self, summary: SweepSummary) -> None:
+        is_whole = summary.is_catalogue and summary.result == "complete"
+        if self.down is not None and is_whole and summary.began_at >= self.down[1]:
+            self.down = None
+        self._on_finished(summary)
 
     def _new_source(self, config: Config) -> Source:
         self._own_source = Dreamship(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,12 +15,17 @@ from syncd import status, webhook_health
 from syncd.engine import Engine
 from syncd.errors import MirrorError
 from syncd.model import JsonObject
+from syncd.notify import Notifier
 from syncd.schedule import Schedule
+from syncd.status import LastDay
 from syncd.store import Beat, Reports
+from syncd.timestamps import to_text
 from syncd.web import Webhook
-from syncd.webhook_health import WebhooksState
 
 log = structlog.get_logger(__name__)
+
+# A health that lasts for so many signs of life is told; what passes by itself wakes nobody.
+TOLD_AFTER_BEATS = 3
 
 
 class Monitor:
@@ -29,25 +35,40 @@ class Monitor:
         self._engine = engine
         self._schedule = schedule
         self._webhook = webhook
+        self._notifier = Notifier(sleep=engine.clock.sleep)
         self._started_at = datetime.now(UTC)
-        self._webhooks_state: WebhooksState = "unknown"
+        self._webhooks = engine.remembered.webhooks
+        self._told_health = engine.remembered.told_health
+        self._health_beats: tuple[str, int] = ("", 0)
         self._counted_401 = 0
         self._reports = Reports(engine.config.mirror.path)
         self._one_question = threading.Lock()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the mirror."""
+        await self._notifier.close()
         self._reports.close()
 
     async def beat(self) -> None:
         """Show the shop that the daemon lives, and judge whether deliveries still arrive."""
         engine, now = self._engine, self._engine.clock.now()
-        grace, counted = engine.config.reconcile.missed_grace, self._uncounted_401
+        counted = self._uncounted_401
         try:
-            day = await self._ask(lambda reports: reports.last_day(now, grace))
-            state = webhook_health.judge(day.missed_at, day.last_delivery_at)
+            day = await self._last_day(now)
+            before, self._webhooks = (
+                self._webhooks,
+                webhook_health.judge(self._webhooks, day.evidence, now),
+            )
+            document = await self.status()
+            health = self._health_to_tell(document)
             await engine.store.heartbeat(
-                Beat(now, state, engine.source_clock.offset, {"invalid_signature": counted})
+                Beat(
+                    at=now,
+                    webhooks=self._webhooks,
+                    told_health=health,
+                    clock_offset=engine.source_clock.offset,
+                    counted={"invalid_signature": counted},
+                )
             )
             self._counted_401 += counted
             self._webhook.is_durable = True
@@ -55,10 +76,14 @@ class Monitor:
             self._webhook.is_durable = False
             log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
             return
-        if state != self._webhooks_state:
-            log.info("webhooks", state=state, before=self._webhooks_state)
-            self._webhooks_state = state
-            self._schedule.adapt(is_silent=state == "silent")
+        if self._webhooks.state != before.state:
+            self._tell("webhooks", before.state, self._webhooks.state, document)
+        if health != self._told_health:
+            if self._told_health is not None:
+                self._tell("health", self._told_health, health, document)
+            self._told_health = health
+        self._schedule.adapt(is_silent=self._webhooks.state == "silent")
+        await self._look_if_quiet(day, now)
 
     async def status(self) -> JsonObject:
         """Return the status document; raises MirrorError leaves when it cannot be read."""
@@ -66,10 +91,13 @@ class Monitor:
         config, asker, reconciler = engine.config, engine.asker, engine.reconciler
         progress = await reconciler.progress()
         running = status.Running(
+            at=now,
             mirror_path=str(config.mirror.path),
             started_at=self._started_at,
             is_durable=self._webhook.is_durable,
-            webhooks_state=self._webhooks_state,
+            webhooks_state=self._webhooks.state,
+            down=engine.down,
+            paused_until=engine.budget.paused_until,
             refused=asker.refused,
             unreachable=asker.unreachable,
             progress=progress,
@@ -78,20 +106,59 @@ class Monitor:
             calls_per_minute=config.dreamship.calls_per_minute,
             used_last_minute=engine.budget.used_last_minute,
             invalid_signatures=self._uncounted_401,
+            forged_since_delivery=self._webhook.forged_since_delivery,
         )
         counts = await self._ask(Reports.counts)
-        day = await self._ask(lambda r: r.last_day(now, config.reconcile.missed_grace))
-        return status.document(running, counts, day, asker.policy)
+        return status.document(running, counts, await self._last_day(now), asker.policy)
 
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""
         progress = await self._engine.reconciler.progress()
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
-        return f"STATUS=webhooks {self._webhooks_state}{sweep}"
+        return f"STATUS=webhooks {self._webhooks.state}{sweep}"
+
+    def _health_to_tell(self, document: JsonObject) -> str | None:
+        """Return the health once it has lasted, else the one told before."""
+        health = str(document["health"])
+        known, beats = self._health_beats
+        self._health_beats = (health, beats + 1 if health == known else 1)
+        is_first_fill = document["sweep"]["last_result"] is None
+        if is_first_fill or self._health_beats[1] < TOLD_AFTER_BEATS:
+            return self._told_health
+        return health
+
+    def _tell(self, event: str, before: str, now: str | None, document: JsonObject) -> None:
+        log.info(event, state=now, before=before, reasons=document["reasons"])
+        notify = self._engine.config.notify
+        self._notifier.tell(
+            {
+                "event": event,
+                "before": before,
+                "now": now,
+                "reasons": document["reasons"],
+                "at": to_text(self._engine.clock.now()),
+                "host": socket.gethostname(),
+                "mirror": document["mirror"]["path"],
+            },
+            command=notify.command,
+            url=notify.url,
+        )
+
+    async def _look_if_quiet(self, day: LastDay, now: datetime) -> None:
+        """Have the source asked early when deliveries stay away for unusually long."""
+        last = day.evidence.last_delivery_at
+        usual = 0 if last is None else await self._ask(lambda r: r.deliveries_before(last))
+        is_quiet = webhook_health.is_quiet(last, usual, now)
+        await self._schedule.quiet(now if is_quiet else None)
 
     @property
     def _uncounted_401(self) -> int:
         return self._webhook.answered["401"] - self._counted_401
+
+    async def _last_day(self, now: datetime) -> LastDay:
+        grace = self._engine.config.reconcile.missed_grace
+        day: LastDay = await self._ask(lambda reports: reports.last_day(now, grace))
+        return day
 
     async def _ask(self, question: Callable[[Reports], Any]) -> Any:
         """Ask the mirror in a thread of its own, one question at a time."""

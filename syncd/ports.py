@@ -22,7 +22,7 @@ from syncd.state import (
 
 JobKind = Literal["doubt", "page", "unread", "settle", "stale"]
 
-SweepCause = Literal["start", "schedule", "operator", "locate"]
+SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 
 
 class Job(Struct, frozen=True):

@@ -30,6 +30,8 @@ class Schedule:
         self._is_silent = False
         self._failures = 0
         self._located_at: datetime | None = None
+        self._quiet_until: datetime | None = None
+        self._quiet_looks = 0
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
@@ -41,7 +43,10 @@ class Schedule:
         remembered, now = engine.remembered, engine.clock.now()
         self._failures = remembered.failures
         is_due = due_since(remembered.complete_at, every, now)
-        if is_due or engine.is_new_policy:
+        if self._was_down_long():
+            # What a sweep read before that may have changed since: it begins anew, stalest first.
+            await engine.reconciler.restart()
+        elif is_due or engine.is_new_policy:
             await engine.reconciler.request("start")
         self._scheduler.add_job(
             self._sweep,
@@ -67,9 +72,21 @@ class Schedule:
     def adapt(self, *, is_silent: bool | None = None) -> None:
         """Take over a new configuration, or that deliveries stopped or came back."""
         if is_silent is not None:
+            if is_silent == self._is_silent:
+                return
             self._is_silent = is_silent
         if self._scheduler.running:
             self._scheduler.reschedule_job("sweep", trigger=self._sweep_trigger())
+
+    async def quiet(self, since: datetime | None) -> None:
+        """Ask the source early while deliveries stay away (None: they do not), ever more rarely."""
+        if since is None:
+            self._quiet_until, self._quiet_looks = None, 0
+        elif self._quiet_until is None or since >= self._quiet_until:
+            wait = self._config.reconcile.every_when_silent * 2**self._quiet_looks
+            self._quiet_until = since + wait
+            self._quiet_looks = min(self._quiet_looks + 1, 10)
+            await self._engine.reconciler.request("quiet")
 
     def sweep_ended(self, summary: SweepSummary) -> None:
         """Try again soon after a sweep of the catalogue that was not complete."""
@@ -83,6 +100,11 @@ class Schedule:
         wait = next_after_failure(self._failures, self._config.reconcile.every_when_silent)
         job = self._scheduler.get_job("sweep")
         job.modify(next_run_time=min(job.next_run_time, datetime.now(UTC) + wait * _jittered()))
+
+    def _was_down_long(self) -> bool:
+        """Tell whether deliveries may have been given up meanwhile, or are late by retries."""
+        down, grace = self._engine.down, self._config.reconcile.missed_grace
+        return down is not None and down[1] - down[0] > grace
 
     @property
     def next_sweep_at(self) -> datetime | None:

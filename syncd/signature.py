@@ -7,6 +7,7 @@ the account, comma separated (page "Signature Verification").
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Sequence
 
 HEADER = "X-Dreamship-Signature"
@@ -15,10 +16,17 @@ HEADER = "X-Dreamship-Signature"
 # comparing every one of them against every key would let a stranger buy our time cheaply.
 MAX_SEGMENTS = 32
 
+_SEGMENT = re.compile(rb"(?:^|,)\s*[0-9a-fA-F]{64}\s*(?:,|$)")
+
 
 def sign(body: bytes, keys: Sequence[str]) -> str:
     """Return the header value Dreamship would send for `body` with these api keys."""
     return ",".join(hmac.digest(key.encode(), body, "sha256").hex() for key in keys)
+
+
+def looks_signed(header: bytes | None) -> bool:
+    """Tell whether a header has the form of Dreamship's, whatever key it is of."""
+    return header is not None and _SEGMENT.search(header) is not None
 
 
 def is_authentic(body: bytes, header: bytes | None, keys: Sequence[str]) -> bool:

@@ -80,7 +80,10 @@ class ItemState(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """One row of the change feed (contract.md, view `changes`)."""
+    """One row of the change feed (contract.md, view `changes`).
+
+    `is_excused`: missed, but this daemon was not there all the time to hear of it.
+    """
 
     variant_id: int
     item_id: int | None
@@ -93,6 +96,7 @@ class Change(Struct, frozen=True):
     missed: bool
     occurred_at: datetime
     recorded_at: datetime
+    is_excused: bool = False
 
 
 class Question(Struct, frozen=True):

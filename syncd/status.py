@@ -15,12 +15,14 @@ from syncd.model import JsonObject
 from syncd.ports import SweepProgress
 from syncd.state import Policy
 from syncd.timestamps import maybe_text, to_text
-from syncd.webhook_health import WebhooksState
+from syncd.webhook_health import Evidence, WebhooksState
 
 Health = Literal["ok", "degraded", "failing"]
 
-# So many refused requests and not one authentic delivery: more likely our key than strangers.
+# So many signed requests in a row, all with an unknown key: more likely our key than strangers.
 ROTATED_AFTER = 3
+# Shorter waits are everyday.
+LONG_PAUSE = timedelta(minutes=2)
 
 
 class MirrorCounts(Struct, frozen=True):
@@ -40,26 +42,38 @@ class MirrorCounts(Struct, frozen=True):
 class LastDay(Struct, frozen=True):
     """What happened in the last 24 hours, and the last of everything.
 
-    `has_delivery`: an authentic delivery arrived within them.
+    `missed`: changes no delivery told,
+    of which `excused` may have been told while the daemon itself was down.
     """
 
     last_delivery_at: datetime | None
-    has_delivery: bool
-    missed_at: list[datetime]
+    missed: int
+    excused: int
+    evidence: Evidence
     invalid_signatures: int
     throttled: int
     quarantined: int
     last_sweep_ended_at: str | None
     last_sweep_result: str | None
+    last_sweep_error: str
 
 
 class Running(Struct, frozen=True):
-    """What the daemon knows of itself at this moment."""
+    """What the daemon knows of itself at this moment.
+
+    `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
+    `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
+    to wait that long.
+    """
+
+    at: datetime
 
     mirror_path: str
     started_at: datetime
     is_durable: bool
     webhooks_state: WebhooksState
+    down: tuple[datetime, datetime] | None
+    paused_until: datetime | None
     refused: str | None
     unreachable: str | None
     progress: SweepProgress | None
@@ -68,13 +82,14 @@ class Running(Struct, frozen=True):
     calls_per_minute: int
     used_last_minute: int
     invalid_signatures: int
+    forged_since_delivery: int
 
 
 def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -> JsonObject:
     """Return the status as plain values; `reasons` are whole sentences that say what to do."""
     invalid = day.invalid_signatures + now.invalid_signatures
     failing = _failing(now)
-    degraded = _degraded(now, day, invalid)
+    degraded = _degraded(now, day)
     progress = now.progress
     return {
         "health": "failing" if failing else "degraded" if degraded else "ok",
@@ -82,7 +97,7 @@ def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -
         "webhooks": {
             "state": now.webhooks_state,
             "last_delivery_at": maybe_text(day.last_delivery_at),
-            "missed_24h": len(day.missed_at),
+            "missed_24h": day.missed,
             "invalid_signatures_24h": invalid,
         },
         "mirror": {
@@ -130,7 +145,11 @@ def _failing(now: Running) -> list[str]:
     return reasons
 
 
-def _degraded(now: Running, day: LastDay, invalid: int) -> list[str]:
+def _degraded(now: Running, day: LastDay) -> list[str]:
+    return [*_about_deliveries(now, day), *_about_reading(now), *_about_sweeps(now, day)]
+
+
+def _about_deliveries(now: Running, day: LastDay) -> list[str]:
     reasons = []
     if now.webhooks_state == "silent":
         reasons.append(
@@ -139,25 +158,47 @@ def _degraded(now: Running, day: LastDay, invalid: int) -> list[str]:
         )
     elif now.webhooks_state == "failing":
         reasons.append(
-            f"{len(day.missed_at)} changes of the last day were found by reads and told by no "
-            "delivery; check that the webhook URL reaches this host."
+            f"{len(day.evidence.missed_at)} changes of the last day were found by reads and told "
+            "by no delivery; check that the webhook URL reaches this host."
         )
-    if invalid >= ROTATED_AFTER and not day.has_delivery:
+    forged = now.forged_since_delivery
+    if forged >= ROTATED_AFTER:
         reasons.append(
-            f"{invalid} requests had no valid signature and no delivery had one; the api key was "
-            "probably rotated: add the new one to the configuration."
-        )
-    if now.unreachable is not None:
-        reasons.append(f"The last read failed: {now.unreachable}.")
-    if day.last_sweep_result is None:
-        reasons.append("The mirror is being filled for the first time.")
-    elif day.last_sweep_result != "complete":
-        reasons.append(
-            f"The last sweep ended {day.last_sweep_result}; the next one tries again, and "
-            "`syncd reconcile-now` tries now."
+            f"The last {forged} signed requests were signed with none of our keys; the api key was "
+            "probably rotated: add the new one to the configuration and reload."
         )
     if day.quarantined:
         reasons.append(
             f"{day.quarantined} deliveries of the last day were not understood; they are kept."
         )
+    return reasons
+
+
+def _about_reading(now: Running) -> list[str]:
+    reasons = []
+    if now.paused_until is not None and now.paused_until - now.at > LONG_PAUSE:
+        reasons.append(
+            f"Dreamship asks not to be asked before {to_text(now.paused_until)}; lower "
+            "dreamship.calls_per_minute if others use the same key."
+        )
+    if now.unreachable is not None:
+        reasons.append(f"The last read failed: {now.unreachable}.")
+    return reasons
+
+
+def _about_sweeps(now: Running, day: LastDay) -> list[str]:
+    reasons = []
+    if now.down is not None:
+        reasons.append(
+            f"I was down from {to_text(now.down[0])} to {to_text(now.down[1])}; what changed then "
+            "is known when the next sweep has ended."
+        )
+    if day.last_sweep_result is None:
+        reasons.append("The mirror is being filled for the first time.")
+    elif day.last_sweep_result != "complete":
+        why = f" ({day.last_sweep_error})" if day.last_sweep_error else ""
+        what = "`syncd reconcile-now` tries again now."
+        if "not removed" in day.last_sweep_error:
+            what = "`syncd reconcile-now --accept-removals` removes them."
+        reasons.append(f"The last sweep ended {day.last_sweep_result}{why}; {what}")
     return reasons

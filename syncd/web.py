@@ -21,7 +21,7 @@ from syncd.deliveries import parse
 from syncd.errors import SyncdError
 from syncd.ingest import Ingest
 from syncd.model import OUTCOMES
-from syncd.signature import HEADER, is_authentic
+from syncd.signature import HEADER, is_authentic, looks_signed
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,7 @@ class Webhook:
         self.max_body_bytes = max_body_bytes
         self.answered: Counter[str] = Counter()
         self.is_durable = True
+        self.forged_since_delivery = 0
         self._ingest = ingest
         self._keys = keys
         self._now = now
@@ -86,8 +87,10 @@ class Webhook:
         except _DisconnectedError:
             return
         if not is_authentic(body, signature, self._keys()):
+            self.forged_since_delivery += looks_signed(signature)
             await self._refuse(send, scope)
             return
+        self.forged_since_delivery = 0
         await self._take(send, body)
 
     async def _take(self, send: Send, body: bytes) -> None:

@@ -3,24 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
+
+from msgspec import Struct
 
 WebhooksState = Literal["unknown", "healthy", "failing", "silent"]
 
-# One lost delivery happens; three in a row and not one arriving is an endpoint turned off.
+# One lost delivery happens; three and not one arriving is an endpoint turned off.
 SILENT_AFTER = 3
+# What it takes to leave `failing`: so long without a miss, and so many deliveries since the last.
+CALM = timedelta(hours=1)
+CALM_DELIVERIES = 3
+# Deliveries that stay away ten times as long as usual are worth a look, but not every few minutes.
+QUIET_FACTOR = 10
+QUIET_AT_LEAST = timedelta(minutes=15)
+# Fewer deliveries a day than this are no habit that can be broken.
+HABIT = 24
 
 
-def judge(missed_at: Sequence[datetime], last_delivery_at: datetime | None) -> WebhooksState:
+class Evidence(Struct, frozen=True):
+    """What the last day showed.
+
+    `missed_at`: when reads found changes that no delivery told within the grace, while deliveries
+    could be taken. `delivered_at`: the last authentic deliveries, oldest first, a few are enough.
+    """
+
+    missed_at: Sequence[datetime]
+    delivered_at: Sequence[datetime]
+
+    @property
+    def last_delivery_at(self) -> datetime | None:
+        """The last authentic delivery."""
+        return self.delivered_at[-1] if self.delivered_at else None
+
+
+class Judgement(Struct, frozen=True):
+    """The state of the webhook, since when, and until when misses are over and forgiven."""
+
+    state: WebhooksState = "unknown"
+    since: datetime | None = None
+    forgiven_until: datetime | None = None
+
+
+def judge(before: Judgement, evidence: Evidence, now: datetime) -> Judgement:
     """Return the state of the webhook (design.md, "Noticing that deliveries stopped").
 
-    `missed_at`: when reads found the changes of the last day that no delivery told within the
-    grace. `last_delivery_at`: the last authentic delivery.
+    With hysteresis: `silent` lasts until the next authentic delivery, however long that takes, and
+    that one ends it; `failing` until deliveries have explained what changed for a while.
     """
-    since = [at for at in missed_at if last_delivery_at is None or at > last_delivery_at]
-    if len(since) >= SILENT_AFTER:
-        return "silent"
-    if missed_at:
-        return "failing"
-    return "unknown" if last_delivery_at is None else "healthy"
+    last = evidence.last_delivery_at
+    forgiven = before.forgiven_until
+    if before.state == "silent":
+        if last is None or (before.since is not None and last <= before.since):
+            return before
+        forgiven = last
+    missed = [at for at in evidence.missed_at if forgiven is None or at > forgiven]
+    state: WebhooksState
+    if sum(1 for at in missed if last is None or at > last) >= SILENT_AFTER:
+        state = "silent"
+    elif missed and not _is_calm(missed[-1], evidence.delivered_at, now):
+        state = "failing"
+    else:
+        state = "unknown" if last is None else "healthy"
+    since = before.since if state == before.state else now
+    return Judgement(state, since, forgiven)
+
+
+def is_quiet(last_delivery_at: datetime | None, deliveries_in_its_day: int, now: datetime) -> bool:
+    """Tell whether deliveries stay away for so long that it is worth asking the source.
+
+    `deliveries_in_its_day`: how many came in the 24 hours that ended with the last one.
+    """
+    if last_delivery_at is None or deliveries_in_its_day < HABIT:
+        return False
+    usual = timedelta(days=1) / deliveries_in_its_day
+    return now - last_delivery_at > max(QUIET_AT_LEAST, QUIET_FACTOR * usual)
+
+
+def _is_calm(last_missed_at: datetime, delivered_at: Sequence[datetime], now: datetime) -> bool:
+    told_since = sum(1 for at in delivered_at if at > last_missed_at)
+    return now - last_missed_at >= CALM and told_since >= CALM_DELIVERIES

@@ -31,7 +31,9 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         ["ports", "source_clock", "budget", "ingest", "asking", "refresh", "reconcile", "status"], 3
     ),
-    **dict.fromkeys(["store", "dreamship", "web", "admin", "control", "http_server", "systemd"], 4),
+    **dict.fromkeys(
+        ["store", "dreamship", "web", "admin", "control", "http_server", "systemd", "notify"], 4
+    ),
     **dict.fromkeys(["engine", "schedule", "monitor", "daemon"], 5),
     **dict.fromkeys(["cli", "demo", "simulated", "__main__"], 6),
 }

@@ -17,6 +17,7 @@ def note(
     occurred_at: datetime,
     now: datetime,
     missed: bool = False,
+    is_excused: bool = False,
 ) -> None:
     """Write a variant's new row, and tell the feed if its readers would see a difference."""
     writes.variants[state.variant_id] = state
@@ -39,6 +40,7 @@ def note(
             missed=missed,
             occurred_at=occurred_at,
             recorded_at=now,
+            is_excused=is_excused,
         )
     )
 

@@ -21,16 +21,18 @@ def read(
     *,
     now: datetime,
     absence: AbsenceMode = "removes",
+    heard_since: datetime | None = None,
 ) -> Writes:
     """Judge a finished read of one item against the `known` variants of it.
 
     `known` holds every variant the mirror places in this item and every one the read names. A read
     that began before the item's last one is overtaken: what it says may be older, so where it
-    disagrees the source is asked again.
+    disagrees the source is asked again. `heard_since`: from when on deliveries could be taken
+    without a break; what may have changed before is nobody's missed delivery.
     """
     if policy.excludes(seen.item_id):
         return Writes()  # it was asked for before the configuration left it out
-    look = _Look(seen, policy, now, absence, Writes())
+    look = _Look(seen, policy, now, absence, heard_since, Writes())
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
     overtaken = (
         before is not None
@@ -57,6 +59,7 @@ class _Look(Struct):
     policy: Policy
     now: datetime
     absence: AbsenceMode
+    heard_since: datetime | None
     writes: Writes
 
     def doubt_the_overtaken(
@@ -156,4 +159,11 @@ class _Look(Struct):
             occurred_at=self.seen.began_at,
             now=self.now,
             missed=missed,
+            is_excused=missed and self._was_deaf_since(known),
+        )
+
+    def _was_deaf_since(self, known: VariantState | None) -> bool:
+        """Tell whether it may have changed while nobody here could hear of it."""
+        return known is not None and (
+            self.heard_since is not None and known.confirmed_at < self.heard_since
         )

@@ -192,6 +192,10 @@ class Store:
         """Return what a daemon that starts must know of the one before it."""
         return await self._writer.look(lambda db: housekeeping.restore(db, now))
 
+    async def hear_from_now(self, now: datetime) -> None:
+        """Keep that deliveries can be taken from now on."""
+        await self._writer.transact(lambda db: housekeeping.hear_from_now(db, now))
+
     async def heartbeat(self, beat: Beat) -> None:
         """Keep that the daemon lives, and what it has counted since the last beat."""
         await self._writer.transact(lambda db: housekeeping.beat(db, beat))

@@ -12,6 +12,7 @@ from syncd.pace import WINDOW
 from syncd.state import Policy
 from syncd.store.rows import get_state, put_state
 from syncd.timestamps import from_text, maybe_from_text, to_text
+from syncd.webhook_health import Judgement
 
 # Deleted at a time, so that deliveries never wait for the broom.
 PRUNE_SLICE = 2000
@@ -22,7 +23,8 @@ class Beat(Struct, frozen=True):
     """One sign of life, with what was counted since the last one."""
 
     at: datetime
-    webhooks_state: str
+    webhooks: Judgement
+    told_health: str | None
     clock_offset: timedelta
     counted: dict[str, int]
 
@@ -31,7 +33,8 @@ class Remembered(Struct, frozen=True):
     """What survives a restart.
 
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: how many ended
-    otherwise since.
+    otherwise since. `seen_at`: its last sign of life; `heard_since`: from when on it, and those
+    before it without a break, could take deliveries.
     """
 
     calls: list[datetime]
@@ -39,6 +42,10 @@ class Remembered(Struct, frozen=True):
     clock_offset: timedelta
     complete_at: datetime | None
     failures: int
+    seen_at: datetime | None
+    heard_since: datetime | None
+    webhooks: Judgement
+    told_health: str | None
 
 
 def log_call(connection: sqlite3.Connection, now: datetime, *, for_sweep: bool) -> None:
@@ -76,13 +83,25 @@ def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
         clock_offset=timedelta(seconds=float(get_state(connection, "clock_offset_s") or 0)),
         complete_at=maybe_from_text(complete),
         failures=failures,
+        seen_at=maybe_from_text(get_state(connection, "daemon_seen_at")),
+        heard_since=maybe_from_text(get_state(connection, "heard_since")),
+        webhooks=msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=Judgement),
+        told_health=get_state(connection, "told_health"),
     )
+
+
+def hear_from_now(connection: sqlite3.Connection, now: datetime) -> None:
+    """Keep that deliveries can be taken from now on, after they could not for a while."""
+    put_state(connection, "heard_since", to_text(now))
 
 
 def beat(connection: sqlite3.Connection, sign: Beat) -> None:
     """Keep one sign of life."""
     put_state(connection, "daemon_seen_at", to_text(sign.at))
-    put_state(connection, "webhooks_state", sign.webhooks_state)
+    put_state(connection, "webhooks_state", sign.webhooks.state)
+    if sign.told_health is not None:
+        put_state(connection, "told_health", sign.told_health)
+    put_state(connection, "webhooks", msgspec.json.encode(sign.webhooks).decode())
     put_state(connection, "clock_offset_s", str(sign.clock_offset.total_seconds()))
     _count(connection, sign.at, sign.counted)
 

@@ -77,6 +77,7 @@ CREATE TABLE change_log (
     cause TEXT NOT NULL,
     rule TEXT NOT NULL,
     missed INTEGER NOT NULL,
+    is_excused INTEGER NOT NULL,    -- missed while the daemon itself was not there
     occurred_at TEXT NOT NULL,
     recorded_at TEXT NOT NULL
 );

@@ -13,6 +13,7 @@ from syncd.status import LastDay, MirrorCounts
 from syncd.store.connection import open_for_reading, translated
 from syncd.store.rows import as_json
 from syncd.timestamps import from_text, maybe_from_text, to_text
+from syncd.webhook_health import CALM_DELIVERIES, Evidence
 
 Row = dict[str, Any]
 
@@ -94,9 +95,13 @@ class Reports:
         with self._rows() as connection, _snapshot(connection):
             one = _one(connection)
             missed = connection.execute(
-                """SELECT recorded_at FROM changes WHERE missed = 1
+                """SELECT recorded_at, is_excused FROM change_log WHERE missed = 1
                    AND recorded_at BETWEEN ? AND ? ORDER BY recorded_at""",
                 (since, to_text(now - missed_grace)),
+            ).fetchall()
+            delivered = connection.execute(
+                """SELECT received_at FROM deliveries ORDER BY delivery_id DESC LIMIT ?""",
+                (CALM_DELIVERIES,),
             ).fetchall()
             counted = dict(
                 connection.execute(
@@ -104,14 +109,20 @@ class Reports:
                 ).fetchall()
             )
             sweep = connection.execute(
-                """SELECT ended_at, result FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
-                   ORDER BY sweep_id DESC LIMIT 1"""
-            ).fetchone() or (None, None)
+                """SELECT ended_at, result, error FROM sweeps
+                   WHERE is_catalogue AND ended_at IS NOT NULL ORDER BY sweep_id DESC LIMIT 1"""
+            ).fetchone() or (None, None, "")
             last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
             return LastDay(
                 last_delivery_at=maybe_from_text(last),
-                has_delivery=last is not None and last >= since,
-                missed_at=[from_text(row[0]) for row in missed],
+                missed=len(missed),
+                excused=sum(row[1] for row in missed),
+                evidence=Evidence(
+                    missed_at=[from_text(row[0]) for row in missed if not row[1]],
+                    # A copy of a kept delivery has no row, and is a sign of life all the same.
+                    delivered_at=[from_text(at) for at in sorted({row[0] for row in delivered})]
+                    + ([] if last is None else [from_text(last)]),
+                ),
                 invalid_signatures=counted.get("invalid_signature", 0),
                 throttled=counted.get("throttled", 0),
                 quarantined=one(
@@ -121,6 +132,17 @@ class Reports:
                 ),
                 last_sweep_ended_at=sweep[0],
                 last_sweep_result=sweep[1],
+                last_sweep_error=sweep[2],
+            )
+
+    def deliveries_before(self, moment: datetime) -> int:
+        """Count the deliveries of the 24 hours that ended at `moment`."""
+        with self._rows() as connection:
+            return int(
+                connection.execute(
+                    "SELECT count(*) FROM deliveries WHERE received_at BETWEEN ? AND ?",
+                    (to_text(moment - timedelta(days=1)), to_text(moment)),
+                ).fetchone()[0]
             )
 
     @contextlib.contextmanager

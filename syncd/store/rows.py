@@ -105,8 +105,9 @@ def write_observed(connection: sqlite3.Connection, writes: Writes, now: datetime
     if writes.changes:
         connection.executemany(
             """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
-                   old_sellable, sellable, cause, rule, missed, occurred_at, recorded_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                   old_sellable, sellable, cause, rule, missed, is_excused, occurred_at,
+                   recorded_at)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             map(_change_row, writes.changes),
         )
 
@@ -196,6 +197,7 @@ def _change_row(change: Change) -> tuple[object, ...]:
         change.cause,
         change.rule,
         change.missed,
+        change.is_excused,
         to_text(change.occurred_at),
         to_text(change.recorded_at),
     )
