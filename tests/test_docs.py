@@ -1,0 +1,329 @@
+"""The README, the changelog and the program say the same; what is written down is run."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from syncd import __version__, status
+from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
+from syncd.config import SECTIONS, Config, in_force, load
+from syncd.model import OUTCOMES
+from syncd.state import Policy
+from syncd.store.connection import open_for_writing
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+
+
+def section(title: str) -> str:
+    """Return what is written under a heading, up to the next one."""
+    found = re.search(
+        rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE
+    )
+    assert found, f"README.md has no section {title!r}"
+    return found.group(1)
+
+
+def rows(text: str, head: str) -> list[list[str]]:
+    """Return the cells of the table whose first heading is `head`, without its two head lines."""
+    found = re.search(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert found, f"there is no table that begins with {head!r}"
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in found.group(1).splitlines()
+    ]
+
+
+def spelled(cell: str) -> str:
+    """Return the one code span a cell begins with."""
+    found = SPAN.match(cell)
+    assert found, f"{cell!r} begins with no code"
+    return found.group(1)
+
+
+def code() -> list[str]:
+    """Return everything in the README that is set as code."""
+    outside = BLOCK.sub("", README)
+    return [block for _, block in BLOCK.findall(README)] + SPAN.findall(outside)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def command(name: str) -> click.Command:
+    assert isinstance(cli, click.Group)
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    """The table of commands is the list of commands, in its order."""
+    named = [spelled(row[0]).split()[0] for row in rows(section("Commands"), "command")]
+    assert named == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented_and_no_other(name: str) -> None:
+    """A row names each option its command takes."""
+    row = next(r for r in rows(section("Commands"), "command") if name in spelled(r[0]).split())
+    taken = {
+        option
+        for parameter in command(name).params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+    }
+    named = {span.split()[0] for span in SPAN.findall(row[1])}
+    # `-c` is told once, above the table, for all commands.
+    assert named == taken - {"-c"}
+    assert "(`-c`)" in section("Commands")
+
+
+def test_no_command_is_named_that_does_not_exist() -> None:
+    """Whatever the README tells to type can be typed."""
+    typed = re.findall(r"(?:^|[\s/])syncd ([a-z][\w-]*)", "\n".join(code()), re.MULTILINE)
+    assert set(typed) <= set(COMMANDS)
+    assert {"demo", "reconcile-now", "check-config", "status"} <= set(typed)
+
+
+def test_exit_codes_are_those_of_the_program() -> None:
+    """No code is missing and none is made up; commands name only these."""
+    codes = {int(row[0]) for row in rows(section("Exit codes"), "code")}
+    assert codes == {0, INTERRUPTED, *(code for _, code in EXIT_CODES)}
+    for row in rows(section("Commands"), "command"):
+        assert {int(number) for number in re.findall(r"\d+", row[3])} <= codes, row[0]
+
+
+# --- configuration -------------------------------------------------------------------------------
+
+
+def test_every_key_is_documented_with_its_default(tmp_path: Path) -> None:
+    """The table of keys, written down as a configuration, is the default one."""
+    told = {spelled(row[0]): spelled(row[1]) for row in rows(section("Configuration"), "key")}
+    assert set(told) == {
+        f"{name}.{key}" for name, keys in in_force(Config()).items() for key in keys
+    }
+    path = tmp_path / "config.toml"
+    path.write_text("\n".join(f"{key} = {value}" for key, value in told.items()))
+    assert load(path, {}) == Config()
+
+
+def test_keys_without_effect_are_told_and_no_other() -> None:
+    """A key that nothing outside the configuration reads is not passed off as working."""
+    line = next(
+        text for text in section("Configuration").splitlines() if text.startswith("Keys with no ef")
+    )
+    told = set(SPAN.findall(line))
+    source = "\n".join(
+        path.read_text()
+        for path in (ROOT / "syncd").rglob("*.py")
+        if path.parent.name not in {"config", "demo"}
+    )
+    # How the keys reach the readers is decided in the configuration itself.
+    unread = {
+        f"{name}.{key}"
+        for name, kind in SECTIONS.items()
+        for key in kind.__struct_fields__
+        if f"{name}.{key}" not in source and not key.startswith("api_key")
+    }
+    assert told == unread
+
+
+# --- answers and the status document -------------------------------------------------------------
+
+
+def test_every_answer_is_documented() -> None:
+    """Each outcome and each status code the webhook answers."""
+    cells = [row[0] for row in rows(section("HTTP answers of the webhook"), "answer")]
+    assert [spelled(cell[4:]) for cell in cells if cell.startswith("200")] == list(OUTCOMES)
+    source = (ROOT / "syncd" / "web.py").read_text()
+    answered = {int(number) for number in re.findall(r"_answer\(send, (\d+)", source)}
+    assert {int(cell[:3]) for cell in cells} == answered | {404}
+
+
+def flat(document: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in document.items():
+        if isinstance(value, dict) and key != "unknown_values":
+            yield from flat(value, f"{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_the_status_document_is_documented() -> None:
+    """Every key of it, in its order."""
+    counts = status.MirrorCounts(0, 0, 0, 0, 0, None, {}, 0, 0)
+    now = datetime.now(UTC)
+    day = status.LastDay(None, False, [], 0, 0, 0, None, None)  # noqa: FBT003 - a record
+    running = status.Running(
+        mirror_path="",
+        started_at=now,
+        is_durable=True,
+        webhooks_state="unknown",
+        refused=None,
+        unreachable=None,
+        progress=None,
+        eta=None,
+        next_sweep_at=None,
+        calls_per_minute=45,
+        used_last_minute=0,
+        invalid_signatures=0,
+    )
+    document = status.document(running, counts, day, Policy(frozenset(), settle=now - now))
+    told = [spelled(row[0]) for row in rows(section("The status document"), "key")]
+    assert told == list(flat(document))
+
+
+# --- the mirror ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Make a real mirror of one item with two variants; give it as its reader has it."""
+    path = tmp_path / "availability.db"
+    writer = open_for_writing(path)
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    writer.execute("INSERT INTO items (item_id, name, confirmed_at) VALUES (77, 'Mug', ?)", (at,))
+    for variant_id, value, sellable in ((1, "in_stock", 1), (2, "out_of_stock", 0)):
+        writer.execute(
+            """INSERT INTO variants (variant_id, item_id, value, sellable, confirmed_at, changed_at,
+                   source) VALUES (?, 77, ?, ?, ?, ?, 'read')""",
+            (variant_id, value, sellable, at, at),
+        )
+        writer.execute(
+            """INSERT INTO change_log (variant_id, availability, old_sellable, sellable, cause,
+                   missed, occurred_at, recorded_at) VALUES (?, ?, 0, ?, 'read', 0, ?, ?)""",
+            (variant_id, value, sellable, at, at),
+        )
+    writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (at,))
+    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
+    yield reader
+    reader.close()
+    writer.close()
+
+
+@pytest.mark.parametrize("view", ["availability", "changes", "freshness"])
+def test_the_views_have_the_columns_that_are_documented(
+    mirror: sqlite3.Connection, view: str
+) -> None:
+    """Names and order, of a mirror made by this version."""
+    _, _, text = section("The views").partition(f"\n`{view}`, one row")
+    told = [spelled(row[0]) for row in rows(text, "column")]
+    assert told == [column[0] for column in mirror.execute(f"SELECT * FROM {view}").description]  # noqa: S608
+
+
+ASKED = {"variant_id": 1, "variant_ids": "[2, 1, 3]", "seq": 1}
+ANSWERS = [[(1,)], [(1, 1), (2, 0)], [(1,)], [(2, 2, "out_of_stock", 0)], [(2,)]]
+
+
+def test_the_sql_of_the_readme_answers(mirror: sqlite3.Connection) -> None:
+    """Each statement, in order, on a real mirror."""
+    statements = [text for language, text in BLOCK.findall(README) if language == "sql"]
+    assert [sorted(mirror.execute(statement, ASKED)) for statement in statements] == ANSWERS
+
+
+def test_looking_up_a_variant_needs_no_scan(mirror: sqlite3.Connection) -> None:
+    """The shop asks at each sale: by the primary key, however large the mirror."""
+    statements = [text for language, text in BLOCK.findall(README) if language == "sql"]
+    for statement in statements[:2]:
+        plan = [row[3] for row in mirror.execute(f"EXPLAIN QUERY PLAN {statement}", ASKED)]
+        assert any(step.startswith("SEARCH v USING INTEGER PRIMARY KEY") for step in plan), plan
+
+
+def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
+    """A daemon that gave no sign of life, or long ago, means no."""
+    query = next(text for language, text in BLOCK.findall(README) if "FROM freshness" in text)
+    writer = open_for_writing(tmp_path / "availability.db")
+    try:
+        assert writer.execute(query).fetchall() == [(0,)]
+        writer.execute("INSERT INTO state VALUES ('daemon_seen_at', '2024-01-01T00:00:00.000000Z')")
+        assert writer.execute(query).fetchall() == [(0,)]
+    finally:
+        writer.close()
+
+
+def test_the_python_of_the_readme_opens_a_mirror(tmp_path: Path) -> None:
+    """Read only, as it is written, but for where the file is."""
+    writer = open_for_writing(tmp_path / "availability.db")
+    text = next(text for language, text in BLOCK.findall(README) if language == "python")
+    names: dict[str, Any] = {}
+    exec(text.replace("/var/lib/syncd", str(tmp_path)), names)  # noqa: S102 - ours
+    opened: sqlite3.Connection = names["mirror"]
+    try:
+        assert opened.execute("SELECT count(*) FROM availability").fetchone() == (0,)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            opened.execute("DELETE FROM variants")
+    finally:
+        opened.close()
+        writer.close()
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def extracted() -> str:
+    """Return what `.ci/run` takes for the test command, taken as it takes it."""
+    line = next(
+        text for text in (ROOT / ".ci" / "run").read_text().splitlines() if "README.md" in text
+    )
+    script = f'{line}\nprintf "%s" "$command"'
+    return subprocess.run(
+        ["sh", "-euc", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_ci_runs_the_test_command() -> None:
+    """Exactly one command line, the one that is written for newcomers."""
+    command = extracted()
+    assert len(command.splitlines()) == 1
+    assert command.startswith("python3 -m venv .venv && ")
+    assert command.endswith("pytest")
+    assert f"<!-- test command -->\n```sh\n{command}\n```\n" in README
+
+
+def test_the_demo_command_is_one_line() -> None:
+    """One line installs, and ends with the main job running."""
+    found = re.findall(r"^<!-- demo command -->\n```sh\n(.*)\n```$", README, re.MULTILINE)
+    assert len(found) == 1
+    assert found[0].startswith("python3 -m venv .venv && ")
+    assert found[0].endswith("syncd demo")
+
+
+def test_files_the_readme_names_exist() -> None:
+    """Links and the files to install."""
+    linked = re.findall(r"\]\(([^):]+)\)", README)
+    named = re.findall(
+        r"(?:systemd|tests)/\w+\.\w+", README.replace("/etc/systemd/system/", "/etc/")
+    )
+    assert {"config.example.toml", "systemd/syncd.service"} <= {*linked, *named}
+    assert [name for name in (*linked, *named) if not (ROOT / name).exists()] == []
+
+
+def test_the_floors_of_the_readme_are_those_of_the_house() -> None:
+    """Every module stands on the floor where the house has it, or it is not named at all."""
+    told = [set(SPAN.findall(row[1])) for row in rows(section("Development"), "floor")]
+    source = (ROOT / "tests" / "test_house.py").read_text()
+    floors = re.search(r"^FLOORS.*?^}$", source, re.DOTALL | re.MULTILINE)
+    assert floors
+    held = [
+        set(re.findall(r'"(\w+)"', part)) - {"__main__"}
+        for part in floors.group().split("dict.fromkeys")[1:]
+    ]
+    assert told == held
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    """What is released is written down first."""
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == __version__
