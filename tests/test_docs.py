@@ -139,6 +139,9 @@ def test_keys_without_effect_are_told_and_no_other() -> None:
         if f"{name}.{key}" not in source and not key.startswith("api_key")
     }
     assert told == unread
+    example = (ROOT / "config.example.toml").read_text()
+    marked = re.findall(r"No effect yet\.\n(\w+) =", example)
+    assert sorted(marked) == sorted(key.partition(".")[2] for key in unread)
 
 
 # --- answers and the status document -------------------------------------------------------------
