@@ -20,6 +20,7 @@ from syncd.errors import SyncdError
 from syncd.http_server import HttpServer, bind_tcp, bind_unix
 from syncd.monitor import Monitor
 from syncd.ports import SweepProgress, SweepSummary
+from syncd.replay import Replayed
 from syncd.schedule import Schedule
 from syncd.timestamps import to_text
 
@@ -62,12 +63,12 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        sockets = self._bind()
+        # The mirror first: who holds it alone may take the sockets of the one before.
+        await self._engine.open()
         try:
-            await self._engine.open()
+            sockets = self._bind()
         except BaseException:
-            for bound in sockets.values():
-                bound.close()
+            await self._engine.close()
             raise
         if (down := self._engine.down) is not None:
             log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
@@ -110,7 +111,7 @@ class Daemon:
         applications = {
             "webhook": web.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(monitor.status),
-            "control": control.application(monitor.status, self._reconcile),
+            "control": control.application(monitor.status, self._reconcile, self._replay),
         }
         for name, bound in sockets.items():
             server = HttpServer(applications[name], bound)
@@ -145,11 +146,18 @@ class Daemon:
         log.info("sweep ended", sweep=summary.sweep_id, seconds=summary.seconds, **told)
         self._schedule.sweep_ended(summary)
 
-    async def _reconcile(self, items: list[int]) -> AsyncIterator[control.Progress | SweepSummary]:
+    async def _reconcile(self, asked: control.ReconcileRequest) -> AsyncIterator[control.Told]:
         reconciler = self._engine.reconciler
-        sweep_id, joined = await reconciler.request("operator", items=items or None)
         told: asyncio.Queue[SweepProgress] = asyncio.Queue()
-        waiting = asyncio.create_task(reconciler.wait(sweep_id, tell=told.put_nowait))
+        waiting: asyncio.Task[control.Told]
+        joined = False
+        if asked.dry_run:
+            waiting = asyncio.create_task(self._survey(asked.items, told.put_nowait))
+        else:
+            sweep_id, joined = await reconciler.request(
+                "operator", items=asked.items or None, accept_removals=asked.accept_removals
+            )
+            waiting = asyncio.create_task(reconciler.wait(sweep_id, tell=told.put_nowait))
         try:
             while not waiting.done() or not told.empty():
                 getting = asyncio.create_task(told.get())
@@ -168,6 +176,16 @@ class Daemon:
             yield waiting.result()
         finally:
             waiting.cancel()
+
+    async def _survey(
+        self, items: list[int], tell: Callable[[SweepProgress], None]
+    ) -> control.Told:
+        survey = self._engine.survey()
+        summary = await survey.look(items, tell=tell)
+        return control.Differences(summary, survey.differences)
+
+    async def _replay(self, asked: control.ReplayRequest) -> list[Replayed]:
+        return await self._engine.replay(asked.ids, is_quarantined=asked.quarantined)
 
     async def _on_reload(self) -> None:
         systemd.notify(self._environ, "RELOADING=1")

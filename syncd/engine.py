@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 
@@ -16,9 +16,11 @@ from syncd.ingest import Ingest
 from syncd.ports import Clock, Source, SweepSummary
 from syncd.reconcile import Reconciler
 from syncd.refresh import Reader
+from syncd.replay import Replayed, replay
 from syncd.source_clock import SourceClock
 from syncd.state import Policy
 from syncd.store import Remembered, Store
+from syncd.survey import Survey
 
 # A sign of life is given every 20 s; after a longer silence than this, deliveries may have been
 # refused, and what a read then finds changed is nobody's missed delivery.
@@ -123,6 +125,31 @@ class Engine:
                 self.reader.resume() if cause == "operator" else self.reader.wake()
             ),
         )
+
+    def survey(self) -> Survey:
+        """Return a look at the catalogue that writes nothing."""
+        return Survey(
+            shelves=self.store,
+            source=self.asker.source,
+            budget=self.budget,
+            clock=self.clock,
+            policy=self.asker.policy,
+            items=self.config.catalog.items,
+            categories=self.config.catalog.categories,
+        )
+
+    async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[Replayed]:
+        """Judge kept deliveries again; raises UsageError when one of them is not kept."""
+        done = await replay(
+            self.store,
+            ids,
+            is_quarantined=is_quarantined,
+            policy=self.ingest.policy,
+            clock=self.clock,
+            source_clock=self.source_clock,
+        )
+        self.reader.wake()
+        return done
 
     def start_reading(self) -> None:
         """Begin to ask the source for whatever is worth asking."""

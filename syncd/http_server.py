@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -112,6 +113,8 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISSOCK(path.stat().st_mode):
+                if _is_answered(path):
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 path.unlink()
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Nobody may connect between bind and chmod.
@@ -126,3 +129,13 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
             hint="name a folder this user may write; unix paths are at most 107 bytes",
         ) from fault
     return bound
+
+
+def _is_answered(path: Path) -> bool:
+    """Tell whether somebody listens on a socket that is in the way."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        try:
+            caller.connect(str(path))
+        except OSError:
+            return False
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -97,6 +98,28 @@ class Change(Struct, frozen=True):
     occurred_at: datetime
     recorded_at: datetime
     is_excused: bool = False
+
+
+class Counted(Struct, frozen=True):
+    """Changes by kind. A doubt is a row of the feed, and no change of what Dreamship says."""
+
+    added: int
+    removed: int
+    changed: int
+    missed: int
+
+
+def count(changes: Iterable[Change]) -> Counted:
+    """Count changes by kind."""
+    added = removed = changed = missed = 0
+    for change in changes:
+        added += change.old_availability is None
+        removed += change.availability is None
+        changed += None not in (change.old_availability, change.availability) and (
+            change.old_availability != change.availability
+        )
+        missed += change.missed
+    return Counted(added, removed, changed, missed)
 
 
 class Question(Struct, frozen=True):

@@ -6,19 +6,22 @@ import re
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from syncd import __version__, status
+from syncd import __version__, observations, status
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
 from syncd.config import SECTIONS, Config, in_force, load
-from syncd.model import OUTCOMES
+from syncd.model import OUTCOMES, ItemRead, Labels, SourceVariant
 from syncd.state import Policy
+from syncd.store import reads
 from syncd.store.connection import open_for_writing
+from syncd.timestamps import to_text
+from syncd.webhook_health import Evidence
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -168,8 +171,12 @@ def test_the_status_document_is_documented() -> None:
     """Every key of it, in its order."""
     counts = status.MirrorCounts(0, 0, 0, 0, 0, None, {}, 0, 0)
     now = datetime.now(UTC)
-    day = status.LastDay(None, False, [], 0, 0, 0, None, None)  # noqa: FBT003 - a record
+    day = status.LastDay(None, 0, 0, Evidence((), ()), 0, 0, 0, None, None, "")
     running = status.Running(
+        at=now,
+        down=None,
+        paused_until=None,
+        forged_since_delivery=0,
         mirror_path="",
         started_at=now,
         is_durable=True,
@@ -196,20 +203,17 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """Make a real mirror of one item with two variants; give it as its reader has it."""
     path = tmp_path / "availability.db"
     writer = open_for_writing(path)
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    writer.execute("INSERT INTO items (item_id, name, confirmed_at) VALUES (77, 'Mug', ?)", (at,))
-    for variant_id, value, sellable in ((1, "in_stock", 1), (2, "out_of_stock", 0)):
-        writer.execute(
-            """INSERT INTO variants (variant_id, item_id, value, sellable, confirmed_at, changed_at,
-                   source) VALUES (?, 77, ?, ?, ?, ?, 'read')""",
-            (variant_id, value, sellable, at, at),
-        )
-        writer.execute(
-            """INSERT INTO change_log (variant_id, availability, old_sellable, sellable, cause,
-                   missed, occurred_at, recorded_at) VALUES (?, ?, 0, ?, 'read', 0, ?, ?)""",
-            (variant_id, value, sellable, at, at),
-        )
-    writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (at,))
+    now = datetime.now(UTC)
+    told = (SourceVariant(1, "in_stock", Labels()), SourceVariant(2, "out_of_stock", Labels()))
+    seen = ItemRead(77, "Mug", told, now, now)
+    policy = Policy(sellable=frozenset({"in_stock"}), settle=timedelta(seconds=60))
+    reads.record(
+        writer,
+        seen,
+        lambda *known: observations.read(known[0], known[1], seen, policy, now=now),
+        now,
+    )
+    writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (to_text(now),))
     reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
     yield reader
     reader.close()

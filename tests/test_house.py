@@ -29,7 +29,20 @@ FLOORS: dict[str, int] = {
     ),
     **dict.fromkeys(["config", "logs"], 2),
     **dict.fromkeys(
-        ["ports", "source_clock", "budget", "ingest", "asking", "refresh", "reconcile", "status"], 3
+        [
+            "ports",
+            "source_clock",
+            "budget",
+            "ingest",
+            "asking",
+            "refresh",
+            "reconcile",
+            "survey",
+            "replay",
+            "explaining",
+            "status",
+        ],
+        3,
     ),
     **dict.fromkeys(
         ["store", "dreamship", "web", "admin", "control", "http_server", "systemd", "notify"], 4

@@ -29,7 +29,10 @@ COMMANDS = {
     "reconcile-now": "syncd.cli.reconcile_now",
     "status": "syncd.cli.status",
     "availability": "syncd.cli.availability",
+    "explain": "syncd.cli.explain",
     "changes": "syncd.cli.changes",
+    "deliveries": "syncd.cli.deliveries",
+    "replay": "syncd.cli.replay",
     "check-config": "syncd.cli.check_config",
     "demo": "syncd.cli.demo",
 }

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from msgspec.structs import asdict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from syncd import control, logs
 from syncd.cli.common import config_option, json_option, load_config, print_json
 from syncd.config import Config
-from syncd.errors import DaemonAbsent, UsageError
-from syncd.model import MAX_ID
-from syncd.ports import SweepSummary
+from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
+from syncd.model import MAX_ID, JsonObject
+from syncd.ports import SweepProgress, SweepSummary
+from syncd.state import Change
 
 _EXIT = {"complete": 0, "partial": 1, "failed": 4}
 _TOLD = (
@@ -41,6 +41,7 @@ _TOLD = (
 Examples:
   syncd reconcile-now                 the whole mirrored catalogue
   syncd reconcile-now --item 77       one item
+  syncd reconcile-now --dry-run       what would change? writes nothing
   syncd reconcile-now --json          for a script""",
 )
 @click.option(
@@ -51,9 +52,22 @@ Examples:
     type=click.IntRange(1, MAX_ID),
     help="Only this item; may be given several times.",
 )
+@click.option(
+    "--accept-removals",
+    is_flag=True,
+    help="Remove whatever is not found, even more than reconcile.removal_limit_percent.",
+)
+@click.option("--dry-run", is_flag=True, help="Report the differences and write nothing.")
 @config_option
 @json_option
-def command(items: tuple[int, ...], config_path: str | None, *, as_json: bool) -> int:
+def command(
+    items: tuple[int, ...],
+    config_path: str | None,
+    *,
+    accept_removals: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
     """Read the catalogue now, repair the mirror, wait for the end.
 
     With a daemon running the daemon does it, inside its call budget, and a second request joins
@@ -66,22 +80,55 @@ def command(items: tuple[int, ...], config_path: str | None, *, as_json: bool) -
             f"not in catalog.items, so not mirrored: {', '.join(map(str, sorted(outside)))}",
             hint="add them to [catalog] in the configuration",
         )
-    with _progress() as tell:
+    request = control.ReconcileRequest(list(items), accept_removals, dry_run)
+    with _progress() as teller:
         try:
-            summary = _by_daemon(config, list(items), tell)
+            ended = _by_daemon(config, request, teller)
         except DaemonAbsent as absent:
             if absent.was_reached:
                 raise
-            summary = asyncio.run(_by_itself(config, list(items), tell))
-    told = {name: value for name, value in asdict(summary).items() if name in _TOLD}
+            ended = asyncio.run(_by_itself(config, request, teller))
+    summary = ended.summary if isinstance(ended, control.Differences) else ended
+    document = {name: getattr(summary, name) for name in _TOLD}
+    if isinstance(ended, control.Differences):
+        document["differences"] = [_difference(change) for change in ended.differences]
     if as_json:
-        print_json({name: told[name] for name in _TOLD})
+        print_json(document)
+    elif isinstance(ended, control.Differences):
+        _show_differences(ended)
     else:
         _show(summary)
     if summary.error:
         click.echo(f"Error: {summary.error}", err=True)
-        click.echo("Try: check the network and the api key, then run it again", err=True)
+        click.echo(f"Try: {_what_to_try(summary)}", err=True)
     return _EXIT[summary.result]
+
+
+def _what_to_try(summary: SweepSummary) -> str:
+    if summary.held:
+        return "look at one of them in the Dreamship app, then run it with --accept-removals"
+    if summary.result == "partial":
+        return "run it again"
+    return "check the network and the api key, then run it again"
+
+
+def _difference(change: Change) -> JsonObject:
+    return {
+        "variant_id": change.variant_id,
+        "item_id": change.item_id,
+        "mirror": change.old_availability,
+        "source": change.availability,
+        "mirror_sellable": change.old_sellable,
+        "source_sellable": change.sellable,
+    }
+
+
+def _show_differences(ended: control.Differences) -> None:
+    for change in ended.differences:
+        old = "(not there)" if change.old_availability is None else change.old_availability
+        new = "(gone)" if change.availability is None else change.availability
+        click.echo(f"variant {change.variant_id} of item {change.item_id}: {old} -> {new}")
+    click.echo(f"{len(ended.differences)} differences; nothing was written")
 
 
 class _Teller:
@@ -117,29 +164,44 @@ def _progress() -> Iterator[_Teller]:
         yield _Teller(bar)
 
 
-def _by_daemon(config: Config, items: list[int], teller: _Teller) -> SweepSummary:
-    for told in control.ask_reconcile(config.control.socket, items):
-        if isinstance(told, SweepSummary):
+def _by_daemon(
+    config: Config, request: control.ReconcileRequest, teller: _Teller
+) -> SweepSummary | control.Differences:
+    for told in control.ask_reconcile(config.control.socket, request):
+        if not isinstance(told, control.Progress):
             return told
         teller.tell(told)
     raise DaemonAbsent("the daemon said nothing", was_reached=True)
 
 
-async def _by_itself(config: Config, items: list[int], teller: _Teller) -> SweepSummary:
+async def _by_itself(
+    config: Config, request: control.ReconcileRequest, teller: _Teller
+) -> SweepSummary | control.Differences:
     from syncd.engine import Engine  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=[key.reveal() for key in config.keys])
+    if request.dry_run and not config.mirror.path.exists():
+        raise MirrorMissing(
+            f"there is no mirror at {config.mirror.path} to compare with",
+            hint="leave --dry-run out, and it is filled",
+        )
     engine = Engine(config)
     await engine.open()
+
+    def tell(progress: SweepProgress) -> None:
+        eta = engine.reconciler.eta(progress)
+        seconds = None if eta is None else eta.total_seconds()
+        teller.tell(control.Progress(progress.checked, progress.total, seconds))
+
     try:
-        sweep_id, _ = await engine.reconciler.request("operator", items=items or None)
+        if request.dry_run:
+            survey = engine.survey()
+            summary = await survey.look(request.items, tell=tell)
+            return control.Differences(summary, survey.differences)
+        sweep_id, _ = await engine.reconciler.request(
+            "operator", items=request.items or None, accept_removals=request.accept_removals
+        )
         engine.start_reading()
-
-        def tell(progress: control.SweepProgress) -> None:
-            eta = engine.reconciler.eta(progress)
-            seconds = None if eta is None else eta.total_seconds()
-            teller.tell(control.Progress(progress.checked, progress.total, seconds))
-
         return await engine.reconciler.wait(sweep_id, tell=tell)
     finally:
         await engine.close()

@@ -12,6 +12,7 @@ from syncd import observations
 from syncd.listing import Position, Seen
 from syncd.model import Delivery, ItemRead, Page
 from syncd.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
+from syncd.replay import Replayed
 from syncd.state import (
     AbsenceMode,
     ItemState,
@@ -21,7 +22,7 @@ from syncd.state import (
     VariantState,
     Writes,
 )
-from syncd.store import absences, deliveries, housekeeping, listings, reads, rows, sweeps
+from syncd.store import absences, deliveries, housekeeping, listings, reads, replays, rows, sweeps
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.reports import Reports
 from syncd.store.writer import Writer
@@ -219,6 +220,33 @@ class Store:
             return True
 
         return await self._writer.transact(work)
+
+    async def known_items(self) -> list[int]:
+        """See survey.Shelves."""
+        return await self._writer.look(reads.known_items)
+
+    async def known_variants(self, seen: ItemRead) -> dict[int, VariantState]:
+        """See survey.Shelves."""
+        return await self._writer.look(lambda db: reads.known_variants(db, seen))
+
+    async def kept(self, ids: Collection[int]) -> set[int]:
+        """See replay.Archive."""
+        return await self._writer.look(lambda db: replays.kept(db, ids))
+
+    async def quarantined(self) -> list[int]:
+        """See replay.Archive."""
+        return await self._writer.look(replays.quarantined)
+
+    async def replay(
+        self,
+        ids: Sequence[int],
+        judge: Callable[[Snapshot, Sequence[Delivery]], Writes],
+        now: datetime,
+    ) -> list[Replayed]:
+        """See replay.Archive."""
+        return await self._writer.transact(
+            lambda db: replays.replay(db, ids, judge, now=now, missed_grace=self.missed_grace)
+        )
 
     async def wants_locating(self) -> bool:
         """Tell whether deliveries named variants that only a sweep of the catalogue can place."""

@@ -22,8 +22,15 @@ def record(
     missed_grace: timedelta,
 ) -> list[Judged]:
     """Judge a batch against what the mirror knows and write everything it says."""
-    writes = judge(_snapshot(connection, batch, now - missed_grace))
+    writes = judge(snapshot(connection, batch, now - missed_grace))
     _keep(connection, writes.judged)
+    write(connection, writes, now)
+    rows.put_state(connection, "last_delivery_at", to_text(batch[-1].arrived_at))
+    return writes.judged
+
+
+def write(connection: sqlite3.Connection, writes: Writes, now: datetime) -> None:
+    """Write what a judged batch says of variants, and which misses it explains."""
     rows.write_observed(connection, writes, now)
     _note_unlocated(connection, writes.unlocated, now)
     if writes.explained:
@@ -31,20 +38,19 @@ def record(
             "UPDATE change_log SET missed = 0 WHERE seq IN (SELECT value FROM json_each(?))",
             (rows.as_json(writes.explained),),
         )
-    rows.put_state(connection, "last_delivery_at", to_text(batch[-1].arrived_at))
-    return writes.judged
 
 
-def _snapshot(
+def snapshot(
     connection: sqlite3.Connection, batch: Sequence[Delivery], missed_since: datetime
 ) -> Snapshot:
+    """Return what the mirror knows about a batch; what it missed since then is explained by it."""
     claims = [delivery.claim for delivery in batch if delivery.claim is not None]
     variant_ids = {claim.variant_id for claim in claims}
     variants = rows.variants_by_id(connection, variant_ids)
     item_ids = {claim.item_id for claim in claims if claim.item_id is not None}
     item_ids |= {state.item_id for state in variants.values() if state.item_id is not None}
     ids = rows.as_json(variant_ids)
-    snapshot = Snapshot(
+    known = Snapshot(
         variants=variants,
         items=rows.items_by_id(connection, item_ids),
         seen=_seen(connection, batch),
@@ -62,8 +68,8 @@ def _snapshot(
            ON c.variant_id = j.value AND c.missed = 1 WHERE c.recorded_at >= ?""",
         (ids, to_text(missed_since)),
     ):
-        snapshot.missed.setdefault(variant_id, []).append((seq, value))
-    return snapshot
+        known.missed.setdefault(variant_id, []).append((seq, value))
+    return known
 
 
 def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tuple[str, str]]:

@@ -10,7 +10,7 @@ import msgspec
 from syncd import listing
 from syncd.listing import Position, Seen
 from syncd.model import Page
-from syncd.store import rows
+from syncd.store import reads, rows
 
 
 def listed(
@@ -87,11 +87,7 @@ def _go_on(connection: sqlite3.Connection, sweep_id: int, position: Position) ->
     if listing.is_whole(position):
         # What the listing does not show may be gone or may have slid between its pages: only
         # asking for it tells. Nothing is ever removed because a list does not have it.
-        known = connection.execute(
-            """SELECT item_id FROM items i WHERE is_gone = 0 OR EXISTS
-                   (SELECT 1 FROM variants v WHERE v.item_id = i.item_id AND v.value IS NOT NULL)"""
-        ).fetchall()
-        add(connection, sweep_id, [row[0] for row in known], run=0)
+        add(connection, sweep_id, reads.known_items(connection), run=0)
     connection.execute(
         "UPDATE sweeps SET position = ?, is_listing = ? WHERE sweep_id = ?",
         (position_text(position), not listing.is_whole(position), sweep_id),

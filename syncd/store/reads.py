@@ -11,7 +11,7 @@ import msgspec
 from syncd.listing import Position
 from syncd.model import ItemRead
 from syncd.ports import Job, JobKind
-from syncd.state import AbsenceMode, Change, ItemState, VariantState, Writes
+from syncd.state import AbsenceMode, Change, ItemState, VariantState, Writes, count
 from syncd.store import absences, rows
 from syncd.timestamps import maybe_from_text, maybe_text, to_text
 
@@ -85,8 +85,7 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
 
 def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: datetime) -> Writes:
     """Judge one finished read, write what it says and tick it off wherever it was asked for."""
-    known = rows.variants_of_item(connection, seen.item_id)
-    known |= rows.variants_by_id(connection, [v.variant_id for v in seen.variants or ()])
+    known = known_variants(connection, seen)
     before = rows.items_by_id(connection, [seen.item_id]).get(seen.item_id)
     began_at = to_text(seen.began_at)
     writes = judge(known, before, absences.mode(connection, seen.item_id, began_at))
@@ -107,6 +106,22 @@ def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: da
     )
     _tick_off(connection, seen, writes.changes)
     return writes
+
+
+def known_variants(connection: sqlite3.Connection, seen: ItemRead) -> dict[int, VariantState]:
+    """Return what a read is judged against: what the item had, and what it names."""
+    known = rows.variants_of_item(connection, seen.item_id)
+    known |= rows.variants_by_id(connection, [v.variant_id for v in seen.variants or ()])
+    return known
+
+
+def known_items(connection: sqlite3.Connection) -> list[int]:
+    """Return every item that is not gone, or gone and has variants left that are not."""
+    rows_of_items = connection.execute(
+        """SELECT item_id FROM items i WHERE is_gone = 0 OR EXISTS
+               (SELECT 1 FROM variants v WHERE v.item_id = i.item_id AND v.value IS NOT NULL)"""
+    )
+    return [row[0] for row in rows_of_items]
 
 
 def failed(
@@ -165,20 +180,17 @@ def _tick_off(connection: sqlite3.Connection, seen: ItemRead, changes: list[Chan
                     WHERE s.sweep_id = ?1 AND s.item_id = ?2 AND s.run > 0)""",
             [(sweep_id, seen.item_id) for sweep_id in sweeps],
         )
-    added = sum(1 for change in changes if change.old_availability is None)
-    removed = sum(1 for change in changes if change.availability is None)
-    # A doubt is a row of the feed, and no change of what Dreamship says.
-    valued = sum(1 for change in changes if change.old_availability != change.availability)
+    counted = count(changes)
     connection.executemany(
         """UPDATE sweeps SET items = items + 1, variants = variants + ?, changed = changed + ?,
                added = added + ?, removed = removed + ?, missed = missed + ? WHERE sweep_id = ?""",
         [
             (
                 len(seen.variants or ()),
-                valued - added - removed,
-                added,
-                removed,
-                sum(change.missed for change in changes),
+                counted.changed,
+                counted.added,
+                counted.removed,
+                counted.missed,
                 sweep_id,
             )
             for sweep_id in sweeps

@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from syncd.explaining import Story
 from syncd.status import LastDay, MirrorCounts
+from syncd.store import stories
 from syncd.store.connection import open_for_reading, translated
 from syncd.store.rows import as_json
 from syncd.timestamps import from_text, maybe_from_text, to_text
@@ -46,6 +48,16 @@ class Reports:
                 "SELECT * FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
             )
             return _dicts(cursor)
+
+    def story(self, variant_id: int) -> Story:
+        """Return everything that is kept about one variant."""
+        with self._rows() as connection:
+            return stories.story(connection, variant_id)
+
+    def deliveries(self, outcome: str | None, limit: int, *, with_body: bool) -> list[Row]:
+        """Return kept deliveries, newest first."""
+        with self._rows() as connection:
+            return stories.deliveries(connection, outcome, limit, with_body=with_body)
 
     def newest_seq(self) -> int:
         """Return the last `seq` given, 0 before the first."""

@@ -1,0 +1,47 @@
+"""`syncd deliveries`."""
+
+from __future__ import annotations
+
+import click
+
+from syncd.cli.common import config_option, json_option, load_config, print_json_line
+from syncd.model import OUTCOMES
+from syncd.store import Reports
+
+
+@click.command(
+    "deliveries",
+    epilog="""\b
+Examples:
+  syncd deliveries                                 the last 20
+  syncd deliveries --outcome quarantined --body    what was not understood, whole""",
+)
+@click.option("--outcome", metavar="NAME", type=click.Choice(OUTCOMES), help="Only these.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="At most."
+)
+@click.option("--body", "with_body", is_flag=True, help="With the raw body as it was received.")
+@config_option
+@json_option
+def command(
+    outcome: str | None, limit: int, config_path: str | None, *, with_body: bool, as_json: bool
+) -> None:
+    """Print the deliveries that are kept, newest first; with --json one object a line."""
+    reports = Reports(load_config(config_path).mirror.path)
+    try:
+        rows = reports.deliveries(outcome, limit, with_body=with_body)
+    finally:
+        reports.close()
+    for row in rows:
+        if as_json:
+            print_json_line(row)
+            continue
+        about = "" if row["variant_id"] is None else f"  variant {row['variant_id']}"
+        copies = f"  and {row['duplicates']} copies" if row["duplicates"] else ""
+        why = f"  {row['reason']}" if row["reason"] else ""
+        click.echo(
+            f"{row['delivery_id']:>8}  {row['received_at']}  {row['outcome']:11}  "
+            f"{row['action'] or '-'}{about}{copies}{why}"
+        )
+        if with_body:
+            click.echo(row["body"] if row["body"] is not None else "(its body was not kept)")

@@ -1,0 +1,72 @@
+"""`syncd replay`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import click
+
+from syncd import control, logs
+from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.config import Config
+from syncd.errors import DaemonAbsent, UsageError
+from syncd.model import MAX_ID
+from syncd.replay import Replayed
+
+
+@click.command(
+    "replay",
+    epilog="""\b
+Examples:
+  syncd replay 1207 1208        these kept deliveries
+  syncd replay --quarantined    whatever was not understood, after an upgrade""",
+)
+@click.argument(
+    "delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=click.IntRange(1, MAX_ID)
+)
+@click.option("--quarantined", is_flag=True, help="Every delivery that was not understood.")
+@config_option
+@json_option
+def command(
+    delivery_ids: tuple[int, ...], config_path: str | None, *, quarantined: bool, as_json: bool
+) -> int:
+    """Put kept deliveries through the rules again.
+
+    Where the mirror has moved on, an old word is verified with the source, never believed. Exit
+    code 1 when some are still not understood.
+    """
+    if not delivery_ids and not quarantined:
+        raise UsageError(
+            "which deliveries?", hint="name their ids (`syncd deliveries`), or --quarantined"
+        )
+    config = load_config(config_path)
+    request = control.ReplayRequest(list(delivery_ids), quarantined)
+    try:
+        done = control.ask_replay(config.control.socket, request)
+    except DaemonAbsent as absent:
+        if absent.was_reached:
+            raise
+        done = asyncio.run(_by_itself(config, request))
+    if as_json:
+        print_json({"replayed": done})
+    else:
+        for one in done:
+            after = "its body was not kept" if one.outcome is None else one.outcome
+            click.echo(f"{one.delivery_id:>8}  {one.before} -> {after}")
+        counted = Counter("not kept" if one.outcome is None else one.outcome for one in done)
+        told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counted.items()))
+        click.echo(f"{len(done)} replayed: {told or 'none'}")
+    return 1 if any(one.outcome == "quarantined" for one in done) else 0
+
+
+async def _by_itself(config: Config, request: control.ReplayRequest) -> list[Replayed]:
+    from syncd.engine import Engine  # noqa: PLC0415 - with a daemon none of it is needed
+
+    logs.configure("warning", config.log.format, secrets=[key.reveal() for key in config.keys])
+    engine = Engine(config)
+    await engine.open()
+    try:
+        return await engine.replay(request.ids, is_quarantined=request.quarantined)
+    finally:
+        await engine.close()

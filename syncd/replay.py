@@ -1,0 +1,88 @@
+"""Kept deliveries through today's rules again: after an upgrade that understands more.
+
+A replayed delivery is judged as what it is, an old one: where the mirror has moved on, its word is
+verified with the source and never believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from syncd import observations
+from syncd.errors import UsageError
+from syncd.model import Delivery, Outcome
+from syncd.ports import Clock
+from syncd.source_clock import SourceClock
+from syncd.state import Policy, Snapshot, Writes
+
+# So many are judged in one transaction; deliveries that arrive meanwhile wait for no more.
+SLICE = 200
+
+
+class Replayed(Struct, frozen=True):
+    """What became of one kept delivery; `outcome` None: its body was not kept."""
+
+    delivery_id: int
+    before: Outcome
+    outcome: Outcome | None
+
+
+class Archive(Protocol):
+    """Where deliveries are kept."""
+
+    async def kept(self, ids: Collection[int]) -> set[int]:
+        """Return which of these deliveries are kept."""
+        ...
+
+    async def quarantined(self) -> list[int]:
+        """Return the ids of the deliveries that were not understood, oldest first."""
+        ...
+
+    async def replay(
+        self,
+        ids: Sequence[int],
+        judge: Callable[[Snapshot, Sequence[Delivery]], Writes],
+        now: datetime,
+    ) -> list[Replayed]:
+        """Parse, judge and write some kept deliveries again, in one transaction."""
+        ...
+
+
+async def replay(
+    archive: Archive,
+    ids: Collection[int],
+    *,
+    is_quarantined: bool,
+    policy: Policy,
+    clock: Clock,
+    source_clock: SourceClock,
+) -> list[Replayed]:
+    """Judge the named deliveries again, and with `is_quarantined` all that were not understood.
+
+    Raises UsageError when one of them is not kept; nothing is judged then.
+    """
+    unknown = set(ids) - await archive.kept(ids)
+    if unknown:
+        raise UsageError(
+            f"no such delivery is kept: {', '.join(map(str, sorted(unknown)))}",
+            hint="`syncd deliveries` lists what is kept (for retention.deliveries)",
+        )
+    wanted = sorted({*ids, *(await archive.quarantined() if is_quarantined else ())})
+    done: list[Replayed] = []
+    for start in range(0, len(wanted), SLICE):
+        now, source_now = clock.now(), source_clock.now()
+
+        def judge(
+            snapshot: Snapshot,
+            batch: Sequence[Delivery],
+            now: datetime = now,
+            source_now: datetime = source_now,
+        ) -> Writes:
+            return observations.deliver(snapshot, batch, policy, now=now, source_now=source_now)
+
+        done += await archive.replay(wanted[start : start + SLICE], judge, now)
+    return done

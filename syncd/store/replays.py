@@ -1,0 +1,84 @@
+"""Kept deliveries, read back and judged again in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from syncd.deliveries import parse
+from syncd.model import Delivery
+from syncd.replay import Replayed
+from syncd.state import Judged, Snapshot, Writes
+from syncd.store import deliveries, rows
+from syncd.timestamps import from_text, maybe_text
+
+
+def kept(connection: sqlite3.Connection, ids: Collection[int]) -> set[int]:
+    """Return which of these deliveries are kept."""
+    found = connection.execute(
+        "SELECT d.delivery_id FROM json_each(?) j JOIN deliveries d ON d.delivery_id = j.value",
+        (rows.as_json(ids),),
+    )
+    return {row[0] for row in found}
+
+
+def quarantined(connection: sqlite3.Connection) -> list[int]:
+    """Return the deliveries that were not understood, oldest first."""
+    found = connection.execute(
+        "SELECT delivery_id FROM deliveries WHERE outcome = 'quarantined' ORDER BY delivery_id"
+    )
+    return [row[0] for row in found]
+
+
+def replay(
+    connection: sqlite3.Connection,
+    ids: Sequence[int],
+    judge: Callable[[Snapshot, Sequence[Delivery]], Writes],
+    *,
+    now: datetime,
+    missed_grace: timedelta,
+) -> list[Replayed]:
+    """Judge some kept deliveries again, write what they say and what became of them."""
+    found = connection.execute(
+        """SELECT d.delivery_id, d.body, d.received_at, d.outcome
+           FROM json_each(?) j JOIN deliveries d ON d.delivery_id = j.value
+           ORDER BY d.delivery_id""",
+        (rows.as_json(ids),),
+    ).fetchall()
+    batch = {row[0]: parse(row[1], from_text(row[2])) for row in found if row[1] is not None}
+    snapshot = deliveries.snapshot(connection, list(batch.values()), now - missed_grace)
+    writes = judge(replace(snapshot, seen=set()), list(batch.values()))
+    judged = dict(zip(batch, writes.judged, strict=True))
+    for delivery_id, one in judged.items():
+        _note(connection, delivery_id, one)
+    deliveries.write(connection, writes, now)
+    return [
+        Replayed(row[0], row[3], judged[row[0]].outcome if row[0] in judged else None)
+        for row in found
+    ]
+
+
+def _note(connection: sqlite3.Connection, delivery_id: int, judged: Judged) -> None:
+    """Keep the new verdict. What another kept delivery told already keeps its old name."""
+    delivery, claim = judged.delivery, judged.delivery.claim
+    connection.execute(
+        """UPDATE deliveries SET outcome = ?, rule = ?, reason = ?, action = ?, event_at = ?,
+               variant_id = ?, item_id = ? WHERE delivery_id = ?""",
+        (
+            judged.outcome,
+            judged.rule,
+            delivery.quarantined,
+            delivery.action,
+            None if claim is None else maybe_text(claim.event_at),
+            None if claim is None else claim.variant_id,
+            None if claim is None else claim.item_id,
+            delivery_id,
+        ),
+    )
+    connection.execute(
+        "UPDATE OR IGNORE deliveries SET event_id = ?, told = ? WHERE delivery_id = ?",
+        (*judged.key, delivery_id),
+    )

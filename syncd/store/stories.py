@@ -1,0 +1,84 @@
+"""What the mirror keeps about one variant, and the deliveries it keeps, for people who ask."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from syncd.explaining import Row, Story
+
+_NEWEST = 10
+
+
+def story(connection: sqlite3.Connection, variant_id: int) -> Story:
+    """Return everything that is kept about one variant, its newest history first."""
+    connection.execute("BEGIN")
+    try:
+        row = _dicts(
+            connection.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,))
+        )
+        grounds = _dicts(
+            connection.execute(
+                """SELECT v.rule, v.judged_at, v.doubts, v.absent_at,
+                          i.confirmed_at AS item_read_at, i.is_gone AS item_is_gone,
+                          q.asked_at, q.settle_at
+                   FROM variants v LEFT JOIN items i ON i.item_id = v.item_id
+                   LEFT JOIN refresh_queue q ON q.item_id = v.item_id
+                   WHERE v.variant_id = ?""",
+                (variant_id,),
+            )
+        )
+        for one in grounds:
+            one["doubts"] = msgspec.json.decode(one["doubts"] or "[]")
+        return Story(
+            variant_id=variant_id,
+            row=row[0] if row else None,
+            grounds=grounds[0] if grounds else None,
+            deliveries=_dicts(
+                connection.execute(
+                    """SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
+                              CASE WHEN told LIKE '%=%' THEN substr(told, instr(told, '=') + 1)
+                              END AS told
+                       FROM deliveries WHERE variant_id = ? ORDER BY delivery_id DESC LIMIT ?""",
+                    (variant_id, _NEWEST),
+                )
+            ),
+            changes=_dicts(
+                connection.execute(
+                    """SELECT seq, old_availability, availability, sellable, cause, rule, missed,
+                              recorded_at
+                       FROM change_log WHERE variant_id = ? ORDER BY seq DESC LIMIT ?""",
+                    (variant_id, _NEWEST),
+                )
+            ),
+            is_unlocated=bool(
+                connection.execute(
+                    "SELECT 1 FROM unlocated WHERE variant_id = ?", (variant_id,)
+                ).fetchone()
+            ),
+        )
+    finally:
+        connection.execute("COMMIT")
+
+
+def deliveries(
+    connection: sqlite3.Connection, outcome: str | None, limit: int, *, with_body: bool
+) -> list[Row]:
+    """Return kept deliveries, newest first; the body as text, or null when it was not kept."""
+    body = ", CAST(body AS TEXT) AS body" if with_body else ""
+    return _dicts(
+        connection.execute(
+            f"""SELECT delivery_id, received_at, event_id, event_at, action, variant_id, item_id,
+                       outcome, rule, reason, duplicates{body}
+                FROM deliveries WHERE ?1 IS NULL OR outcome = ?1
+                ORDER BY delivery_id DESC LIMIT ?2""",  # noqa: S608 - a constant
+            (outcome, limit),
+        )
+    )
+
+
+def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
