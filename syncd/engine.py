@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from syncd import pace
 from syncd.asking import Asker
 from syncd.budget import Budget
@@ -21,6 +23,8 @@ from syncd.source_clock import SourceClock
 from syncd.state import Policy
 from syncd.store import Remembered, Store
 from syncd.survey import Survey
+
+log = structlog.get_logger(__name__)
 
 # A sign of life is given every 20 s; after a longer silence than this, deliveries may have been
 # refused, and what a read then finds changed is nobody's missed delivery.
@@ -83,6 +87,7 @@ class Engine:
             config.require_keys()
         self.store.open()
         now = clock.now()
+        await self.notice_clock()
         self.remembered = await self.store.restore(now)
         policy = policy_of(config)
         self.down = self._was_down(now)
@@ -150,6 +155,11 @@ class Engine:
         )
         self.reader.wake()
         return done
+
+    async def notice_clock(self) -> None:
+        """Go on rightly after somebody set this host's clock back."""
+        if await self.store.notice_clock(self.clock.now(), self.config.reconcile.settle):
+            log.warning("this host's clock was set back; what it noted ahead counts as noted now")
 
     def start_reading(self) -> None:
         """Begin to ask the source for whatever is worth asking."""

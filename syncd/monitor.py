@@ -54,6 +54,7 @@ class Monitor:
         engine, now = self._engine, self._engine.clock.now()
         counted = self._uncounted_401
         try:
+            await engine.notice_clock()
             day = await self._last_day(now)
             before, self._webhooks = (
                 self._webhooks,

@@ -197,6 +197,13 @@ class Store:
         """Keep that deliveries can be taken from now on."""
         await self._writer.transact(lambda db: housekeeping.hear_from_now(db, now))
 
+    async def notice_clock(self, now: datetime, settle: timedelta) -> bool:
+        """Heal the mirror if this host's clock was set back; tell whether it was."""
+        if not await self._writer.look(lambda db: housekeeping.is_set_back(db, now)):
+            return False
+        await self._writer.transact(lambda db: housekeeping.forget_the_future(db, now, settle))
+        return True
+
     async def heartbeat(self, beat: Beat) -> None:
         """Keep that the daemon lives, and what it has counted since the last beat."""
         await self._writer.transact(lambda db: housekeeping.beat(db, beat))

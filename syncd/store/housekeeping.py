@@ -95,6 +95,36 @@ def hear_from_now(connection: sqlite3.Connection, now: datetime) -> None:
     put_state(connection, "heard_since", to_text(now))
 
 
+def is_set_back(connection: sqlite3.Connection, now: datetime) -> bool:
+    """Tell whether this host's clock is behind the last sign of life: somebody set it back."""
+    return (get_state(connection, "daemon_seen_at") or "") > to_text(now)
+
+
+def forget_the_future(connection: sqlite3.Connection, now: datetime, settle: timedelta) -> None:
+    """Let what was noted by a clock that ran ahead count as noted now.
+
+    Else nothing would be settled, overtaken or due until the clock gets there again.
+    """
+    at, values = to_text(now), {"now": to_text(now), "settled": to_text(now + settle)}
+    for table, column in (
+        ("items", "confirmed_at"),
+        ("items", "not_before"),
+        ("variants", "delivered_at"),
+        ("variants", "confirmed_at"),
+        ("variants", "absent_at"),
+        ("refresh_queue", "asked_at"),
+        ("sweeps", "began_at"),
+    ):
+        connection.execute(
+            f"UPDATE {table} SET {column} = :now WHERE {column} > :now",  # noqa: S608 - constants
+            values,
+        )
+    connection.execute(
+        "UPDATE refresh_queue SET settle_at = :settled WHERE settle_at > :settled", values
+    )
+    put_state(connection, "daemon_seen_at", at)
+
+
 def beat(connection: sqlite3.Connection, sign: Beat) -> None:
     """Keep one sign of life."""
     put_state(connection, "daemon_seen_at", to_text(sign.at))

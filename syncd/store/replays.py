@@ -52,8 +52,11 @@ def replay(
     snapshot = deliveries.snapshot(connection, list(batch.values()), now - missed_grace)
     writes = judge(replace(snapshot, seen=set()), list(batch.values()))
     judged = dict(zip(batch, writes.judged, strict=True))
-    for delivery_id, one in judged.items():
-        _note(connection, delivery_id, one)
+    for row in found:
+        one = judged.get(row[0])
+        # What it did when it came stays what is told of it, unless it does more today.
+        if one is not None and (row[3] == "quarantined" or one.outcome in {"applied", "verifying"}):
+            _note(connection, row[0], one)
     deliveries.write(connection, writes, now)
     return [
         Replayed(row[0], row[3], judged[row[0]].outcome if row[0] in judged else None)
