@@ -1,0 +1,141 @@
+"""People are told: a real command, a real HTTP server, tried again, and never waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from syncd.notify import TRIES, Notifier
+
+MESSAGE = {"event": "webhooks", "before": "healthy", "now": "silent"}
+
+
+class Ear(HTTPServer):
+    """Keeps what is posted; fails the first `failures` times."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.heard: list[Any] = []
+        self.failures = 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Ear
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.heard.append(json.loads(body))
+        self.server.failures -= 1
+        self.send_response(200 if self.server.failures < 0 else 500)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    server = Ear()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def tell(*, command: list[str] | None = None, url: str = "", limit_s: float = 5) -> list[float]:
+    """Tell the message to its end; return how long it was slept for between the tries."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def run() -> None:
+        notifier = Notifier(sleep=sleep, limit_s=limit_s)
+        notifier.tell(MESSAGE, command=command or [], url=url)
+        await notifier.settled()
+
+    asyncio.run(run())
+    return slept
+
+
+def script(tmp_path: Path, text: str) -> list[str]:
+    path = tmp_path / "tell-me"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return [str(path), "an argument; with $(nothing) a shell would run"]
+
+
+def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> None:
+    """And its arguments as they are: there is no shell."""
+    command = script(tmp_path, f'cat > {tmp_path}/heard; echo "$1" > {tmp_path}/argument')
+    assert tell(command=command) == []
+    assert json.loads((tmp_path / "heard").read_text()) == MESSAGE
+    assert (tmp_path / "argument").read_text().strip() == command[1]
+
+
+def test_a_command_that_fails_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:
+    """Until it succeeds."""
+    counter = tmp_path / "n"
+    command = script(tmp_path, f"echo x >> {counter}; test $(wc -l < {counter}) -ge 3")
+    slept = tell(command=command)
+    assert len(slept) == 2
+    assert slept[1] > slept[0]
+
+
+@pytest.mark.parametrize("what", ["fails", "does not exist"])
+def test_in_the_end_it_is_given_up_and_said(tmp_path: Path, what: str) -> None:
+    """A notification must not live for ever; the log has it."""
+    command = script(tmp_path, "exit 7") if what == "fails" else [str(tmp_path / "nothing")]
+    with capture_logs() as logs:
+        assert len(tell(command=command)) == TRIES - 1
+    assert logs[-1]["event"] == "a notification was given up"
+
+
+def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
+    """Its time is limited, and it is not left running."""
+    command = script(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
+    began = time.monotonic()
+    tell(command=command, limit_s=0.1)
+    assert time.monotonic() - began < 10
+    for pid in (tmp_path / "pids").read_text().split():
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_url_is_posted_to_until_it_answers_well(ear: Ear) -> None:
+    """A 500 is no answer."""
+    ear.failures = 2
+    assert len(tell(url=f"http://127.0.0.1:{ear.server_port}/hook/secret-token")) == 2
+    assert ear.heard == [MESSAGE] * 3
+
+
+def test_the_address_is_not_repeated_in_the_log() -> None:
+    """It often is the secret."""
+    with capture_logs() as logs:
+        tell(url="http://127.0.0.1:1/hook/secret-token")
+    assert len(logs) == TRIES + 1
+    assert "secret-token" not in str(logs)
+
+
+def test_telling_returns_at_once_and_closing_does_not_wait(tmp_path: Path) -> None:
+    """The daemon goes on, and ends when it must."""
+
+    async def run() -> float:
+        began = time.monotonic()
+        notifier = Notifier(sleep=asyncio.sleep)
+        notifier.tell(MESSAGE, command=script(tmp_path, "exec sleep 60"), url="")
+        await asyncio.sleep(0.05)
+        await notifier.close()
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) < 5

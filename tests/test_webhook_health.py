@@ -1,0 +1,104 @@
+"""When deliveries count as stopped, when as back, and what is nobody's fault."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.webhook_health import (
+    CALM,
+    CALM_DELIVERIES,
+    SILENT_AFTER,
+    Evidence,
+    Judgement,
+    is_quiet,
+    judge,
+)
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return NOON + timedelta(minutes=minutes)
+
+
+def judged(
+    before: Judgement, *, missed: list[float], delivered: list[float], now: float
+) -> Judgement:
+    evidence = Evidence([at(m) for m in missed], [at(m) for m in delivered])
+    return judge(before, evidence, at(now))
+
+
+NEW = Judgement()
+
+
+def test_without_evidence_nothing_is_known() -> None:
+    """A fresh installation is neither healthy nor ill."""
+    assert judged(NEW, missed=[], delivered=[], now=0).state == "unknown"
+    assert judged(NEW, missed=[], delivered=[-1], now=0).state == "healthy"
+
+
+def test_one_lost_delivery_is_failing_and_not_silent() -> None:
+    """It happens; three and not one arriving is another matter."""
+    assert judged(NEW, missed=[5], delivered=[1], now=6).state == "failing"
+    assert judged(NEW, missed=[2, 3, 4, 5], delivered=[1, 4.5], now=6).state == "failing"
+    silent = judged(NEW, missed=[2, 3, 4], delivered=[1], now=6)
+    assert (silent.state, silent.since) == ("silent", at(6))
+
+
+def test_it_is_silent_too_when_not_one_delivery_ever_came() -> None:
+    """The webhook was never set up, or never reached this host."""
+    assert judged(NEW, missed=[2, 3, 4], delivered=[], now=6).state == "silent"
+
+
+def test_silent_lasts_until_a_delivery_however_long_that_takes() -> None:
+    """Misses that are older than a day and forgotten do not end it; the next delivery does."""
+    silent = judged(NEW, missed=[2, 3, 4], delivered=[1], now=6)
+    assert judged(silent, missed=[], delivered=[1], now=3000) == silent
+    back = judged(silent, missed=[2, 3, 4], delivered=[1, 3001], now=3002)
+    assert back.state == "healthy"
+    assert judged(back, missed=[2, 3, 4], delivered=[3001], now=3003).state == "healthy"
+    assert judged(back, missed=[3002.5], delivered=[3001], now=3003).state == "failing"
+
+
+def test_failing_ends_when_deliveries_explained_changes_for_a_while() -> None:
+    """Neither a quiet hour alone nor a few deliveries at once make it well."""
+    failing = judged(NEW, missed=[0], delivered=[-1], now=1)
+    calm = CALM.total_seconds() / 60
+    assert judged(failing, missed=[0], delivered=[-1], now=calm).state == "failing"
+    assert judged(failing, missed=[0], delivered=[2, 3, 4], now=5).state == "failing"
+    told = [float(m) for m in range(1, CALM_DELIVERIES + 1)]
+    assert judged(failing, missed=[0], delivered=told, now=calm).state == "healthy"
+
+
+@given(
+    missed=st.lists(st.floats(0, 60), max_size=6).map(sorted),
+    delivered=st.lists(st.floats(0, 60), max_size=4).map(sorted),
+    before=st.sampled_from([NEW, Judgement("failing", NOON), Judgement("healthy", NOON)]),
+)
+def test_never_silent_while_deliveries_arrive(
+    missed: list[float], delivered: list[float], before: Judgement
+) -> None:
+    """Silent takes three misses after the last delivery, and these always make it so."""
+    state = judged(before, missed=missed, delivered=delivered, now=61).state
+    since = [m for m in missed if not delivered or m > delivered[-1]]
+    assert (state == "silent") == (len(since) >= SILENT_AFTER)
+
+
+@pytest.mark.parametrize(
+    ("a_day", "minutes", "quiet"),
+    [
+        pytest.param(1440, 14, False, id="one a minute, away for 14"),
+        pytest.param(1440, 16, True, id="one a minute, away for 16"),
+        pytest.param(48, 290, False, id="two an hour, away for five"),
+        pytest.param(48, 310, True, id="two an hour, away for more"),
+        pytest.param(10, 100_000, False, id="too few to be a habit"),
+    ],
+)
+def test_quiet_is_ten_times_the_usual(a_day: int, minutes: float, quiet: bool) -> None:  # noqa: FBT001
+    """And never less than a quarter of an hour."""
+    assert is_quiet(NOON, a_day, at(minutes)) is quiet
+    assert not is_quiet(None, a_day, at(minutes))
