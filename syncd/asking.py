@@ -24,6 +24,7 @@ from syncd.pace import backoff
 from syncd.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.source_clock import SourceClock
 from syncd.state import Policy
+from syncd.timestamps import maybe_text
 
 log = structlog.get_logger(__name__)
 
@@ -90,8 +91,12 @@ class Asker:
             elif job.sweep_id is not None:
                 await self._list(job.sweep_id, job.position)
         except SourceThrottled as fault:
-            log.warning("throttled by Dreamship", wait_s=fault.wait_s)
             await self._budget.throttled(fault.wait_s, for_sweep=job.is_for_sweep)
+            log.warning(
+                "throttled by Dreamship",
+                asked_s=fault.wait_s,
+                paused_until=maybe_text(self._budget.paused_until),
+            )
         except SourceRefused as fault:
             await self._was_refused(fault)
         except (SourceUnreachable, SourceAnswerInvalid) as fault:

@@ -6,6 +6,7 @@ what was asked teaches nothing and is asked again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -96,8 +97,10 @@ class Dreamship:
         self, path: str, params: dict[str, int] | None = None
     ) -> tuple[JsonObject, datetime | None]:
         try:
-            body, answer = await self._fetch(path, params)
-        except httpx.TimeoutException as fault:
+            # httpx limits each step of a call; a drip of bytes would make every step in time.
+            async with asyncio.timeout(self._timeout_s):
+                body, answer = await self._fetch(path, params)
+        except (httpx.TimeoutException, TimeoutError) as fault:
             raise SourceUnreachable(
                 f"Dreamship did not answer {path} within {self._timeout_s:g} s",
                 hint="check the network; raise dreamship.timeout_seconds if it is slow",

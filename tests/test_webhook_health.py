@@ -98,7 +98,7 @@ def test_never_silent_while_deliveries_arrive(
         pytest.param(10, 100_000, False, id="too few to be a habit"),
     ],
 )
-def test_quiet_is_ten_times_the_usual(a_day: int, minutes: float, quiet: bool) -> None:  # noqa: FBT001
+def test_quiet_is_ten_times_the_usual(a_day: int, minutes: float, quiet: bool) -> None:
     """And never less than a quarter of an hour."""
     assert is_quiet(NOON, a_day, at(minutes)) is quiet
     assert not is_quiet(None, a_day, at(minutes))

@@ -1,0 +1,318 @@
+"""Dreamship's answers over real sockets: what is learned, and what each fault of it becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncd import dreamship
+from syncd.dreamship import Dreamship
+from syncd.errors import (
+    SourceAnswerInvalid,
+    SourceError,
+    SourceGone,
+    SourceRefused,
+    SourceThrottled,
+    SourceUnreachable,
+)
+from syncd.model import ItemRead, Page
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEY = "canary-key-0123"
+ITEM = {
+    "id": 7,
+    "name": "Mug",
+    "item_variants": [
+        {
+            "id": 70,
+            "name": "Red",
+            "color": {"name": "Red"},
+            "size": None,
+            "availability": "in_stock",
+        }
+    ],
+}
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def http(
+    body: bytes | object = b"", status: str = "200 OK", *headers: str, length: int | None = None
+) -> bytes:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(raw) if length is None else length}"]
+    lines += ["Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
+
+
+def answering(answer: bytes) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    return serve
+
+
+@asynccontextmanager
+async def source(serve: Serve, *, timeout_s: float = 5) -> AsyncIterator[Dreamship]:
+    """Serve each connection by `serve`, and give a client of it."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = Dreamship(f"http://127.0.0.1:{port}/v1", KEY, timeout_s=timeout_s, now=lambda: NOW)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+        server.close()
+
+
+def item(serve: Serve, *, timeout_s: float = 5) -> ItemRead:
+    async def ask() -> ItemRead:
+        async with source(serve, timeout_s=timeout_s) as client:
+            return await client.item(7)
+
+    return asyncio.run(ask())
+
+
+def page(serve: Serve, category_id: int | None = None) -> Page:
+    async def ask() -> Page:
+        async with source(serve) as client:
+            return await client.page(category_id, 2)
+
+    return asyncio.run(ask())
+
+
+def test_an_item_is_read_with_its_variants() -> None:
+    """And with the moment the request left, and Dreamship's own clock."""
+    read = item(answering(http(ITEM, "200 OK", "Date: Sun, 01 Mar 2026 12:00:30 GMT")))
+    assert (read.item_id, read.name, read.began_at) == (7, "Mug", NOW)
+    assert read.source_at == NOW + timedelta(seconds=30)
+    assert read.variants is not None
+    assert read.variants[0].value == "in_stock"
+    assert read.variants[0].labels.color == "Red"
+
+
+def test_the_request_is_what_dreamship_documents() -> None:
+    """Path with its slash, page and limit, the key as a bearer token."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(http({"paging": {"count": 0, "next": None}, "data": []}))
+
+    page(serve)
+    page(serve, 5)
+    assert asked[0].startswith(b"GET /v1/items/?page=2&limit=100 HTTP/1.1\r\n")
+    assert asked[1].startswith(b"GET /v1/categories/5/items/?page=2&limit=100 ")
+    assert f"Authorization: Bearer {KEY}".encode() in asked[0]
+
+
+def test_a_row_of_a_list_may_carry_its_variants_or_not() -> None:
+    """Detected row by row."""
+    rows = [ITEM, {"id": "8"}, {"id": 9, "item_variants": None}]
+    told = page(answering(http({"paging": {"count": 3, "next": "x"}, "data": rows})))
+    assert [row.variants is None for row in told.items] == [False, True, True]
+    assert (told.count, told.has_next) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        pytest.param(http(b"<html>", "502 Bad Gateway"), SourceUnreachable, id="html 502"),
+        pytest.param(http({"error": {"message": "x"}}, "500 Error"), SourceUnreachable, id="500"),
+        pytest.param(http(b"<html>Welcome"), SourceAnswerInvalid, id="html with 200"),
+        pytest.param(http(json.dumps(ITEM).encode()[:40]), SourceAnswerInvalid, id="cut json"),
+        pytest.param(http(b'{"id": 7', length=500), SourceUnreachable, id="cut body"),
+        pytest.param(http(b"[" * 100_000), SourceAnswerInvalid, id="nested too deep"),
+        pytest.param(http([ITEM]), SourceAnswerInvalid, id="a list"),
+        pytest.param(http({**ITEM, "id": 8}), SourceAnswerInvalid, id="of another item"),
+        pytest.param(http({"id": 7, "name": "Mug"}), SourceAnswerInvalid, id="without variants"),
+        pytest.param(
+            http({"id": 7, "item_variants": [{"availability": "x"}]}),
+            SourceAnswerInvalid,
+            id="a variant without an id",
+        ),
+        pytest.param(
+            http(b"", "301 Moved", "Location: http://127.0.0.2/"),
+            SourceAnswerInvalid,
+            id="a redirect, which would take the key elsewhere",
+        ),
+        pytest.param(http({"error": {}}, "401 Unauthorized"), SourceRefused, id="401"),
+        pytest.param(http(b"<html>", "403 Forbidden"), SourceRefused, id="403"),
+        pytest.param(http({"error": {"key": "not_found"}}, "404 Not Found"), SourceGone, id="404"),
+        pytest.param(http(b"<html>", "404 Not Found"), SourceUnreachable, id="a proxy's 404"),
+        pytest.param(b"nonsense\r\n\r\n", SourceUnreachable, id="no HTTP"),
+        pytest.param(b"", SourceUnreachable, id="hung up"),
+    ],
+)
+def test_each_fault_of_an_answer_is_a_leaf_of_ours(answer: bytes, fault: type[SourceError]) -> None:
+    """Nothing is learned from it, and the key is in no message."""
+    with pytest.raises(fault) as raised:
+        item(answering(answer))
+    assert type(raised.value) is fault
+    assert KEY not in raised.value.message + raised.value.hint
+
+
+@pytest.mark.parametrize("drips", [False, True], ids=["never answers", "drips"])
+def test_an_answer_that_does_not_come_in_time_is_given_up(drips: bool) -> None:
+    """As a whole: a byte now and then keeps nobody waiting for ever."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if drips:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        for _ in range(400):
+            await asyncio.sleep(0.02)
+            if drips:
+                writer.write(b" ")
+                await writer.drain()
+
+    with pytest.raises(SourceUnreachable, match="did not answer items/7/ within"):
+        item(serve, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_an_answer_without_end_is_given_up(
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Memory is bounded, whatever is sent."""
+    monkeypatch.setattr(dreamship, "MAX_ANSWER_BYTES", 100_000)
+    body = b" " * 10_000_000
+    head = "Content-Encoding: gzip" if packed else "X-Nothing: at all"
+    with pytest.raises(SourceAnswerInvalid, match="does not end"):
+        item(answering(http(gzip.compress(body) if packed else body, "200 OK", head)))
+
+
+def unreachable(base_url: str) -> SourceUnreachable:
+    async def ask() -> None:
+        client = Dreamship(base_url, KEY, timeout_s=5, now=lambda: NOW)
+        try:
+            await client.item(7)
+        finally:
+            await client.aclose()
+
+    with pytest.raises(SourceUnreachable) as raised:
+        asyncio.run(ask())
+    return raised.value
+
+
+def test_a_refused_connection_and_an_unknown_host_are_unreachable() -> None:
+    """Both are tried again later."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        assert unreachable(f"http://127.0.0.1:{taken.getsockname()[1]}").retryable
+    assert "base_url" in unreachable("http://no-such-host.invalid").hint
+
+
+def test_a_certificate_nobody_vouches_for_is_unreachable(tmp_path: Path) -> None:
+    """The key is not sent to it."""
+    import ssl  # noqa: PLC0415 - of this test alone
+
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-keyout",
+            tmp_path / "key",
+            "-out",
+            tmp_path / "cert",
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    heard: list[bytes] = []
+
+    async def run() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        client = Dreamship(f"https://127.0.0.1:{port}", KEY, timeout_s=5, now=lambda: NOW)
+        try:
+            with pytest.raises(SourceUnreachable, match="certificate"):
+                await client.item(7)
+        finally:
+            await client.aclose()
+            server.close()
+
+    asyncio.run(run())
+    assert heard == []
+
+
+def throttle(headers: list[str], message: Any) -> float | None:
+    body = {"error": {"key": "throttled", "status_code": 429, "message": message}}
+    with pytest.raises(SourceThrottled) as raised:
+        item(answering(http(body, "429 Too Many Requests", *headers)))
+    return raised.value.wait_s
+
+
+WORDS = "Request was throttled. Expected available in 59 seconds."
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "wait_s"),
+    [
+        pytest.param(["Retry-After: 17"], WORDS, 17, id="whole seconds"),
+        pytest.param(
+            [
+                f"Retry-After: {format_datetime(NOW + timedelta(seconds=100), usegmt=True)}",
+                f"Date: {format_datetime(NOW + timedelta(seconds=70), usegmt=True)}",
+            ],
+            WORDS,
+            30,
+            id="a date, by Dreamship's own clock",
+        ),
+        pytest.param(
+            [
+                f"Retry-After: {format_datetime(NOW, usegmt=True)}",
+                f"Date: {format_datetime(NOW + timedelta(seconds=5), usegmt=True)}",
+            ],
+            WORDS,
+            0,
+            id="a date that is over",
+        ),
+        pytest.param([], WORDS, 59, id="in words"),
+        pytest.param([], "Request was throttled. Expected available in 1 second.", 1, id="one"),
+        pytest.param(["Retry-After: soon"], "Wait.", None, id="nothing to go by"),
+        pytest.param([], None, None, id="no message"),
+        pytest.param(["Retry-After: 86400"], WORDS, 86400, id="a day, which the pace caps"),
+        pytest.param(["Retry-After: -5"], "x", None, id="negative"),
+        pytest.param(["Retry-After: " + "9" * 40], "x", 999_999_999, id="absurd"),
+    ],
+)
+def test_a_throttle_says_how_long_in_many_ways(
+    headers: list[str], message: object, wait_s: float | None
+) -> None:
+    """Header first, then words, else nobody knows."""
+    assert throttle(headers, message) == wait_s
