@@ -19,9 +19,9 @@ WINDOW = timedelta(seconds=61)
 DEFAULT_WAIT_S = 60.0
 MAX_WAIT_S = 3600.0
 SLOWEST_PER_MINUTE = 2.0
-# Good answers it takes to come back from nothing to the full rate. Beside others whose calls come at
-# random up to Dreamship's limit, 100 use 69 % of ours with 19 429s an hour, 400 use 67 % with 8; and
-# each spares the shop's orders one of their own.
+# Good answers it takes to come back from nothing to the full rate. Beside others whose calls come
+# at random up to Dreamship's limit, 100 use 69 % of ours with 19 429s an hour, 400 use 67 % with 8,
+# and each of them that does not come spares the shop's orders one.
 ANSWERS_TO_RECOVER = 400
 
 _WAIT_IN_WORDS = re.compile(r"\bin\s+(\d{1,6})\s+second", re.IGNORECASE)
