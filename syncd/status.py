@@ -158,8 +158,8 @@ def _about_deliveries(now: Running, day: LastDay) -> list[str]:
         )
     elif now.webhooks_state == "failing":
         reasons.append(
-            f"{len(day.evidence.missed_at)} changes of the last day were found by reads and told "
-            "by no delivery; check that the webhook URL reaches this host."
+            "Changes of the last day that reads found and no delivery told: "
+            f"{len(day.evidence.missed_at)}; check that the webhook URL reaches this host."
         )
     forged = now.forged_since_delivery
     if forged >= ROTATED_AFTER:
@@ -169,7 +169,8 @@ def _about_deliveries(now: Running, day: LastDay) -> list[str]:
         )
     if day.quarantined:
         reasons.append(
-            f"{day.quarantined} deliveries of the last day were not understood; they are kept."
+            f"Deliveries of the last day that were not understood: {day.quarantined}; they are "
+            "kept, see `syncd deliveries --outcome quarantined --body`."
         )
     return reasons
 

@@ -22,4 +22,4 @@ def command(config_path: str | None, *, as_json: bool) -> None:
         print_json(in_force(config))
         return
     click.echo(to_toml(config), nl=False)
-    click.echo(f"# {len(config.keys)} api keys, from: {config.keys_from}")
+    click.echo(f"# api keys: {len(config.keys)}, from {config.keys_from}")

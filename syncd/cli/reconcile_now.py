@@ -209,7 +209,7 @@ async def _by_itself(
 
 def _show(summary: SweepSummary) -> None:
     click.echo(
-        f"{summary.result}: {summary.items} items with {summary.variants} variants read "
+        f"{summary.result}: read items {summary.items}, variants {summary.variants}, "
         f"in {_duration(summary.seconds)}"
     )
     click.echo(
