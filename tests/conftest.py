@@ -1,12 +1,29 @@
-"""What all tests share: how much chance to take, and that nothing is skipped where it must run."""
+"""What all tests share: chance, skips that CI forbids, and a whole site to run things in."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Generator
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
+from msgspec import json
+
+from syncd import control
+from syncd.demo.comparison import compare
+from syncd.signature import HEADER, sign
+from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -25,3 +42,231 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
     return report
+
+
+KEY = "ds_test_0123456789abcdef"
+
+
+class Site:
+    """One installation in a folder of its own: a simulated Dreamship, a configuration, a mirror."""
+
+    def __init__(self, folder: Path, api: Api, base_url: str) -> None:
+        self.folder = folder
+        self.api = api
+        self.catalogue = api.catalogue
+        self.key = KEY
+        self.mirror = folder / "mirror" / "availability.db"
+        self.socket = folder / "control.sock"
+        self.config = folder / "config.toml"
+        self.settings: dict[str, dict[str, Any]] = {
+            "dreamship": {"base_url": base_url, "api_keys": [KEY], "calls_per_minute": 6000},
+            "webhook": {"listen": "127.0.0.1:0"},
+            "mirror": {"path": str(self.mirror)},
+            "reconcile": {"settle": "1s", "missed_grace": "1s"},
+            "admin": {"listen": "127.0.0.1:0"},
+            "control": {"socket": str(self.socket)},
+        }
+        self.configure()
+        self._daemons: list[Daemon] = []
+
+    def configure(self, **sections: dict[str, Any]) -> None:
+        """Write the configuration anew, with these settings over those it had."""
+        for name, values in sections.items():
+            self.settings.setdefault(name, {}).update(values)
+        lines: list[str] = []
+        for name, values in self.settings.items():
+            lines.append(f"[{name}]")
+            lines += [f"{key} = {json.encode(value).decode()}" for key, value in values.items()]
+        self.config.write_text("\n".join(lines))
+
+    def syncd(
+        self, *arguments: str, config: bool = True, environ: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, without a terminal."""
+        return subprocess.run(
+            self.command(*arguments, config=config),
+            cwd=self.folder,
+            env=self.environ | (environ or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def command(self, *arguments: str, config: bool = True) -> list[str]:
+        """Return a command line."""
+        named = ["--config", str(self.config)] if config else []
+        return [sys.executable, "-m", "syncd", *arguments, *named]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Our environment without what would change what syncd does."""
+        foreign = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(foreign) and name != "NO_COLOR"
+        }
+
+    def serve(self, *, filled: bool = True, environ: dict[str, str] | None = None) -> Daemon:
+        """Start a daemon; returns once it is ready, or (`filled`) has read the whole catalogue."""
+        daemon = Daemon(self, environ or {})
+        self._daemons.append(daemon)
+        daemon.wait_ready()
+        if filled:
+            self.until(lambda: daemon.status()["sweep"]["last_result"] is not None)
+        return daemon
+
+    def close(self) -> None:
+        """End what still runs."""
+        for daemon in self._daemons:
+            daemon.kill()
+
+    def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
+        """Ask the mirror as a shop does: its own connection, read only."""
+        connection = sqlite3.connect(f"{self.mirror.as_uri()}?mode=ro", uri=True, timeout=1)
+        connection.row_factory = sqlite3.Row
+        try:
+            return [dict(row) for row in connection.execute(sql, values)]
+        finally:
+            connection.close()
+
+    def variant(self, variant_id: int) -> dict[str, Any]:
+        """Return a variant's row of the view."""
+        (row,) = self.rows("SELECT * FROM availability WHERE variant_id = ?", variant_id)
+        return row
+
+    @property
+    def differences(self) -> int:
+        """How far the mirror is from the source."""
+        return compare(self.mirror, self.catalogue.truth()).differences
+
+    def until(self, done: Callable[[], object], within_s: float = 20.0) -> None:
+        """Return as soon as something holds; fail when it never does."""
+        deadline = time.monotonic() + within_s
+        while not done():
+            assert time.monotonic() < deadline, f"not within {within_s:g} s"
+            time.sleep(0.02)
+
+    def change(self, variant_id: int, value: str) -> Event:
+        """Change the truth; return the event, placed surely after whatever was read this second.
+
+        A `Date` header has whole seconds, and an event may be 2 s ahead of Dreamship's clock.
+        """
+        event = self.catalogue.set_availability(variant_id, value)
+        return replace(event, at=event.at + timedelta(seconds=1.3))
+
+    def body(self, event: Event, **forms: Any) -> bytes:
+        """Return the documented body of an event."""
+        return Postman(self.catalogue, "", (self.key,)).body(event, **forms)
+
+    def bytes_on_disk(self) -> bytes:
+        """Return every byte of every file of the mirror."""
+        return b"".join(file.read_bytes() for file in sorted(self.mirror.parent.iterdir()))
+
+
+class Daemon:
+    """A real `syncd serve`, as a process of its own."""
+
+    def __init__(self, site: Site, environ: dict[str, str]) -> None:
+        self.site = site
+        self.webhook_url = ""
+        self.admin_url = ""
+        self.log = site.folder / f"serve-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                site.command("serve"),
+                cwd=site.folder,
+                env=site.environ | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def wait_ready(self) -> None:
+        """Return once it says that it is ready; fail when it ends instead."""
+
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return bool(self.told("ready"))
+
+        self.site.until(is_ready)
+        at = {told["listener"]: told["address"] for told in self.told("listening")}
+        self.webhook_url = at["webhook"] + self.told("ready")[0]["webhook"]
+        self.admin_url = at.get("admin", "")
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Return what its log says of one event."""
+        return [line for line in self.lines() if line.get("event") == event]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return every whole line of its log."""
+        return [json.decode(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
+
+    def status(self) -> dict[str, Any]:
+        """Return its status document."""
+        return control.ask_status(self.site.socket)
+
+    def post(
+        self, body: bytes, *, key: str | None = None, client: httpx.Client | None = None
+    ) -> httpx.Response:
+        """Post these bytes, signed."""
+        headers = {HEADER: sign(body, (key or self.site.key,)), "Content-Type": "application/json"}
+        if client is not None:
+            return client.post(self.webhook_url, content=body, headers=headers)
+        return httpx.post(self.webhook_url, content=body, headers=headers, trust_env=False)
+
+    def deliver(self, event: Event, **forms: Any) -> str:
+        """Deliver an event, which must be answered 200; return the outcome."""
+        answer = self.post(self.site.body(event, **forms))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["outcome"])
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it as a service manager does; it must end well."""
+        self.process.send_signal(number)
+        assert self.process.wait(20) == 0, self.log.read_text()
+        assert "Traceback" not in self.log.read_text()
+
+    def kill(self) -> None:
+        """End it as a power failure does."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Iterator[Site]:
+    """Give a site whose Dreamship has so many items; ends whatever runs in it."""
+    catalogue = Catalogue.made(items, variants_per_item, seed=1, now=lambda: datetime.now(UTC))
+    api = Api(catalogue, (KEY,))
+    with (
+        serving_in_thread(api) as base_url,
+        contextlib.closing(Site(folder, api, base_url)) as site,
+    ):
+        yield site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Give a site of this test's own; nothing runs in it yet."""
+    with opened(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Give a daemon with a filled mirror to every test of a module that leaves it running.
+
+    Ended by SIGTERM, after which it must leave with exit code 0.
+    """
+    with opened(tmp_path_factory.mktemp("shared"), items=12) as one:
+        daemon = one.serve()
+        yield daemon
+        daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def open_site() -> Callable[..., contextlib.AbstractContextManager[Site]]:
+    """For tests that need a site of another shape, or in another place."""
+    return opened
