@@ -1,0 +1,343 @@
+"""`syncd reconcile-now`, beside a daemon and without one, with a Dreamship at its nastiest."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec import json
+
+from syncd.simulated import Throttle
+from syncd.simulated.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from conftest import Site
+
+KEYS = [
+    "result",
+    "items",
+    "variants",
+    "changed",
+    "added",
+    "removed",
+    "missed",
+    "calls",
+    "throttled",
+    "seconds",
+    "failed_items",
+]
+# As many calls as the reader has under way at once: those it cannot call back.
+IN_FLIGHT = 4
+
+
+def told(done: subprocess.CompletedProcess[str], code: int = 0) -> dict[str, Any]:
+    """Return the document a command printed; nothing else may be on stdout."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    document: dict[str, Any] = json.decode(done.stdout)
+    return document
+
+
+def item_calls(site: Site) -> Counter[str]:
+    """Count the calls for single items, by path."""
+    return Counter(call.path for call in site.api.calls if call.path != "/v1/items/")
+
+
+def two_items(site: Site) -> tuple[int, int]:
+    one, other = sorted(site.catalogue.names)[:2]
+    return one, other
+
+
+# Beside a daemon.
+
+
+def test_the_daemon_repairs_what_no_delivery_told(site: Site) -> None:
+    """Missed, added and gone: all found, all told, in the keys of the contract."""
+    site.serve()
+    changed, gone = list(site.catalogue.variants)[:2]
+    site.catalogue.set_availability(changed, "made to order")
+    site.catalogue.remove_variant(gone)
+    site.catalogue.add_item()
+    summary = told(site.syncd("reconcile-now", "--json"))
+    assert list(summary) == KEYS
+    assert site.differences == 0
+    expected = {"result": "complete", "changed": 1, "added": 2, "removed": 1, "missed": 1}
+    expected |= {"items": 6, "variants": 21, "throttled": 0, "failed_items": []}
+    assert {name: summary[name] for name in expected} == expected
+    assert summary["calls"] >= 7
+    row = site.variant(gone)
+    assert (row["removed"], row["sellable"], row["availability"]) == (1, 0, None)
+    assert site.rows("SELECT missed FROM changes WHERE variant_id = ? AND missed", changed)
+
+
+def test_a_second_request_joins_the_first(site: Site) -> None:
+    """Two operators at once: one sweep, and both are told what it did."""
+    site.serve()
+    site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
+    site.api.faults.slow_s = 0.4
+    site.api.calls.clear()
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(site.syncd, "reconcile-now", "--json") for _ in range(2)]
+        summaries = [told(one.result()) for one in asked]
+    assert summaries[0] == summaries[1]
+    assert set(item_calls(site).values()) == {1}
+
+
+def test_only_the_items_asked_for_are_read(site: Site) -> None:
+    """`--item`, several times; the others are left alone."""
+    site.serve()
+    one, other = two_items(site)
+    site.api.calls.clear()
+    summary = told(site.syncd("reconcile-now", "--item", str(one), "--item", str(other), "--json"))
+    assert (summary["result"], summary["items"], summary["calls"]) == ("complete", 2, 2)
+    assert set(item_calls(site)) == {f"/v1/items/{one}/", f"/v1/items/{other}/"}
+
+
+def test_an_item_that_is_gone_leaves_its_rows(site: Site) -> None:
+    """The rows stay, marked removed and off sale, and the feed tells it."""
+    site.serve()
+    item_id, _ = two_items(site)
+    variants = [variant.variant_id for variant in site.catalogue.of_item(item_id)]
+    site.catalogue.remove_item(item_id)
+    assert told(site.syncd("reconcile-now", "--json"))["removed"] == len(variants)
+    for variant_id in variants:
+        row = site.variant(variant_id)
+        assert (row["removed"], row["sellable"], row["availability"]) == (1, 0, None)
+    changes = site.rows("SELECT * FROM changes WHERE item_id = ? AND availability IS NULL", item_id)
+    assert len(changes) == len(variants)
+
+
+def test_what_always_fails_is_named_and_the_others_are_repaired(site: Site) -> None:
+    """Exit 1 and `partial`; a 404 of somebody's proxy is no removal."""
+    site.serve()
+    broken, hidden = two_items(site)
+    site.api.faults.always = {broken: "502", hidden: "html-404"}
+    for variant in list(site.catalogue.variants.values()):
+        site.catalogue.set_availability(variant.variant_id, "made to order")
+    summary = told(site.syncd("reconcile-now", "--json"), 1)
+    assert (summary["result"], summary["failed_items"]) == ("partial", [broken, hidden])
+    assert summary["items"] == 3
+    assert site.rows("SELECT count(*) AS n FROM availability WHERE removed") == [{"n": 0}]
+    wrong = {
+        row["item_id"]
+        for row in site.rows(
+            "SELECT item_id FROM availability WHERE availability != 'made to order'"
+        )
+    }
+    assert wrong == {broken, hidden}
+    status = site.syncd("status")
+    assert status.returncode == 1
+    assert "partial" in status.stdout
+
+
+def test_a_sweep_that_was_killed_goes_on_where_it_was(site: Site) -> None:
+    """`kill -9` in the middle: what was read before is not read again."""
+    daemon = site.serve()
+    for _ in range(15):
+        site.catalogue.add_item()
+    site.configure(dreamship={"calls_per_minute": 900})
+    daemon.stop()
+    daemon = site.serve()
+    site.api.calls.clear()
+    asking = subprocess.Popen(
+        site.command("reconcile-now", "--json"),
+        env=site.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    site.until(lambda: len(item_calls(site)) >= 8)
+    daemon.kill()
+    _, err = asking.communicate(timeout=20)
+    assert asking.returncode == 3
+    assert "Traceback" not in err
+    assert "goes on" in err or "broke off" in err
+    before = sum(item_calls(site).values())
+    assert before < 15
+    site.serve(filled=False)
+    site.until(lambda: site.differences == 0)
+    site.until(lambda: site.rows("SELECT 1 FROM sweeps WHERE ended_at IS NULL") == [])
+    calls = item_calls(site)
+    assert len(calls) == 20
+    assert sum(calls.values()) <= 20 + IN_FLIGHT
+    listings = [call for call in site.api.calls if call.path == "/v1/items/"]
+    assert len(listings) == 1
+
+
+def test_the_progress_is_seen_on_a_terminal(site: Site) -> None:
+    """A person sees how far it is, and the result afterwards; a script's stdout has no bar."""
+    site.serve()
+    site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
+    site.api.faults.slow_s = 0.4
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        site.command("reconcile-now"),
+        env=site.environ | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    out, _ = process.communicate(timeout=20)
+    shown = os.read(leader, 100_000)
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"reading items" in shown
+    assert out.startswith(b"complete: 5 items with 20 variants read")
+    assert b"\x1b" not in out
+
+
+# Without a daemon.
+
+
+def test_without_a_daemon_it_does_the_work_itself(site: Site) -> None:
+    """It fills an empty mirror, and lets go of it."""
+    summary = told(site.syncd("reconcile-now", "--json"))
+    assert list(summary) == KEYS
+    assert (summary["result"], summary["added"]) == ("complete", 20)
+    assert site.differences == 0
+    assert told(site.syncd("reconcile-now", "--json"))["changed"] == 0
+
+
+def test_a_source_that_is_down_is_no_empty_catalogue(site: Site) -> None:
+    """Exit 4, what to try, and the mirror as it was."""
+    site.configure(catalog={"items": [*site.catalogue.names, 990, 991]})
+    told(site.syncd("reconcile-now", "--json"))
+    site.api.faults.down = True
+    done = site.syncd("reconcile-now", "--json")
+    assert told(done, 4)["result"] == "failed"
+    assert "Error:" in done.stderr
+    assert "Try:" in done.stderr
+    assert site.differences == 0
+
+
+def test_a_refused_key_ends_it_at_once(site: Site) -> None:
+    """Exit 4 after one call; the key is not shown."""
+    site.configure(dreamship={"api_keys": ["a_wrong_key_0123456789"]})
+    done = site.syncd("reconcile-now", "--json")
+    assert told(done, 4)["result"] == "failed"
+    assert len(site.api.calls) == 1
+    assert "401" in done.stderr
+    assert "a_wrong_key" not in done.stderr + done.stdout
+
+
+def test_it_does_not_work_beside_a_daemon_it_cannot_reach(site: Site) -> None:
+    """Exit 5: two programs that read would spend two budgets."""
+    daemon = site.serve()
+    site.configure(control={"socket": str(site.folder / "elsewhere.sock")})
+    done = site.syncd("reconcile-now", "--json")
+    assert done.returncode == 5
+    assert done.stdout == ""
+    assert f"pid {daemon.process.pid}" in done.stderr
+
+
+def test_a_throttled_sweep_waits_and_is_whole(
+    open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path
+) -> None:
+    """After each 429 nothing is asked until the time it named has passed."""
+    with open_site(tmp_path, items=14, variants_per_item=2) as site:
+        site.api.faults.throttle = Throttle(calls=8, window_s=1)
+        summary = told(site.syncd("reconcile-now", "--json"))
+        assert (summary["result"], summary["items"]) == ("complete", 14)
+        assert summary["throttled"] > 0
+        assert site.differences == 0
+        refused = [call.at for call in site.api.calls if call.status == 429]
+        assert len(refused) == summary["throttled"]
+        assert len(site.api.calls) == summary["calls"]
+        # Retry-After is a whole second here; what was already under way may still arrive.
+        for at in refused:
+            hurried = [
+                call
+                for call in site.api.calls
+                if at + timedelta(seconds=0.3) < call.at < at + timedelta(seconds=0.95)
+            ]
+            assert hurried == []
+
+
+def test_never_more_calls_than_configured(
+    open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path
+) -> None:
+    """The first minute has a minute's calls, and the next process does not get them again."""
+    with open_site(tmp_path, items=8, variants_per_item=1) as site:
+        site.configure(dreamship={"calls_per_minute": 6})
+        process = subprocess.Popen(
+            site.command("reconcile-now", "--json"), env=site.environ, stdout=subprocess.DEVNULL
+        )
+        site.until(lambda: site.mirror.exists() and len(site.api.calls) == 1)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        began = time.monotonic()
+        process = subprocess.Popen(
+            site.command("reconcile-now", "--json"),
+            env=site.environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        site.until(lambda: site.rows("SELECT 1 FROM calls"))
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert len(site.api.calls) <= 1 + int((time.monotonic() - began) / 10)
+
+
+def test_lists_with_variants_save_the_calls(site: Site) -> None:
+    """A row that carries its variants is as good as a read of the item."""
+    plain, _ = two_items(site)
+    site.api.faults.lists_variants = lambda item_id: item_id != plain
+    summary = told(site.syncd("reconcile-now", "--json"))
+    assert (summary["result"], summary["items"], summary["calls"]) == ("complete", 5, 2)
+    assert site.differences == 0
+    assert set(item_calls(site)) == {f"/v1/items/{plain}/"}
+
+
+def test_a_listing_cut_short_removes_nothing(site: Site) -> None:
+    """An item that slid out of the list between two pages is asked for before it is believed."""
+    told(site.syncd("reconcile-now", "--json"))
+    hidden, _ = two_items(site)
+    name = site.catalogue.names.pop(hidden)
+    site.api.faults.after_page = lambda _: site.catalogue.names.update({hidden: name})
+    summary = told(site.syncd("reconcile-now", "--json"))
+    assert (summary["result"], summary["items"], summary["removed"]) == ("complete", 5, 0)
+    assert site.differences == 0
+
+
+def test_a_broken_answer_teaches_nothing(site: Site) -> None:
+    """It is asked again, and then all is well."""
+    told(site.syncd("reconcile-now", "--json"))
+    site.api.calls.clear()
+    faults: list[Fault] = ["html", "garbage", "truncate", "reset", "500"]
+    site.api.faults.of_item = {
+        item_id: [fault] for item_id, fault in zip(site.catalogue.names, faults, strict=True)
+    }
+    summary = told(site.syncd("reconcile-now", "--json"))
+    assert (summary["result"], summary["removed"], summary["changed"]) == ("complete", 0, 0)
+    assert set(item_calls(site).values()) == {2}
+
+
+@pytest.mark.parametrize("item", ["0", "-1", "77x", str(2**63)])
+def test_what_is_no_item_is_wrong_usage(site: Site, item: str) -> None:
+    """Exit 2 before anything is asked."""
+    done = site.syncd("reconcile-now", "--item", item)
+    assert done.returncode == 2
+    assert not site.api.calls
+
+
+def test_an_item_outside_the_configuration_is_wrong_usage(site: Site) -> None:
+    """It is not mirrored, so reading it would be for nothing."""
+    one, other = two_items(site)
+    site.configure(catalog={"items": [one]})
+    done = site.syncd("reconcile-now", "--item", str(other))
+    assert done.returncode == 2
+    assert str(other) in done.stderr
