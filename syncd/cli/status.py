@@ -34,7 +34,7 @@ def command(config_path: str | None, *, as_json: bool) -> int:
 def _show(status: JsonObject) -> None:
     console = Console(highlight=False, soft_wrap=True)
     health = status["health"]
-    console.print(Text(health, style=f"bold {_COLORS[health]}"))
+    console.print(Text(health, style=_COLORS[health]))
     for reason in status["reasons"]:
         console.print(f"  - {reason}", markup=False)
     webhooks, mirror, sweep = status["webhooks"], status["mirror"], status["sweep"]
