@@ -1,0 +1,386 @@
+"""The database as the shop reads it: columns, types, times, the feed, and another user's rights."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from syncd import observations
+from syncd.model import Claim, Delivery, ItemRead, Labels, SourceVariant
+from syncd.simulated import UPDATED, Event
+from syncd.state import Policy
+from syncd.store import Store
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+# Columns with the types they may have; a moment is text of 27 characters.
+INT, TEXT, MOMENT, NULL = "integer", "text", "moment", "null"
+VIEWS: dict[str, dict[str, set[str]]] = {
+    "availability": {
+        "variant_id": {INT},
+        "item_id": {INT, NULL},
+        "item_name": {TEXT, NULL},
+        "variant_name": {TEXT, NULL},
+        "color": {TEXT, NULL},
+        "size": {TEXT, NULL},
+        "availability": {TEXT, NULL},
+        "sellable": {INT},
+        "removed": {INT},
+        "verifying": {INT},
+        "changed_at": {MOMENT},
+        "confirmed_at": {MOMENT},
+        "source": {TEXT},
+    },
+    "changes": {
+        "seq": {INT},
+        "variant_id": {INT},
+        "item_id": {INT, NULL},
+        "old_availability": {TEXT, NULL},
+        "availability": {TEXT, NULL},
+        "old_sellable": {INT},
+        "sellable": {INT},
+        "cause": {TEXT},
+        "missed": {INT},
+        "occurred_at": {MOMENT},
+        "recorded_at": {MOMENT},
+    },
+    "freshness": {
+        "last_delivery_at": {MOMENT, NULL},
+        "last_sweep_finished_at": {MOMENT, NULL},
+        "oldest_confirmed_at": {MOMENT, NULL},
+        "webhooks_state": {TEXT},
+        "daemon_seen_at": {MOMENT, NULL},
+    },
+}
+A_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+NOBODY, SHOP = 65534, 54321
+
+
+@pytest.fixture(scope="module")
+def lived(shared: Daemon) -> Site:
+    """Give a site in which everything has happened that fills a column."""
+    site = shared.site
+    first, second, third, fourth = sorted(site.catalogue.variants)[:4]
+    shared.deliver(site.change(first, "out_of_stock"))
+    event = site.catalogue.set_availability(second, "low_stock")
+    shared.deliver(Event(UPDATED, "item_variant", second, event.at.replace(microsecond=0)))
+    shared.deliver(Event(UPDATED, "item_variant", 9_999_999, event.at), form="none")
+    site.catalogue.set_availability(third, "made to order")
+    site.catalogue.remove_variant(fourth)
+    assert site.syncd("reconcile-now").returncode == 0
+    return site
+
+
+def kind_of(value: object, column: str) -> str:
+    """Return the type of a value as the contract names it."""
+    if value is None:
+        return NULL
+    if isinstance(value, int):
+        return INT
+    assert isinstance(value, str)
+    return MOMENT if column.endswith("_at") and A_MOMENT.fullmatch(value) else TEXT
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_what_the_contract_says(lived: Site, view: str) -> None:
+    """Exactly these columns in this order, and in each nothing but its types."""
+    rows = lived.rows(f"SELECT * FROM {view}")  # noqa: S608 - a constant
+    columns = VIEWS[view]
+    assert rows
+    for row in rows:
+        assert list(row) == list(columns)
+        for name, value in row.items():
+            assert kind_of(value, name) in columns[name], (name, value)
+            if {INT} == columns[name] and name not in {"seq", "variant_id"}:
+                assert value in {0, 1}
+
+
+def test_words_are_those_of_the_contract(lived: Site) -> None:
+    """A shop may branch on them."""
+
+    def words(sql: str) -> set[str]:
+        return {row["word"] for row in lived.rows(sql)}
+
+    assert words("SELECT source AS word FROM availability") == {"webhook", "read"}
+    assert words("SELECT cause AS word FROM changes") == {"webhook", "read"}
+    assert words("SELECT webhooks_state AS word FROM freshness") <= {
+        "unknown",
+        "healthy",
+        "failing",
+        "silent",
+    }
+    assert lived.rows("SELECT 1 FROM changes WHERE missed")
+    assert lived.rows("SELECT 1 FROM availability WHERE removed AND NOT sellable")
+
+
+def test_freshness_is_one_row_that_is_fresh(lived: Site) -> None:
+    """The daemon has shown itself within the last minute."""
+    (row,) = lived.rows("SELECT * FROM freshness")
+    seen_at = datetime.fromisoformat(row["daemon_seen_at"])
+    assert datetime.now(UTC) - seen_at < timedelta(seconds=60)
+    assert row["last_delivery_at"] < row["last_sweep_finished_at"]
+    assert row["oldest_confirmed_at"] == min(
+        known["confirmed_at"]
+        for known in lived.rows("SELECT confirmed_at FROM availability WHERE NOT removed")
+    )
+
+
+def test_the_contract_number_is_in_the_file(lived: Site) -> None:
+    """`PRAGMA user_version`, which a shop checks before it trusts the columns."""
+    assert lived.rows("PRAGMA user_version") == [{"user_version": 1}]
+    assert lived.rows("PRAGMA journal_mode") == [{"journal_mode": "wal"}]
+    assert lived.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM availability WHERE variant_id = 5",
+        "SELECT * FROM changes WHERE seq > 5 ORDER BY seq LIMIT 100",
+    ],
+)
+def test_a_lookup_goes_through_an_index(lived: Site, sql: str) -> None:
+    """A million variants must cost a shop's page no more than ten."""
+    plan = [row["detail"] for row in lived.rows(f"EXPLAIN QUERY PLAN {sql}")]
+    assert plan
+    assert all(step.startswith("SEARCH") for step in plan), plan
+
+
+def test_the_feed_of_a_whole_life_ends_with_the_table(lived: Site) -> None:
+    """Applied to an empty table it gives what `availability` says."""
+    assert_feed_tells_all(lived.mirror)
+
+
+# The feed, whatever happens.
+
+VALUES = ["in_stock", "low_stock", "out_of_stock", "?", ""]
+BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+variant_ids = st.integers(1, 4)
+deliveries = st.tuples(
+    st.just("deliver"),
+    variant_ids,
+    st.sampled_from([*VALUES, None]),
+    st.none() | st.integers(-90, 5),
+    st.sampled_from([70, 71, None]),
+)
+reads = st.tuples(
+    st.just("read"),
+    st.sampled_from([70, 71]),
+    st.none() | st.dictionaries(variant_ids, st.sampled_from(VALUES), max_size=4),
+    st.integers(0, 90),
+)
+policies = st.tuples(st.just("policy"), st.sets(st.sampled_from(VALUES)), st.sampled_from([0, 70]))
+histories = st.lists(st.tuples(deliveries | reads | policies, st.integers(0, 70)), max_size=25)
+
+
+def assert_feed_tells_all(mirror: Path) -> None:
+    with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as connection:
+        table: dict[int, tuple[str | None, int]] = {}
+        for variant_id, old, value, old_sellable, sellable in connection.execute(
+            """SELECT variant_id, old_availability, availability, old_sellable, sellable
+               FROM changes ORDER BY seq"""
+        ):
+            assert table.get(variant_id, (None, 0)) == (old, old_sellable)
+            table[variant_id] = (value, sellable)
+        for variant_id, value, sellable, removed in connection.execute(
+            "SELECT variant_id, availability, sellable, removed FROM availability"
+        ):
+            assert table.pop(variant_id) == (value, sellable)
+            assert removed == (value is None)
+        assert table == {}
+
+
+async def live(store: Store, history: list[tuple[tuple[Any, ...], int]]) -> None:
+    """Let a history happen to a store."""
+    now, policy = BEGAN, Policy(frozenset({"in_stock", "low_stock"}), timedelta(seconds=60))
+    for number, (event, pause_s) in enumerate(history):
+        now += timedelta(seconds=pause_s, microseconds=1)
+        match event:
+            case ("deliver", variant_id, value, age_s, item_id):
+                event_at = None if age_s is None else now + timedelta(seconds=age_s)
+                claim = Claim(variant_id, item_id, value, event_at, Labels())
+                batch = [Delivery(f"event {number}", b"{}", now, claim=claim)]
+                await store.deliver(batch, judge_deliveries(batch, policy, now), now)
+            case ("read", item_id, told, age_s):
+                variants = told and tuple(
+                    SourceVariant(one, value, Labels()) for one, value in told.items()
+                )
+                began_at = now - timedelta(seconds=age_s)
+                seen = ItemRead(item_id, "An item", variants, began_at, began_at)
+                await store.read(seen, judge_read(seen, policy, now))
+            case ("policy", sellable, item_id):
+                items = frozenset({item_id} if item_id else ())
+                policy = Policy(frozenset(sellable), timedelta(seconds=60), items)
+                await store.apply_policy(policy, now)
+
+
+def judge_deliveries(batch: list[Delivery], policy: Policy, now: datetime) -> Any:
+    return lambda snapshot: observations.deliver(snapshot, batch, policy, now=now, source_now=now)
+
+
+def judge_read(seen: ItemRead, policy: Policy, now: datetime) -> Any:
+    return lambda known, before: observations.read(known, before, seen, policy, now=now)
+
+
+@settings(max_examples=25)
+@given(histories)
+def test_the_feed_ends_with_the_table_whatever_happened(
+    history: list[tuple[tuple[Any, ...], int]],
+) -> None:
+    """Deliveries, reads, removals and other configurations in any order."""
+    with tempfile.TemporaryDirectory() as folder:
+        mirror = Path(folder) / "availability.db"
+        store = Store(mirror, missed_grace=timedelta(seconds=1))
+        store.open()
+        try:
+            asyncio.run(live(store, history))
+        finally:
+            store.close()
+        assert_feed_tells_all(mirror)
+
+
+# Readers and the writer.
+
+
+def test_a_long_reader_stops_nobody(shared: Daemon) -> None:
+    """Deliveries are taken while a transaction stays open, and it sees its own moment."""
+    site = shared.site
+    variant_id = max(site.catalogue.variants)
+    with closing(sqlite3.connect(f"{site.mirror.as_uri()}?mode=ro", uri=True)) as reader:
+        reader.execute("BEGIN")
+        sql = "SELECT availability FROM availability WHERE variant_id = ?"
+        before = reader.execute(sql, (variant_id,)).fetchone()
+        assert shared.deliver(site.change(variant_id, "made to order")) == "applied"
+        assert reader.execute(sql, (variant_id,)).fetchone() == before
+        assert site.variant(variant_id)["availability"] == "made to order"
+
+
+def test_no_reader_is_ever_told_that_the_file_is_locked(shared: Daemon) -> None:
+    """With a busy timeout of a second, in the middle of deliveries and a sweep."""
+    site, over = shared.site, threading.Event()
+
+    def read() -> int:
+        reads = 0
+        while not over.is_set():
+            site.rows("SELECT count(*) FROM availability WHERE sellable")
+            reads += 1
+        return reads
+
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.append(read()))
+    reader.start()
+    try:
+        for variant_id in list(site.catalogue.variants)[:40]:
+            told = Event(UPDATED, "item_variant", variant_id, site.catalogue.now())
+            assert shared.post(site.body(told)).status_code == 200
+        assert site.syncd("reconcile-now").returncode == 0
+    finally:
+        over.set()
+        reader.join()
+    assert seen[0] > 20
+
+
+# Another user.
+
+_READER = """
+import os, sqlite3, sys
+path, group, user = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.setgroups([]); os.setgid(group); os.setuid(user)
+for query in ("?mode=ro", ""):
+    connection = sqlite3.connect(f"file:{path}{query}", uri=True, timeout=1)
+    rows = connection.execute("SELECT count(*) FROM availability").fetchone()[0]
+    connection.execute("SELECT * FROM freshness").fetchall()
+    newest = connection.execute("SELECT max(seq) FROM changes").fetchone()[0]
+    connection.close()
+for attempt in (lambda: open(path, "ab"), lambda: open(path + "-x", "wb")):
+    try:
+        attempt()
+    except PermissionError:
+        continue
+    sys.exit("this user may write there, so nothing was proved")
+print(rows, newest)
+"""
+
+
+@pytest.fixture
+def foreign(
+    open_site: Callable[..., AbstractContextManager[Site]],
+) -> Iterator[tuple[Site, Callable[[], tuple[int, int]]]]:
+    """Give a site, and a shop of another user that looks into its mirror."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory() as name, open_site(Path(name)) as site:
+        Path(name).chmod(0o711)
+        site.mirror.parent.mkdir()
+        os.chown(site.mirror.parent, -1, SHOP)
+        # As systemd's StateDirectory would be, with the group for what is made in it.
+        site.mirror.parent.chmod(0o2710)
+
+        def look() -> tuple[int, int]:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", _READER, str(site.mirror), str(SHOP), str(NOBODY)],
+                env={"PATH": os.defpath},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            rows, newest = done.stdout.split()
+            return int(rows), int(newest)
+
+        yield site, look
+
+
+def test_another_user_reads_at_every_moment(
+    foreign: tuple[Site, Callable[[], tuple[int, int]]],
+) -> None:
+    """Running, stopped, killed, started again: read permission is enough, always."""
+    site, look = foreign
+    variants = list(site.catalogue.variants)
+    daemon = site.serve()
+    assert look() == (20, 20)
+    assert daemon.deliver(site.change(variants[0], "made to order")) == "applied"
+    assert look() == (20, 21)
+    daemon.stop()
+    assert look() == (20, 21)
+    daemon = site.serve()
+    assert look() == (20, 21)
+    assert daemon.deliver(site.change(variants[1], "made to order")) == "applied"
+    daemon.kill()
+    assert look() == (20, 22)
+    daemon = site.serve()
+    assert look() == (20, 22)
+    daemon.stop()
+    assert look() == (20, 22)
+    # A command that does a daemon's work leaves the file as a daemon does.
+    site.catalogue.remove_variant(variants[2])
+    assert site.syncd("reconcile-now").returncode == 0
+    assert look() == (20, 23)
+
+
+def test_nobody_else_may_read(foreign: tuple[Site, Callable[[], tuple[int, int]]]) -> None:
+    """Owner and group only, in whatever state the files are left."""
+    site, _ = foreign
+    daemon = site.serve()
+    modes = {file.name: file.stat().st_mode & 0o777 for file in site.mirror.parent.iterdir()}
+    assert set(modes.values()) == {0o640}
+    assert len(modes) == 4
+    assert {file.stat().st_gid for file in site.mirror.parent.iterdir()} == {SHOP}
+    assert site.socket.stat().st_mode & 0o777 == 0o660
+    daemon.stop()
