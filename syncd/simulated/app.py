@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.status import HTTP_200_OK
 from starlette.types import Receive, Scope, Send
 
 from syncd.simulated.catalogue import Catalogue
@@ -121,7 +122,8 @@ class Api:
             for one in ids
         ]
         response = _page(request, rows)
-        self.faults.after_page(int(request.query_params.get("page", "1")))
+        if response.status_code == HTTP_200_OK:
+            self.faults.after_page(int(request.query_params.get("page", "1")))
         return response
 
     def _categories(self, request: Request) -> Response:
@@ -146,9 +148,8 @@ class _Endpoint:
         api.calls.append(Call(at, request.url.path, response.status_code))
         moment = api.now() + timedelta(seconds=api.faults.date_skew_s)
         response.headers["Date"] = format_datetime(moment.replace(microsecond=0), usegmt=True)
-        if fault == "reset":
-            raise ConnectionResetError("as a broken network would")
-        if fault == "truncate":
+        if fault in {"reset", "truncate"}:
+            # Once an answer has begun, all that uvicorn can do with a fault is to hang up.
             await send(
                 {
                     "type": "http.response.start",
@@ -156,14 +157,10 @@ class _Endpoint:
                     "headers": response.raw_headers,
                 }
             )
-            await send(
-                {
-                    "type": "http.response.body",
-                    "body": bytes(response.body)[: len(response.body) // 2],
-                    "more_body": True,
-                }
-            )
-            raise ConnectionResetError("in the middle of the body")
+            if fault == "truncate":
+                half = bytes(response.body)[: len(response.body) // 2]
+                await send({"type": "http.response.body", "body": half, "more_body": True})
+            raise ConnectionResetError("as a broken network would")
         await response(scope, receive, send)
 
 

@@ -1,0 +1,359 @@
+"""The simulated Dreamship behaves as Dreamship is documented, or it would prove nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import json
+
+from syncd.http_server import HttpServer, bind_tcp
+from syncd.signature import HEADER, is_authentic
+from syncd.simulated import (
+    Api,
+    Catalogue,
+    Event,
+    Faults,
+    Postman,
+    Throttle,
+    Way,
+    iso,
+    serving_in_thread,
+    stale,
+)
+from syncd.simulated.faults import Fault
+
+now = partial(datetime.now, UTC)
+KEY = "ds_key"
+
+
+@pytest.fixture
+def api() -> Api:
+    """Give an API of 30 items with 2 variants each; not served."""
+    return Api(Catalogue.made(30, 2, seed=3, now=now), (KEY, "ds_other"))
+
+
+@pytest.fixture
+def client(api: Api) -> Iterator[httpx.Client]:
+    """Give a client of the API on a real socket, with a valid key."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with (
+        serving_in_thread(api) as base_url,
+        httpx.Client(base_url=base_url, headers=headers, trust_env=False) as one,
+    ):
+        yield one
+
+
+def test_a_listing_is_paged(api: Api, client: httpx.Client) -> None:
+    """25 a page unless asked, 100 at most, and `next` leads through all of it once."""
+    first = client.get("/items/").json()
+    assert (first["paging"]["count"], first["paging"]["previous"]) == (30, None)
+    assert len(first["data"]) == 25
+    second = client.get(first["paging"]["next"]).json()
+    assert second["paging"]["next"] is None
+    listed = [item["id"] for page in (first, second) for item in page["data"]]
+    assert listed == sorted(api.catalogue.names)
+    assert "item_variants" not in first["data"][0]
+    assert len(client.get("/items/", params={"limit": 7, "page": 5}).json()["data"]) == 2
+    assert client.get("/items/", params={"page": 3}).status_code == 404
+    assert client.get("/items/", params={"page": "x"}).status_code == 404
+
+
+def test_an_item_has_its_variants(api: Api, client: httpx.Client) -> None:
+    """In the form of the GET; what does not exist is a 404 in JSON."""
+    item_id = min(api.catalogue.names)
+    item = client.get(f"/items/{item_id}/").json()
+    assert item["name"] == api.catalogue.names[item_id]
+    told = {one["id"]: one["availability"] for one in item["item_variants"]}
+    assert told == {one.variant_id: one.availability for one in api.catalogue.of_item(item_id)}
+    gone = client.get("/items/1/")
+    assert (gone.status_code, gone.json()["error"]["key"]) == (404, "not_found")
+
+
+def test_a_category_lists_its_items(api: Api, client: httpx.Client) -> None:
+    """Paged like everything."""
+    chosen = sorted(api.catalogue.names)[:3]
+    api.catalogue.categories[5] = set(chosen)
+    assert [one["id"] for one in client.get("/categories/").json()["data"]] == [5]
+    items = client.get("/categories/5/items/").json()
+    assert [one["id"] for one in items["data"]] == chosen
+    assert client.get("/categories/6/items/").status_code == 404
+
+
+def test_only_its_keys_are_let_in(api: Api, client: httpx.Client) -> None:
+    """Any of them; 401 for everybody else."""
+    for header in ("Bearer ds_other", "ds_other"):
+        assert client.get("/items/", headers={"Authorization": header}).status_code == 200
+    answer = client.get("/items/", headers={"Authorization": "Bearer no"})
+    assert (answer.status_code, answer.json()["error"]["status_code"]) == (401, 401)
+    api.faults.refuses = 403
+    assert client.get("/items/").status_code == 403
+
+
+@pytest.mark.parametrize("says_header", [True, False])
+@pytest.mark.parametrize("says_message", [True, False])
+def test_the_throttle_answers_as_documented(
+    api: Api, client: httpx.Client, *, says_header: bool, says_message: bool
+) -> None:
+    """So many calls pass; the next one is told how long to wait, in one way, both or none."""
+    api.faults.throttle = Throttle(
+        3, window_s=60, says_header=says_header, says_message=says_message
+    )
+    codes = [client.get("/items/").status_code for _ in range(3)]
+    refused = client.get("/items/")
+    assert [*codes, refused.status_code] == [200, 200, 200, 429]
+    error = refused.json()["error"]
+    assert (error["key"], error["status_code"]) == ("throttled", 429)
+    assert ("Expected available in 60 seconds." in error["message"]) == says_message
+    assert refused.headers.get("Retry-After") == ("60" if says_header else None)
+    assert [call.status for call in api.calls] == [200, 200, 200, 429]
+
+
+def test_the_throttle_counts_a_sliding_window() -> None:
+    """In any window, not in each minute of a clock; what was refused does not count."""
+    throttle = Throttle(2, window_s=10)
+    assert [throttle.wait_s(at) for at in (0.0, 6.0, 8.0, 9.5)] == [None, None, 2.0, 0.5]
+    assert [throttle.wait_s(at) for at in (10.0, 10.0, 16.0)] == [None, 6.0, None]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "kind"),
+    [
+        ("500", 500, "text/html"),
+        ("502", 502, "text/html"),
+        ("503", 503, "text/html"),
+        ("404", 404, "application/json"),
+        ("html-404", 404, "text/html"),
+        ("html", 200, "text/html"),
+        ("garbage", 200, "application/json"),
+    ],
+)
+def test_a_fault_is_an_answer_that_goes_wrong(
+    api: Api, client: httpx.Client, fault: Fault, status: int, kind: str
+) -> None:
+    """Once for a scripted one, and always where it is said."""
+    one, other = sorted(api.catalogue.names)[:2]
+    api.faults.of_item[one] = [fault]
+    api.faults.always[other] = fault
+    answer = client.get(f"/items/{one}/")
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (status, kind)
+    assert client.get(f"/items/{one}/").json()["id"] == one
+    assert [client.get(f"/items/{other}/").status_code for _ in range(2)] == [status] * 2
+
+
+@pytest.mark.parametrize("fault", ["truncate", "reset"])
+def test_a_connection_may_break(api: Api, client: httpx.Client, fault: Fault) -> None:
+    """Before the answer, or in the middle of it."""
+    api.faults.of_page = [fault]
+    with pytest.raises(httpx.HTTPError):
+        client.get("/items/")
+    assert client.get("/items/").status_code == 200
+
+
+def test_down_is_a_proxys_page(api: Api, client: httpx.Client) -> None:
+    """503 with HTML for whoever asks."""
+    api.faults.down = True
+    answer = client.get("/items/")
+    assert (answer.status_code, answer.text[:6]) == (503, "<html>")
+
+
+def test_a_copy_may_lag_and_a_clock_may_be_wrong(api: Api, client: httpx.Client) -> None:
+    """A read tells what was true some seconds ago; `Date` is off by as much as one says."""
+    variant = min(api.catalogue.variants.values(), key=lambda one: one.variant_id)
+    old = variant.availability
+    api.catalogue.set_availability(variant.variant_id, "made to order")
+    url = f"/items/{variant.item_id}/"
+
+    def told() -> str:
+        rows = client.get(url).json()["item_variants"]
+        return str(next(row["availability"] for row in rows if row["id"] == variant.variant_id))
+
+    assert told() == "made to order"
+    api.faults.lag_s = 20
+    assert told() == old
+    api.faults.date_skew_s = -240
+    date = parsedate_to_datetime(client.get(url).headers["Date"])
+    assert timedelta(seconds=238) < now() - date < timedelta(seconds=243)
+
+
+def test_some_rows_of_a_list_may_have_variants(api: Api, client: httpx.Client) -> None:
+    """Per row, as nobody knows what the real one does."""
+    api.faults.lists_variants = lambda item_id: item_id % 2 == 0
+    for row in client.get("/items/", params={"limit": 100}).json()["data"]:
+        assert ("item_variants" in row) == (row["id"] % 2 == 0)
+
+
+def test_a_share_of_calls_fails() -> None:
+    """At random, and the same for the same seed."""
+    one, same = Faults(share=0.3), Faults(share=0.3)
+    drawn = [one.next_for(7) for _ in range(200)]
+    assert drawn == [same.next_for(7) for _ in range(200)]
+    assert 30 < sum(fault is not None for fault in drawn) < 90
+    assert Faults().next_for(7) is None
+
+
+def test_catalogues_of_one_seed_are_equal() -> None:
+    """So that a failing test can be repeated."""
+    one, same, other = (Catalogue.made(5, 3, seed=seed, now=now) for seed in (1, 1, 2))
+    assert one.truth() == same.truth() != other.truth()
+    assert len(one.truth()) == 15
+
+
+# The postman.
+
+Answer = Callable[[bytes, bytes], int]
+
+
+@contextlib.asynccontextmanager
+async def receiving(answer: Answer) -> AsyncIterator[str]:
+    """Give the URL of somebody who answers deliveries with the codes of `answer`."""
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        signature = dict(scope["headers"]).get(HEADER.lower().encode(), b"")
+        status = answer(body, signature)
+        head = {"type": "http.response.start", "status": status, "headers": []}
+        await send(head)
+        await send({"type": "http.response.body", "body": b'{"outcome":"applied"}'})
+
+    bound = bind_tcp("127.0.0.1", 0, key="test")
+    server = HttpServer(app, bound)  # type: ignore[arg-type]  # an application by its form
+    await server.start()
+    try:
+        yield server.address
+    finally:
+        await server.stop()
+        bound.close()
+
+
+def posted(
+    answer: Answer, way: Way, scenario: Callable[[Postman], Awaitable[None]], **settings: Any
+) -> Postman:
+    """Let a postman of a small catalogue play a scenario; return him afterwards."""
+
+    async def play() -> Postman:
+        catalogue = Catalogue.made(2, 2, seed=1, now=now)
+        async with (
+            receiving(answer) as url,
+            Postman(catalogue, url, (KEY, "ds_other"), way=way, **settings) as postman,
+        ):
+            await scenario(postman)
+            return postman
+
+    return asyncio.run(play())
+
+
+async def flip(postman: Postman, times: int = 20) -> None:
+    """Change something so many times, and have it told."""
+    variant_id = min(postman.catalogue.variants)
+    for number in range(times):
+        postman.post(postman.catalogue.set_availability(variant_id, f"value {number}"))
+    await postman.drain()
+
+
+def test_a_delivery_is_signed_with_every_key() -> None:
+    """Over the bytes that are posted, and it has the documented form."""
+    seen: list[dict[str, Any]] = []
+
+    def answer(body: bytes, signature: bytes) -> int:
+        assert is_authentic(body, signature, [KEY])
+        assert is_authentic(body, signature, ["ds_other"])
+        assert not is_authentic(body, signature, ["ds_third"])
+        seen.append(json.decode(body))
+        return 200
+
+    postman = posted(answer, Way(), partial(flip, times=1))
+    assert (postman.sent, postman.refused, postman.lost) == (1, 0, 0)
+    (told,) = seen
+    assert told["event"]["action"] == "item-variant-availability-updated"
+    assert told["data"]["availability"] == "value 0"
+    assert told["data"]["item"] == min(postman.catalogue.names)
+    assert told["id"] == told["event"]["object_id"] == told["data"]["id"]
+
+
+def test_an_endpoint_that_fails_is_disabled() -> None:
+    """After enough failures in a row nothing is sent until a person turns it on again."""
+    codes = {"now": 500}
+
+    async def scenario(postman: Postman) -> None:
+        await flip(postman, 3)
+        assert postman.disabled
+        assert postman.sent == 0
+        codes["now"] = 200
+        before = postman.lost
+        await flip(postman, 4)
+        assert (postman.sent, postman.lost) == (0, before + 4)
+        postman.enable()
+        await flip(postman, 2)
+        assert postman.sent == 2
+
+    posted(lambda *_: codes["now"], Way(), scenario, disables_after=6, retry_s=0.01)
+
+
+def test_what_fails_is_tried_again() -> None:
+    """And a success in between forgives the failures before it."""
+    codes = iter([503, 500, 200])
+    postman = posted(
+        lambda *_: next(codes), Way(), partial(flip, times=1), retry_s=0.01, disables_after=3
+    )
+    assert (postman.sent, postman.refused, postman.disabled) == (1, 2, False)
+
+
+def test_deliveries_are_lost_and_doubled() -> None:
+    """By the shares of the way, and each copy is counted."""
+    doubled = posted(lambda *_: 200, Way(doubled_share=1), flip)
+    assert (doubled.sent, doubled.doubled, doubled.lost) == (40, 20, 0)
+    lost = posted(lambda *_: 200, Way(lost_share=1), flip)
+    assert (lost.sent, lost.lost) == (0, 20)
+    outage = posted(lambda *_: 200, Way(outage=True), flip)
+    assert (outage.sent, outage.lost) == (0, 20)
+
+
+def test_a_delay_reorders() -> None:
+    """What left first need not arrive first; the data is that of the moment it is sent."""
+    seen: list[str] = []
+
+    def answer(body: bytes, _: bytes) -> int:
+        seen.append(json.decode(body)["event"]["timestamp"])
+        return 200
+
+    posted(answer, Way(delay_s=(0, 0.2)), flip)
+    assert len(seen) == 20
+    assert seen != sorted(seen)
+
+
+def test_every_form_of_a_body() -> None:
+    """With and without an item, a timestamp, and numbers."""
+    catalogue = Catalogue.made(1, 1, seed=1, now=now)
+    (variant,) = catalogue.variants.values()
+    postman = Postman(catalogue, "", (KEY,))
+    event = catalogue.set_availability(variant.variant_id, "low_stock")
+
+    def told(**forms: Any) -> Any:
+        return json.decode(postman.body(event, **forms))
+
+    assert told(form="object")["data"]["item"]["id"] == variant.item_id
+    assert told(form="item_id")["data"]["item_id"] == variant.item_id
+    assert not {"item", "item_id"} & told(form="none")["data"].keys()
+    assert "timestamp" not in told(timestamp=None)["event"]
+    assert told()["event"]["timestamp"] == iso(event.at)
+    assert told(text_ids=True)["id"] == str(variant.variant_id)
+    old = stale(variant.variant_id, "long ago", event.at, variant.item_id)
+    assert json.decode(postman.body(old))["data"]["availability"] == "long ago"
+    gone: Event = catalogue.set_availability(variant.variant_id, "in_stock")
+    catalogue.remove_variant(variant.variant_id)
+    assert json.decode(postman.body(gone))["data"] == {"id": variant.variant_id}
+
+
+def test_a_timestamp_without_a_fraction_has_none() -> None:
+    """As Django writes it."""
+    whole = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+    assert iso(whole) == "2026-03-01T12:00:30Z"
+    assert iso(whole.replace(microsecond=103721)) == "2026-03-01T12:00:30.103721Z"
