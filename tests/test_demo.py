@@ -1,0 +1,44 @@
+"""`syncd demo`: the main job in one command, with nothing to set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import json
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+RESULT_KEYS = [
+    "differences",
+    "variants",
+    "changes",
+    "sent",
+    "lost",
+    "doubled",
+    "reconcile",
+    "seconds",
+    "database",
+]
+
+
+def test_the_demo_ends_with_no_difference(site: Site) -> None:
+    """Deliveries were lost, a reconcile found them, and nothing differs: exit 0."""
+    done = site.syncd(
+        "demo", "--seconds", "6", "--json", config=False, environ={"TMPDIR": str(site.folder)}
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.decode(done.stdout)
+    assert list(result) == RESULT_KEYS
+    assert result["differences"] == 0
+    assert result["lost"] > 0
+    assert result["reconcile"]["result"] == "complete"
+    assert result["reconcile"]["missed"] > 0
+    for act in ("filling", "delivering", "outage", "reconciling", "comparing"):
+        assert f"{act}: " in done.stderr
+    database = Path(result["database"])
+    # It is left to look at, and the daemon that wrote it has ended.
+    site.mirror = database
+    assert site.rows("SELECT count(*) AS n FROM availability")[0]["n"] >= result["variants"]
+    assert "stopped" in (database.parent / "daemon.log").read_text()
