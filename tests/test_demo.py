@@ -23,10 +23,10 @@ RESULT_KEYS = [
 ]
 
 
-def test_the_demo_ends_with_no_difference(site: Site) -> None:
+def test_the_demo_ends_with_no_difference(idle: Site) -> None:
     """Deliveries were lost, a reconcile found them, and nothing differs: exit 0."""
-    done = site.syncd(
-        "demo", "--seconds", "6", "--json", config=False, environ={"TMPDIR": str(site.folder)}
+    done = idle.syncd(
+        "demo", "--seconds", "6", "--json", config=False, environ={"TMPDIR": str(idle.folder)}
     )
     assert done.returncode == 0, done.stderr
     result = json.decode(done.stdout)
@@ -39,6 +39,6 @@ def test_the_demo_ends_with_no_difference(site: Site) -> None:
         assert f"{act}: " in done.stderr
     database = Path(result["database"])
     # It is left to look at, and the daemon that wrote it has ended.
-    site.mirror = database
-    assert site.rows("SELECT count(*) AS n FROM availability")[0]["n"] >= result["variants"]
+    idle.mirror = database
+    assert idle.rows("SELECT count(*) AS n FROM availability")[0]["n"] >= result["variants"]
     assert "stopped" in (database.parent / "daemon.log").read_text()

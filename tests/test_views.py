@@ -238,7 +238,7 @@ def judge_read(seen: ItemRead, policy: Policy, now: datetime) -> Any:
     return lambda known, before: observations.read(known, before, seen, policy, now=now)
 
 
-@settings(max_examples=25)
+@settings(max_examples=50)
 @given(histories)
 def test_the_feed_ends_with_the_table_whatever_happened(
     history: list[tuple[tuple[Any, ...], int]],
@@ -377,10 +377,9 @@ def test_another_user_reads_at_every_moment(
 def test_nobody_else_may_read(foreign: tuple[Site, Callable[[], tuple[int, int]]]) -> None:
     """Owner and group only, in whatever state the files are left."""
     site, _ = foreign
-    daemon = site.serve()
+    site.serve(filled=False)
     modes = {file.name: file.stat().st_mode & 0o777 for file in site.mirror.parent.iterdir()}
     assert set(modes.values()) == {0o640}
     assert len(modes) == 4
     assert {file.stat().st_gid for file in site.mirror.parent.iterdir()} == {SHOP}
     assert site.socket.stat().st_mode & 0o777 == 0o660
-    daemon.stop()
