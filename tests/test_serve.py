@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -417,6 +418,8 @@ def test_whoever_was_accepted_before_the_end_is_answered(site: Site) -> None:
         site.until(daemon.status)
         daemon.process.send_signal(signal.SIGTERM)
         site.until(lambda: daemon.told("stopping"))
+        # Longer than uvicorn alone would wait for them, shorter than the daemon does.
+        time.sleep(0.14)
         for connection, (_, rest) in zip(connections, halves, strict=True):
             connection.sendall(rest)
         answers = [connection.recv(65536) for connection in connections]
