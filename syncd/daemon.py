@@ -51,6 +51,8 @@ class Daemon:
         self._environ = environ
         self._keys = tuple(key.reveal() for key in config.keys)
         self._stopping = asyncio.Event()
+        self._reloading = asyncio.Event()
+        self._owns_control_socket = False
         self._servers: list[HttpServer] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._engine = Engine(config, on_finished=self._on_sweep_finished)
@@ -63,6 +65,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        # Early, or a reload that comes too soon would end the process.
+        loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
         # The mirror first: who holds it alone may take the sockets of the one before.
         await self._engine.open()
         try:
@@ -82,13 +86,14 @@ class Daemon:
         self._monitor = Monitor(self._engine, self._schedule, self._webhook)
         try:
             await self._serve(sockets)
-            loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._on_reload()))
+            self._spawn(self._reload_when_asked())
             await self._stopping.wait()
         finally:
             await self._stop()
 
     def _bind(self) -> dict[str, socket.socket]:
         handed = systemd.take_sockets(self._environ)
+        self._owns_control_socket = "control" not in handed
         config = self._config
         wanted: dict[str, Callable[[], socket.socket]] = {
             "webhook": lambda: _bound(config.webhook.listen, "webhook.listen"),
@@ -187,6 +192,15 @@ class Daemon:
     async def _replay(self, asked: control.ReplayRequest) -> list[Replayed]:
         return await self._engine.replay(asked.ids, is_quarantined=asked.quarantined)
 
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reloading.wait()
+            self._reloading.clear()
+            try:
+                await self._on_reload()
+            except Exception:
+                log.exception("the reload failed for no known reason")
+
     async def _on_reload(self) -> None:
         systemd.notify(self._environ, "RELOADING=1")
         try:
@@ -225,6 +239,9 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._monitor.close()
+        if self._owns_control_socket:
+            # While the mirror is still ours: the next daemon makes its own once it has it.
+            self._config.control.socket.unlink(missing_ok=True)
         await self._engine.close()
         log.info("stopped")
 

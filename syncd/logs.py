@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -25,7 +26,7 @@ def configure(
     stream: TextIO | None = None,
 ) -> None:
     """Set up every logger of the process; may be called again after a reload."""
-    stream = stream or sys.stderr
+    stream = cast("TextIO", _Unfailing(stream or sys.stderr))
     is_console = style == "console" or (style == "auto" and stream.isatty())
     has_colors = stream.isatty() and "NO_COLOR" not in os.environ
     shared: list[structlog.typing.Processor] = [
@@ -59,6 +60,28 @@ def configure(
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+class _Unfailing:
+    """A stream whose full disk or closed pipe is nobody's fault: the line is lost, not the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Tell whether a person reads it."""
+        return self._stream.isatty()
+
+
 class _Masking:
     """Replaces the text of a secret wherever it appears, whoever logged it."""
 
@@ -70,11 +93,17 @@ class _Masking:
         del logger, method
         if self._secrets:
             for key, value in event.items():
-                if isinstance(value, str):
-                    event[key] = self._masked(value)
-                elif not isinstance(value, int | float | bool | None):
-                    event[key] = self._masked(str(value))
+                event[key] = self._plain(value)
         return event
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, int | float | None):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._plain(one) for one in value]
+        if isinstance(value, dict):
+            return {self._masked(str(key)): self._plain(one) for key, one in value.items()}
+        return self._masked(str(value))
 
     def _masked(self, text: str) -> str:
         for secret in self._secrets:

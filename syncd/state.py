@@ -24,9 +24,9 @@ class Policy(Struct, frozen=True):
 
     sellable: frozenset[str]
     settle: timedelta
-    removal_limit_percent: int = 20
     items: frozenset[int] = frozenset()
     has_categories: bool = False
+    removal_limit_percent: int = 20
 
     def sells(self, candidates: tuple[Value, ...]) -> bool:
         """Tell whether a variant that has one of these values may be sold whichever it is."""

@@ -194,7 +194,7 @@ def test_the_progress_is_seen_on_a_terminal(site: Site) -> None:
     os.close(leader)
     assert process.returncode == 0
     assert b"reading items" in shown
-    assert out.startswith(b"complete: 5 items with 20 variants read")
+    assert out.startswith(b"complete: read items 5, variants 20, in")
     assert b"\x1b" not in out
 
 

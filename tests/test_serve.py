@@ -464,7 +464,6 @@ def test_a_second_daemon_does_not_take_the_mirror(site: Site) -> None:
     assert daemon.deliver(event) == "applied"
 
 
-@pytest.mark.xfail(reason="the second one unlinks the first one's sockets before it looks")
 def test_a_second_daemon_leaves_the_first_ones_sockets_alone(site: Site) -> None:
     """The control socket of the one that holds the mirror still answers."""
     site.serve()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -55,6 +55,15 @@ class _Commands(click.Group):
         del ctx
         return list(COMMANDS)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whoever read its output may have gone, and then nothing is wrong."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # click itself would make it exit code 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
         if cmd_name not in COMMANDS:
@@ -96,10 +105,6 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as fault:
         fault.show()
         return fault.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has gone (`syncd changes | head`): nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except SyncdError as fault:
         _tell(fault)
         return next(code for kind, code in EXIT_CODES if isinstance(fault, kind))
