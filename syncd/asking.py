@@ -144,14 +144,8 @@ class Asker:
         now, policy = self._clock.now(), self.policy
         await self._ledger.read(
             seen,
-            lambda known, before, absence: observations.read(
-                known,
-                before,
-                seen,
-                policy,
-                now=now,
-                absence=absence,
-                heard_since=self.heard_since,
+            lambda known: observations.read(
+                known, seen, policy, now=now, heard_since=self.heard_since
             ),
             policy,
             now,

@@ -11,9 +11,8 @@ from msgspec import Struct
 from syncd.listing import Position, Seen
 from syncd.model import Delivery, ItemRead, Page, SweepResult
 from syncd.state import (
-    AbsenceMode,
-    ItemState,
     Judged,
+    Known,
     Policy,
     Snapshot,
     VariantState,
@@ -139,7 +138,7 @@ class ReadLedger(Protocol):
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[dict[int, VariantState], ItemState | None, AbsenceMode], Writes],
+        judge: Callable[[Known], Writes],
         policy: Policy,
         now: datetime,
     ) -> Writes:

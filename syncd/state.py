@@ -123,11 +123,16 @@ def count(changes: Iterable[Change]) -> Counted:
 
 
 class Question(Struct, frozen=True):
-    """An item the source must be asked about: at `asked_at` (None: no hurry) and at `settle_at`."""
+    """An item the source must be asked about: at `asked_at` (None: no hurry) and at `settle_at`.
+
+    Of several deliveries the first one says when, so that a variant never waits for its neighbours;
+    `latest_at` is when a read is settled for all of them, and nothing is left to ask.
+    """
 
     item_id: int
     asked_at: datetime | None
     settle_at: datetime
+    latest_at: datetime
 
 
 class Judged(Struct, frozen=True):
@@ -149,6 +154,19 @@ class Writes(Struct):
     judged: list[Judged] = field(default_factory=list)
     unlocated: set[int] = field(default_factory=set)
     explained: set[int] = field(default_factory=set)
+
+
+class Known(Struct, frozen=True):
+    """What the mirror knows of one item when a read of it has ended.
+
+    `variants` are those that the mirror places in it and those that the read names; `item` is its
+    row; `heard` are deliveries of variants that nobody could place, by variant, the last of each.
+    """
+
+    variants: dict[int, VariantState]
+    item: ItemState | None = None
+    absence: AbsenceMode = "removes"
+    heard: dict[int, datetime] = {}
 
 
 class Snapshot(Struct):

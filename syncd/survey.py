@@ -18,7 +18,7 @@ from syncd.listing import Position, Seen
 from syncd.model import ItemRead, Page
 from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
-from syncd.state import Change, Policy, VariantState, count
+from syncd.state import Change, Known, Policy, VariantState, count
 
 log = structlog.get_logger(__name__)
 
@@ -164,7 +164,7 @@ class Survey(Struct):
             variant_id: replace(state, belief=replace(state.belief, delivered_at=None))
             for variant_id, state in known.items()
         }
-        writes = observations.read(settled, None, seen, self.policy, now=self.clock.now())
+        writes = observations.read(Known(settled), seen, self.policy, now=self.clock.now())
         self.differences += writes.changes
         self._done.add(seen.item_id)
         self._variants += len(seen.variants or ())

@@ -210,7 +210,7 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     reads.record(
         writer,
         seen,
-        lambda *known: observations.read(known[0], known[1], seen, policy, now=now),
+        lambda known: observations.read(known, seen, policy, now=now),
         now,
     )
     writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (to_text(now),))

@@ -235,9 +235,7 @@ def judge_deliveries(batch: list[Delivery], policy: Policy, now: datetime) -> An
 
 
 def judge_read(seen: ItemRead, policy: Policy, now: datetime) -> Any:
-    return lambda known, before, absence: observations.read(
-        known, before, seen, policy, now=now, absence=absence
-    )
+    return lambda known: observations.read(known, seen, policy, now=now)
 
 
 @settings(max_examples=50)

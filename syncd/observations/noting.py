@@ -47,11 +47,14 @@ def note(
 
 def ask(writes: Writes, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
     """Ask the source about an item; several questions about one are asked together."""
-    before = writes.questions.get(item_id)
+    before, latest_at = writes.questions.get(item_id), settle_at
     if before is not None:
         asked_at = before.asked_at if asked_at is None else asked_at
-        settle_at = max(before.settle_at, settle_at)
-    writes.questions[item_id] = Question(item_id, asked_at, settle_at)
+        latest_at, settle_at = (
+            max(before.latest_at, settle_at),
+            min(before.settle_at, settle_at),
+        )
+    writes.questions[item_id] = Question(item_id, asked_at, settle_at, latest_at)
 
 
 def fuller(known: VariantState | None, labels: Labels) -> Labels:

@@ -10,37 +10,31 @@ from msgspec.structs import replace
 from syncd.merge import Verdict, on_read, with_doubt
 from syncd.model import ItemRead, Labels, SourceVariant
 from syncd.observations.noting import ask, fuller, note
-from syncd.state import AbsenceMode, ItemState, Policy, VariantState, Writes
+from syncd.state import Known, Policy, VariantState, Writes
 
 
 def read(
-    known: dict[int, VariantState],
-    before: ItemState | None,
+    known: Known,
     seen: ItemRead,
     policy: Policy,
     *,
     now: datetime,
-    absence: AbsenceMode = "removes",
     heard_since: datetime | None = None,
 ) -> Writes:
-    """Judge a finished read of one item against the `known` variants of it.
+    """Judge a finished read of one item against what is known of it.
 
-    `known` holds every variant the mirror places in this item and every one the read names. A read
-    that began before the item's last one is overtaken: what it says may be older, so where it
-    disagrees the source is asked again. `heard_since`: from when on deliveries could be taken
+    A read that began before the item's last one is overtaken: what it says may be older, so where
+    it disagrees the source is asked again. `heard_since`: from when on deliveries could be taken
     without a break; what may have changed before is nobody's missed delivery.
     """
     if policy.excludes(seen.item_id):
         return Writes()  # it was asked for before the configuration left it out
-    look = _Look(seen, policy, now, absence, heard_since, Writes())
+    look = _Look(known, seen, policy, now, heard_since, Writes())
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
-    overtaken = (
-        before is not None
-        and before.confirmed_at is not None
-        and seen.began_at < before.confirmed_at
-    )
-    for variant_id in [*told, *(v for v in known if v not in told)]:
-        state, variant = known.get(variant_id), told.get(variant_id)
+    last = None if known.item is None else known.item.confirmed_at
+    overtaken = last is not None and seen.began_at < last
+    for variant_id in [*told, *(v for v in known.variants if v not in told)]:
+        state, variant = known.variants.get(variant_id), told.get(variant_id)
         if variant is None and state is not None and state.item_id != seen.item_id:
             continue  # it has moved to another item, whose read speaks for it
         if overtaken:
@@ -49,18 +43,22 @@ def read(
             look.meet(variant_id, variant)
         else:
             look.judge(state, variant)
+    if look.settles_at is not None:
+        # The deliveries asked for that already, but `settle` may be longer since.
+        ask(look.writes, seen.item_id, None, look.settles_at)
     return look.writes
 
 
 class _Look(Struct):
     """One finished read being judged, variant by variant."""
 
+    known: Known
     seen: ItemRead
     policy: Policy
     now: datetime
-    absence: AbsenceMode
     heard_since: datetime | None
     writes: Writes
+    settles_at: datetime | None = None
 
     def doubt_the_overtaken(
         self, state: VariantState | None, variant: SourceVariant | None
@@ -75,17 +73,21 @@ class _Look(Struct):
         seen = self.seen
         if variant is None:
             return
-        verdict = self._verdict(None, variant)
+        belief = self._verdict(None, variant).belief
+        heard_at = self.known.heard.get(variant_id)
+        if heard_at is not None and not self._is_settled(heard_at):
+            # A delivery came while nobody knew its item, and this read may lag behind it.
+            belief = replace(belief, doubts=(None,), delivered_at=heard_at)
         state = VariantState(
             variant_id=variant_id,
             item_id=seen.item_id,
             labels=variant.labels,
-            belief=verdict.belief,
-            sellable=self.policy.sells(verdict.belief.candidates),
+            belief=belief,
+            sellable=self.policy.sells(belief.candidates),
             changed_at=self.now,
             confirmed_at=seen.began_at,
             source="read",
-            rule=verdict.rule,
+            rule="not-settled" if belief.verifying else "settled",
         )
         self._note(None, state)
 
@@ -93,11 +95,10 @@ class _Look(Struct):
         """Write what the read changes of a variant that the mirror has; often nothing."""
         seen = self.seen
         verdict = self._verdict(known, variant)
-        if verdict.rule != "settled" and known.belief.delivered_at is not None:
-            # The delivery asked for the settled read already, but `settle` may be longer since.
-            ask(self.writes, seen.item_id, None, known.belief.delivered_at + self.policy.settle)
+        if known.belief.delivered_at is not None:
+            self._is_settled(known.belief.delivered_at)
         is_absent = variant is None and verdict.rule == "settled" and known.belief.value is not None
-        if is_absent and self.absence != "removes":
+        if is_absent and self.known.absence != "removes":
             self._note_absence(known)
             return
         belief = verdict.belief
@@ -123,6 +124,15 @@ class _Look(Struct):
         if state != as_it_was:
             self._note(known, state, missed=verdict.missed)
 
+    def _is_settled(self, delivered_at: datetime) -> bool:
+        """Tell whether this read settles a delivery; if not, note when one does."""
+        settles_at = delivered_at + self.policy.settle
+        if self.seen.began_at >= settles_at:
+            return True
+        if self.settles_at is None or settles_at > self.settles_at:
+            self.settles_at = settles_at
+        return False
+
     def _verdict(self, known: VariantState | None, variant: SourceVariant | None) -> Verdict:
         return on_read(
             None if known is None else known.belief,
@@ -137,7 +147,7 @@ class _Look(Struct):
         belief = known.belief
         # What an earlier sweep missed and was not believed is not doubted anew by each sweep.
         was_lifted = known.absent_at is not None and None not in belief.doubts
-        if self.absence == "doubts" and not was_lifted:
+        if self.known.absence == "doubts" and not was_lifted:
             belief = replace(belief, doubts=with_doubt(belief.doubts, None))
         state = replace(
             known,

@@ -14,9 +14,8 @@ from syncd.model import Delivery, ItemRead, Page
 from syncd.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
 from syncd.replay import Replayed
 from syncd.state import (
-    AbsenceMode,
-    ItemState,
     Judged,
+    Known,
     Policy,
     Snapshot,
     VariantState,
@@ -70,7 +69,7 @@ class Store:
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[dict[int, VariantState], ItemState | None, AbsenceMode], Writes],
+        judge: Callable[[Known], Writes],
         policy: Policy,
         now: datetime,
     ) -> Writes:

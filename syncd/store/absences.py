@@ -79,7 +79,8 @@ def give_up(connection: sqlite3.Connection, sweep_id: int, lift: Resolve, now: d
         rows.write_observed(connection, lift(absent), now)
         return
     connection.executemany(
-        """INSERT INTO refresh_queue (item_id, asked_at, settle_at) VALUES (?1, ?2, ?2)
+        """INSERT INTO refresh_queue (item_id, asked_at, settle_at, latest_at)
+           VALUES (?1, ?2, ?2, ?2)
            ON CONFLICT (item_id) DO UPDATE SET asked_at = excluded.asked_at""",
         {(state.item_id, to_text(now)) for state in absent if state.item_id is not None},
     )

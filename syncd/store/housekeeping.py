@@ -120,7 +120,9 @@ def forget_the_future(connection: sqlite3.Connection, now: datetime, settle: tim
             values,
         )
     connection.execute(
-        "UPDATE refresh_queue SET settle_at = :settled WHERE settle_at > :settled", values
+        """UPDATE refresh_queue SET settle_at = min(settle_at, :settled),
+               latest_at = min(latest_at, :settled)""",
+        values,
     )
     put_state(connection, "daemon_seen_at", at)
 

@@ -87,8 +87,10 @@ CREATE INDEX change_log_missed ON change_log (variant_id) WHERE missed = 1;
 CREATE TABLE refresh_queue (
     item_id INTEGER PRIMARY KEY,
     asked_at TEXT,                  -- a doubt: ask now; NULL: no hurry
-    settle_at TEXT NOT NULL         -- from when on a read of it is settled
+    settle_at TEXT NOT NULL,        -- from when on a read of it settles something
+    latest_at TEXT NOT NULL         -- from when on it settles everything
 );
+CREATE INDEX refresh_queue_due ON refresh_queue (settle_at);
 CREATE TABLE unlocated (
     variant_id INTEGER PRIMARY KEY, -- no delivery named its item, and the mirror does not know it
     asked_at TEXT NOT NULL,

@@ -11,11 +11,11 @@ import msgspec
 from syncd.listing import Position
 from syncd.model import ItemRead
 from syncd.ports import Job, JobKind
-from syncd.state import AbsenceMode, Change, ItemState, VariantState, Writes, count
+from syncd.state import Change, Known, VariantState, Writes, count
 from syncd.store import absences, rows
-from syncd.timestamps import maybe_from_text, maybe_text, to_text
+from syncd.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
-Judge = Callable[[dict[int, VariantState], ItemState | None, AbsenceMode], Writes]
+Judge = Callable[[Known], Writes]
 
 _PICKS: dict[JobKind, str] = {
     "doubt": """
@@ -85,27 +85,48 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
 
 def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: datetime) -> Writes:
     """Judge one finished read, write what it says and tick it off wherever it was asked for."""
-    known = known_variants(connection, seen)
     before = rows.items_by_id(connection, [seen.item_id]).get(seen.item_id)
+    told = rows.as_json(v.variant_id for v in seen.variants or ())
     began_at = to_text(seen.began_at)
-    writes = judge(known, before, absences.mode(connection, seen.item_id, began_at))
+    known = Known(
+        variants=known_variants(connection, seen),
+        item=before,
+        absence=absences.mode(connection, seen.item_id, began_at),
+        heard=_heard(connection, told),
+    )
+    writes = judge(known)
+    _answer(connection, seen.item_id, began_at)
     rows.write_observed(connection, writes, now)
     if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
     connection.execute(
-        "DELETE FROM unlocated WHERE variant_id IN (SELECT value FROM json_each(?))",
-        (rows.as_json(v.variant_id for v in seen.variants or ()),),
-    )
-    connection.execute(
-        "DELETE FROM refresh_queue WHERE item_id = ? AND settle_at <= ?", (seen.item_id, began_at)
-    )
-    # A doubt raised after the request left was not asked by it.
-    connection.execute(
-        "UPDATE refresh_queue SET asked_at = NULL WHERE item_id = ? AND asked_at <= ?",
-        (seen.item_id, began_at),
+        "DELETE FROM unlocated WHERE variant_id IN (SELECT value FROM json_each(?))", (told,)
     )
     _tick_off(connection, seen, writes.changes)
     return writes
+
+
+def _answer(connection: sqlite3.Connection, item_id: int, began_at: str) -> None:
+    """Take off the queue what a read begun then has answered; the rest is due once, for all."""
+    connection.execute(
+        "DELETE FROM refresh_queue WHERE item_id = ? AND latest_at <= ?", (item_id, began_at)
+    )
+    # A doubt raised after the request left was not asked by it.
+    connection.execute(
+        """UPDATE refresh_queue SET settle_at = latest_at,
+               asked_at = CASE WHEN asked_at > ?2 THEN asked_at END
+           WHERE item_id = ?1""",
+        (item_id, began_at),
+    )
+
+
+def _heard(connection: sqlite3.Connection, variant_ids: str) -> dict[int, datetime]:
+    found = connection.execute(
+        """SELECT u.variant_id, u.asked_at FROM json_each(?) j JOIN unlocated u
+           ON u.variant_id = j.value""",
+        (variant_ids,),
+    )
+    return {row[0]: from_text(row[1]) for row in found}
 
 
 def known_variants(connection: sqlite3.Connection, seen: ItemRead) -> dict[int, VariantState]:

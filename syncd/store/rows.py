@@ -127,15 +127,20 @@ def get_state(connection: sqlite3.Connection, key: str) -> str | None:
 
 
 def _write_questions(connection: sqlite3.Connection, questions: Iterable[Question]) -> None:
-    rows = [(q.item_id, maybe_text(q.asked_at), to_text(q.settle_at)) for q in questions]
+    rows = [
+        (q.item_id, maybe_text(q.asked_at), to_text(q.settle_at), to_text(q.latest_at))
+        for q in questions
+    ]
     connection.executemany(
         "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows]
     )
     connection.executemany(
-        """INSERT INTO refresh_queue (item_id, asked_at, settle_at) VALUES (?, ?, ?)
+        """INSERT INTO refresh_queue (item_id, asked_at, settle_at, latest_at)
+           VALUES (?, ?, ?, ?)
            ON CONFLICT (item_id) DO UPDATE SET
                asked_at = coalesce(excluded.asked_at, asked_at),
-               settle_at = max(settle_at, excluded.settle_at)""",
+               settle_at = min(settle_at, excluded.settle_at),
+               latest_at = max(latest_at, excluded.latest_at)""",
         rows,
     )
 
