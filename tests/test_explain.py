@@ -1,0 +1,201 @@
+"""Why the mirror says so, what would change, and old deliveries through today's rules."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from syncd.explaining import RULES
+from syncd.merge import Rule
+from syncd.simulated import stale
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+
+def explained(site: Site, variant_id: int) -> dict[str, Any]:
+    done = site.syncd("explain", str(variant_id), "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def confirmed(site: Site) -> None:
+    """Wait until nothing is left to ask."""
+    site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
+
+
+def test_every_rule_has_its_words() -> None:
+    """No decision is left without an explanation."""
+    assert set(RULES) == set(Rule.__args__)  # type: ignore[attr-defined]
+
+
+def test_it_tells_which_delivery_set_the_value_and_what_was_rejected_since(shared: Daemon) -> None:
+    """The newer one stands by the rule `newer`, the older one was rejected by `contradicts`."""
+    site = shared.site
+    variant_id = next(iter(site.catalogue.variants))
+    event = site.change(variant_id, "low_stock")
+    assert shared.deliver(event) == "applied"
+    late = stale(variant_id, "discontinued", event.at - timedelta(hours=1))
+    assert shared.deliver(late) == "verifying"
+    story = explained(site, variant_id)
+    rules = [(one["by"], one.get("told"), one["rule"]) for one in story["decisions"]]
+    assert ("delivery", "low_stock", "newer") in rules
+    assert ("delivery", "discontinued", "contradicts") in rules
+    kept = site.rows("SELECT delivery_id FROM deliveries WHERE event_id = ?", event.uuid)
+    assert any(
+        sentence.startswith(f"Delivery {kept[0]['delivery_id']} set that at ")
+        for sentence in story["because"]
+    )
+    confirmed(site)
+    after = site.syncd("explain", str(variant_id)).stdout
+    assert after.startswith(f"Variant {variant_id} (")
+    assert "is 'low_stock', sellable." in after
+    assert "[contradicts]" in after
+
+
+def test_it_tells_of_a_change_that_no_delivery_told(shared: Daemon) -> None:
+    """Found by a read: which sweep's change it was, and that it was missed."""
+    site = shared.site
+    variant_id = list(site.catalogue.variants)[5]
+    site.catalogue.set_availability(variant_id, "out_of_stock")
+    assert site.syncd("reconcile-now").returncode == 0
+    story = explained(site, variant_id)
+    assert any("A read set that at" in one for one in story["because"])
+    assert any("no delivery had told it" in one for one in story["because"])
+    assert story["decisions"][0]["missed"] == 1
+
+
+def test_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
+    """And said in a sentence."""
+    done = shared.site.syncd("explain", "999999999")
+    assert (done.returncode, done.stdout) == (1, "The mirror has never heard of this variant.\n")
+
+
+@pytest.mark.parametrize("beside_a_daemon", [True, False])
+def test_a_dry_run_lists_the_differences_and_writes_nothing(
+    site: Site, beside_a_daemon: bool
+) -> None:
+    """Neither variants, nor changes, nor sweeps."""
+    daemon = site.serve()
+    first, second, *_ = site.catalogue.variants
+    site.catalogue.set_availability(first, "made to order")
+    site.catalogue.remove_variant(second)
+    added = site.catalogue.add_variant(next(iter(site.catalogue.names))).object_id
+    if not beside_a_daemon:
+        daemon.stop()
+
+    def written() -> list[Any]:
+        return [
+            site.rows(f"SELECT * FROM {table}")  # noqa: S608
+            for table in ("variants", "change_log", "sweeps", "refresh_queue")
+        ]
+
+    before = written()
+    done = site.syncd("reconcile-now", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert written() == before
+    found = {one["variant_id"]: (one["mirror"], one["source"]) for one in told["differences"]}
+    assert found[first][1] == "made to order"
+    assert found[second][1] is None
+    assert found[added] == (None, "in_stock")
+    assert len(found) == 3
+    assert (told["result"], told["added"], told["removed"], told["changed"]) == (
+        "complete",
+        1,
+        1,
+        1,
+    )
+    assert told["items"] == 5
+    assert "3 differences; nothing was written" in site.syncd("reconcile-now", "--dry-run").stdout
+
+
+def test_a_dry_run_of_a_source_that_refuses_is_exit_4(site: Site) -> None:
+    """As every other reading is."""
+    site.serve()
+    site.api.faults.refuses = 403
+    assert site.syncd("reconcile-now", "--dry-run").returncode == 4
+
+
+def test_a_dry_run_needs_a_mirror_to_compare_with(idle: Site) -> None:
+    """It does not make one."""
+    assert idle.syncd("reconcile-now", "--dry-run").returncode == 1
+    assert not idle.mirror.exists()
+
+
+@pytest.mark.parametrize("beside_a_daemon", [True, False])
+def test_what_was_not_understood_is_judged_again(site: Site, beside_a_daemon: bool) -> None:
+    """As after an upgrade: the kept body goes through today's rules, and is verified."""
+    daemon = site.serve()
+    variant_id = next(iter(site.catalogue.variants))
+    body = site.body(site.change(variant_id, "made to order"))
+    assert daemon.deliver(
+        replace(stale(variant_id, "x", site.api.now()), object_id=-1, data={})
+    ) == ("quarantined")
+    daemon.stop()
+    with sqlite3.connect(site.mirror) as connection:  # as if the parser had not known this form
+        connection.execute("UPDATE deliveries SET body = ?", (body,))
+    connection.close()
+    if beside_a_daemon:
+        daemon = site.serve()
+    done = site.syncd("replay", "--quarantined", "--json")
+    assert done.returncode == 0, done.stderr
+    (one,) = json.loads(done.stdout)["replayed"]
+    assert (one["before"], one["outcome"]) in {
+        ("quarantined", "verifying"),
+        ("quarantined", "applied"),
+    }
+    if beside_a_daemon:
+        confirmed(site)
+        assert site.variant(variant_id)["availability"] == "made to order"
+    assert site.syncd("replay", "--quarantined").stdout == "0 replayed: none\n"
+
+
+def test_a_replayed_delivery_is_an_old_one(site: Site) -> None:
+    """What the mirror has moved on from is verified, and does not come back."""
+    daemon = site.serve()
+    variant_id = next(iter(site.catalogue.variants))
+    assert daemon.deliver(site.change(variant_id, "made to order")) == "applied"
+    site.catalogue.set_availability(variant_id, "in_stock")
+    confirmed(site)
+    assert site.variant(variant_id)["availability"] == "in_stock"
+    assert site.syncd("replay", "1").stdout.splitlines()[0].split() == [
+        "1",
+        "applied",
+        "->",
+        "verifying",
+    ]
+    confirmed(site)
+    assert site.variant(variant_id)["availability"] == "in_stock"
+
+
+@pytest.mark.parametrize("arguments", [(), ("77",)])
+def test_replaying_nothing_or_the_unknown_is_a_mistake(
+    shared: Daemon, arguments: tuple[str, ...]
+) -> None:
+    """Exit 2, and what to do."""
+    done = shared.site.syncd("replay", *arguments)
+    assert done.returncode == 2
+    assert "Try:" in done.stderr
+
+
+def test_deliveries_are_listed_newest_first_with_their_bodies(site: Site) -> None:
+    """What was ignored has none: an order is not ours to keep."""
+    daemon = site.serve()
+    variant_id = next(iter(site.catalogue.variants))
+    body = site.body(site.change(variant_id, "made to order"))
+    assert daemon.post(body).json() == {"outcome": "applied"}
+    order = b'{"object": "order", "id": 5, "event": {"action": "order-created"}}'
+    assert daemon.post(order).json() == {"outcome": "ignored"}
+    lines = site.syncd("deliveries", "--json", "--body").stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["outcome"] for row in rows] == ["ignored", "applied"]
+    assert [row["body"] for row in rows] == [None, body.decode()]
+    assert len(site.syncd("deliveries", "--outcome", "applied").stdout.splitlines()) == 1
+    assert len(site.syncd("deliveries", "--limit", "1").stdout.splitlines()) == 1
