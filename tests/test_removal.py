@@ -23,6 +23,23 @@ from syncd.simulated import iso
 PER_ITEM = 10
 
 
+class Hasty:
+    """A clock twenty times as fast as time is: back-off and settling take no test's patience."""
+
+    SPEED = 20
+
+    def __init__(self) -> None:
+        self._began = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        """Return its moment."""
+        return self._began + (datetime.now(UTC) - self._began) * self.SPEED
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep by it."""
+        await asyncio.sleep(seconds / self.SPEED)
+
+
 class Shelf(Struct):
     """A source in memory: what each item has, and which of them cannot be read."""
 
@@ -30,10 +47,11 @@ class Shelf(Struct):
     broken: set[int] = field(default_factory=set)
     down: bool = False
     on_read: Callable[[int], None] = lambda _: None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def item(self, item_id: int) -> ItemRead:
         """Read one item."""
-        began_at = datetime.now(UTC)
+        began_at = self.now()
         self.on_read(item_id)
         if self.down or item_id in self.broken:
             raise SourceUnreachable("broken")
@@ -49,7 +67,7 @@ class Shelf(Struct):
             raise SourceUnreachable("down")
         ids = sorted(self.items)
         rows = tuple(SourceItem(one, None, None) for one in ids[(page - 1) * 100 : page * 100])
-        return Page(rows, len(ids), len(ids) > page * 100, datetime.now(UTC), None)
+        return Page(rows, len(ids), len(ids) > page * 100, self.now(), None)
 
 
 def shelf(items: int) -> Shelf:
@@ -71,7 +89,8 @@ class Running:
 
     async def deliver(self, variant_id: int, item_id: int, value: str) -> str:
         """Take a delivery that is as new as can be."""
-        at = datetime.now(UTC) + timedelta(seconds=1.9)
+        now = self.engine.clock.now()
+        at = now + timedelta(seconds=1.9)
         body = json.encode(
             {
                 "object": "item_variant",
@@ -84,7 +103,7 @@ class Running:
                 "data": {"id": variant_id, "availability": value, "item": item_id},
             }
         )
-        return await self.engine.ingest.submit(parse(body, datetime.now(UTC)))
+        return await self.engine.ingest.submit(parse(body, now))
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
         """Ask as a shop would."""
@@ -111,14 +130,16 @@ class Running:
 def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None]]) -> None:
     path = tmp_path / "mirror.db"
     config = Config(
-        dreamship=Dreamship(calls_per_minute=60_000),
+        dreamship=Dreamship(calls_per_minute=6_000),
         mirror=Mirror(path=path),
-        reconcile=Reconcile(settle=timedelta(seconds=0.2)),
+        reconcile=Reconcile(settle=timedelta(seconds=4)),
         keys=(Secret("key"),),
     )
 
     async def tell() -> None:
-        engine = Engine(config, source=source)
+        clock = Hasty()
+        source.now = clock.now
+        engine = Engine(config, source=source, clock=clock)
         await engine.open()
         try:
             engine.start_reading()
