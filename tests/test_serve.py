@@ -590,3 +590,20 @@ def test_whoever_hangs_up_in_the_middle_disturbs_nobody(shared: Daemon) -> None:
             connection.sendall(head(shared, "0" * 64, "Content-Length: 100") + b"{")
     assert deliveries(shared.site) == before
     assert not [line for line in shared.lines() if line["level"] == "error"]
+
+
+def test_a_refused_key_is_said_and_a_reload_with_the_right_one_goes_on(site: Site) -> None:
+    """Reading stops, says what to do, and recovers by itself."""
+    site.configure(dreamship={"api_keys": ["wrong", site.key]})
+    daemon = site.serve(filled=False)
+    site.until(lambda: daemon.status()["health"] == "failing")
+    assert any("refuses the api key" in reason for reason in daemon.status()["reasons"])
+    calls = len(site.api.calls)
+    assert daemon.post(site.body(site.change(next(iter(site.catalogue.variants)), "x"))).is_success
+    site.configure(dreamship={"api_keys": [site.key]})
+    daemon.process.send_signal(signal.SIGHUP)
+    site.until(lambda: daemon.told("reloaded"))
+    assert site.syncd("reconcile-now").returncode == 0
+    assert site.differences == 0
+    assert not any("refuses" in reason for reason in daemon.status()["reasons"])
+    assert calls <= 3

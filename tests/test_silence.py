@@ -1,0 +1,148 @@
+"""Deliveries stop, come back, or were never the problem: seen, told and acted on."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from syncd.timestamps import from_text, to_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Daemon, Site
+
+# The watchdog's half is how often the daemon looks at itself; the default is 20 s.
+HASTY = {"WATCHDOG_USEC": "400000"}
+
+
+def telling(site: Site) -> Path:
+    """Have notifications written to a file, one a line."""
+    told, command = site.folder / "told", site.folder / "tell-me"
+    command.write_text(f"#!/bin/sh\n(cat; echo) >> {told}\n")
+    command.chmod(0o755)
+    told.touch()
+    site.configure(
+        notify={"command": [str(command)]}, reconcile={"every": "6h", "every_when_silent": "30m"}
+    )
+    return told
+
+
+def messages(told: Path, event: str) -> list[tuple[str, str]]:
+    found = [json.loads(line) for line in told.read_text().splitlines()]
+    return [(one["before"], one["now"]) for one in found if one["event"] == event]
+
+
+def state(daemon: Daemon) -> str:
+    return str(daemon.status()["webhooks"]["state"])
+
+
+def lose(site: Site, variants: list[int], value: str = "made to order") -> None:
+    """Change the truth without a word, and have it read."""
+    for variant_id in variants:
+        site.catalogue.set_availability(variant_id, value)
+    assert site.syncd("reconcile-now").returncode == 0
+
+
+def reset_seen(site: Site, ago: timedelta) -> None:
+    """Let the last sign of life be some time ago, as after an outage of this host."""
+    seen = to_text(datetime.now(UTC) - ago)
+    with sqlite3.connect(site.mirror) as connection:
+        connection.execute("UPDATE state SET value = ? WHERE key = 'daemon_seen_at'", (seen,))
+    connection.close()
+
+
+def test_deliveries_that_stopped_are_noticed_told_once_and_ended_by_the_next(site: Site) -> None:
+    """State, reasons, view, shorter interval, notifications; the first sweep misses nothing."""
+    told = telling(site)
+    daemon = site.serve(environ=HASTY)
+    assert site.rows("SELECT 1 FROM changes WHERE missed = 1") == []
+    first, *others = site.catalogue.variants
+    assert daemon.deliver(site.change(first, "low_stock")) in {"applied", "unchanged"}
+    site.until(lambda: state(daemon) == "healthy")
+    lose(site, others[:4])
+    site.until(lambda: state(daemon) == "silent")
+    status = daemon.status()
+    assert status["health"] == "degraded"
+    assert any("turn it on in the Dreamship app" in reason for reason in status["reasons"])
+    assert status["webhooks"]["missed_24h"] == 4
+    site.until(lambda: site.rows("SELECT webhooks_state AS s FROM freshness") == [{"s": "silent"}])
+    assert [row["variant_id"] for row in site.rows("SELECT * FROM changes WHERE missed = 1")] == (
+        sorted(others[:4])
+    )
+    site.until(lambda: daemon.status()["sweep"]["next_at"] is not None)
+    wait = from_text(daemon.status()["sweep"]["next_at"]) - datetime.now(UTC)
+    assert wait < timedelta(minutes=36)
+    site.until(lambda: messages(told, "health") == [("ok", "degraded")])
+    assert daemon.deliver(site.change(first, "in_stock")) == "applied"
+    site.until(lambda: state(daemon) == "healthy")
+    site.until(lambda: messages(told, "health") == [("ok", "degraded"), ("degraded", "ok")])
+    assert messages(told, "webhooks") == [
+        ("unknown", "healthy"),
+        ("healthy", "silent"),
+        ("silent", "healthy"),
+    ]
+
+
+def test_what_was_told_is_not_told_again_after_a_restart(site: Site) -> None:
+    """Silence survives it, and so does that somebody knows."""
+    told = telling(site)
+    daemon = site.serve(environ=HASTY)
+    lose(site, list(site.catalogue.variants)[:3])
+    site.until(lambda: state(daemon) == "silent")
+    site.until(lambda: messages(told, "health") == [("ok", "degraded")])
+    before = told.read_text()
+    daemon.stop()
+    daemon = site.serve(environ=HASTY)
+    assert state(daemon) == "silent"
+    site.until(lambda: len(daemon.told("listening")) > 0)
+    beats = from_text(site.rows("SELECT daemon_seen_at AS at FROM freshness")[0]["at"])
+    later = to_text(beats + timedelta(seconds=1.5))
+    site.until(lambda: site.rows("SELECT daemon_seen_at AS at FROM freshness")[0]["at"] > later)
+    assert told.read_text() == before
+
+
+def test_an_absence_of_its_own_is_not_held_against_the_sender(site: Site) -> None:
+    """It says "I was down" until a sweep has ended, and what that finds changed is excused."""
+    telling(site)
+    daemon = site.serve(environ=HASTY)
+    daemon.stop()
+    reset_seen(site, timedelta(hours=2))
+    changed = list(site.catalogue.variants)[:5]
+    for variant_id in changed:
+        site.catalogue.set_availability(variant_id, "made to order")
+    site.api.faults.down = True
+    daemon = site.serve(filled=False, environ=HASTY)
+    assert daemon.told("I was down")
+    assert any(reason.startswith("I was down from ") for reason in daemon.status()["reasons"])
+    site.api.faults.down = False
+    assert site.syncd("reconcile-now").returncode == 0
+    assert site.differences == 0
+
+    def missed() -> Any:
+        return daemon.status()["webhooks"]["missed_24h"]
+
+    site.until(lambda: missed() == 5)
+    assert state(daemon) in {"unknown", "healthy"}
+    assert not any("down" in reason for reason in daemon.status()["reasons"])
+    lose(site, list(site.catalogue.variants)[5:9])
+    site.until(lambda: state(daemon) == "silent")
+
+
+def test_a_rotated_key_is_recognised(site: Site) -> None:
+    """Signed requests of an unknown key, and not one of a known: said, until one is."""
+    daemon = site.serve()
+    variant_id = next(iter(site.catalogue.variants))
+    body = site.body(site.change(variant_id, "made to order"))
+
+    def says_so() -> bool:
+        return any("probably rotated" in reason for reason in daemon.status()["reasons"])
+
+    for _ in range(3):
+        assert not says_so()
+        assert daemon.post(body, key="the_new_key").status_code == 401
+    assert says_so()
+    assert daemon.post(body).status_code == 200
+    assert not says_so()
