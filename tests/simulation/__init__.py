@@ -1,0 +1,1 @@
+"""The whole system in one thread and in virtual time: real rules, real SQLite, simulated world."""

@@ -1,0 +1,69 @@
+"""The rules broken on purpose, to see that the simulation notices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from unittest import mock
+
+from msgspec.structs import replace
+
+from syncd import merge
+from syncd.merge import Belief, Verdict
+from syncd.observations import noting
+from syncd.state import Writes
+
+Patches = Callable[[], list[Any]]
+
+
+def _no_confirming_read() -> list[Any]:
+    def ask(writes: Writes, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
+        del settle_at
+        if asked_at is not None:
+            noting.ask(writes, item_id, asked_at, asked_at)
+
+    return [mock.patch(f"syncd.observations.{one}.ask", ask) for one in ("delivering", "reading")]
+
+
+def _unsettled_wins() -> list[Any]:
+    def on_read(known: Belief | None, **how: Any) -> Verdict:
+        return merge.on_read(known, **{**how, "settle": -timedelta(days=1000)})
+
+    return [mock.patch("syncd.observations.reading.on_read", on_read)]
+
+
+def _ties_applied() -> list[Any]:
+    def is_after(moment: datetime, other: datetime | None) -> bool:
+        return other is None or moment >= other
+
+    return [mock.patch("syncd.merge._is_after", is_after)]
+
+
+def _older_discarded() -> list[Any]:
+    def on_delivery(known: Belief | None, **how: Any) -> Verdict:
+        verdict = merge.on_delivery(known, **how)
+        if known is None or verdict.rule != "contradicts":
+            return verdict
+        kept = replace(verdict.belief, doubts=known.doubts)
+        return replace(verdict, belief=kept, rule="same", ask_now=False)
+
+    return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
+
+
+BREAKS: dict[str, Patches] = {
+    "no-confirming-read": _no_confirming_read,
+    "unsettled-read-wins": _unsettled_wins,
+    "ties-applied": _ties_applied,
+    "older-discarded": _older_discarded,
+}
+
+
+@contextlib.contextmanager
+def broken(name: str | None) -> Iterator[None]:
+    """Break one rule for a while."""
+    with contextlib.ExitStack() as stack:
+        for patch in BREAKS[name]() if name else ():
+            stack.enter_context(patch)
+        yield

@@ -1,0 +1,259 @@
+"""What must hold after every step, and what at the end. The first thing that does not is a fault.
+
+After every transaction:
+
+feed      the changes read so far, applied to an empty table, are the view `availability`; `seq`
+          rises.
+off sale  (1) The moment a delivery that tells a value which is not for sale has been judged, the
+          variant is not sellable. (2) It stays so until one of three witnesses: a later delivery
+          of a value for sale with a newer timestamp (only if the objection had been applied, not
+          merely doubted); a settled read; or an unsettled read that agrees with the mirror's own
+          value for sale (rule 5). An unsettled read that differs never puts anything on sale.
+settled   After a settled read, value and mirror are the same and nothing is in doubt.
+confirmed When an item leaves the refresh queue, its last read began at least `settle` after the
+          last delivery of each of its variants.
+on time   In a calm world (only the budget to wait for) a variant that the source no longer sells,
+          and that a delivery since said so of, is sellable at most `settle` + TURN_S after its own
+          last delivery; and every delivery is confirmed by a settled read within that time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from simulation.clock import BEGIN, Clock
+from simulation.scenario import Scenario
+from simulation.truth import Truth
+from simulation.witness import Step
+from simulation.witnesses import HEARD, Record
+from simulation.world import SOLD
+from syncd.merge import FUTURE_TOLERANCE
+from syncd.model import ItemRead
+from syncd.timestamps import from_text
+
+# How long a read may wait for its turn when only the budget is in its way: a read of the same item
+# under way (30 s), a window that doubts have used up (61 s), every other item at 30 a minute, the
+# pages of a sweep read three times, and its own answer (30 s).
+TURN_S = 240.0
+
+# Known fault: a confirming read waits for as long as deliveries for other variants of its item keep
+# coming. Until that is mended, time is counted from the item's last delivery.
+SIBLINGS_POSTPONE = True
+
+_ROWS = """SELECT variant_id, availability, sellable, removed, verifying, item_id IS NOT NULL
+           FROM availability"""
+_CHANGES = """SELECT seq, variant_id, old_availability, availability, old_sellable, sellable
+              FROM changes WHERE seq > ? ORDER BY seq"""
+
+
+class Row(NamedTuple):
+    """One variant as a shop sees it."""
+
+    value: str | None
+    sellable: int
+    removed: int
+    verifying: int
+    placed: int = 1
+
+
+class Checks:
+    """Looks on through a shop's eyes; `fault` is the first thing that was wrong."""
+
+    def __init__(
+        self,
+        truth: Truth,
+        scenario: Scenario,
+        host: Clock,
+        *,
+        settle: timedelta,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.fault: str | None = None
+        self.failed = asyncio.Event()
+        self.looks = 0
+        self.reads = 0
+        self._truth = truth
+        self._scenario = scenario
+        self._host = host
+        self._settle = settle
+        self._tell = tell
+        self._records: dict[int, Record] = {}
+        self._told_s: dict[int, float] = {}
+        self._rows: dict[int, Row] = {}
+        self._fed: dict[int, tuple[str | None, int]] = {}
+        self._seq = 0
+        self._mirror: sqlite3.Connection | None = None
+
+    def watch(self, mirror: sqlite3.Connection | None) -> None:
+        """Look at this mirror from now on."""
+        if self._mirror is not None:
+            self._mirror.close()
+        self._mirror = mirror
+
+    def fail(self, fault: str) -> None:
+        """Note a fault."""
+        if self.fault is None:
+            self.fault = f"{asyncio.get_running_loop().time():.3f} s: {fault}"
+            self._tell(f"FAULT {fault}")
+            self.failed.set()
+
+    def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return rows of the mirror."""
+        if self._mirror is None:
+            return []
+        return self._mirror.execute(sql, values).fetchall()
+
+    def rows(self) -> dict[int, Row]:
+        """Return the whole mirror."""
+        if self._mirror is None:
+            return {}
+        return {row[0]: Row(*row[1:]) for row in self._mirror.execute(_ROWS)}
+
+    def committed(self, step: Step | None, source_now: datetime) -> None:
+        """Check what one transaction did; `source_now` is Dreamship's clock as syncd knows it."""
+        before, self._rows = self._rows, self.rows()
+        self.looks += 1
+        self._check_feed()
+        if step is not None:
+            self._note(step, before, source_now)
+        for variant_id, row in self._rows.items():
+            record = self._records.get(variant_id)
+            if row.sellable and record is not None and record.objections:
+                self.fail(f"{variant_id} is on sale against {record.objections}")
+
+    def tick(self) -> None:
+        """Check what goes wrong by time alone."""
+        now_s = asyncio.get_running_loop().time()
+        for variant_id, record in self._records.items():
+            row = self._rows.get(variant_id)
+            if row is None or not row.placed or not self._is_overdue(variant_id, record):
+                continue
+            if record.unconfirmed_since is not None:
+                self.fail(f"no settled read has confirmed the delivery of {variant_id}: {record}")
+            since_s = self._truth.unsold_since(variant_id, now_s, SOLD)
+            told_s = self._told_s.get(variant_id)
+            if row.sellable and since_s is not None and told_s is not None and told_s >= since_s:
+                self.fail(f"{variant_id} is still on sale; not so since {since_s:.1f} s, and told")
+
+    def _is_overdue(self, variant_id: int, record: Record) -> bool:
+        family = [record]
+        if SIBLINGS_POSTPONE:
+            siblings = self._truth.of_item(self._truth.item_of[variant_id])
+            family += [self._records[v] for v in siblings if v in self._records]
+        moments = [one.last_at for one in family if one.last_at is not None]
+        longest = self._settle + timedelta(seconds=TURN_S)
+        return record.last_at is not None and self._host.now() > max(moments) + longest
+
+    def compare(self, *, removals: bool, in_scope: Callable[[int], bool]) -> None:
+        """Check that mirror and source are the same."""
+        now_s = asyncio.get_running_loop().time()
+        rows = self.rows()
+        for variant_id in self._truth.variants:
+            value = self._truth.seen(variant_id, now_s)
+            row = rows.get(variant_id)
+            if not in_scope(self._truth.item_of[variant_id]):
+                if row is not None and row.sellable:
+                    self.fail(f"{variant_id} is on sale and outside the mirrored catalogue")
+            elif value is None:
+                if removals and row is not None and not row.removed:
+                    self.fail(f"{variant_id} is gone at the source, the mirror has {row}")
+            elif row is None or row[:4] != (value, int(value in SOLD), 0, 0):
+                self.fail(f"{variant_id} is {value!r} at the source, the mirror has {row}")
+
+    def kept(self, answered: Collection[str]) -> None:
+        """Check that whatever was answered is there."""
+        kept = {row[0] for row in self.ask("SELECT event_id FROM deliveries")}
+        if lost := set(answered) - kept:
+            self.fail(f"answered and lost: {sorted(lost)}")
+
+    def _check_feed(self) -> None:
+        if self._mirror is None:
+            return
+        for seq, variant_id, old, value, old_sellable, sellable in self._mirror.execute(
+            _CHANGES, (self._seq,)
+        ):
+            if seq <= self._seq:
+                self.fail(f"the feed's seq {seq} does not rise")
+            if self._fed.get(variant_id, (None, 0)) != (old, old_sellable):
+                self.fail(
+                    f"change {seq} of {variant_id} begins at {(old, old_sellable)}, the feed had "
+                    f"{self._fed.get(variant_id)}"
+                )
+            self._seq = seq
+            self._fed[variant_id] = (value, sellable)
+            self._tell(f"mirror: {variant_id} {old!r}/{old_sellable} -> {value!r}/{sellable}")
+        shown = {
+            variant_id: (row.value, row.sellable)
+            for variant_id, row in self._rows.items()
+            if not row.removed or variant_id in self._fed  # gone before it was ever known
+        }
+        if self._fed != shown:
+            self.fail(f"the feed says {self._fed}, the view {shown}")
+
+    def _note(self, step: Step, before: dict[int, Row], source_now: datetime) -> None:
+        for judged in step.judged:
+            claim = judged.delivery.claim
+            if claim is None or judged.outcome not in HEARD or judged.rule is None:
+                continue
+            is_sold = claim.value in SOLD
+            record = self._records.setdefault(claim.variant_id, Record())
+            record.hear(
+                claim,
+                judged.delivery.arrived_at,
+                judged.rule,
+                event_at=_placed(claim.event_at, source_now),
+                is_sold=is_sold,
+            )
+            if not is_sold and claim.value is not None:
+                self._told_s[claim.variant_id] = asyncio.get_running_loop().time()
+            self._tell(
+                f"judged: {claim.variant_id}={claim.value} at {_seconds(claim.event_at)}:"
+                f" {judged.outcome} ({judged.rule})"
+            )
+        if step.seen is not None and not step.was_overtaken:
+            self.reads += 1
+            self._note_read(step.seen, before)
+
+    def _note_read(self, seen: ItemRead, before: dict[int, Row]) -> None:
+        told: dict[int, str] = {one.variant_id: one.value for one in seen.variants or ()}
+        for variant_id in sorted(self._placed_in(seen.item_id) | told.keys()):
+            record = self._records.setdefault(variant_id, Record())
+            row, value = self._rows.get(variant_id), told.get(variant_id)
+            if record.is_settled(seen.began_at, self._settle):
+                record.objections.clear()
+                record.unconfirmed_since = None
+                if row is not None and (row.value, row.verifying) != (value, 0):
+                    self.fail(f"a settled read says {variant_id}={value}, the mirror {row}")
+            elif variant_id in before and before[variant_id].value == value:
+                record.agree(value)
+            self._tell(f"read: {variant_id}={value}, began {_seconds(seen.began_at)}: {row}")
+        self._check_confirmed(seen.item_id)
+
+    def _check_confirmed(self, item_id: int) -> None:
+        if self.ask("SELECT 1 FROM refresh_queue WHERE item_id = ?", item_id):
+            return
+        items = self.ask("SELECT confirmed_at FROM items WHERE item_id = ?", item_id)
+        at = from_text(items[0][0])
+        for variant_id in self._placed_in(item_id) & self._records.keys():
+            last_at = self._records[variant_id].last_at
+            if last_at is not None and at < last_at + self._settle:
+                self.fail(f"nothing asks any more to confirm the last delivery of {variant_id}")
+
+    def _placed_in(self, item_id: int) -> set[int]:
+        """Return the variants of an item that the mirror knows to be there."""
+        here = self._truth.of_item(item_id)
+        return {v for v in here if v in self._rows and self._rows[v].placed}
+
+
+def _placed(event_at: datetime | None, source_now: datetime) -> datetime | None:
+    """Return the moment of an event, None where rule 3 holds it for a mistake: in the future."""
+    is_future = event_at is not None and event_at > source_now + FUTURE_TOLERANCE
+    return None if is_future else event_at
+
+
+def _seconds(moment: datetime | None) -> str:
+    return "?" if moment is None else f"{(moment - BEGIN).total_seconds():.1f}"

@@ -1,0 +1,273 @@
+"""One life of the daemon: the real engine on a real file, and how it may end at any step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import shutil
+import sqlite3
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, TypeVar
+
+from msgspec.structs import replace
+
+from simulation.clock import Clock, Inline
+from simulation.source import Source
+from simulation.witness import Step, WatchedStore
+from syncd import deliveries
+from syncd.config import Config
+from syncd.engine import Engine
+from syncd.errors import MirrorUnavailable, SyncdError
+from syncd.ports import SweepCause, SweepSummary
+from syncd.reconcile import due_since, next_after_failure
+
+T = TypeVar("T")
+Death = Literal["before", "after"]
+
+LIFE: contextvars.ContextVar[Process | None] = contextvars.ContextVar("LIFE", default=None)
+LOCATE_CHECK_S = 10.0
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyncio.Future[Any]:
+    """Note to which life a task belongs, in the order in which they begin."""
+    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **how)
+    life = LIFE.get()
+    if life is not None:
+        life.tasks[task] = None
+        task.add_done_callback(lambda done: life.tasks.pop(done, None))
+    return task
+
+
+class _Disk(Inline):
+    """The writer's thread that is none; it may fail, and the process may die around any step."""
+
+    def __init__(self, process: Process, chance: Random, faults: float) -> None:
+        self.faults = faults
+        self._process = process
+        self._chance = chance
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        process = self._process
+        if process.is_dead or process.dies("before"):
+            return _cancelled()
+        if self.faults and process.is_up and self._chance.random() < self.faults:
+            full: Future[T] = Future()
+            full.set_exception(MirrorUnavailable("disk full"))
+            return full
+        process.store.step = None
+        done = super().submit(fn, *args, **kwargs)
+        is_look = getattr(fn, "__name__", "") == "_look"  # writes nothing
+        if process.is_up and not is_look and done.exception() is None:
+            process.on_commit(process.store.step, process.engine.source_clock.now())
+        return _cancelled() if process.dies("after") else done
+
+
+class Process:
+    """A daemon from start to end: engine, schedule, and the tasks that die with it."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        source: Source,
+        chance: Random,
+        disk_faults: float,
+        on_commit: Callable[[Step | None, datetime], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.on_commit = on_commit
+        self.image = config.mirror.path
+        self.is_up = False
+        self.is_dead = False
+        self.died = asyncio.Event()
+        self.death: tuple[Death, int] | None = None
+        self.last_sweep: SweepSummary | None = None
+        self._chance = chance
+        self._tell = tell
+        self._failures = 0
+        self._located_at: datetime | None = None
+        self._poked = asyncio.Event()
+        self._disk = _Disk(self, chance, disk_faults)
+        self.engine = Engine(
+            config, clock=clock, source=source, executor=self._disk, on_finished=self._sweep_ended
+        )
+        self.store = WatchedStore(
+            config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
+        )
+        self.engine.store = self.store
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return what `work` returned as a part of this life, None if it died with it."""
+        before = LIFE.set(self)
+        task = asyncio.create_task(work)
+        LIFE.reset(before)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.is_dead:
+                return None
+            raise
+
+    async def start(self, when_open: Callable[[], None]) -> None:
+        """Begin as the daemon does: the engine, a sweep if one is due, the schedule."""
+        engine = self.engine
+        await engine.open()
+        when_open()
+        engine.asker._chance = self._chance.random
+        self.is_up = True
+        every, now = self.config.reconcile.every, self.clock.now()
+        remembered = engine.remembered
+        self._failures = remembered.failures
+        self._begin(self._sweeping(every))
+        self._begin(self._locating())
+        if engine.is_new_policy or due_since(remembered.complete_at, every, now):
+            await self._request("start")
+        engine.start_reading()
+
+    async def submit(self, body: bytes) -> str | None:
+        """Return what became of a delivery, None when it was not answered with 200."""
+        if not self.is_up or self.is_dead:
+            return None
+        try:
+            outcome: str | None = await self.run(self._take(body))
+        except SyncdError:
+            return None
+        self._poked.set()
+        return outcome
+
+    async def stop(self) -> None:
+        """End gracefully, as on SIGTERM."""
+        connection = self.store._writer._connection
+        await self.engine.close()
+        self._kill()
+        if connection is not None:
+            connection.close()  # 3.11 leaves it open until the process ends; this one lives on
+
+    def dies(self, when: Death) -> bool:
+        """Count a step of the disk; tell whether the process is killed here."""
+        if self.death is None or self.death[0] != when:
+            return False
+        if self.death[1] > 0:
+            self.death = (when, self.death[1] - 1)
+            return False
+        self.kill()
+        return True
+
+    def kill(self) -> None:
+        """End as SIGKILL does: the file stays as it is on disk, in a folder of its own."""
+        if self.is_dead:
+            return
+        path = self.config.mirror.path
+        self._tell(f"daemon: killed, {len(self.tasks)} tasks die")
+        self.image = path.parent.with_name(f"{path.parent.name}+") / path.name
+        self.image.parent.mkdir()
+        for end in ("", "-wal"):
+            if (old := path.with_name(path.name + end)).exists():
+                shutil.copy(old, self.image.with_name(path.name + end))
+        self._kill()
+        writer = self.store._writer
+        if writer._connection is not None:
+            writer._connection.close()
+            writer._connection = None
+        writer._lock.release()
+        shutil.rmtree(path.parent)
+
+    def heal(self) -> None:
+        """End the faults of the disk."""
+        self._disk.faults = 0.0
+
+    def next_config(self) -> Config:
+        """Return the configuration of the life after this one."""
+        return replace(self.config, mirror=replace(self.config.mirror, path=self.image))
+
+    def _kill(self) -> None:
+        self.is_up, self.is_dead = False, True
+        for task in list(self.tasks):
+            task.cancel()
+        self.died.set()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.create_task(work)  # noqa: RUF006 - `tasks` holds it
+
+    async def _take(self, body: bytes) -> str:
+        return await self.engine.ingest.submit(deliveries.parse(body, self.clock.now()))
+
+    async def _sweeping(self, every: timedelta) -> None:
+        complete_at, now = self.engine.remembered.complete_at, self.clock.now()
+        if complete_at is not None and timedelta() < now - complete_at < every:
+            await asyncio.sleep((complete_at + every - now).total_seconds())
+            await self._request("schedule")
+        while True:
+            await asyncio.sleep(every.total_seconds())
+            await self._request("schedule")
+
+    async def _request(self, cause: SweepCause) -> None:
+        while True:
+            try:
+                await self.engine.reconciler.request(cause)
+            except MirrorUnavailable:
+                await asyncio.sleep(2)
+            else:
+                return
+
+    async def _again(self, wait: timedelta) -> None:
+        await asyncio.sleep(wait.total_seconds())
+        await self._request("schedule")
+
+    async def _locating(self) -> None:
+        """See syncd.schedule, which looks every ten seconds; here only when there is news."""
+        every = self.config.reconcile.every_when_silent
+        while True:
+            self._poked.clear()
+            if not await self._wants_locating():
+                await self._poked.wait()
+                await asyncio.sleep(LOCATE_CHECK_S)
+                continue
+            now = self.clock.now()
+            if due_since(self._located_at, every, now):
+                self._located_at = now
+                await self._request("locate")
+            left = every - (self.clock.now() - self._located_at) if self._located_at else every
+            await asyncio.sleep(max(LOCATE_CHECK_S, left.total_seconds()))
+
+    async def _wants_locating(self) -> bool:
+        try:
+            return await self.store.wants_locating()
+        except MirrorUnavailable:
+            return True
+
+    def _sweep_ended(self, summary: SweepSummary) -> None:
+        self._tell(
+            f"daemon: sweep {summary.sweep_id} {summary.result} {summary.failed_items}"
+            f" {summary.error}"
+        )
+        if not summary.is_catalogue:
+            return
+        self.last_sweep = summary
+        if summary.result == "complete":
+            self._failures = 0
+            return
+        self._failures += 1
+        self._begin(
+            self._again(next_after_failure(self._failures, self.config.reconcile.every_when_silent))
+        )
+
+
+def _cancelled() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.cancel()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """Return the mirror as a shop sees it."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)

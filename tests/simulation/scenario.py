@@ -1,0 +1,149 @@
+"""What kind of world a seed stands for. Everything is drawn here, so that a run can be told."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Literal
+
+Naming = Literal["id", "object", "item_id", "none", "mixed"]
+Rows = Literal["bare", "with variants", "mixed"]
+Scope = Literal["all", "items", "categories"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One world. Shares are of one; what is longer than `_s` says is in the comment."""
+
+    seed: int
+    # The catalogue and how it changes.
+    items: int
+    most_variants: int
+    changes: int
+    horizon_s: float
+    hot_share: float  # of changes that hit the same two variants
+    bursts: bool  # several changes in the same instant
+    additions: float
+    removals: float  # always silent
+    told_additions: float  # of additions; the others are silent
+    # Clocks.
+    host_offset_s: float
+    source_offset_s: float
+    event_offset_s: float  # of event timestamps against `Date`
+    lead_s: float  # a timestamp is taken up to so long before its change is visible
+    whole_seconds: bool
+    unplaced: float  # timestamps missing or malformed
+    # Deliveries.
+    dropped: float
+    doubled: float
+    delayed: float
+    longest_delay_s: float
+    answers_lost: float
+    latest_data: bool
+    nameless: float  # events without a uuid
+    vague: float  # events that say that something changed, not what
+    naming: Naming
+    # Reads.
+    lag_s: float
+    latency_s: float
+    page_size: int
+    newest_first: bool
+    rows: Rows
+    unreachable: float
+    invalid: float
+    outages: tuple[tuple[float, float, bool], ...]  # from, to, refused
+    throttle: int | None
+    calls_per_minute: int
+    # The daemon.
+    scope: Scope
+    deaths: int
+    disk_faults: float
+
+    @property
+    def is_told(self) -> bool:
+        """Whether every change is told by a delivery that arrives."""
+        return self.dropped == 0 and self.removals == 0 and self.told_additions == 1
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the only thing a read waits for is its turn."""
+        return (
+            self.throttle is None
+            and self.unreachable == self.invalid == self.disk_faults == 0
+            and not self.outages
+            and self.deaths == 0
+        )
+
+    def chance(self, of: str) -> random.Random:
+        """Return a stream of chance of its own, so that one part does not shift another's."""
+        return random.Random(f"{self.seed}/{of}")
+
+    def seconds(self, name: str) -> timedelta:
+        """Return one of the offsets as a duration."""
+        return timedelta(seconds=getattr(self, f"{name}_offset_s"))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{one.name}={getattr(self, one.name)}" for one in fields(self))
+
+
+def drawn(seed: int) -> Scenario:
+    """Return the world of a seed."""
+    rng = random.Random(seed)
+    is_told = rng.random() < 0.5
+    is_calm = rng.random() < 0.4
+
+    def sometimes(share: float, low: float, high: float) -> float:
+        return round(rng.uniform(low, high), 3) if rng.random() < share else 0.0
+
+    def when_rough(value: float) -> float:
+        return 0.0 if is_calm else value
+
+    outages = []
+    for _ in range(0 if is_calm else rng.choice([0, 0, 0, 1, 2])):
+        begins = rng.uniform(0, 2400)
+        outages.append((begins, begins + rng.choice([5, 60, 400]), rng.random() < 0.3))
+    calls_per_minute = rng.choice([30, 45, 60] if is_calm else [10, 30, 45, 60])
+    throttled = not is_calm and rng.random() < 0.4
+    return Scenario(
+        seed=seed,
+        items=rng.choice([1, 2, 3, 4, 5, 6, 7]),
+        most_variants=rng.randint(1, 4),
+        changes=rng.randint(25, 60),
+        horizon_s=rng.choice([60.0, 240.0, 600.0, 900.0, 2400.0]),
+        hot_share=rng.choice([0.0, 0.5, 0.9]),
+        bursts=rng.random() < 0.4,
+        additions=sometimes(0.6, 0.02, 0.15),
+        removals=0.0 if is_told else sometimes(0.7, 0.02, 0.15),
+        told_additions=1.0 if is_told else rng.choice([0.0, 0.5, 1.0]),
+        host_offset_s=sometimes(0.5, -600, 600),
+        source_offset_s=sometimes(0.5, -240, 240),
+        event_offset_s=sometimes(0.6, -240, 240),
+        lead_s=rng.choice([0.0, 0.3, 10.0]),
+        whole_seconds=rng.random() < 0.3,
+        unplaced=sometimes(0.3, 0.05, 0.6),
+        dropped=0.0 if is_told else sometimes(0.9, 0.05, 0.6),
+        doubled=sometimes(0.5, 0.05, 0.4),
+        delayed=sometimes(0.6, 0.05, 0.5),
+        longest_delay_s=rng.choice([60.0, 600.0, 600.0, 6 * 3600.0, 72 * 3600.0]),
+        answers_lost=sometimes(0.4, 0.02, 0.3),
+        latest_data=rng.random() < 0.4,
+        nameless=sometimes(0.2, 0.1, 0.7),
+        vague=sometimes(0.2, 0.02, 0.2),
+        naming=rng.choice(["id", "object", "item_id", "none", "mixed"]),
+        lag_s=rng.choice([0.0, 3.0, 20.0]),
+        latency_s=rng.choice([0.3, 3.0, 30.0]),
+        page_size=rng.choice([1, 2, 3, 50]),
+        newest_first=rng.random() < 0.5,
+        rows=rng.choice(["bare", "with variants", "mixed"]),
+        unreachable=when_rough(sometimes(0.5, 0.02, 0.3)),
+        invalid=when_rough(sometimes(0.3, 0.02, 0.15)),
+        outages=tuple(outages),
+        throttle=rng.randint(max(4, calls_per_minute // 3), calls_per_minute)
+        if throttled
+        else None,
+        calls_per_minute=calls_per_minute,
+        scope=rng.choice(["all", "all", "all", "items", "categories"]),
+        deaths=0 if is_calm else rng.choice([0, 1, 2, 4]),
+        disk_faults=when_rough(sometimes(0.2, 0.002, 0.03)),
+    )

@@ -1,0 +1,254 @@
+"""One run: a world, a daemon that lives and dies in it, and the checks that look on."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from msgspec.structs import replace
+
+from simulation.checks import Checks
+from simulation.clock import Clock, VirtualLoop
+from simulation.post import Post
+from simulation.process import Process, reader, task_factory
+from simulation.scenario import Scenario, drawn
+from simulation.source import Source
+from simulation.truth import Truth
+from simulation.world import CATEGORIES, World
+from syncd import deliveries
+from syncd.config import Config
+
+# Memory, if there is such a place: FULL synchronous costs nothing there.
+FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+SETTLE = timedelta(seconds=60)
+TICK_S = 30.0
+LOOK_S, LONGEST_LOOK_S = 20.0, 600.0
+# Pauses of an hour, ten of them in a row, are no life-lock yet.
+QUIET_WITHIN_S = 4 * 24 * 3600.0
+SWEEPS_AT_MOST = 40
+
+
+@dataclass
+class Report:
+    """What a run came to; `fault` None: all was well."""
+
+    seed: int
+    fault: str | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    trace: list[str] = field(default_factory=list)
+
+
+def simulate(seed: int, *, scenario: Scenario | None = None, verbose: bool = False) -> Report:
+    """Run the world of a seed, in a folder of its own, and return what came of it."""
+    folder = Path(tempfile.mkdtemp(prefix="syncd-simulation-", dir=FOLDER))
+    configured = structlog.get_config()
+    report = Report(seed)
+    try:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            run = _Run(scenario or drawn(seed), folder, report, verbose=verbose)
+            structlog.configure(processors=[run.heard], cache_logger_on_first_use=False)
+            runner.get_loop().set_task_factory(task_factory)
+            runner.run(run.play())
+    finally:
+        structlog.configure(**configured)
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+class _Run:
+    def __init__(self, scenario: Scenario, folder: Path, report: Report, *, verbose: bool) -> None:
+        self.scenario = scenario
+        self.report = report
+        self._verbose = verbose
+        self._folder = folder
+        self._answered: set[str] = set()
+        self._lives = 0
+
+    def heard(self, logger: object, method: str, event: structlog.types.EventDict) -> str:
+        """Take a line of the product's log; what it calls unknown is a fault."""
+        del logger
+        self.tell(f"log: {method} {event}")
+        if "no known reason" in str(event.get("event")):
+            self.checks.fail(f"the daemon says: {event}")
+        raise structlog.DropEvent
+
+    def tell(self, line: str) -> None:
+        """Add a line to the story."""
+        if self._verbose:
+            self.report.trace.append(f"{asyncio.get_running_loop().time():10.3f} {line}")
+
+    async def play(self) -> None:
+        scenario = self.scenario
+        self.truth = Truth()
+        self.host = Clock(scenario.seconds("host"))
+        self.checks = Checks(self.truth, scenario, self.host, settle=SETTLE, tell=self.tell)
+        self.source = Source(self.truth, scenario, self.host, self.tell)
+        self.post = Post(self.truth, scenario, self._submit, self.tell)
+        self.world = World(self.truth, scenario, self.post, self.tell)
+        self.tell(str(scenario))
+        self.world.begin()
+        config = self._config()
+        self._catalog = config.catalog
+        await self._bear(config)
+        story = asyncio.create_task(self._story())
+        ticking = asyncio.create_task(self._tick())
+        failure = asyncio.create_task(self.checks.failed.wait())
+        await asyncio.wait({story, failure}, return_when=asyncio.FIRST_COMPLETED)
+        if story.done() and story.exception() is not None:
+            self.checks.fail(f"{story.exception()!r}")
+        ticking.cancel()
+        await self._end()
+
+    async def _story(self) -> None:
+        scenario, checks = self.scenario, self.checks
+        dying = asyncio.create_task(self._deaths())
+        await self.world.run()
+        await dying
+        await self._until(lambda: self.post.is_empty, "the post is not empty")
+        await self._quiet()
+        if scenario.is_told:
+            checks.compare(removals=False, in_scope=self._in_scope)
+        self.source.is_mild = True
+        self.process.heal()
+        # What has just been written must be visible, and deliveries be settled.
+        await asyncio.sleep(60 + scenario.lag_s + scenario.lead_s)
+        await self._sweep()
+        checks.compare(removals=True, in_scope=self._in_scope)
+        checks.kept(self._answered)
+        if self.source.most_in_a_window > scenario.calls_per_minute:
+            checks.fail(f"{self.source.most_in_a_window} calls in a minute of the source's clock")
+
+    async def _sweep(self) -> None:
+        """Have the whole catalogue read, from now on."""
+        process = self.process
+        for _ in range(SWEEPS_AT_MOST):
+            sweep_id, _ = await process.engine.reconciler.request("operator")
+
+            def ended(sweep_id: int = sweep_id) -> bool:
+                last = process.last_sweep
+                return last is not None and last.sweep_id >= sweep_id
+
+            await self._until(ended, "the sweep does not end")
+            await self._quiet()
+            if process.last_sweep is not None and process.last_sweep.result == "complete":
+                return
+        self.checks.fail("no sweep is ever complete")
+
+    async def _quiet(self) -> None:
+        """Wait until nothing is left to ask."""
+        await self._until(self._is_quiet, "there is always something left to ask")
+
+    def _is_quiet(self) -> bool:
+        ask = self.checks.ask
+        last = ask("SELECT result FROM sweeps WHERE is_catalogue ORDER BY sweep_id DESC LIMIT 1")
+        return (
+            last == [("complete",)]
+            and not ask("SELECT 1 FROM refresh_queue LIMIT 1")
+            and not ask("SELECT 1 FROM unlocated WHERE answered_at IS NULL LIMIT 1")
+        )
+
+    async def _until(self, true: Callable[[], bool], fault: str) -> None:
+        loop = asyncio.get_running_loop()
+        last_s = loop.time() + QUIET_WITHIN_S
+        wait_s = LOOK_S
+        while not true():
+            if loop.time() > last_s:
+                self.checks.fail(fault)
+            await asyncio.sleep(wait_s)
+            wait_s = min(LONGEST_LOOK_S, wait_s * 1.2)
+
+    async def _tick(self) -> None:
+        while self.scenario.is_calm:
+            await asyncio.sleep(TICK_S)
+            self.checks.tick()
+
+    async def _deaths(self) -> None:
+        """End the daemon, gently or not, as often as the scenario says."""
+        chance = self.scenario.chance("deaths")
+        for _ in range(self.scenario.deaths):
+            await asyncio.sleep(chance.uniform(0, 1.5 * self.scenario.horizon_s))
+            process = self.process
+            if chance.random() < 0.3:
+                self.tell("daemon: stops")
+                await process.stop()
+            else:
+                process.death = (chance.choice(["before", "after"]), chance.randrange(12))
+                await process.died.wait()
+            self.report.counts["deaths"] += 1
+            config = process.next_config()
+            await asyncio.sleep(chance.choice([0.0, 1.0, 20.0, 400.0]))
+            await self._bear(config)
+
+    async def _bear(self, config: Config) -> None:
+        """Start a daemon."""
+        self.tell("daemon: starts")
+        self._lives += 1
+        self.process = Process(
+            config,
+            clock=self.host,
+            source=self.source,
+            chance=self.scenario.chance(f"life {self._lives}"),
+            disk_faults=self.scenario.disk_faults,
+            on_commit=self.checks.committed,
+            tell=self.tell,
+        )
+        config.mirror.path.parent.mkdir(exist_ok=True)
+        self.checks.watch(None)
+        watch = self.checks.watch
+        await self.process.run(self.process.start(lambda: watch(reader(config.mirror.path))))
+
+    async def _submit(self, body: bytes) -> str | None:
+        event_id = deliveries.parse(body, self.host.now()).event_id
+        outcome = await self.process.submit(body)
+        if outcome is not None:
+            self._answered.add(event_id)
+        return outcome
+
+    async def _end(self) -> None:
+        self.checks.watch(None)
+        if not self.process.is_dead:
+            self.process.kill()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        counts = self.report.counts
+        counts.update(self.post.counts)
+        counts["runs"] = 1
+        counts["told"] = int(self.scenario.is_told)
+        counts["calm"] = int(self.scenario.is_calm)
+        counts["calls"] = len(self.source.calls_at)
+        counts["reads"] = self.checks.reads
+        counts["throttles"] = self.source.throttled
+        counts["failed calls"] = self.source.failed
+        counts["transactions"] = self.checks.looks
+        self.report.fault = self.checks.fault
+
+    def _in_scope(self, item_id: int) -> bool:
+        catalog = self._catalog
+        if catalog.items:
+            return item_id in catalog.items
+        return not catalog.categories or self.truth.category_of[item_id] in catalog.categories
+
+    def _config(self) -> Config:
+        config = Config()
+        scenario = self.scenario
+        catalog = config.catalog
+        if scenario.scope == "items":
+            # One that is not there yet, and may never be.
+            chosen = (*list(self.truth.items)[::2], self.truth.next_id)
+            catalog = replace(catalog, items=chosen)
+        elif scenario.scope == "categories":
+            catalog = replace(catalog, categories=CATEGORIES[: 1 + scenario.seed % 2])
+        return replace(
+            config,
+            mirror=replace(config.mirror, path=self._folder / "0" / "availability.db"),
+            dreamship=replace(config.dreamship, calls_per_minute=scenario.calls_per_minute),
+            catalog=catalog,
+            reconcile=replace(config.reconcile, settle=SETTLE),
+        )

@@ -1,0 +1,164 @@
+"""Dreamship's GET endpoints at their worst: late, lagging, throttling, failing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+
+from simulation.clock import Clock
+from simulation.scenario import Scenario
+from simulation.truth import Truth
+from syncd.errors import (
+    SourceAnswerInvalid,
+    SourceGone,
+    SourceRefused,
+    SourceThrottled,
+    SourceUnreachable,
+)
+from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+
+# What one call may need to get there; pace.WINDOW has a second in reserve for it.
+LONGEST_TRIP_S = 0.9
+WINDOW_S = 60.0
+
+
+class Source:
+    """Fulfils ports.Source on the truth; `is_mild` ends every fault but the throttle."""
+
+    def __init__(
+        self, truth: Truth, scenario: Scenario, host: Clock, tell: Callable[[str], None]
+    ) -> None:
+        self.is_mild = False
+        self.calls_at: list[float] = []
+        self.throttled = 0
+        self.failed = 0
+        self.answered = 0
+        self.most_in_a_window = 0
+        self._truth = truth
+        self._scenario = scenario
+        self._host = host
+        self._clock = Clock(scenario.seconds("source"))
+        self._tell = tell
+        self._chance = scenario.chance("source")
+        self._allowed: deque[float] = deque()
+        self._window: deque[float] = deque()
+
+    async def item(self, item_id: int) -> ItemRead:
+        began_at = self._host.now()
+        moment_s, source_at = await self._call(f"item {item_id}")
+        if item_id not in self._truth.items or self._truth.items[item_id].at(moment_s) is None:
+            self._tell(f"source: item {item_id} is gone")
+            raise SourceGone(f"no item {item_id}")
+        variants = self._variants(item_id, moment_s)
+        self._tell(f"source: item {item_id}, as of {moment_s:.1f}: {_told(variants)}")
+        return ItemRead(item_id, f"Item {item_id}", variants, began_at, source_at)
+
+    async def page(self, category_id: int | None, page: int) -> Page:
+        began_at = self._host.now()
+        moment_s, source_at = await self._call(f"page {page} of {category_id or 'all'}")
+        listed = [
+            item_id
+            for item_id, history in self._truth.items.items()
+            if history.at(moment_s) is not None
+            and category_id in {None, self._truth.category_of[item_id]}
+        ]
+        if self._scenario.newest_first:
+            listed.reverse()
+        size = self._scenario.page_size
+        rows = listed[(page - 1) * size : page * size]
+        if not rows and page > 1:
+            raise SourceGone(f"no page {page}")
+        self._tell(f"source: page {page} of {len(listed)}, as of {moment_s:.1f}: {rows}")
+        return Page(
+            items=tuple(
+                SourceItem(
+                    item_id,
+                    f"Item {item_id}",
+                    self._variants(item_id, moment_s) if self._has_variants() else None,
+                )
+                for item_id in rows
+            ),
+            count=len(listed),
+            has_next=page * size < len(listed),
+            began_at=began_at,
+            source_at=source_at,
+        )
+
+    def _variants(self, item_id: int, moment_s: float) -> tuple[SourceVariant, ...]:
+        return tuple(
+            SourceVariant(variant_id, value, Labels(f"V {variant_id}"))
+            for variant_id in self._truth.of_item(item_id)
+            if (value := self._truth.seen(variant_id, moment_s)) is not None
+        )
+
+    def _has_variants(self) -> bool:
+        rows = self._scenario.rows
+        return rows == "with variants" or (rows == "mixed" and self._chance.random() < 0.5)
+
+    async def _call(self, what: str) -> tuple[float, datetime]:
+        """Return the moment of the copy that answers and the `Date`, or fail as the world may."""
+        scenario, chance = self._scenario, self._chance
+        latency_s = chance.uniform(0.05, scenario.latency_s)
+        # However the shares of chance are used, a call draws the same number of them.
+        share, late, lag_s, fate = (chance.random() for _ in range(4))
+        trip_s = min(LONGEST_TRIP_S, latency_s / 2)
+        await asyncio.sleep(trip_s)
+        now_s = asyncio.get_running_loop().time()
+        self._count(now_s)
+        self._throttle(now_s, what)
+        rest_s = latency_s - trip_s
+        await asyncio.sleep(rest_s * share)
+        moment_s = asyncio.get_running_loop().time() - lag_s * scenario.lag_s
+        await asyncio.sleep(rest_s * (1 - share) * late)
+        source_at = self._clock.now().replace(microsecond=0)
+        await asyncio.sleep(rest_s * (1 - share) * (1 - late))
+        self._fail(now_s, fate, what)
+        self.answered += 1
+        return moment_s, source_at
+
+    def _count(self, now_s: float) -> None:
+        self.calls_at.append(now_s)
+        self._window.append(now_s)
+        while self._window[0] <= now_s - WINDOW_S:
+            self._window.popleft()
+        self.most_in_a_window = max(self.most_in_a_window, len(self._window))
+
+    def _throttle(self, now_s: float, what: str) -> None:
+        limit = self._scenario.throttle
+        if limit is None:
+            return
+        while self._allowed and self._allowed[0] <= now_s - WINDOW_S:
+            self._allowed.popleft()
+        if len(self._allowed) < limit:
+            self._allowed.append(now_s)
+            return
+        self.throttled += 1
+        wait_s: float | None = float(math.ceil(self._allowed[0] + WINDOW_S - now_s))
+        fate = self._chance.random()
+        wait_s = None if fate < 0.3 else 86_400.0 if fate > 0.98 else wait_s
+        self._tell(f"source: {what} throttled, wait {wait_s}")
+        raise SourceThrottled("throttled", wait_s=wait_s)
+
+    def _fail(self, now_s: float, fate: float, what: str) -> None:
+        if self.is_mild:
+            return
+        for begins_s, ends_s, is_refusal in self._scenario.outages:
+            if begins_s <= now_s < ends_s:
+                self.failed += 1
+                self._tell(f"source: {what} {'refused' if is_refusal else 'down'}")
+                raise SourceRefused("401") if is_refusal else SourceUnreachable("503")
+        if fate < self._scenario.unreachable:
+            self.failed += 1
+            self._tell(f"source: {what} unreachable")
+            raise SourceUnreachable("502")
+        if fate > 1 - self._scenario.invalid:
+            self.failed += 1
+            self._tell(f"source: {what} answered nonsense")
+            raise SourceAnswerInvalid("nonsense")
+
+
+def _told(variants: tuple[SourceVariant, ...]) -> str:
+    return " ".join(f"{one.variant_id}={one.value}" for one in variants)

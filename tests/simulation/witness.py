@@ -1,0 +1,49 @@
+"""The store with somebody looking on: what was judged in the transaction that just ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from syncd.model import Delivery, ItemRead
+from syncd.state import ItemState, Judged, Snapshot, VariantState, Writes
+from syncd.store import Store
+
+
+@dataclass
+class Step:
+    """What one transaction was about."""
+
+    judged: tuple[Judged, ...] = ()
+    seen: ItemRead | None = None
+    was_overtaken: bool = False
+
+
+class WatchedStore(Store):
+    """A Store that notes in `step` what it is committing."""
+
+    step: Step | None = None
+
+    async def deliver(
+        self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+    ) -> list[Judged]:
+        def noted(snapshot: Snapshot) -> Writes:
+            writes = judge(snapshot)
+            self.step = Step(judged=tuple(writes.judged))
+            return writes
+
+        return await super().deliver(batch, noted, now)
+
+    async def read(
+        self,
+        seen: ItemRead,
+        judge: Callable[[dict[int, VariantState], ItemState | None], Writes],
+    ) -> Writes:
+        def noted(known: dict[int, VariantState], before: ItemState | None) -> Writes:
+            writes = judge(known, before)
+            last = None if before is None else before.confirmed_at
+            self.step = Step(seen=seen, was_overtaken=last is not None and seen.began_at < last)
+            return writes
+
+        return await super().read(seen, noted)

@@ -1,0 +1,96 @@
+"""The whole system, simulated: see tests/simulation/run.py for as many seeds as you like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simulation import checks
+from simulation.broken import BREAKS, broken
+from simulation.scenario import Scenario, drawn
+from simulation.simulation import simulate
+
+RUN = Path(__file__).parent / "simulation" / "run.py"
+SEEDS = "0:200"
+# What a broken rule may take to be noticed; most are within a handful.
+SEEDS_TO_NOTICE = 60
+
+
+def test_mirror_and_source_agree_in_every_world() -> None:
+    """Some hundred worlds end with mirror = source, and nothing is on sale meanwhile that is not.
+
+    In processes of their own, and not measured: coverage would double the time for nothing.
+    """
+    environ = {name: value for name, value in os.environ.items() if "COV" not in name.upper()}
+    done = subprocess.run(
+        [sys.executable, str(RUN), "--seeds", SEEDS, "--processes", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_seed_tells_the_same_story_every_time() -> None:
+    """A failing seed reproduces: neither time, threads nor hashes play a part."""
+    stories = {tuple(simulate(17, verbose=True).trace) for _ in range(2)}
+    assert len(stories) == 1
+
+
+@pytest.mark.parametrize("rule", sorted(BREAKS))
+def test_the_simulation_notices_when(rule: str) -> None:
+    """A rule broken on purpose does not stay unseen."""
+    with broken(rule):
+        noticed = next((seed for seed in range(SEEDS_TO_NOTICE) if simulate(seed).fault), None)
+    assert noticed is not None
+
+
+@pytest.mark.xfail(reason="the newest delivery of any variant postpones the item's read")
+def test_a_confirming_read_does_not_wait_for_the_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries for one variant do not put off for ever the confirmation of its neighbour."""
+    monkeypatch.setattr(checks, "SIBLINGS_POSTPONE", False)
+    assert simulate(2, scenario=busy(2)).fault is None
+
+
+def busy(seed: int) -> Scenario:
+    """Return a world where nothing goes wrong and two variants change all the time."""
+    return replace(
+        drawn(seed),
+        items=2,
+        most_variants=4,
+        changes=150,
+        horizon_s=1500.0,
+        hot_share=0.95,
+        bursts=False,
+        additions=0.0,
+        removals=0.0,
+        told_additions=1.0,
+        host_offset_s=0.0,
+        source_offset_s=0.0,
+        event_offset_s=0.0,
+        lead_s=0.0,
+        unplaced=0.0,
+        dropped=0.0,
+        doubled=0.0,
+        delayed=0.0,
+        answers_lost=0.0,
+        latest_data=False,
+        nameless=0.0,
+        vague=0.0,
+        naming="id",
+        lag_s=0.0,
+        latency_s=0.3,
+        unreachable=0.0,
+        invalid=0.0,
+        outages=(),
+        throttle=None,
+        calls_per_minute=45,
+        scope="all",
+        deaths=0,
+        disk_faults=0.0,
+    )
