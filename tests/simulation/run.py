@@ -55,6 +55,8 @@ def _many(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - began_s
     print(", ".join(f"{name} {number}" for name, number in sorted(counts.items())))
     print(f"{len(failed)} of {counts['runs']} failed in {seconds:.0f} s")
+    if failed:
+        print("failed:", *sorted(report.seed for report in failed))
     return int(bool(failed))
 
 

@@ -42,8 +42,7 @@ class Record:
         is_sold: bool,
     ) -> None:
         """Note a delivery that was judged; `event_at` None where it could not be placed."""
-        self.last_at = arrived_at if self.last_at is None else max(self.last_at, arrived_at)
-        self.unconfirmed_since = arrived_at
+        self.arrive(arrived_at)
         if rule in {"newer", "first-word"} and is_sold:
             self.objections = [
                 one
@@ -58,6 +57,11 @@ class Record:
         if not is_sold and (claim.value is not None or rule == "contradicts"):
             is_doubt = rule in {"contradicts", "first-word-doubted"}
             self.objections.append(Objection(claim.value, event_at, is_doubt))
+
+    def arrive(self, arrived_at: datetime) -> None:
+        """Note that a delivery waits to be confirmed."""
+        self.last_at = arrived_at if self.last_at is None else max(self.last_at, arrived_at)
+        self.unconfirmed_since = arrived_at
 
     def is_settled(self, began_at: datetime, settle: timedelta) -> bool:
         """Tell whether a read that began then is the truth for this variant."""
