@@ -10,6 +10,7 @@ off sale  (1) The moment a delivery that tells a value which is not for sale has
           merely doubted); a settled read; or an unsettled read that agrees with the mirror's own
           value for sale (rule 5). An unsettled read that differs never puts anything on sale.
 settled   After a settled read, value and mirror are the same and nothing is in doubt.
+swept     What was in the catalogue during the whole of a complete sweep is in the mirror after it.
 confirmed When an item leaves the refresh queue, its last read began at least `settle` after the
           last delivery of each of its variants.
 on time   In a calm world (only the budget to wait for) a variant that the source no longer sells,
@@ -151,6 +152,25 @@ class Checks:
         moments = [one.last_at for one in family if one.last_at is not None]
         longest = self._settle + timedelta(seconds=TURN_S)
         return record.last_at is not None and self._host.now() > max(moments) + longest
+
+    def swept(self, began_at: datetime, in_scope: Callable[[int], bool]) -> None:
+        """Check that a complete sweep of the catalogue missed nothing that was there throughout."""
+        truth, now_s = self._truth, asyncio.get_running_loop().time()
+        from_s = (began_at - BEGIN - self._host.offset).total_seconds() - self._scenario.lag_s
+        rows = self.rows()
+        # Known limit: where one item goes and another comes while pages are read, `count` stays the
+        # same and one nobody knows yet may slide from the next page to the last one, unseen.
+        slides = any(history.goes(from_s, now_s) for history in truth.items.values())
+        for variant_id, history in truth.variants.items():
+            item_id = truth.item_of[variant_id]
+            if slides and variant_id not in rows:
+                continue
+            if not in_scope(item_id) or not history.was_there(from_s, now_s):
+                continue
+            row = rows.get(variant_id)
+            is_missing = row is None or (row.removed and not row.verifying)
+            if is_missing and truth.items[item_id].was_there(from_s, now_s):
+                self.fail(f"a whole sweep did not see {variant_id} of item {item_id}: {row}")
 
     def compare(self, *, removals: bool, in_scope: Callable[[int], bool]) -> None:
         """Check that mirror and source are the same."""

@@ -78,12 +78,14 @@ class Process:
         chance: Random,
         disk_faults: float,
         on_commit: Callable[[Step | None, datetime], None],
+        on_swept: Callable[[SweepSummary], None],
         tell: Callable[[str], None],
     ) -> None:
         self.config = config
         self.clock = clock
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.on_commit = on_commit
+        self.on_swept = on_swept
         self.image = config.mirror.path
         self.is_up = False
         self.is_dead = False
@@ -253,6 +255,7 @@ class Process:
             return
         self.last_sweep = summary
         if summary.result == "complete":
+            self.on_swept(summary)
             self._failures = 0
             return
         self._failures += 1

@@ -197,6 +197,7 @@ class _Run:
             chance=self.scenario.chance(f"life {self._lives}"),
             disk_faults=self.scenario.disk_faults,
             on_commit=self.checks.committed,
+            on_swept=lambda summary: self.checks.swept(summary.began_at, self._in_scope),
             tell=self.tell,
         )
         config.mirror.path.parent.mkdir(exist_ok=True)
