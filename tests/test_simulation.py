@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulation import checks
 from simulation.broken import BREAKS, broken
 from simulation.scenario import Scenario, drawn
 from simulation.simulation import simulate
@@ -50,17 +49,13 @@ def test_the_simulation_notices_when(rule: str) -> None:
     assert noticed is not None
 
 
-@pytest.mark.xfail(reason="the newest delivery of any variant postpones the item's read")
-def test_a_confirming_read_does_not_wait_for_the_siblings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_confirming_read_does_not_wait_for_the_siblings() -> None:
     """Deliveries for one variant do not put off for ever the confirmation of its neighbour."""
-    monkeypatch.setattr(checks, "SIBLINGS_POSTPONE", False)
     assert simulate(2, scenario=busy(2)).fault is None
 
 
-@pytest.mark.xfail(reason="the first read that finds an unplaced variant forgets its delivery")
-def test_a_delivery_of_an_unplaced_variant_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delivery_of_an_unplaced_variant_is_confirmed() -> None:
     """A delivery that came before anybody knew its item is confirmed by a settled read as well."""
-    monkeypatch.setattr(checks, "UNPLACED_FORGOTTEN", False)
     faults = {seed: simulate(seed).fault for seed in (4, 14, 825)}
     assert set(faults.values()) == {None}, faults
 

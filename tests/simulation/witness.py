@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from syncd.model import Delivery, ItemRead
-from syncd.state import ItemState, Judged, Snapshot, VariantState, Writes
+from syncd.state import Judged, Known, Policy, Snapshot, Writes
 from syncd.store import Store
 
 
@@ -36,14 +36,12 @@ class WatchedStore(Store):
         return await super().deliver(batch, noted, now)
 
     async def read(
-        self,
-        seen: ItemRead,
-        judge: Callable[[dict[int, VariantState], ItemState | None], Writes],
+        self, seen: ItemRead, judge: Callable[[Known], Writes], policy: Policy, now: datetime
     ) -> Writes:
-        def noted(known: dict[int, VariantState], before: ItemState | None) -> Writes:
-            writes = judge(known, before)
-            last = None if before is None else before.confirmed_at
+        def noted(known: Known) -> Writes:
+            writes = judge(known)
+            last = None if known.item is None else known.item.confirmed_at
             self.step = Step(seen=seen, was_overtaken=last is not None and seen.began_at < last)
             return writes
 
-        return await super().read(seen, noted)
+        return await super().read(seen, noted, policy, now)
