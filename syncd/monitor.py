@@ -21,6 +21,7 @@ from syncd.status import LastDay
 from syncd.store import Beat, Reports
 from syncd.timestamps import to_text
 from syncd.web import Webhook
+from syncd.webhook_health import Habit
 
 log = structlog.get_logger(__name__)
 
@@ -148,8 +149,8 @@ class Monitor:
     async def _look_if_quiet(self, day: LastDay, now: datetime) -> None:
         """Have the source asked early when deliveries stay away for unusually long."""
         last = day.evidence.last_delivery_at
-        usual = 0 if last is None else await self._ask(lambda r: r.deliveries_before(last))
-        is_quiet = webhook_health.is_quiet(last, usual, now)
+        habit = Habit() if last is None else await self._ask(lambda reports: reports.habit(last))
+        is_quiet = webhook_health.is_quiet(habit, now)
         await self._schedule.quiet(now if is_quiet else None)
 
     @property

@@ -38,6 +38,14 @@ class Evidence(Struct, frozen=True):
         return self.delivered_at[-1] if self.delivered_at else None
 
 
+class Habit(Struct, frozen=True):
+    """How often deliveries come: the first, the last and the number of the last one's 24 hours."""
+
+    count: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
 class Judgement(Struct, frozen=True):
     """The state of the webhook, since when, and until when misses are over and forgiven."""
 
@@ -70,15 +78,12 @@ def judge(before: Judgement, evidence: Evidence, now: datetime) -> Judgement:
     return Judgement(state, since, forgiven)
 
 
-def is_quiet(last_delivery_at: datetime | None, deliveries_in_its_day: int, now: datetime) -> bool:
-    """Tell whether deliveries stay away for so long that it is worth asking the source.
-
-    `deliveries_in_its_day`: how many came in the 24 hours that ended with the last one.
-    """
-    if last_delivery_at is None or deliveries_in_its_day < HABIT:
+def is_quiet(habit: Habit, now: datetime) -> bool:
+    """Tell whether deliveries stay away for so long that it is worth asking the source."""
+    if habit.first_at is None or habit.last_at is None or habit.count < HABIT:
         return False
-    usual = timedelta(days=1) / deliveries_in_its_day
-    return now - last_delivery_at > max(QUIET_AT_LEAST, QUIET_FACTOR * usual)
+    usual = (habit.last_at - habit.first_at) / habit.count
+    return now - habit.last_at > max(QUIET_AT_LEAST, QUIET_FACTOR * usual)
 
 
 def _is_calm(last_missed_at: datetime, delivered_at: Sequence[datetime], now: datetime) -> bool:

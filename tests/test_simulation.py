@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from simulation.broken import BREAKS, broken
+from simulation.days import Day, lived, silence
 from simulation.scenario import Scenario, drawn
 from simulation.simulation import simulate
 
@@ -39,6 +41,19 @@ def test_a_seed_tells_the_same_story_every_time() -> None:
     """A failing seed reproduces: neither time, threads nor hashes play a part."""
     stories = {tuple(simulate(17, verbose=True).trace) for _ in range(2)}
     assert len(stories) == 1
+
+
+def test_silence_is_seen_long_before_the_next_sweep_is_due() -> None:
+    """With a change a minute, deliveries that stop are missed within the half hour."""
+    took_s = lived(partial(silence, after_s=3 * 3600.0), items=30)
+    assert took_s < 1800
+
+
+def test_a_sweep_takes_its_calls_and_no_more() -> None:
+    """One call an item and one a page, at the pace that is allowed."""
+    took_s = lived(Day.sweep, items=120)
+    assert took_s == pytest.approx((120 + 2) * 61 / 45, rel=0.05)
+    assert lived(Day.sweep, items=120, rows_have_variants=True) < 10
 
 
 @pytest.mark.parametrize("rule", sorted(BREAKS))

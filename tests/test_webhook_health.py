@@ -13,6 +13,7 @@ from syncd.webhook_health import (
     CALM_DELIVERIES,
     SILENT_AFTER,
     Evidence,
+    Habit,
     Judgement,
     is_quiet,
     judge,
@@ -89,7 +90,7 @@ def test_never_silent_while_deliveries_arrive(
 
 
 @pytest.mark.parametrize(
-    ("a_day", "minutes", "quiet"),
+    ("count", "minutes", "quiet"),
     [
         pytest.param(1440, 14, False, id="one a minute, away for 14"),
         pytest.param(1440, 16, True, id="one a minute, away for 16"),
@@ -98,7 +99,8 @@ def test_never_silent_while_deliveries_arrive(
         pytest.param(10, 100_000, False, id="too few to be a habit"),
     ],
 )
-def test_quiet_is_ten_times_the_usual(a_day: int, minutes: float, quiet: bool) -> None:
+def test_quiet_is_ten_times_the_usual(count: int, minutes: float, quiet: bool) -> None:
     """And never less than a quarter of an hour."""
-    assert is_quiet(NOON, a_day, at(minutes)) is quiet
-    assert not is_quiet(None, a_day, at(minutes))
+    habit = Habit(count, NOON - timedelta(days=1), NOON)
+    assert is_quiet(habit, at(minutes)) is quiet
+    assert not is_quiet(Habit(), at(minutes))

@@ -15,7 +15,7 @@ from syncd.store import stories
 from syncd.store.connection import open_for_reading, translated
 from syncd.store.rows import as_json
 from syncd.timestamps import from_text, maybe_from_text, to_text
-from syncd.webhook_health import CALM_DELIVERIES, Evidence
+from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
 
 Row = dict[str, Any]
 
@@ -147,15 +147,15 @@ class Reports:
                 last_sweep_error=sweep[2],
             )
 
-    def deliveries_before(self, moment: datetime) -> int:
-        """Count the deliveries of the 24 hours that ended at `moment`."""
+    def habit(self, last_at: datetime) -> Habit:
+        """Return how often deliveries came in the 24 hours that ended with the last one."""
         with self._rows() as connection:
-            return int(
-                connection.execute(
-                    "SELECT count(*) FROM deliveries WHERE received_at BETWEEN ? AND ?",
-                    (to_text(moment - timedelta(days=1)), to_text(moment)),
-                ).fetchone()[0]
-            )
+            count, first_at = connection.execute(
+                """SELECT count(*), min(received_at) FROM deliveries
+                   WHERE received_at BETWEEN ? AND ?""",
+                (to_text(last_at - timedelta(days=1)), to_text(last_at)),
+            ).fetchone()
+            return Habit(count, maybe_from_text(first_at), last_at)
 
     @contextlib.contextmanager
     def _rows(self) -> Iterator[sqlite3.Connection]:

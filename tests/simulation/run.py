@@ -1,4 +1,3 @@
-# ruff: noqa: T201 - what it prints is its result
 """Run simulations by hand: one seed with its whole story, or as many as asked.
 
 python tests/simulation/run.py --seed 17 -v

@@ -1,0 +1,237 @@
+"""Whole days of a healthy source in virtual time: how long sweeps take, and when silence is seen.
+
+`python tests/simulation/days.py` prints the figures of the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from msgspec import json
+from msgspec.structs import replace
+
+from simulation.clock import Clock, Inline, VirtualLoop
+from syncd.config import Config
+from syncd.deliveries import parse
+from syncd.engine import Engine
+from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.monitor import Monitor
+from syncd.schedule import Schedule
+from syncd.timestamps import to_text
+from syncd.web import Webhook
+
+T = TypeVar("T")
+
+PAGE = 100
+LATENCY_S = 0.3
+BEAT_S = 20.0
+HOUR_S = 3600.0
+
+
+class Shelves:
+    """A source without faults: so many items, of four variants each."""
+
+    def __init__(self, items: int, clock: Clock, *, rows_have_variants: bool) -> None:
+        self.values = {item * 10 + n: "in_stock" for item in range(1, items + 1) for n in range(4)}
+        self.calls = 0
+        self._items = items
+        self._clock = clock
+        self._rows_have_variants = rows_have_variants
+
+    async def item(self, item_id: int) -> ItemRead:
+        """Read one item."""
+        began_at = self._clock.now()
+        self.calls += 1
+        await asyncio.sleep(LATENCY_S)
+        return ItemRead(item_id, None, self._variants(item_id), began_at, began_at)
+
+    async def page(self, category_id: int | None, page: int) -> Page:
+        """Read one page."""
+        del category_id
+        began_at = self._clock.now()
+        self.calls += 1
+        await asyncio.sleep(LATENCY_S)
+        ids = range((page - 1) * PAGE + 1, min(page * PAGE, self._items) + 1)
+        rows = tuple(
+            SourceItem(one, None, self._variants(one) if self._rows_have_variants else None)
+            for one in ids
+        )
+        return Page(rows, self._items, page * PAGE < self._items, began_at, began_at)
+
+    def _variants(self, item_id: int) -> tuple[SourceVariant, ...]:
+        return tuple(
+            SourceVariant(item_id * 10 + n, self.values[item_id * 10 + n], Labels())
+            for n in range(4)
+        )
+
+
+class Day:
+    """One daemon on one such source: the real engine, schedule and monitor, driven by hand.
+
+    APScheduler reads the host's clock, so `_sweeping` begins the regular sweeps in its place.
+    """
+
+    def __init__(
+        self, folder: Path, items: int, calls_per_minute: int, *, rows_have_variants: bool
+    ) -> None:
+        config = Config()
+        self.clock = Clock()
+        self.source = Shelves(items, self.clock, rows_have_variants=rows_have_variants)
+        self.engine = Engine(
+            replace(
+                config,
+                mirror=replace(config.mirror, path=folder / "mirror.db"),
+                dreamship=replace(config.dreamship, calls_per_minute=calls_per_minute),
+            ),
+            clock=self.clock,
+            source=self.source,
+            executor=Inline(),
+        )
+        self._chance = random.Random(1)
+        self.is_delivering = True
+
+    async def begin(self) -> float:
+        """Fill the mirror; return how many seconds that took."""
+        await self.engine.open()
+        schedule = Schedule(self.engine)
+        webhook = Webhook(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
+        self.monitor = Monitor(self.engine, schedule, webhook)
+        self.engine.start_reading()
+        return await self.sweep()
+
+    async def sweep(self) -> float:
+        """Sweep once; return how many seconds that took."""
+        sweep_id, _ = await self.engine.reconciler.request("schedule")
+        return (await self.engine.reconciler.wait(sweep_id)).seconds
+
+    async def end(self) -> None:
+        """Let go of the mirror."""
+        await self.monitor.close()
+        await self.engine.close()
+
+    async def change_every(self, seconds: float) -> None:
+        """Change a variant, and tell it while deliveries arrive."""
+        while True:
+            await asyncio.sleep(seconds)
+            variant_id = self._chance.choice(list(self.source.values))
+            value = self._chance.choice(["low_stock", "out_of_stock", "discontinued"])
+            self.source.values[variant_id] = value
+            if self.is_delivering:
+                await self.engine.ingest.submit(parse(self._body(variant_id, value), self._now()))
+
+    async def until(self, state: str) -> float:
+        """Beat until the webhook is in this state; return how many seconds that took."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        sweeping = asyncio.create_task(self._sweeping())
+        while (await self.monitor.status())["webhooks"]["state"] != state:
+            await asyncio.sleep(BEAT_S)
+            await self.monitor.beat()
+        sweeping.cancel()
+        return loop.time() - began_s
+
+    async def beat_for(self, seconds: float) -> None:
+        """Live on for a while."""
+        end_s = asyncio.get_running_loop().time() + seconds
+        sweeping = asyncio.create_task(self._sweeping())
+        while asyncio.get_running_loop().time() < end_s:
+            await asyncio.sleep(BEAT_S)
+            await self.monitor.beat()
+        sweeping.cancel()
+
+    async def _sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(self.engine.config.reconcile.every.total_seconds())
+            await self.engine.reconciler.request("schedule")
+
+    def _now(self) -> datetime:
+        return self.clock.now()
+
+    def _body(self, variant_id: int, value: str) -> bytes:
+        now = self.clock.now()
+        event = {
+            "uuid": f"{variant_id} {now}",
+            "object_id": variant_id,
+            "action": "item-variant-availability-updated",
+            "timestamp": to_text(now),
+        }
+        data = {"id": variant_id, "availability": value, "item": variant_id // 10}
+        return json.encode({"object": "item_variant", "event": event, "data": data})
+
+
+def lived(
+    story: Callable[[Day], Awaitable[T]],
+    *,
+    items: int,
+    calls_per_minute: int = 45,
+    rows_have_variants: bool = False,
+) -> T:
+    """Tell a story of a day, and return what it returns."""
+    folder = Path(tempfile.mkdtemp(prefix="syncd-day-"))
+
+    async def live() -> T:
+        day = Day(folder, items, calls_per_minute, rows_have_variants=rows_have_variants)
+        await day.begin()
+        try:
+            return await story(day)
+        finally:
+            await day.end()
+
+    configured = structlog.get_config()
+    structlog.configure(processors=[_mute])
+    try:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(live())
+    finally:
+        structlog.configure(**configured)
+        shutil.rmtree(folder)
+
+
+def _mute(*_: object) -> str:
+    raise structlog.DropEvent
+
+
+async def silence(day: Day, *, after_s: float = 24 * HOUR_S, every_s: float = 60) -> float:
+    """Turn deliveries off after a while; return how long it takes to say so, in seconds."""
+    changing = asyncio.create_task(day.change_every(every_s))
+    await day.beat_for(after_s)
+    day.is_delivering = False
+    took_s = await day.until("silent")
+    changing.cancel()
+    return took_s
+
+
+def main() -> None:
+    """Print the README's figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, nargs="*", default=[20, 300, 1000, 10_000])
+    asked = parser.parse_args()
+    for items in asked.items:
+        for calls, has_variants in ((45, False), (45, True), (300, False)):
+            took_s = lived(
+                Day.sweep, items=items, calls_per_minute=calls, rows_have_variants=has_variants
+            )
+            rows = "with variants" if has_variants else "without"
+            print(f"{items:6} items, {calls} calls a minute, rows {rows}: {took_s / 60:.1f} min")
+    for every_s in (60, 600, 3600):
+        took_s = lived(functools.partial(silence, every_s=every_s), items=300)
+        print(f"a change every {every_s / 60:g} min: silent {took_s / 60:.0f} min after the last")
+
+
+if __name__ == "__main__":
+    main()
