@@ -127,8 +127,11 @@ class Asker:
 
     async def _close_unlocated(self, began_at: datetime) -> None:
         now, policy = self._clock.now(), self.policy
+        # A younger delivery may tell of what a copy some seconds old does not list yet.
         await self._ledger.close_unlocated(
-            began_at, lambda known: observations.not_found(known, began_at, policy, now=now), now
+            began_at - policy.settle,
+            lambda known: observations.not_found(known, began_at, policy, now=now),
+            now,
         )
 
     async def _read(self, item_id: int) -> None:
@@ -137,7 +140,7 @@ class Asker:
             seen = await self.source.item(item_id)
         except SourceGone:
             seen = ItemRead(item_id, None, None, began_at, None)
-        self._source_clock.observe(seen.source_at)
+        self._source_clock.observe(seen.source_at, seen.began_at)
         await self._keep(seen)
 
     async def _keep(self, seen: ItemRead) -> None:
@@ -167,7 +170,7 @@ class Asker:
                 lambda _: listing.cut_short(position, self.categories),
             )
             return
-        self._source_clock.observe(page.source_at)
+        self._source_clock.observe(page.source_at, page.began_at)
         await self._ledger.listed(
             sweep_id,
             page,

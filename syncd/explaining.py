@@ -79,7 +79,7 @@ def sentences(story: Story) -> list[str]:
         f"{RULES[grounds['rule']]} ({grounds['rule']})."
     )
     if grounds["asked_at"] is not None:
-        told.append(f"The source is being asked since {grounds['asked_at']}.")
+        told.append(f"The source is asked from {grounds['asked_at']} on.")
     if grounds["settle_at"] is not None:
         told.append(f"A settled read of its item is due from {grounds['settle_at']} on.")
     return told

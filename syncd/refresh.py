@@ -19,8 +19,10 @@ from syncd.ports import Clock, Job, JobKind, ReadLedger
 log = structlog.get_logger(__name__)
 
 ORDER: tuple[JobKind, ...] = ("doubt", "page", "unread", "settle", "stale")
-# One call in this many goes to another kind first.
+# One call in this many goes to another kind first, so that none waits for ever; confirming reads
+# most often, since a delivery waits for each.
 TURN = 4
+TURNS: tuple[JobKind, ...] = ("settle", "unread", "settle", "page", "settle", "stale")
 MAX_IN_FLIGHT = 4
 MIRROR_WAIT_S = 2.0
 
@@ -93,8 +95,8 @@ class Reader:
     async def _next_job(self, now: datetime) -> Job | None:
         order = ORDER
         if self._turn % TURN == TURN - 1:
-            first = (self._turn // TURN) % len(ORDER)
-            order = ORDER[first:] + ORDER[:first]
+            first = TURNS[(self._turn // TURN) % len(TURNS)]
+            order = (first, *(kind for kind in ORDER if kind != first))
         may_list = not self._asker.is_listing
         return await self._ledger.next_job(now, self._busy, order, listing=may_list)
 

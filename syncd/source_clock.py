@@ -6,22 +6,27 @@ from datetime import datetime, timedelta
 
 from syncd.ports import Clock
 
-# `Date` has whole seconds, cut off: on average the moment was half a second later.
-_CUT_OFF = timedelta(milliseconds=500)
+# `Date` has whole seconds, cut off: the moment may have been as much later.
+_CUT_OFF = timedelta(seconds=1)
 
 
 class SourceClock:
-    """Estimates Dreamship's present moment; `offset` survives restarts in the mirror."""
+    """Estimates Dreamship's present moment; `offset` survives restarts in the mirror.
+
+    The latest that is possible: an answer may have been stamped as soon as its request left. Too
+    late an estimate lets an event pass that claims to be some seconds ahead, which a read confirms;
+    too early a one would doubt honest events whenever answers are slow.
+    """
 
     def __init__(self, clock: Clock, offset: timedelta = timedelta()) -> None:
         self._clock = clock
         self.offset = offset
 
-    def observe(self, source_at: datetime | None) -> None:
-        """Learn from the `Date` of an answer that just arrived."""
+    def observe(self, source_at: datetime | None, began_at: datetime) -> None:
+        """Learn from the `Date` of the answer to a request that left at `began_at`."""
         if source_at is not None:
-            self.offset = source_at + _CUT_OFF - self._clock.now()
+            self.offset = source_at + _CUT_OFF - began_at
 
     def now(self) -> datetime:
-        """Return Dreamship's moment as estimated; this host's when nothing is known."""
+        """Return Dreamship's moment at the latest; this host's when nothing is known."""
         return self._clock.now() + self.offset

@@ -123,7 +123,7 @@ def count(changes: Iterable[Change]) -> Counted:
 
 
 class Question(Struct, frozen=True):
-    """An item the source must be asked about: at `asked_at` (None: no hurry) and at `settle_at`.
+    """An item the source must be asked about: from `asked_at` (None: no hurry) and `settle_at` on.
 
     Of several deliveries the first one says when, so that a variant never waits for its neighbours;
     `latest_at` is when a read is settled for all of them, and nothing is left to ask.

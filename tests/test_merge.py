@@ -47,7 +47,7 @@ def test_same_value_remembers_the_newest_event() -> None:
     assert verdict.rule == "same"
     assert verdict.belief.event_at == at(50)
     assert verdict.belief.value == "in_stock"
-    assert not verdict.ask_now
+    assert not verdict.ask_soon
 
 
 def test_a_newer_event_is_applied_at_once() -> None:
@@ -71,7 +71,7 @@ def test_a_disagreement_is_asked_never_discarded(event_at: float | None) -> None
     """Rule 3: the mirror's value stays, the doubt is kept, and the source is asked now."""
     verdict = deliver(KNOWN, "out_of_stock", event_at)
     assert verdict.rule == "contradicts"
-    assert verdict.ask_now
+    assert verdict.ask_soon
     assert verdict.belief.value == "in_stock"
     assert verdict.belief.candidates == ("in_stock", "out_of_stock")
 
@@ -79,7 +79,7 @@ def test_a_disagreement_is_asked_never_discarded(event_at: float | None) -> None
 def test_a_delivery_without_a_value_asks() -> None:
     """A delivery that tells of a change, not to what, is a doubt about everything."""
     verdict = deliver(KNOWN, None, 50)
-    assert verdict.ask_now
+    assert verdict.ask_soon
     assert verdict.belief.candidates == ("in_stock", None)
 
 
@@ -96,13 +96,13 @@ def test_a_newer_delivery_does_not_answer_an_older_doubt() -> None:
     doubted = deliver(KNOWN, "discontinued", None).belief
     verdict = deliver(doubted, "out_of_stock", 60)
     assert verdict.belief.candidates == ("out_of_stock", "discontinued")
-    assert verdict.ask_now
+    assert verdict.ask_soon
 
 
 def test_a_variant_first_heard_of_is_taken_when_it_can_be_placed() -> None:
     """A new variant is applied when its event has a place in time, and doubted otherwise."""
     placed = deliver(None, "in_stock", 50)
-    assert (placed.rule, placed.belief.verifying, placed.ask_now) == ("first-word", False, True)
+    assert (placed.rule, placed.belief.verifying, placed.ask_soon) == ("first-word", False, True)
     unplaced = deliver(None, "in_stock", None)
     assert (unplaced.belief.verifying, unplaced.belief.candidates) == (True, ("in_stock", None))
 
@@ -116,10 +116,25 @@ def test_a_settled_read_is_the_truth() -> None:
 
 
 def test_an_unsettled_read_that_agrees_ends_the_doubt() -> None:
-    """Rule 5: two witnesses agree."""
+    """Rule 5: two witnesses agree, and the second may be one of its own."""
     doubted = deliver(KNOWN, "discontinued", None).belief
-    verdict = look(doubted, "in_stock", began=159.9)
+    verdict = look(doubted, "in_stock", began=120)
     assert (verdict.rule, verdict.belief.verifying) == ("agrees", False)
+
+
+@pytest.mark.parametrize("began", [99, 100, 119.9])
+def test_a_read_too_soon_may_be_a_copy_and_ends_no_doubt(began: float) -> None:
+    """It began before the delivery, or before every copy of the source had heard of the change."""
+    doubted = deliver(KNOWN, "discontinued", None).belief
+    verdict = look(doubted, "in_stock", began=began)
+    assert (verdict.rule, verdict.belief.candidates) == ("not-settled", doubted.candidates)
+
+
+def test_a_word_that_agrees_and_has_no_place_in_time_is_as_new_as_now() -> None:
+    """Else an event that is older than it would pass for newer."""
+    told = deliver(KNOWN, "in_stock", None).belief
+    assert told.event_at == at(100)
+    assert deliver(told, "out_of_stock", 90).rule == "contradicts"
 
 
 def test_an_unsettled_read_that_differs_is_one_more_doubt() -> None:
@@ -255,7 +270,7 @@ class Replay:
         self.belief = verdict.belief
         self._settle_at = now + SETTLE.total_seconds()
         self._push(self._settle_at, "ask")
-        if verdict.ask_now:
+        if verdict.ask_soon:
             self._push(now, "ask")
 
     def _ask(self, now: float) -> None:

@@ -75,6 +75,12 @@ def test_a_delivery_of_an_unplaced_variant_is_confirmed() -> None:
     assert set(faults.values()) == {None}, faults
 
 
+def test_a_sweep_too_young_does_not_call_a_variant_foreign() -> None:
+    """What a lagging listing did not show is looked for again, not ignored from then on."""
+    faults = {seed: simulate(seed).fault for seed in (5169, 5593, 5741)}
+    assert set(faults.values()) == {None}, faults
+
+
 def busy(seed: int) -> Scenario:
     """Return a world where nothing goes wrong and two variants change all the time."""
     return replace(

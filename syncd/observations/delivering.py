@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from syncd.deliveries import dedupe_key, is_named_by_its_bytes
-from syncd.merge import Rule, on_delivery
+from syncd.merge import WITNESS_SHARE, Rule, Verdict, on_delivery
 from syncd.model import Claim, Delivery, Outcome
 from syncd.observations.noting import ask, fuller, note
 from syncd.state import Judged, Policy, Snapshot, VariantState, Writes
@@ -36,6 +36,7 @@ def deliver(
         rule: Rule | None = None
         if is_copy and not hearing.is_news(delivery):
             outcome = "duplicate"
+            hearing.note_copy(delivery)
         elif delivery.claim is None:
             outcome = "quarantined" if delivery.quarantined is not None else "ignored"
         else:
@@ -59,6 +60,16 @@ class _Hearing(Struct):
             return False
         known = self._known(delivery.claim.variant_id)
         return known is None or delivery.claim.value not in known.belief.candidates
+
+    def note_copy(self, delivery: Delivery) -> None:
+        """Have a copy that disagrees settled by a read, without a doubt: mostly it is just late.
+
+        A retry may carry the latest data though, and then the mirror may be what is wrong.
+        """
+        claim = delivery.claim
+        known = None if claim is None else self._known(claim.variant_id)
+        if claim is not None and known is not None and claim.value != known.belief.value:
+            self._ask(claim, known.item_id, delivery.arrived_at, None)
 
     def hear(self, claim: Claim, arrived_at: datetime) -> tuple[Outcome, Rule | None]:
         """Judge one claim and note what it writes."""
@@ -100,7 +111,7 @@ class _Hearing(Struct):
             occurred_at=claim.event_at or arrived_at,
             now=self.now,
         )
-        self._ask(claim, item_id, arrived_at, hurry=verdict.ask_now)
+        self._ask(claim, item_id, arrived_at, self._asked_at(known, verdict, arrived_at))
         self.writes.explained.update(
             seq
             for seq, value in self.snapshot.missed.get(claim.variant_id, ())
@@ -119,7 +130,17 @@ class _Hearing(Struct):
             return False
         return item_id not in self.snapshot.items and item_id not in self.policy.items
 
-    def _ask(self, claim: Claim, item_id: int | None, arrived_at: datetime, *, hurry: bool) -> None:
+    def _asked_at(
+        self, known: VariantState | None, verdict: Verdict, arrived_at: datetime
+    ) -> datetime | None:
+        """Return when to ask before the settled read: once the answer is a witness of its own."""
+        if not verdict.ask_soon:
+            return None
+        return arrived_at if known is None else arrived_at + self.policy.settle / WITNESS_SHARE
+
+    def _ask(
+        self, claim: Claim, item_id: int | None, arrived_at: datetime, asked_at: datetime | None
+    ) -> None:
         if item_id is None:
             self.writes.unlocated.add(claim.variant_id)
         for asked in (item_id, claim.item_id):
@@ -127,6 +148,6 @@ class _Hearing(Struct):
                 ask(
                     self.writes,
                     asked,
-                    arrived_at if hurry else None,
+                    asked_at,
                     arrived_at + self.policy.settle,
                 )

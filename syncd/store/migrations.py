@@ -86,7 +86,7 @@ CREATE INDEX change_log_by_moment ON change_log (recorded_at);
 CREATE INDEX change_log_missed ON change_log (variant_id) WHERE missed = 1;
 CREATE TABLE refresh_queue (
     item_id INTEGER PRIMARY KEY,
-    asked_at TEXT,                  -- a doubt: ask now; NULL: no hurry
+    asked_at TEXT,                  -- a doubt: ask from then on; NULL: no hurry
     settle_at TEXT NOT NULL,        -- from when on a read of it settles something
     latest_at TEXT NOT NULL         -- from when on it settles everything
 );

@@ -20,7 +20,7 @@ Judge = Callable[[Known], Writes]
 _PICKS: dict[JobKind, str] = {
     "doubt": """
         SELECT q.item_id FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
-        WHERE q.asked_at IS NOT NULL AND {ready} ORDER BY q.asked_at LIMIT 1""",
+        WHERE q.asked_at <= :now AND {ready} ORDER BY q.asked_at LIMIT 1""",
     "unread": """
         SELECT s.item_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = s.item_id
@@ -77,6 +77,8 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
         """SELECT min(at) FROM (
                SELECT settle_at AS at FROM refresh_queue WHERE settle_at > :now
                UNION ALL
+               SELECT asked_at FROM refresh_queue WHERE asked_at > :now
+               UNION ALL
                SELECT not_before FROM items WHERE not_before > :now)""",
         {"now": to_text(now)},
     ).fetchone()
@@ -100,7 +102,9 @@ def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: da
     if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
     connection.execute(
-        "DELETE FROM unlocated WHERE variant_id IN (SELECT value FROM json_each(?))", (told,)
+        """DELETE FROM unlocated WHERE variant_id IN
+               (SELECT j.value FROM json_each(?) j JOIN variants v ON v.variant_id = j.value)""",
+        (told,),
     )
     _tick_off(connection, seen, writes.changes)
     return writes

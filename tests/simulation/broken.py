@@ -47,7 +47,7 @@ def _older_discarded() -> list[Any]:
         if known is None or verdict.rule != "contradicts":
             return verdict
         kept = replace(verdict.belief, doubts=known.doubts)
-        return replace(verdict, belief=kept, rule="same", ask_now=False)
+        return replace(verdict, belief=kept, rule="same", ask_soon=False)
 
     return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
 

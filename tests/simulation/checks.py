@@ -7,8 +7,9 @@ feed      the changes read so far, applied to an empty table, are the view `avai
 off sale  (1) The moment a delivery that tells a value which is not for sale has been judged, the
           variant is not sellable. (2) It stays so until one of three witnesses: a later delivery
           of a value for sale with a newer timestamp (only if the objection had been applied, not
-          merely doubted); a settled read; or an unsettled read that agrees with the mirror's own
-          value for sale (rule 5). An unsettled read that differs never puts anything on sale.
+          merely doubted); a settled read; or a read that began a third of `settle` after the last
+          delivery and agrees with the mirror's own value for sale (rule 5). An unsettled read that
+          differs never puts anything on sale.
 settled   After a settled read, value and mirror are the same and nothing is in doubt.
 swept     What was in the catalogue during the whole of a complete sweep is in the mirror after it.
 confirmed When an item leaves the refresh queue, its last read began at least `settle` after the
@@ -32,7 +33,7 @@ from simulation.truth import Truth
 from simulation.witness import Step
 from simulation.witnesses import HEARD, Record
 from simulation.world import SOLD
-from syncd.merge import FUTURE_TOLERANCE
+from syncd.merge import FUTURE_TOLERANCE, WITNESS_SHARE
 from syncd.model import ItemRead
 from syncd.timestamps import from_text
 
@@ -247,7 +248,11 @@ class Checks:
                 is_absent = row is not None and value is None and row.verifying and not row.sellable
                 if row is not None and (row.value, row.verifying) != (value, 0) and not is_absent:
                     self.fail(f"a settled read says {variant_id}={value}, the mirror {row}")
-            elif variant_id in before and before[variant_id].value == value:
+            elif (
+                variant_id in before
+                and before[variant_id].value == value
+                and record.is_settled(seen.began_at, self._settle / WITNESS_SHARE)
+            ):
                 record.agree(value)
             self._tell(f"read: {variant_id}={value}, began {_seconds(seen.began_at)}: {row}")
         self._check_confirmed(seen.item_id)
