@@ -127,6 +127,13 @@ def test_the_request_is_what_dreamship_documents() -> None:
     assert f"Authorization: Bearer {KEY}".encode() in asked[0]
 
 
+def test_where_next_points_does_not_matter() -> None:
+    """To another host, or to itself: it only says that there is one more page."""
+    paging = {"count": 300, "next": "https://evil.example/v1/items/?page=1", "previous": None}
+    told = page(answering(http({"paging": paging, "data": [ITEM]})))
+    assert told.has_next
+
+
 def test_a_row_of_a_list_may_carry_its_variants_or_not() -> None:
     """Detected row by row."""
     rows = [ITEM, {"id": "8"}, {"id": 9, "item_variants": None}]

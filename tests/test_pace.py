@@ -101,6 +101,14 @@ def test_backoff_grows_and_stays_bounded(attempt: int, chance: float) -> None:
     assert 0 <= wait_s <= min(60, 0.5 * 2 ** min(attempt, 30))
 
 
+@pytest.mark.parametrize("wait_s", [86_400, 999_999_999])
+def test_an_absurd_wait_is_capped_at_an_hour(wait_s: float) -> None:
+    """A day without reading would be worse than one more 429; the log and the status say it."""
+    state = pace.throttled(pace.start(45), NOON, wait_s)
+    assert state.paused_until == NOON + timedelta(hours=1)
+    assert pace.next_call_at(state, NOON, urgent=True) == NOON + timedelta(hours=1)
+
+
 @pytest.mark.parametrize("others", ["evenly", "in one burst", "at random"])
 def test_a_day_beside_others_of_the_same_key_is_used_well(others: str) -> None:
     """Dreamship's real limit of 60 a minute, 45 of them ours, 15 taken by the shop's orders.

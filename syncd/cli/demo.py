@@ -69,5 +69,5 @@ def _tell(result: Result, folder: Path) -> None:
 
 
 def _sqlite_line(folder: Path) -> str:
-    query = "SELECT * FROM availability WHERE sellable = 0 LIMIT 5"
+    query = "SELECT * FROM availability LIMIT 5"
     return f"sqlite3 -readonly -box {folder / 'availability.db'} '{query}'"
