@@ -1,23 +1,35 @@
-"""The admin listener: it only reads, and is meant for loopback."""
+"""The admin listener: it only reads, and is meant for loopback.
+
+A page in somebody's browser must not read it either: a name that resolves to loopback (DNS
+rebinding) comes with that name as its Host, and is refused.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from msgspec import json
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from syncd import metrics
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
+MetricsOf = Callable[[], Awaitable[bytes]]
 
 
-def application(status: StatusOf) -> Starlette:
-    """Return the application: `/status.json`."""
+def application(status: StatusOf, exposition: MetricsOf, *, is_remote: bool = False) -> ASGIApp:
+    """Return the application: `/status.json` and `/metrics`.
+
+    `is_remote`: it was told to listen elsewhere than on loopback, where its names are not known.
+    """
 
     async def status_json(request: Request) -> Response:
         del request
@@ -26,7 +38,41 @@ def application(status: StatusOf) -> Starlette:
         except SyncdError as fault:
             return _json(503, {"error": fault.message, "hint": fault.hint})
 
-    return Starlette(routes=[Route("/status.json", status_json)])
+    async def prometheus(request: Request) -> Response:
+        del request
+        try:
+            return Response(await exposition(), media_type=metrics.CONTENT_TYPE)
+        except SyncdError as fault:
+            return PlainTextResponse(f"{fault.message}\n", 503)
+
+    routes = [Route("/status.json", status_json), Route("/metrics", prometheus)]
+    app = Starlette(routes=routes)
+    return app if is_remote else _OnlyForUs(app)
+
+
+class _OnlyForUs:
+    """Refuses a request whose Host is a name nobody here has."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_for_loopback(scope):
+            answer = PlainTextResponse("ask for it as 127.0.0.1, [::1] or localhost\n", 421)
+            await answer(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_for_loopback(scope: Scope) -> bool:
+    if not isinstance((scope.get("server") or ("", None))[1], int):
+        return True  # a unix socket: who may open it may read it
+    named = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    host = urlsplit(f"//{named}").hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _json(code: int, document: JsonObject) -> Response:

@@ -12,9 +12,10 @@ from typing import Any
 
 import structlog
 from msgspec.structs import replace
+from starlette.types import ASGIApp
 
 from syncd import __version__, admin, control, logs, systemd, web
-from syncd.config import Address, Config
+from syncd.config import Address, Config, is_loopback
 from syncd.engine import Engine
 from syncd.errors import SyncdError
 from syncd.http_server import HttpServer, bind_tcp, bind_unix
@@ -113,9 +114,16 @@ class Daemon:
 
     async def _serve(self, sockets: dict[str, socket.socket]) -> None:
         config, monitor = self._config, self._monitor
-        applications = {
+        listens = config.admin.listen
+        applications: dict[str, ASGIApp] = {
             "webhook": web.application(self._webhook, config.webhook.path, self._is_healthy),
-            "admin": admin.application(monitor.status),
+            "admin": admin.application(
+                monitor.status,
+                monitor.exposition,
+                is_remote=listens is not None
+                and listens.kind == "tcp"
+                and not is_loopback(listens.host),
+            ),
             "control": control.application(monitor.status, self._reconcile, self._replay),
         }
         for name, bound in sockets.items():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import structlog
 
-from syncd import status, webhook_health
+from syncd import metrics, status, webhook_health
 from syncd.engine import Engine
 from syncd.errors import MirrorError
 from syncd.model import JsonObject
@@ -113,6 +115,16 @@ class Monitor:
         counts = await self._ask(Reports.counts)
         return status.document(running, counts, await self._last_day(now), asker.policy)
 
+    async def exposition(self) -> bytes:
+        """Return the metrics page; raises MirrorError leaves when it cannot be told."""
+        path = self._engine.config.mirror.path
+        sizes = metrics.Sizes(
+            database_bytes=_size(path),
+            log_bytes=_size(path.with_name(f"{path.name}-wal")),
+            free_bytes=shutil.disk_usage(path.parent).free,
+        )
+        return metrics.exposition(await self.status(), self._webhook.answered, sizes)
+
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""
         progress = await self._engine.reconciler.progress()
@@ -170,3 +182,10 @@ class Monitor:
                 return question(self._reports)
 
         return await asyncio.to_thread(ask)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -41,6 +41,7 @@ FLOORS: dict[str, int] = {
             "replay",
             "explaining",
             "status",
+            "metrics",
         ],
         3,
     ),

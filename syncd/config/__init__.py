@@ -1,8 +1,19 @@
 """One frozen configuration from a TOML file and the environment, every fault reported together."""
 
+from syncd.config.checks import is_loopback
 from syncd.config.loading import find, load
 from syncd.config.settings import SECTIONS, Config
 from syncd.config.showing import in_force, to_toml
 from syncd.config.values import Address, Secret
 
-__all__ = ["SECTIONS", "Address", "Config", "Secret", "find", "in_force", "load", "to_toml"]
+__all__ = [
+    "SECTIONS",
+    "Address",
+    "Config",
+    "Secret",
+    "find",
+    "in_force",
+    "is_loopback",
+    "load",
+    "to_toml",
+]

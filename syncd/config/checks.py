@@ -158,7 +158,7 @@ def base_url(value: Any, folder: Path) -> str:
     url = _url(text(value, folder))
     if url.query or url.fragment or url.username is not None or url.password is not None:
         raise ValueError("takes no user, query or fragment")
-    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ValueError("must be https: the api key would travel in the clear")
     return str(value).rstrip("/")
 
@@ -191,7 +191,8 @@ def _url(value: str) -> Any:
     return url
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this host can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

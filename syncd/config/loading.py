@@ -8,8 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncd.config.checks import CHECKS, secret
-from syncd.config.settings import KEYS_CREDENTIAL, KEYS_VARIABLE, SECTIONS, Config
+from syncd.config.checks import CHECKS, is_loopback, secret
+from syncd.config.settings import (
+    KEYS_CREDENTIAL,
+    KEYS_VARIABLE,
+    REMOTE_ADMIN_VARIABLE,
+    SECTIONS,
+    Config,
+)
 from syncd.config.values import Secret
 from syncd.errors import ConfigurationError
 
@@ -48,7 +54,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
     sections = {name: _section(name, document.get(name, {}), folder, faults) for name in SECTIONS}
     faults += [_unknown(name, SECTIONS, "") for name in document if name not in SECTIONS]
     config = Config(**sections)
-    _check_listeners(config, faults)
+    _check_listeners(config, environ, faults)
     keys, keys_from = _keys(config, environ, faults)
     if faults:
         raise ConfigurationError(
@@ -101,10 +107,16 @@ def _unknown(name: str, known: Mapping[str, object], prefix: str) -> str:
     return f"{prefix}{shown}: there is no such key"
 
 
-def _check_listeners(config: Config, faults: list[str]) -> None:
+def _check_listeners(config: Config, environ: Mapping[str, str], faults: list[str]) -> None:
     webhook, admin = config.webhook.listen, config.admin.listen
     if admin is not None and webhook == admin and (webhook.kind == "unix" or webhook.port):
         faults.append("admin.listen: is the same as webhook.listen")
+    is_open = admin is not None and admin.kind == "tcp" and not is_loopback(admin.host)
+    if is_open and not environ.get(REMOTE_ADMIN_VARIABLE):
+        faults.append(
+            "admin.listen: is not on loopback, and anybody who reaches it may read it; put a web "
+            f"server with a password before it, or set ${REMOTE_ADMIN_VARIABLE}=1"
+        )
 
 
 def _keys(

@@ -13,6 +13,8 @@ from syncd.errors import ConfigurationError
 
 KEYS_VARIABLE = "SYNCD_DREAMSHIP_API_KEYS"
 KEYS_CREDENTIAL = "dreamship-api-keys"
+# What it takes to let the admin listener be reached from elsewhere; set to anything.
+REMOTE_ADMIN_VARIABLE = "SYNCD_ADMIN_ALLOW_REMOTE"
 
 
 class Dreamship(Struct, frozen=True):

@@ -1,0 +1,168 @@
+"""The status document and the daemon's counters as Prometheus metrics.
+
+Names start with `syncd_` and follow Prometheus' conventions: base units, `_total` for what only
+rises, moments as Unix seconds, and no label whose values a stranger could multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from syncd.model import OUTCOMES, JsonObject
+from syncd.timestamps import from_text
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Why a request was not taken, as the webhook counts it by the status of its answer.
+REFUSALS = {
+    "401": "signature",
+    "408": "slow_body",
+    "413": "large_body",
+    "503": "not_durable",
+}
+HEALTHS = ("ok", "degraded", "failing")
+WEBHOOK_STATES = ("unknown", "healthy", "failing", "silent")
+
+
+class Sizes(Struct, frozen=True):
+    """Bytes of the mirror's files, and what is free where they are."""
+
+    database_bytes: int
+    log_bytes: int
+    free_bytes: int
+
+
+def exposition(document: JsonObject, answered: Mapping[str, int], sizes: Sizes) -> bytes:
+    """Return the page Prometheus reads.
+
+    `document` is the status document; `answered` counts the webhook's answers by outcome or code.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Collector(document, answered, sizes))
+    ProcessCollector(namespace="syncd", registry=registry)
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, document: JsonObject, answered: Mapping[str, int], sizes: Sizes) -> None:
+        self._document = document
+        self._answered = answered
+        self._sizes = sizes
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric but the process's own."""
+        yield from self._about_itself()
+        yield from self._about_deliveries()
+        yield from self._about_the_mirror()
+        yield from self._about_reading()
+
+    def _about_itself(self) -> Iterator[Metric]:
+        document = self._document
+        yield _one("info", "Always 1; the version is its label.", 1, version=document["version"])
+        yield _moment("start_time_seconds", "When the daemon started.", document["started_at"])
+        yield _states("health", "1 for the health it has.", HEALTHS, document["health"])
+
+    def _about_deliveries(self) -> Iterator[Metric]:
+        webhooks = self._document["webhooks"]
+        taken = CounterMetricFamily(
+            "syncd_deliveries", "Authentic deliveries answered 200, by outcome.", labels=["outcome"]
+        )
+        for outcome in OUTCOMES:
+            taken.add_metric([outcome], self._answered.get(outcome, 0))
+        yield taken
+        refused = CounterMetricFamily(
+            "syncd_requests_refused", "Requests that were not taken, by reason.", labels=["reason"]
+        )
+        for code, reason in REFUSALS.items():
+            refused.add_metric([reason], self._answered.get(code, 0))
+        yield refused
+        yield _moment(
+            "last_delivery_timestamp_seconds",
+            "When the last authentic delivery arrived.",
+            webhooks["last_delivery_at"],
+        )
+        yield _states(
+            "webhooks_state", "1 for the state it has.", WEBHOOK_STATES, webhooks["state"]
+        )
+        yield _one(
+            "missed_changes_last_day",
+            "Changes of 24 hours that no delivery told.",
+            webhooks["missed_24h"],
+        )
+        yield _one(
+            "quarantined_deliveries",
+            "Kept deliveries that were not understood.",
+            self._document["quarantined"],
+        )
+
+    def _about_the_mirror(self) -> Iterator[Metric]:
+        mirror, sizes = self._document["mirror"], self._sizes
+        yield _one("items", "Items in the mirror that are not gone.", mirror["items"])
+        variants = GaugeMetricFamily(
+            "syncd_variants", "Variants in the mirror, by what may be done.", labels=["state"]
+        )
+        others = mirror["variants"] - mirror["sellable"] - mirror["removed"]
+        for state, count in (
+            ("sellable", mirror["sellable"]),
+            ("not_sellable", others),
+            ("removed", mirror["removed"]),
+        ):
+            variants.add_metric([state], count)
+        yield variants
+        yield _moment(
+            "oldest_confirmed_timestamp_seconds",
+            "When the variant that was not confirmed for longest was.",
+            mirror["oldest_confirmed_at"],
+        )
+        yield _one("database_bytes", "Size of the database file.", sizes.database_bytes)
+        yield _one("log_bytes", "Size of its write-ahead log.", sizes.log_bytes)
+        yield _one("free_bytes", "Free space where the mirror is.", sizes.free_bytes)
+
+    def _about_reading(self) -> Iterator[Metric]:
+        sweep, budget = self._document["sweep"], self._document["budget"]
+        yield _one("sweep_running", "1 while the catalogue is read.", int(sweep["running"]))
+        yield _one("sweep_checked_items", "Items this sweep has read.", sweep["checked"])
+        yield _one("sweep_items", "Items this sweep has to read.", sweep["total"] or 0)
+        yield _moment(
+            "last_sweep_timestamp_seconds", "When the last sweep ended.", sweep["last_finished_at"]
+        )
+        yield _one(
+            "last_sweep_complete",
+            "1 if the last sweep was complete.",
+            int(sweep["last_result"] == "complete"),
+        )
+        yield _one("calls_per_minute", "Calls allowed.", budget["calls_per_minute"])
+        yield _one("calls_last_minute", "Calls of the last minute.", budget["used_last_minute"])
+        yield _one("throttled_last_day", "Times Dreamship answered 429.", budget["throttled_24h"])
+        yield _one(
+            "refresh_queue_items",
+            "Items that wait for a confirming read.",
+            self._document["refresh_queue"],
+        )
+
+
+def _one(name: str, text: str, value: float, **labels: str) -> Metric:
+    metric = GaugeMetricFamily(f"syncd_{name}", text, labels=list(labels))
+    metric.add_metric(list(labels.values()), value)
+    return metric
+
+
+def _moment(name: str, text: str, at: str | None) -> Metric:
+    """Give a moment in Unix seconds; no sample at all for one that has not been."""
+    metric = GaugeMetricFamily(f"syncd_{name}", text)
+    if at is not None:
+        metric.add_metric([], from_text(at).timestamp())
+    return metric
+
+
+def _states(name: str, text: str, states: tuple[str, ...], now: Any) -> Metric:
+    metric = GaugeMetricFamily(f"syncd_{name}", text, labels=["state"])
+    for state in states:
+        metric.add_metric([state], int(state == now))
+    return metric
