@@ -42,6 +42,7 @@ FLOORS: dict[str, int] = {
             "explaining",
             "status",
             "metrics",
+            "examining",
         ],
         3,
     ),

@@ -67,7 +67,7 @@ def test_deliveries_that_stopped_are_noticed_told_once_and_ended_by_the_next(sit
     status = daemon.status()
     assert status["health"] == "degraded"
     assert any("turn it on in the Dreamship app" in reason for reason in status["reasons"])
-    assert status["webhooks"]["missed_24h"] == 4
+    site.until(lambda: daemon.status()["webhooks"]["missed_24h"] == 4)
     site.until(lambda: site.rows("SELECT webhooks_state AS s FROM freshness") == [{"s": "silent"}])
     assert [row["variant_id"] for row in site.rows("SELECT * FROM changes WHERE missed = 1")] == (
         sorted(others[:4])

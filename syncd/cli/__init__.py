@@ -25,6 +25,7 @@ from syncd.errors import (
 )
 
 COMMANDS = {
+    "init": "syncd.cli.init",
     "serve": "syncd.cli.serve",
     "reconcile-now": "syncd.cli.reconcile_now",
     "status": "syncd.cli.status",
@@ -34,6 +35,7 @@ COMMANDS = {
     "deliveries": "syncd.cli.deliveries",
     "replay": "syncd.cli.replay",
     "check-config": "syncd.cli.check_config",
+    "doctor": "syncd.cli.doctor",
     "demo": "syncd.cli.demo",
 }
 

@@ -1,13 +1,14 @@
 """One frozen configuration from a TOML file and the environment, every fault reported together."""
 
 from syncd.config.checks import is_loopback
-from syncd.config.loading import find, load
+from syncd.config.loading import SYSTEM_PATH, find, load
 from syncd.config.settings import SECTIONS, Config
 from syncd.config.showing import in_force, to_toml
 from syncd.config.values import Address, Secret
 
 __all__ = [
     "SECTIONS",
+    "SYSTEM_PATH",
     "Address",
     "Config",
     "Secret",

@@ -20,7 +20,7 @@ from syncd.config.values import Secret
 from syncd.errors import ConfigurationError
 
 SYSTEM_PATH = Path("/etc/syncd/config.toml")
-_EXAMPLE = "copy config.example.toml, or name the file with --config"
+_EXAMPLE = "`syncd init` writes one; or name the file with --config"
 
 
 def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
@@ -39,7 +39,7 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
             return candidate
     raise ConfigurationError(
         [f"no configuration: neither $SYNCD_CONFIG, {local.absolute()} nor {SYSTEM_PATH}"],
-        hint=_EXAMPLE,
+        hint="`syncd init` writes a commented one, or name yours with --config",
     )
 
 

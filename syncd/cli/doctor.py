@@ -1,0 +1,177 @@
+"""`syncd doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import httpx
+from msgspec import DecodeError, json
+from msgspec.structs import asdict
+
+from syncd import control, examining
+from syncd.cli.common import config_option, has_color, json_option, load_config, print_json
+from syncd.config import Config
+from syncd.dreamship import Dreamship
+from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
+from syncd.examining import Finding, Seen
+from syncd.signature import HEADER, sign
+from syncd.store import Reports
+
+_COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
+_DELIVERY_LIMIT_S = 15.0
+
+
+@click.command("doctor", epilog="Example:\n\n  syncd doctor -c /etc/syncd/config.toml")
+@config_option
+@json_option
+def command(config_path: str | None, *, as_json: bool) -> int:
+    """Check one by one what has to be right, each with what to do.
+
+    Asks Dreamship once, and sends one signed test delivery to webhook.public_url; it is answered
+    "ignored" and changes nothing. Exit code 1 when a check failed.
+    """
+    findings = []
+    for finding in _examine(config_path):
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    if as_json:
+        print_json({"checks": [asdict(finding) for finding in findings]})
+    return 1 if any(finding.verdict == "fail" for finding in findings) else 0
+
+
+def _show(finding: Finding) -> None:
+    verdict = click.style(f"{finding.verdict:4}", fg=_COLORS[finding.verdict])
+    click.echo(f"{verdict}  {finding.check}: {finding.told}", color=has_color())
+    if finding.hint:
+        click.echo(f"      Try: {finding.hint}")
+
+
+def _examine(config_path: str | None) -> Iterator[Finding]:
+    try:
+        config = load_config(config_path)
+        config.require_keys()
+    except ConfigurationError as fault:
+        for one in fault.faults:
+            yield Finding("the configuration is right", "fail", one, fault.hint)
+        return
+    yield Finding(
+        "the configuration is right", "pass", f"api keys: {len(config.keys)}, {config.keys_from}"
+    )
+    yield _about_writing(config.mirror.path)
+    yield examining.about_access(*_seen(config.mirror.path))
+    yield from asyncio.run(_about_dreamship(config))
+    yield _about_the_daemon(config)
+    yield _about_delivery(config)
+
+
+def _about_writing(mirror: Path) -> Finding:
+    check = "the mirror can be written by this user"
+    folder = mirror.parent
+    if not folder.is_dir():
+        return Finding(check, "fail", f"there is no folder {folder}", "make it, or mirror.path's")
+    for path in (folder, *(one for one in _files(mirror) if one.exists())):
+        if not os.access(path, os.W_OK):
+            hint = "run this as the daemon's user; the folder and its files must be its own"
+            return Finding(check, "fail", f"{path} cannot be written", hint)
+    if not mirror.exists():
+        return Finding(check, "warn", "there is none yet", "start the daemon")
+    try:
+        Reports(mirror).close()
+    except MirrorError as fault:
+        return Finding(check, "fail", fault.message, fault.hint)
+    return Finding(check, "pass", str(mirror))
+
+
+def _seen(mirror: Path) -> tuple[list[Seen], list[Seen]]:
+    folders = [*reversed(mirror.absolute().parents)][1:]
+    return (
+        [_look(folder) for folder in folders if folder.exists()],
+        [_look(file) for file in _files(mirror) if file.exists()],
+    )
+
+
+def _files(mirror: Path) -> list[Path]:
+    return [mirror, *(mirror.with_name(mirror.name + end) for end in ("-wal", "-shm"))]
+
+
+def _look(path: Path) -> Seen:
+    found = path.stat()
+    try:
+        group = grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        group = str(found.st_gid)
+    return Seen(str(path), found.st_mode, group)
+
+
+async def _about_dreamship(config: Config) -> list[Finding]:
+    check = "Dreamship accepts the api key"
+    source = Dreamship(
+        config.dreamship.base_url,
+        config.keys[0].reveal(),
+        timeout_s=config.dreamship.timeout_seconds,
+        now=lambda: datetime.now(UTC),
+    )
+    try:
+        page = await source.page(None, 1)
+    except SourceError as fault:
+        return [Finding(check, "fail", fault.message, fault.hint)]
+    finally:
+        await source.aclose()
+    count = "" if page.count is None else f" of {page.count} items"
+    findings = [Finding(check, "pass", f"it listed the first page{count}")]
+    if page.source_at is not None:
+        # `Date` is cut to whole seconds, and was stamped while the answer was on its way.
+        findings.append(examining.about_clock(page.began_at - page.source_at))
+    return findings
+
+
+def _about_the_daemon(config: Config) -> Finding:
+    check = "the daemon is up and well"
+    try:
+        status = control.ask_status(config.control.socket)
+    except SyncdError as fault:
+        return Finding(check, "fail", fault.message, fault.hint)
+    health = status["health"]
+    if health == "ok":
+        return Finding(check, "pass", f"version {status['version']}")
+    reasons = " ".join(status["reasons"])
+    return Finding(check, "fail" if health == "failing" else "warn", f"{health}: {reasons}")
+
+
+def _about_delivery(config: Config) -> Finding:
+    url = config.webhook.public_url
+    if not url:
+        return Finding(
+            "a signed delivery reaches the daemon from outside",
+            "warn",
+            "not tried",
+            "set webhook.public_url to the URL you gave Dreamship",
+        )
+    # What a proxy that parses JSON and writes it anew would not leave as it is.
+    body = (
+        f'{{ "object" : "syncd-doctor", "event": {{"uuid": "{uuid.uuid4()}",\n'
+        '  "action": "syncd-doctor"}, "data": {"n": 1.0, "t": "\\u00e9 \u00e9", "n": 1e0} }'
+    ).encode()
+    headers = {HEADER: sign(body, [config.keys[0].reveal()]), "Content-Type": "application/json"}
+    try:
+        answer = httpx.post(url, content=body, headers=headers, timeout=_DELIVERY_LIMIT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as fault:
+        return Finding(
+            "a signed delivery reaches the daemon from outside",
+            "fail",
+            f"it could not be sent: {str(fault) or type(fault).__name__}",
+            "check the name, the certificate and the firewall; some hosts cannot reach themselves",
+        )
+    try:
+        outcome = json.decode(answer.content).get("outcome")
+    except (DecodeError, AttributeError):
+        outcome = None
+    return examining.about_delivery(answer.status_code, outcome, answer.headers.get("server", ""))

@@ -1,0 +1,57 @@
+"""`syncd init`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+import syncd
+from syncd.config import SYSTEM_PATH
+from syncd.errors import ConfigurationError
+
+_MODE = 0o640
+
+
+@click.command(
+    "init",
+    epilog="""\b
+Examples:
+  syncd init                  ./config.toml; as root /etc/syncd/config.toml
+  syncd init -c shop.toml     another place""",
+)
+@click.option("--config", "-c", "config_path", metavar="PATH", help="Where to write it.")
+def command(config_path: str | None) -> None:
+    """Write a commented configuration for its owner and group only; an existing one is kept.
+
+    Nothing is asked. An ordinary user's has its mirror and sockets beside it, so that `syncd serve`
+    runs as it is; what is left to do is printed.
+    """
+    is_root = os.geteuid() == 0
+    path = Path(config_path or (SYSTEM_PATH if is_root else "config.toml")).absolute()
+    text = _example().read_text(encoding="utf-8")
+    if not is_root:
+        text = text.replace('"/var/lib/syncd/availability.db"', '"availability.db"')
+        text = text.replace('"/run/syncd/control.sock"', '"control.sock"')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "w") as file:  # noqa: PTH123 - with a mode
+            file.write(text)
+    except FileExistsError:
+        raise ConfigurationError(
+            [f"{path} is there already"], hint="look at it with `syncd check-config`"
+        ) from None
+    except OSError as fault:
+        raise ConfigurationError(
+            [f"{path} cannot be written: {fault.strerror}"], hint="name another place with -c"
+        ) from None
+    click.echo(f"{path} is written. Put your api key into dreamship.api_keys (or api_key_file),")
+    click.echo(f"ask `syncd check-config -c {path}`, and start `syncd serve -c {path}`.")
+
+
+def _example() -> Path:
+    """Return the commented example: in the package, or beside it in a checkout."""
+    package = Path(syncd.__file__).parent
+    shipped = package / "config.example.toml"
+    return shipped if shipped.exists() else package.parent / "config.example.toml"

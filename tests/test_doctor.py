@@ -1,0 +1,212 @@
+"""`doctor` finds what is wrong, and says the one thing to do; `init` writes what is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from syncd.examining import Seen, about_access, about_clock, about_delivery
+from syncd.signature import HEADER
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+OUTSIDE = "a signed delivery reaches the daemon from outside"
+
+
+@contextmanager
+def proxy(to: str, change: Callable[[bytes, dict[str, str]], Any]) -> Iterator[str]:
+    """Stand in front; `change` gives what is passed on, or a whole answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            passed = change(body, {HEADER: self.headers[HEADER] or ""})
+            if isinstance(passed, int):
+                code, answer = passed, b"<html>"
+            else:
+                told = httpx.post(to, content=passed[0], headers=passed[1], trust_env=False)
+                code, answer = told.status_code, told.content
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def examined(site: Site) -> tuple[int, dict[str, dict[str, str]]]:
+    done = site.syncd("doctor", "--json")
+    found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    assert all(one["hint"] for one in found.values() if one["verdict"] != "pass")
+    return done.returncode, found
+
+
+@pytest.fixture
+def well(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Daemon]:
+    """Give a daemon whose public URL is its own, in a folder that lets others through."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with open_site(Path(folder), items=2) as site:
+            daemon = site.serve()
+            site.mirror.parent.chmod(0o750)
+            site.configure(webhook={"public_url": daemon.webhook_url})
+            yield daemon
+
+
+def test_where_all_is_well_it_says_so(well: Daemon) -> None:
+    """Every check passes, and the test delivery has changed nothing."""
+    changes = well.site.rows("SELECT count(*) AS n FROM changes")
+    code, found = examined(well.site)
+    assert code == 0, found
+    assert {one["verdict"] for one in found.values()} == {"pass"}
+    assert len(found) == 7
+    assert well.site.rows("SELECT count(*) AS n FROM changes") == changes
+    plain = well.site.syncd("doctor")
+    assert plain.stdout.count("pass ") == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        pytest.param(
+            lambda body, headers: (json.dumps(json.loads(body)).encode(), headers),
+            "rewrites the body",
+            id="rewrites the body",
+        ),
+        pytest.param(lambda body, _: (body, {}), "strips the header", id="strips the header"),
+        pytest.param(lambda *_: 200, "answers by itself", id="answers 200 by itself"),
+        pytest.param(lambda *_: 301, "redirect", id="redirects"),
+        pytest.param(lambda *_: 405, "forbids POST", id="forbids"),
+        pytest.param(lambda *_: 502, "is the daemon up", id="cannot reach it"),
+    ],
+)
+def test_a_proxy_that_is_in_the_way_is_found(
+    shared: Daemon, change: Callable[[bytes, dict[str, str]], Any], hint: str
+) -> None:
+    """From outside in, as Dreamship comes."""
+    with proxy(shared.webhook_url, change) as url:
+        shared.site.configure(webhook={"public_url": url})
+        code, found = examined(shared.site)
+    assert code == 1
+    assert found[OUTSIDE]["verdict"] == "fail"
+    assert hint in found[OUTSIDE]["hint"]
+
+
+def test_a_proxy_that_leaves_it_alone_passes(shared: Daemon) -> None:
+    """The body is passed on byte by byte."""
+    with proxy(shared.webhook_url, lambda body, headers: (body, headers)) as url:
+        shared.site.configure(webhook={"public_url": url})
+        assert examined(shared.site)[1][OUTSIDE]["verdict"] == "pass"
+
+
+def test_each_thing_that_is_wrong_is_one_failed_check(site: Site) -> None:
+    """No daemon, no mirror folder, no Dreamship, no public URL."""
+    site.api.faults.refuses = 401
+    site.configure(mirror={"path": str(site.folder / "nowhere" / "mirror.db")})
+    code, found = examined(site)
+    assert code == 1
+    assert found["Dreamship accepts the api key"]["verdict"] == "fail"
+    assert found["the daemon is up and well"]["verdict"] == "fail"
+    assert found["the mirror can be written by this user"]["verdict"] == "fail"
+    assert found[OUTSIDE]["verdict"] == "warn"
+
+
+def test_a_faulty_configuration_is_all_it_looks_at(site: Site) -> None:
+    """Each fault is a failed check."""
+    site.configure(log={"level": "loud"})
+    done = site.syncd("doctor", "--json")
+    assert done.returncode == 1
+    assert [one["verdict"] for one in json.loads(done.stdout)["checks"]] == ["fail"]
+    assert site.key not in done.stdout
+
+
+def test_the_clock_is_compared_with_dreamships(site: Site) -> None:
+    """Minutes off are a fault, seconds are not."""
+    site.serve()
+    site.api.faults.date_skew_s = 900
+    assert examined(site)[1]["this host's clock agrees with Dreamship's"]["verdict"] == "fail"
+    assert about_clock(timedelta(seconds=-2)).verdict == "pass"
+    assert about_clock(timedelta(seconds=20)).verdict == "warn"
+
+
+FOLDER = Seen("/var/lib/syncd", stat.S_IFDIR | 0o750, "syncd")
+FILE = Seen("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "verdict"),
+    [
+        (0o750, 0o640, "pass"),
+        (0o755, 0o644, "pass"),
+        (0o700, 0o640, "fail"),
+        (0o750, 0o600, "fail"),
+        (0o750, 0o660, "warn"),
+    ],
+)
+def test_access_is_seen_as_a_member_of_the_group_would(
+    folder: int, file: int, verdict: str
+) -> None:
+    """Execute on the folders, read on the files, write on none."""
+    seen_folder = Seen(FOLDER.path, stat.S_IFDIR | folder, "syncd")
+    seen_file = Seen(FILE.path, stat.S_IFREG | file, "syncd")
+    assert about_access([seen_folder], [seen_file]).verdict == verdict
+    assert about_access([FOLDER], []).verdict == "warn"
+
+
+@pytest.mark.parametrize("code", [204, 308, 400, 403, 404, 413, 500, 503, 504])
+def test_any_other_answer_fails_with_something_to_do(code: int) -> None:
+    """Whatever stands there."""
+    finding = about_delivery(code, None, "nginx")
+    assert (finding.verdict, bool(finding.hint)) == ("fail", True)
+
+
+def test_init_writes_a_configuration_that_is_right_but_for_the_key(tmp_path: Path) -> None:
+    """With its comments, for owner and group, and never over another."""
+    path = tmp_path / "new" / "config.toml"
+    from syncd.cli import run  # noqa: PLC0415 - in this process: it needs no site
+
+    before = os.umask(0o022)
+    try:
+        assert run(["init", "-c", str(path)]) == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert "# How often to read the whole mirrored catalogue" in path.read_text()
+    assert run(["check-config", "-c", str(path)]) == 2
+    path.write_text(path.read_text().replace("api_keys = []", 'api_keys = ["k"]'))
+    assert run(["check-config", "-c", str(path)]) == 0
+    assert run(["init", "-c", str(path)]) == 2
+    assert '"k"' in path.read_text()
+
+
+def test_serve_without_a_configuration_says_how_to_get_one(idle: Site) -> None:
+    """In a line or two."""
+    idle.config.unlink()
+    done = idle.syncd("serve", config=False)
+    assert done.returncode == 2
+    assert "`syncd init` writes a commented one" in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
