@@ -13,20 +13,25 @@ from urllib.parse import urlsplit
 from msgspec import json
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from syncd import metrics
+from syncd import metrics, page
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 MetricsOf = Callable[[], Awaitable[bytes]]
+PageOf = Callable[[str], Awaitable[str]]
+
+MAX_QUERY_CHARS = 100
 
 
-def application(status: StatusOf, exposition: MetricsOf, *, is_remote: bool = False) -> ASGIApp:
-    """Return the application: `/status.json` and `/metrics`.
+def application(
+    status: StatusOf, exposition: MetricsOf, shown: PageOf, *, is_remote: bool = False
+) -> ASGIApp:
+    """Return the application: the status page at `/`, `/status.json` and `/metrics`.
 
     `is_remote`: it was told to listen elsewhere than on loopback, where its names are not known.
     """
@@ -45,7 +50,23 @@ def application(status: StatusOf, exposition: MetricsOf, *, is_remote: bool = Fa
         except SyncdError as fault:
             return PlainTextResponse(f"{fault.message}\n", 503)
 
-    routes = [Route("/status.json", status_json), Route("/metrics", prometheus)]
+    async def status_page(request: Request) -> Response:
+        asked = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
+        try:
+            return HTMLResponse(await shown(asked), headers=page.HEADERS)
+        except SyncdError as fault:
+            return PlainTextResponse(f"{fault.message}\n{fault.hint}\n", 503)
+
+    async def page_file(request: Request) -> Response:
+        name = request.url.path[1:]
+        return Response(page.file(name), media_type=page.FILES[name], headers=page.HEADERS)
+
+    routes = [
+        Route("/", status_page),
+        Route("/status.json", status_json),
+        Route("/metrics", prometheus),
+        *(Route(f"/{name}", page_file) for name in page.FILES),
+    ]
     app = Starlette(routes=routes)
     return app if is_remote else _OnlyForUs(app)
 

@@ -120,6 +120,7 @@ class Daemon:
             "admin": admin.application(
                 monitor.status,
                 monitor.exposition,
+                monitor.page,
                 is_remote=listens is not None
                 and listens.kind == "tcp"
                 and not is_loopback(listens.host),

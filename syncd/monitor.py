@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from syncd import metrics, status, webhook_health
+from syncd import explaining, metrics, page, status, webhook_health
 from syncd.engine import Engine
 from syncd.errors import MirrorError
 from syncd.model import JsonObject
@@ -124,6 +124,28 @@ class Monitor:
             free_bytes=shutil.disk_usage(path.parent).free,
         )
         return metrics.exposition(await self.status(), self._webhook.answered, sizes)
+
+    async def page(self, asked: str) -> str:
+        """Return the status page, with the variants that match what somebody `asked`."""
+        now = self._engine.clock.now()
+        day = await self._ask(lambda reports: reports.day(now))
+        found = await self._ask(lambda reports: reports.find(asked)) if asked else []
+        story = None
+        if len(found) == 1 or (found and str(found[0]["variant_id"]) == asked):
+            variant_id = found[0]["variant_id"]
+            story = explaining.document(await self._ask(lambda reports: reports.story(variant_id)))
+        return page.render(
+            status=await self.status(),
+            day=day,
+            charts=[
+                page.chart("Deliveries", day.deliveries, page.DELIVERIES),
+                page.chart("Changes", day.changes, page.CHANGES),
+            ],
+            asked=asked,
+            found=found,
+            story=story,
+            at=to_text(now),
+        )
 
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""

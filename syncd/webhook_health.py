@@ -12,7 +12,7 @@ WebhooksState = Literal["unknown", "healthy", "failing", "silent"]
 
 # One lost delivery happens; three and not one arriving is an endpoint turned off.
 SILENT_AFTER = 3
-# What it takes to leave `failing`: so long without a miss, and so many deliveries since the last.
+# What it takes to leave `failing`: so long without a miss, and so much told since the last.
 CALM = timedelta(hours=1)
 CALM_DELIVERIES = 3
 # Deliveries that stay away ten times as long as usual are worth a look, but not every few minutes.
@@ -26,16 +26,13 @@ class Evidence(Struct, frozen=True):
     """What the last day showed.
 
     `missed_at`: when reads found changes that no delivery told within the grace, while deliveries
-    could be taken. `delivered_at`: the last authentic deliveries, oldest first, a few are enough.
+    could be taken. `told_at`: the last deliveries about variants, a few are enough.
+    `last_delivery_at`: the last authentic one, whatever it was about.
     """
 
     missed_at: Sequence[datetime]
-    delivered_at: Sequence[datetime]
-
-    @property
-    def last_delivery_at(self) -> datetime | None:
-        """The last authentic delivery."""
-        return self.delivered_at[-1] if self.delivered_at else None
+    told_at: Sequence[datetime]
+    last_delivery_at: datetime | None
 
 
 class Habit(Struct, frozen=True):
@@ -70,7 +67,7 @@ def judge(before: Judgement, evidence: Evidence, now: datetime) -> Judgement:
     state: WebhooksState
     if sum(1 for at in missed if last is None or at > last) >= SILENT_AFTER:
         state = "silent"
-    elif missed and not _is_calm(missed[-1], evidence.delivered_at, now):
+    elif missed and not _is_calm(missed[-1], evidence.told_at, now):
         state = "failing"
     else:
         state = "unknown" if last is None else "healthy"
@@ -86,6 +83,7 @@ def is_quiet(habit: Habit, now: datetime) -> bool:
     return now - habit.last_at > max(QUIET_AT_LEAST, QUIET_FACTOR * usual)
 
 
-def _is_calm(last_missed_at: datetime, delivered_at: Sequence[datetime], now: datetime) -> bool:
-    told_since = sum(1 for at in delivered_at if at > last_missed_at)
+def _is_calm(last_missed_at: datetime, told_at: Sequence[datetime], now: datetime) -> bool:
+    # Orders that go on arriving show nothing about what is said of variants.
+    told_since = sum(1 for at in told_at if at > last_missed_at)
     return now - last_missed_at >= CALM and told_since >= CALM_DELIVERIES

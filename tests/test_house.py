@@ -43,6 +43,7 @@ FLOORS: dict[str, int] = {
             "status",
             "metrics",
             "examining",
+            "page",
         ],
         3,
     ),

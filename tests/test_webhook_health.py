@@ -29,7 +29,8 @@ def at(minutes: float) -> datetime:
 def judged(
     before: Judgement, *, missed: list[float], delivered: list[float], now: float
 ) -> Judgement:
-    evidence = Evidence([at(m) for m in missed], [at(m) for m in delivered])
+    told = [at(m) for m in delivered]
+    evidence = Evidence([at(m) for m in missed], told, told[-1] if told else None)
     return judge(before, evidence, at(now))
 
 
@@ -75,16 +76,26 @@ def test_failing_ends_when_deliveries_explained_changes_for_a_while() -> None:
     assert judged(failing, missed=[0], delivered=told, now=calm).state == "healthy"
 
 
+def test_orders_that_go_on_arriving_do_not_make_it_well() -> None:
+    """They show that the endpoint is on, and nothing about what is said of variants."""
+    failing = judged(NEW, missed=[0, 1, 2, 3], delivered=[4], now=5)
+    assert failing.state == "failing"
+    evidence = Evidence([at(0)], [at(-1)], at(500))
+    assert judge(failing, evidence, at(501)).state == "failing"
+
+
 @given(
-    missed=st.lists(st.floats(0, 60), max_size=6).map(sorted),
-    delivered=st.lists(st.floats(0, 60), max_size=4).map(sorted),
+    missed=st.lists(st.integers(0, 60), max_size=6).map(sorted),
+    delivered=st.lists(st.integers(0, 60), max_size=4).map(sorted),
     before=st.sampled_from([NEW, Judgement("failing", NOON), Judgement("healthy", NOON)]),
 )
 def test_never_silent_while_deliveries_arrive(
-    missed: list[float], delivered: list[float], before: Judgement
+    missed: list[int], delivered: list[int], before: Judgement
 ) -> None:
     """Silent takes three misses after the last delivery, and these always make it so."""
-    state = judged(before, missed=missed, delivered=delivered, now=61).state
+    state = judged(
+        before, missed=[*map(float, missed)], delivered=[*map(float, delivered)], now=61
+    ).state
     since = [m for m in missed if not delivered or m > delivered[-1]]
     assert (state == "silent") == (len(since) >= SILENT_AFTER)
 

@@ -65,6 +65,7 @@ CREATE TABLE deliveries (
 CREATE UNIQUE INDEX deliveries_once ON deliveries (event_id, told);
 CREATE INDEX deliveries_by_variant ON deliveries (variant_id);
 CREATE INDEX deliveries_by_moment ON deliveries (received_at);
+CREATE INDEX deliveries_about_variants ON deliveries (delivery_id) WHERE rule IS NOT NULL;
 CREATE INDEX deliveries_quarantined ON deliveries (delivery_id) WHERE outcome = 'quarantined';
 CREATE TABLE change_log (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

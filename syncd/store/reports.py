@@ -11,8 +11,9 @@ from typing import Any
 
 from syncd.explaining import Story
 from syncd.status import LastDay, MirrorCounts
-from syncd.store import stories
+from syncd.store import day, stories
 from syncd.store.connection import open_for_reading, translated
+from syncd.store.day import Day
 from syncd.store.rows import as_json
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
@@ -58,6 +59,16 @@ class Reports:
         """Return kept deliveries, newest first."""
         with self._rows() as connection:
             return stories.deliveries(connection, outcome, limit, with_body=with_body)
+
+    def day(self, now: datetime) -> Day:
+        """Return the last 24 hours as the status page draws them."""
+        with self._rows() as connection, _snapshot(connection):
+            return day.day(connection, now)
+
+    def find(self, text: str) -> list[Row]:
+        """Return some variants that match what somebody typed."""
+        with self._rows() as connection:
+            return day.find(connection, text)
 
     def newest_seq(self) -> int:
         """Return the last `seq` given, 0 before the first."""
@@ -111,8 +122,9 @@ class Reports:
                    AND recorded_at BETWEEN ? AND ? ORDER BY recorded_at""",
                 (since, to_text(now - missed_grace)),
             ).fetchall()
-            delivered = connection.execute(
-                """SELECT received_at FROM deliveries ORDER BY delivery_id DESC LIMIT ?""",
+            told = connection.execute(
+                """SELECT received_at FROM deliveries WHERE rule IS NOT NULL
+                   ORDER BY delivery_id DESC LIMIT ?""",
                 (CALM_DELIVERIES,),
             ).fetchall()
             counted = dict(
@@ -131,9 +143,8 @@ class Reports:
                 excused=sum(row[1] for row in missed),
                 evidence=Evidence(
                     missed_at=[from_text(row[0]) for row in missed if not row[1]],
-                    # A copy of a kept delivery has no row, and is a sign of life all the same.
-                    delivered_at=[from_text(at) for at in sorted({row[0] for row in delivered})]
-                    + ([] if last is None else [from_text(last)]),
+                    told_at=[from_text(row[0]) for row in told],
+                    last_delivery_at=maybe_from_text(last),
                 ),
                 invalid_signatures=counted.get("invalid_signature", 0),
                 throttled=counted.get("throttled", 0),

@@ -16,10 +16,10 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
     """Return everything that is kept about one variant, its newest history first."""
     connection.execute("BEGIN")
     try:
-        row = _dicts(
+        row = dicts(
             connection.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,))
         )
-        grounds = _dicts(
+        grounds = dicts(
             connection.execute(
                 """SELECT v.rule, v.judged_at, v.doubts, v.absent_at,
                           i.confirmed_at AS item_read_at, i.is_gone AS item_is_gone,
@@ -36,7 +36,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
             variant_id=variant_id,
             row=row[0] if row else None,
             grounds=grounds[0] if grounds else None,
-            deliveries=_dicts(
+            deliveries=dicts(
                 connection.execute(
                     """SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
                               CASE WHEN told LIKE '%=%' THEN substr(told, instr(told, '=') + 1)
@@ -45,7 +45,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
                     (variant_id, _NEWEST),
                 )
             ),
-            changes=_dicts(
+            changes=dicts(
                 connection.execute(
                     """SELECT seq, old_availability, availability, sellable, cause, rule, missed,
                               recorded_at
@@ -68,7 +68,7 @@ def deliveries(
 ) -> list[Row]:
     """Return kept deliveries, newest first; the body as text, or null when it was not kept."""
     body = ", CAST(body AS TEXT) AS body" if with_body else ""
-    return _dicts(
+    return dicts(
         connection.execute(
             f"""SELECT delivery_id, received_at, event_id, event_at, action, variant_id, item_id,
                        outcome, rule, reason, duplicates{body}
@@ -79,6 +79,7 @@ def deliveries(
     )
 
 
-def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+def dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    """Return rows by their columns' names."""
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
