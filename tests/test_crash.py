@@ -1,0 +1,76 @@
+"""Killed at random moments under load: what was answered 200 is there, once, and nothing is torn.
+
+`SYNCD_KILLS=60` kills oftener; by hand: `python tests/load/crash.py --kills 60`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from load.checks import Follower, faults
+from load.crash import crash
+from load.report import Report
+from load.station import Station, sending
+
+KILLS = int(os.environ.get("SYNCD_KILLS", "5"))
+
+
+def test_what_was_answered_200_survives_every_kill(tmp_path: Path) -> None:
+    """Each delivery is kept once, its value or a later one is mirrored, the feed has no hole."""
+    done = crash(tmp_path, kills=KILLS, seed=KILLS)
+    assert done.faults == []
+    assert done.report.statuses.keys() <= {"200", "503"}
+    # The load was there at all, and felt the kills.
+    assert len(done.report.told) > 20 * KILLS
+    assert done.report.refused + done.report.reset + done.report.raced > KILLS
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("DELETE FROM deliveries WHERE delivery_id = 7", "is kept 0 times"),
+        ("UPDATE variants SET value = 'x' WHERE variant_id = 48001", "the mirror says 'x'"),
+        ("DELETE FROM change_log WHERE seq = 5", "what the feed had told is not there now"),
+        (
+            """INSERT INTO change_log SELECT 9999, variant_id, item_id, 'x', availability,
+                   old_sellable, sellable, cause, rule, 0, 0, occurred_at, recorded_at
+               FROM change_log WHERE seq = 5""",
+            "was applied to",
+        ),
+    ],
+)
+def test_damage_would_be_seen(
+    sound: tuple[Path, Report], tmp_path: Path, damage: str, told: str
+) -> None:
+    """The looking itself: a lost delivery, a wrong value, a hole and a doubled change are found."""
+    mirror, report = tmp_path / "availability.db", sound[1]
+    with (
+        closing(sqlite3.connect(sound[0])) as source,
+        closing(sqlite3.connect(mirror, isolation_level=None)) as copy,
+    ):
+        source.backup(copy)
+        follower = Follower(mirror)
+        assert follower.follow() + faults(mirror, report) == []
+        copy.execute(damage)
+    assert any(told in fault for fault in follower.follow() + faults(mirror, report))
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """Give a mirror that took some load, and the report about it."""
+    station = Station(tmp_path_factory.mktemp("sound"))
+    station.start()
+    try:
+        station.wait_ready()
+        with sending(station, "--variants=8", "--per-second=200") as sender:
+            time.sleep(0.5)
+            report = sender.finish()
+        station.stop()
+    finally:
+        station.kill()
+    return station.mirror, report
