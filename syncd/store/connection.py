@@ -46,8 +46,9 @@ class Lock:
                 f"another syncd process{f' (pid {holder})' if holder else ''} holds the mirror",
                 hint="stop it first, or let it do the work",
             ) from fault
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk; it is only for who asks who holds it
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
         self._fd = fd
 
     def release(self) -> None:
@@ -81,8 +82,10 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             ):
                 connection.execute(f"PRAGMA {pragma}")
             migrate(connection)
+            # Reading makes the log, if it is not there yet.
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException:
-            connection.close()
+            _let_go(connection)
             raise
     return connection
 
@@ -112,6 +115,16 @@ def open_for_reading(path: Path, *, check_same_thread: bool = True) -> sqlite3.C
     return connection
 
 
+def files_of(path: Path) -> tuple[tuple[int, int], ...]:
+    """Return which files database, log and index are; raises FileNotFoundError when one is not.
+
+    SQLite goes on with files that were deleted or replaced under its feet, and nobody else would
+    ever see what it writes there.
+    """
+    found = (os.stat(f"{path}{end}") for end in ("", "-wal", "-shm"))  # noqa: PTH116 - each batch
+    return tuple((file.st_dev, file.st_ino) for file in found)
+
+
 def leave(connection: sqlite3.Connection) -> None:
     """End the writer so that a reader without write permission can go on reading.
 
@@ -121,6 +134,11 @@ def leave(connection: sqlite3.Connection) -> None:
     """
     with contextlib.suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    _let_go(connection)
+
+
+def _let_go(connection: sqlite3.Connection) -> None:
+    """End a writer without a word to the files, damaged as they may be."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
         connection.close()
@@ -147,7 +165,8 @@ def translated(path: Path) -> Iterator[None]:
             raise  # a value no column takes: the caller's matter, the file is sound
         raise MirrorIncompatible(
             f"the mirror at {path} is damaged or no database: {fault}",
-            hint="move the file away and start again: a reconcile fills a new one",
+            hint="move it away with its -wal and -shm, and start again: from a backup put in its "
+            "place, or from nothing, which a sweep fills",
         ) from fault
     except OSError as fault:
         raise MirrorUnavailable(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from syncd.errors import MirrorUnavailable
-from syncd.store.connection import Lock, leave, open_for_writing, translated
+from syncd.store.connection import Lock, files_of, leave, open_for_writing, translated
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ class Writer:
         self._lock = Lock(path)
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
         self._connection: sqlite3.Connection | None = None
+        self._files: tuple[tuple[int, int], ...] = ()
 
     def open(self) -> None:
         """Take the mirror; raises the leaves of MirrorError."""
@@ -31,6 +32,8 @@ class Writer:
             self._lock.acquire()
         try:
             self._connection = open_for_writing(self.path)
+            with translated(self.path):
+                self._files = files_of(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -63,6 +66,7 @@ class Writer:
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._open_connection()
         with translated(self.path):
+            self._require_same_files()
             # IMMEDIATE: a transaction that reads first and writes later must not find that
             # another connection wrote in between ("database is locked", at once).
             connection.execute("BEGIN IMMEDIATE")
@@ -74,7 +78,26 @@ class Writer:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            # Meanwhile it may have been taken away: what nobody can read is not durable.
+            self._require_same_files()
             return result
+
+    def _require_same_files(self) -> None:
+        """Raise MirrorUnavailable while the shop would read other files than are written.
+
+        They are not opened anew: the log may be another database's, and all that this process
+        remembers is of the old one. Put back they are used again; else a restart sorts it out.
+        """
+        try:
+            is_same = files_of(self.path) == self._files
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise MirrorUnavailable(
+                f"the mirror at {self.path} was deleted or replaced while it was in use",
+                hint="put the same files back, or restart: then what is there now is used, and "
+                "without a file a sweep fills a new one",
+            )
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -1,0 +1,351 @@
+"""Whatever happens to the disk: 503 while nothing can be kept, why, and what was kept stays kept.
+
+Every case ends alike: the cause goes, the daemon recovers by itself, it is killed, and whatever was
+answered 200 is in the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from msgspec import json
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+# A heartbeat twice a second: who watches the watchdog wants to see it soon.
+FAST = {"WATCHDOG_USEC": "1000000"}
+
+
+class Clerk:
+    """Delivers, and remembers what was answered 200."""
+
+    def __init__(self, site: Site, daemon: Daemon) -> None:
+        self.site = site
+        self.daemon = daemon
+        self.kept: list[str] = []
+        self._variants = cycle(site.catalogue.variants)
+        self._number = 0
+
+    def post(self) -> int:
+        """Deliver something new; return the answer's code."""
+        self._number += 1
+        event = self.site.change(next(self._variants), f"{self._number} left")
+        with httpx.Client(timeout=30, trust_env=False) as client:
+            answer = self.daemon.post(self.site.body(event), client=client)
+        if answer.status_code == 200:
+            self.kept.append(event.uuid)
+        else:
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) > 0
+        return answer.status_code
+
+    def healthz(self) -> int:
+        """Return the code that a load balancer sees."""
+        url = self.daemon.webhook_url.replace("/webhooks/dreamship", "/healthz")
+        return httpx.get(url, trust_env=False).status_code
+
+    def check_failing(self, why: str) -> None:
+        """Check that nothing is taken, and that it says so and why."""
+        # What fits into the log as it is may still be kept, and then is answered 200.
+        self.site.until(lambda: self.post() == 503)
+        assert self.healthz() == 503
+        status = self.daemon.status()
+        assert status["health"] == "failing"
+        assert any(why in reason for reason in status["reasons"]), status["reasons"]
+
+    def check_recovered(self) -> None:
+        """Check that deliveries are taken again, and that a power failure now costs nothing."""
+        self.site.until(lambda: self.healthz() == 200)
+        assert self.post() == 200
+        assert self.daemon.status()["health"] != "failing"
+        self.daemon.kill()
+        self.check_kept()
+        self.site.serve(filled=False).stop()
+        self.check_kept()
+
+    def check_kept(self) -> None:
+        """Check that everything answered 200 is in the file."""
+        kept = {row["event_id"] for row in self.site.rows("SELECT event_id FROM deliveries")}
+        assert set(self.kept) <= kept
+        assert self.site.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+@pytest.fixture
+def clerk(idle: Site) -> Clerk:
+    """Give a daemon that took a few deliveries."""
+    return start(idle)
+
+
+def start(site: Site, environ: dict[str, str] = FAST) -> Clerk:
+    one = Clerk(site, site.serve(filled=False, environ=environ))
+    assert [one.post() for _ in range(5)] == [200] * 5
+    return one
+
+
+# The disk.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system of two megabytes."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of a disk; return the file that has it."""
+    filler = disk / "filler"
+    with filler.open("ab", buffering=0) as file:
+        for size in (4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+    return filler
+
+
+def test_a_full_disk(small_disk: Path, idle: Site) -> None:
+    """A real one: nothing is kept while it is full, and everything once there is room."""
+    idle.mirror = small_disk / "mirror" / "availability.db"
+    idle.configure(mirror={"path": str(idle.mirror)})
+    clerk = start(idle)
+    filler = fill(small_disk)
+    clerk.check_failing("disk is full")
+    clerk.check_kept()
+    clerk.daemon.stop()
+    # It can start, so that it says what is wrong, and goes on as soon as it can.
+    fill(small_disk)
+    clerk.daemon = idle.serve(filled=False, environ=FAST)
+    clerk.check_failing("disk is full")
+    filler.unlink()
+    clerk.check_recovered()
+
+
+def test_a_disk_that_became_read_only_before_the_start(small_disk: Path, idle: Site) -> None:
+    """Exit 1 and what to do; nothing is written, and once it may write it goes on."""
+    idle.mirror = small_disk / "mirror" / "availability.db"
+    idle.configure(mirror={"path": str(idle.mirror)})
+    clerk = start(idle)
+    clerk.daemon.stop()
+    remount = ["mount", "-o", "remount,size=2m"]
+    subprocess.run([*remount, "-r", small_disk], check=True)
+    done = idle.syncd("serve")
+    assert done.returncode == 1
+    assert "Read-only file system" in done.stderr
+    assert "Try:" in done.stderr
+    subprocess.run([*remount, "-w", small_disk], check=True)
+    clerk.daemon = idle.serve(filled=False, environ=FAST)
+    clerk.check_recovered()
+
+
+@contextlib.contextmanager
+def failing(daemon: Daemon, calls: str, error: str) -> Iterator[None]:
+    """Have the kernel fail these calls of a daemon for as long as this lasts."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    tracer = subprocess.Popen(
+        [
+            strace,
+            "--follow-forks",
+            f"--attach={daemon.process.pid}",
+            f"--trace={calls}",
+            f"--inject={calls}:error={error}",
+            "--output=/dev/null",
+        ],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert tracer.stderr is not None
+        told = tracer.stderr.readline().decode()
+        if "attached" not in told:
+            pytest.skip(f"strace may not attach: {told}")
+        yield
+    finally:
+        tracer.terminate()
+        tracer.communicate()
+
+
+@pytest.mark.parametrize(
+    ("calls", "error"),
+    [
+        ("fdatasync", "EIO"),  # what SQLite believes to be on the disk is not
+        ("pwrite64", "EIO"),
+        ("pwrite64", "EROFS"),  # what a kernel does with a file system it no longer trusts
+        ("pwrite64,ftruncate,fdatasync", "ENOSPC"),
+    ],
+)
+def test_a_disk_that_fails(clerk: Clerk, calls: str, error: str) -> None:
+    """The kernel says no: so do we, until it says yes again."""
+    assert hasattr(errno, error)
+    with failing(clerk.daemon, calls, error):
+        clerk.check_failing("full" if error == "ENOSPC" else "disk I/O error")
+    clerk.check_recovered()
+
+
+def test_a_file_that_cannot_even_be_read(clerk: Clerk) -> None:
+    """Nothing can be kept and nothing told; the daemon lives, and recovers by itself."""
+    # Whatever is read is read anew: another connection has changed the file.
+    with closing(sqlite3.connect(clerk.site.mirror)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.execute("VACUUM")
+    with failing(clerk.daemon, "pread64,pwrite64", "EIO"):
+        clerk.site.until(lambda: clerk.post() == 503)
+        assert clerk.healthz() == 503
+        assert clerk.site.syncd("status").returncode == 1
+    clerk.check_recovered()
+
+
+def test_a_writer_that_does_not_let_go(idle: Site) -> None:
+    """Another process holds the write lock for longer than the busy timeout."""
+    clerk = start(idle, {})
+    with closing(sqlite3.connect(idle.mirror, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        clerk.check_failing("database is locked")
+        other.execute("ROLLBACK")
+    assert clerk.post() == 200
+    clerk.check_recovered()
+
+
+# The files.
+
+
+@pytest.mark.parametrize("missing", ["", "-wal", "-shm", "folder"])
+def test_files_that_are_taken_away(clerk: Clerk, missing: str) -> None:
+    """Written on into a file nobody can open, a delivery would be lost: it is not answered 200."""
+    mirror = clerk.site.mirror
+    taken = mirror.parent if missing == "folder" else Path(f"{mirror}{missing}")
+    away = taken.with_name("elsewhere")
+    taken.rename(away)
+    # Nobody delivers anything, and still it is noticed.
+    clerk.site.until(lambda: clerk.healthz() == 503)
+    clerk.check_failing("was deleted or replaced")
+    away.rename(taken)
+    clerk.check_recovered()
+
+
+def test_a_file_that_is_replaced(clerk: Clerk) -> None:
+    """Another one in its place, with a log that is not its own: not touched before a restart."""
+    site = clerk.site
+    backup = site.folder / "backup.db"
+    with (
+        closing(sqlite3.connect(site.mirror)) as source,
+        closing(sqlite3.connect(backup)) as copy,
+    ):
+        source.backup(copy)
+    assert [clerk.post() for _ in range(5)] == [200] * 5
+    whole = backup.read_bytes()
+    backup.rename(site.mirror)
+    clerk.check_failing("was deleted or replaced")
+    assert site.mirror.read_bytes() == whole
+    clerk.daemon.stop()
+    # What came after the backup went with the file that was thrown away; the rest is there.
+    clerk.kept = clerk.kept[:5]
+    clerk.daemon = site.serve(filled=False, environ=FAST)
+    clerk.check_kept()
+    clerk.check_recovered()
+
+
+def test_files_that_are_deleted_for_good(clerk: Clerk) -> None:
+    """After a restart there is a new mirror, which the next sweep fills."""
+    shutil.rmtree(clerk.site.mirror.parent)
+    clerk.check_failing("was deleted or replaced")
+    clerk.daemon.stop()
+    clerk.kept.clear()
+    clerk.daemon = clerk.site.serve(filled=False, environ=FAST)
+    clerk.check_recovered()
+
+
+def contents(mirror: Path) -> list[bytes]:
+    return [Path(f"{mirror}{end}").read_bytes() for end in ("", "-wal")]
+
+
+def scribble(mirror: Path) -> None:
+    with mirror.open("r+b") as file:
+        file.write(b"\x00\xff" * (mirror.stat().st_size // 2))
+
+
+def cut(mirror: Path) -> None:
+    os.truncate(mirror, mirror.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_killed"), [(scribble, False), (cut, False), (scribble, True)]
+)
+def test_a_corrupt_file_at_the_start(
+    clerk: Clerk, damage: Callable[[Path], None], is_killed: bool
+) -> None:
+    """It is refused with what to do, and left as it is: somebody may still get something out."""
+    site = clerk.site
+    if is_killed:
+        with closing(sqlite3.connect(site.mirror)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert clerk.post() == 200  # only in the log yet, which must be left as it is, too
+        clerk.daemon.kill()
+    else:
+        clerk.daemon.stop()
+    damage(site.mirror)
+    before = contents(site.mirror)
+    done = site.syncd("serve")
+    assert done.returncode == 1
+    assert "is damaged or no database" in done.stderr
+    assert "move it away with its -wal and -shm" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(site.mirror) == before
+    # Done as it says: a new one.
+    for file in site.mirror.parent.glob("*.db*"):
+        file.rename(site.folder / file.name)
+    clerk.kept.clear()
+    clerk.daemon = site.serve(filled=False, environ=FAST)
+    clerk.check_recovered()
+
+
+def test_a_file_that_is_damaged_where_nobody_looked_yet(clerk: Clerk) -> None:
+    """Found when it is used: nothing is kept from then on, and it says that it is damaged."""
+    site = clerk.site
+    clerk.daemon.stop()
+    with closing(sqlite3.connect(site.mirror)) as mirror:
+        page, size = (
+            mirror.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_once'"),
+            mirror.execute("PRAGMA page_size"),
+        )
+        offset = (page.fetchone()[0] - 1) * size.fetchone()[0]
+    with site.mirror.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 100)
+    clerk.daemon = site.serve(filled=False, environ=FAST)
+    assert clerk.post() == 503
+    status = clerk.daemon.status()
+    assert status["health"] == "failing"
+    assert any("damaged" in reason for reason in status["reasons"])
+    assert any("move it away" in reason for reason in status["reasons"])
+
+
+def test_a_log_is_not_filled_by_a_full_disk(clerk: Clerk) -> None:
+    """One line a minute, however many are refused: the log may be on the same disk."""
+    mirror = clerk.site.mirror
+    mirror.rename(mirror.with_name("elsewhere"))
+    assert {clerk.post() for _ in range(30)} == {503}
+    (line,) = clerk.daemon.told("a delivery could not be kept")
+    assert line["level"] == "error"
+    assert "put the same files back" in line["hint"]
+    assert json.encode(line).count(b"deleted or replaced") == 1
