@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from syncd import __version__, admin, control, logs, systemd, web
 from syncd.config import Address, Config, is_loopback
 from syncd.engine import Engine
-from syncd.errors import SyncdError
+from syncd.errors import MirrorError, SyncdError
 from syncd.http_server import HttpServer, bind_tcp, bind_unix
 from syncd.monitor import Monitor
 from syncd.ports import SweepProgress, SweepSummary
@@ -145,12 +145,20 @@ class Daemon:
             mirror=str(config.mirror.path),
             keys=f"{len(config.keys)} from {config.keys_from}",
         )
-        systemd.notify(self._environ, "READY=1", await monitor.line())
+        await self._notify("READY=1")
 
     async def _beat(self) -> None:
         """Show the shop and the service manager that the daemon lives."""
         await self._monitor.beat()
-        systemd.notify(self._environ, "WATCHDOG=1", await self._monitor.line())
+        await self._notify("WATCHDOG=1")
+
+    async def _notify(self, note: str) -> None:
+        """Tell the service manager; a mirror that cannot even be read does not silence us."""
+        try:
+            status = [await self._monitor.line()]
+        except MirrorError:
+            status = []
+        systemd.notify(self._environ, note, *status)
 
     def _on_sweep_finished(self, summary: SweepSummary) -> None:
         told = {
@@ -232,7 +240,7 @@ class Daemon:
                 hint=fault.hint,
             )
         finally:
-            systemd.notify(self._environ, "READY=1", await self._monitor.line())
+            await self._notify("READY=1")
 
     async def _stop(self) -> None:
         log.info("stopping")
@@ -242,8 +250,7 @@ class Daemon:
             # The mirror is still open: what was accepted is answered with what became of it.
             await self._servers[0].drain()
         self._engine.reconciler.close()
-        for server in self._servers:
-            await server.stop()
+        await asyncio.gather(*(server.stop() for server in self._servers))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -255,7 +262,7 @@ class Daemon:
         log.info("stopped")
 
     def _is_healthy(self) -> bool:
-        return self._webhook.is_durable and not self._stopping.is_set()
+        return self._webhook.trouble is None and not self._stopping.is_set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

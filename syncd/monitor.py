@@ -75,9 +75,9 @@ class Monitor:
                 )
             )
             self._counted_401 += counted
-            self._webhook.is_durable = True
+            self._webhook.trouble = None
         except MirrorError as fault:
-            self._webhook.is_durable = False
+            self._webhook.trouble = fault
             log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
             return
         if self._webhooks.state != before.state:
@@ -98,7 +98,7 @@ class Monitor:
             at=now,
             mirror_path=str(config.mirror.path),
             started_at=self._started_at,
-            is_durable=self._webhook.is_durable,
+            trouble=self._webhook.trouble,
             webhooks_state=self._webhooks.state,
             down=engine.down,
             paused_until=engine.budget.paused_until,

@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd import __version__
+from syncd.errors import SyncdError
 from syncd.model import JsonObject
 from syncd.ports import SweepProgress
 from syncd.state import Policy
@@ -61,6 +62,7 @@ class LastDay(Struct, frozen=True):
 class Running(Struct, frozen=True):
     """What the daemon knows of itself at this moment.
 
+    `trouble`: why deliveries cannot be made durable.
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
     `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
     to wait that long.
@@ -70,7 +72,7 @@ class Running(Struct, frozen=True):
 
     mirror_path: str
     started_at: datetime
-    is_durable: bool
+    trouble: SyncdError | None
     webhooks_state: WebhooksState
     down: tuple[datetime, datetime] | None
     paused_until: datetime | None
@@ -134,9 +136,9 @@ def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -
 
 def _failing(now: Running) -> list[str]:
     reasons = []
-    if not now.is_durable:
+    if now.trouble is not None:
         reasons.append(
-            "Deliveries cannot be made durable; check free disk space and the mirror's permissions."
+            f"Deliveries cannot be made durable: {now.trouble.message}; {now.trouble.hint}."
         )
     if now.refused is not None:
         reasons.append(

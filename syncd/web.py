@@ -7,6 +7,7 @@ the host can take (measured, design.md). The raw body is authenticated before an
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -28,8 +29,11 @@ log = structlog.get_logger(__name__)
 BODY_TIMEOUT_S = 10.0
 # Dreamship tries again after minutes anyway; this is for whoever reads the header.
 RETRY_AFTER_S = 30
-# A stranger who posts nonsense all day writes one line a minute.
+# A stranger who posts nonsense all day writes one line a minute; so does a full disk.
 COMPLAIN_EVERY_S = 60.0
+# What strangers can make us hold of bodies that go on arriving: it is not known whose they are
+# until they are whole. A delivery that arrives in one piece never counts.
+MAX_HELD_BYTES = 64 * 1024 * 1024
 
 _HEADER = HEADER.lower().encode()
 _ANSWERS = {outcome: json.encode({"outcome": outcome}) for outcome in OUTCOMES}
@@ -52,13 +56,15 @@ class Webhook:
     ) -> None:
         self.max_body_bytes = max_body_bytes
         self.answered: Counter[str] = Counter()
-        self.is_durable = True
+        # Why the last one could not be kept; None when it was.
+        self.trouble: SyncdError | None = None
         self.forged_since_delivery = 0
         self._ingest = ingest
         self._keys = keys
         self._now = now
         self._body_timeout_s = body_timeout_s
-        self._complained_at: float | None = None
+        self._held_bytes = 0
+        self._complained_at: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -76,13 +82,17 @@ class Webhook:
             return
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                body = await _body(receive, self.max_body_bytes)
+                body = await self._body(receive)
         except TimeoutError:
             self.answered["408"] += 1
             await _answer(send, 408, _error("the body did not arrive in time"), _CLOSE)
             return
         except _TooLargeError:
             await self._too_large(send)
+            return
+        except _TooMuchHeldError:
+            self._complain("too many bodies arrive slowly; one was refused", "503")
+            await self._unavailable(send, "too much is being received; try again")
             return
         except _DisconnectedError:
             return
@@ -97,32 +107,68 @@ class Webhook:
         try:
             outcome = await self._ingest.submit(parse(body, self._now()))
         except SyncdError as fault:
-            self.is_durable = False
-            self.answered["503"] += 1
-            log.error("a delivery could not be kept", fault=fault.message, hint=fault.hint)
-            retry = (b"retry-after", str(RETRY_AFTER_S).encode())
-            await _answer(send, 503, _error("not durable; try again"), retry)
+            self.trouble = fault
+            self._complain(
+                "a delivery could not be kept", "503", fault=fault.message, hint=fault.hint
+            )
+            await self._unavailable(send, "not durable; try again")
             return
-        self.is_durable = True
+        self.trouble = None
         self.answered[outcome] += 1
         await _answer(send, 200, _ANSWERS[outcome])
 
+    async def _body(self, receive: Receive) -> bytes:
+        """Return the body; what its sender claims about its length is not believed."""
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message: Message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _DisconnectedError
+                chunk = message.get("body", b"")
+                chunks.append(chunk)
+                if size + len(chunk) > self.max_body_bytes:
+                    raise _TooLargeError
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                size += len(chunk)
+                self._held_bytes += len(chunk)
+                if self._held_bytes > MAX_HELD_BYTES:
+                    raise _TooMuchHeldError
+        finally:
+            self._held_bytes -= size
+
+    async def _unavailable(self, send: Send, why: str) -> None:
+        self.answered["503"] += 1
+        retry = (b"retry-after", str(RETRY_AFTER_S).encode())
+        await _answer(send, 503, _error(why), retry)
+
+    # 401 and 413 leave the connection open: whoever sends all of a body before reading reads the
+    # answer then. One closed while bytes still arrive is reset, and the answer lost with it.
+
     async def _refuse(self, send: Send, scope: Scope) -> None:
         self.answered["401"] += 1
-        at = asyncio.get_running_loop().time()
-        if self._complained_at is None or at - self._complained_at >= COMPLAIN_EVERY_S:
-            self._complained_at = at
-            log.warning(
-                "a request without a valid signature was refused",
-                client=(scope.get("client") or ("?",))[0],
-                refused_so_far=self.answered["401"],
-            )
-        await _answer(send, 401, _error(f"no valid segment in {HEADER}"), _CLOSE)
+        self._complain(
+            "a request without a valid signature was refused",
+            "401",
+            client=(scope.get("client") or ("?",))[0],
+        )
+        await _answer(send, 401, _error(f"no valid segment in {HEADER}"))
 
     async def _too_large(self, send: Send) -> None:
         self.answered["413"] += 1
-        log.warning("a body over webhook.max_body_bytes was refused", limit=self.max_body_bytes)
-        await _answer(send, 413, _error(f"more than {self.max_body_bytes} bytes"), _CLOSE)
+        self._complain(
+            "a body over webhook.max_body_bytes was refused", "413", limit=self.max_body_bytes
+        )
+        await _answer(send, 413, _error(f"more than {self.max_body_bytes} bytes"))
+
+    def _complain(self, event: str, status: str, **told: object) -> None:
+        at, last = asyncio.get_running_loop().time(), self._complained_at.get(event)
+        if last is None or at - last >= COMPLAIN_EVERY_S:
+            self._complained_at[event] = at
+            level = logging.ERROR if status == "503" else logging.WARNING
+            log.log(level, event, **told, refused_so_far=self.answered[status])
 
 
 def application(webhook: Webhook, path: str, is_healthy: Callable[[], bool]) -> Starlette:
@@ -155,29 +201,16 @@ class _TooLargeError(Exception):
     pass
 
 
+class _TooMuchHeldError(Exception):
+    pass
+
+
 class _DisconnectedError(Exception):
     pass
 
 
 _CLOSE = (b"connection", b"close")
 _HEADERS_READ = frozenset({_HEADER, b"content-length"})
-
-
-async def _body(receive: Receive, limit: int) -> bytes:
-    """Return the body; what its sender claims about its length is not believed."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message: Message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _DisconnectedError
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _TooLargeError
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -172,7 +172,7 @@ def test_the_status_document_is_documented() -> None:
         forged_since_delivery=0,
         mirror_path="",
         started_at=now,
-        is_durable=True,
+        trouble=None,
         webhooks_state="unknown",
         refused=None,
         unreachable=None,

@@ -4,48 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
-import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from syncd.errors import ConfigurationError
+from syncd.http_server.binding import bind_tcp, bind_unix
+from syncd.http_server.connections import ARRIVAL_S, MAX_CONNECTIONS, Config, Lobby, Protocol
+
+__all__ = ["HttpServer", "bind_tcp", "bind_unix"]
 
 # What was accepted a moment before the listener closed may not have sent its request yet, and
 # uvicorn would close it at once: a failed delivery (measured, design.md).
 GRACE_S = 0.3
 LONGEST_DRAIN_S = 20.0
 _TICK_S = 0.02
+# Shorter than TimeoutStopSec of the unit by what else an end takes (a test adds it up).
+GRACEFUL_S = 5
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, lobby: Lobby) -> None:
+        super().__init__(config)
+        self._lobby = lobby
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the daemon, which has more to end than one server."""
         yield
 
+    async def on_tick(self, counter: int) -> bool:
+        """Close what has waited for too long; ten times a second."""
+        self._lobby.close_late()
+        return await super().on_tick(counter)
+
 
 class HttpServer:
     """One application on one bound socket."""
 
-    def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        bound: socket.socket,
+        *,
+        arrival_s: float = ARRIVAL_S,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self._bound = bound
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                ws="none",
-                timeout_graceful_shutdown=5,
-            )
+        self._config = Config(
+            app,
+            http=Protocol,
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=GRACEFUL_S,
         )
+        self._config.lobby = Lobby(arrival_s, max_connections)
+        self._server = _Server(self._config, self._config.lobby)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -67,9 +85,17 @@ class HttpServer:
             await asyncio.sleep(_TICK_S)
 
     async def drain(self) -> None:
-        """Stop accepting, and return when what was accepted has been answered."""
+        """Stop accepting, and return when what was accepted has been answered.
+
+        Who waits to be accepted is left to the next process, if that has the same socket. Every
+        answer from now on says that the connection ends with it: one that were kept open would be
+        closed later, perhaps just while another request is on its way.
+        """
         for listener in self._server.servers:
             listener.close()
+        # The first is what the second is made from anew every second.
+        for headers in (self._config.encoded_headers, self._server.server_state.default_headers):
+            headers.append((b"connection", b"close"))
         loop = asyncio.get_running_loop()
         began = loop.time()
         while (waited := loop.time() - began) < LONGEST_DRAIN_S:
@@ -89,53 +115,3 @@ class HttpServer:
             for connection in self._server.server_state.connections
         )
         return any(cycle is not None and not cycle.response_complete for cycle in cycles)
-
-
-def bind_tcp(host: str, port: int, *, key: str) -> socket.socket:
-    """Return a bound socket; raises ConfigurationError naming `key` when the address is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(found[0][4])
-    except OSError as fault:
-        raise ConfigurationError(
-            [f"{key}: cannot listen on {host}:{port}: {fault.strerror or fault}"],
-            hint="choose another port, or end the program that has it",
-        ) from fault
-    return bound
-
-
-def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
-    """Return a bound unix socket for owner and group; a dead one in its place is replaced."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.stat().st_mode):
-                if _is_answered(path):
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-                path.unlink()
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Nobody may connect between bind and chmod.
-        before = os.umask(0o777 & ~mode)
-        try:
-            bound.bind(str(path))
-        finally:
-            os.umask(before)
-    except OSError as fault:
-        raise ConfigurationError(
-            [f"{key}: cannot make the socket {path}: {fault.strerror or fault}"],
-            hint="name a folder this user may write; unix paths are at most 107 bytes",
-        ) from fault
-    return bound
-
-
-def _is_answered(path: Path) -> bool:
-    """Tell whether somebody listens on a socket that is in the way."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        try:
-            caller.connect(str(path))
-        except OSError:
-            return False
-        return True

@@ -1,0 +1,147 @@
+"""Connections with bounds: on how long a request takes to arrive, on its head, on their number.
+
+uvicorn has none of these: strangers could take all that the host has. Here they cannot, and who
+sends a whole request at once is never in their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# For the head of a request to arrive, and again for its body; longer than the 10 s that the
+# webhook itself gives a body, whose answer says more.
+ARRIVAL_S = 12.0
+# Of a head whose beginning was not the end of it too; what Dreamship sends has some 600 bytes.
+MAX_HEAD_BYTES = 64 * 1024
+# What waits is closed in favour of who comes; below what a process may have open by default.
+MAX_CONNECTIONS = 500
+# Requests that are sent before the first of them was answered, on one connection.
+MAX_PIPELINED = 64
+
+
+# uvicorn writes a line for each thing that is no HTTP, and strangers send as many as they like.
+_log = logging.getLogger("uvicorn.error.connections")
+_log.setLevel(logging.ERROR)
+
+
+class Lobby:
+    """Connections that wait for the other side, who came first in front."""
+
+    def __init__(self, arrival_s: float, max_connections: int) -> None:
+        self._arrival_s = arrival_s
+        self._max_connections = max_connections
+        self._since: dict[Protocol, float] = {}
+
+    def enter(self, connection: Protocol) -> None:
+        """Have it wait from now on; whoever has waited longest goes when there are too many."""
+        self._since.pop(connection, None)
+        self._since[connection] = connection.loop.time()
+        if len(connection.connections) > self._max_connections:
+            next(iter(self._since)).give_up()
+
+    def leave(self, connection: Protocol) -> None:
+        """Wait no longer: what it waited for is there."""
+        self._since.pop(connection, None)
+
+    def close_late(self) -> None:
+        """Close who has waited for longer than anything honest takes."""
+        for connection, since in list(self._since.items()):
+            if connection.loop.time() - since < self._arrival_s:
+                return
+            connection.give_up()
+
+
+class Config(uvicorn.Config):
+    """uvicorn's, and where the connections of one server wait."""
+
+    lobby: Lobby
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, with bounds. It waits in the lobby unless a whole request is being answered."""
+
+    config: Config
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lobby = self.config.lobby
+        self.logger = _log
+        self._is_in_head = False
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._lobby.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._lobby.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        if was_in_head and self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        """Have the parser refuse what is sent long before it can be answered."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ConnectionError("too many requests at once")
+        self._is_in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Give the body a time of its own."""
+        self._is_in_head = False
+        super().on_headers_complete()
+        self._lobby.enter(self)
+
+    def on_message_complete(self) -> None:
+        """Wait no more, unless it was answered already: then for the next request."""
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self._lobby.leave(self)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for what was answered to be read or to go on arriving."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._lobby.enter(self)
+
+    def pause_writing(self) -> None:
+        """Wait for who does not read what it is told."""
+        super().pause_writing()
+        self._lobby.enter(self)
+
+    def resume_writing(self) -> None:
+        """Go on: it does read."""
+        super().resume_writing()
+        if not self.cycle.response_complete:
+            self._lobby.leave(self)
+
+    def give_up(self) -> None:
+        """Close it; at once, if it does not even read what it was told."""
+        if self.transport.is_closing():
+            self.transport.abort()
+        elif self._is_in_head:
+            self._refuse(b"408 Request Timeout")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: bytes) -> None:
+        self._is_in_head = False
+        self.transport.write(
+            b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.close()

@@ -1,0 +1,434 @@
+"""The public listener among strangers: each gets its right answer, and nobody else is disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import itertools
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
+from typing import TYPE_CHECKING, Self
+
+import httpx
+import pytest
+from msgspec import json
+from starlette.types import Receive, Scope, Send
+
+from syncd.http_server import HttpServer, bind_tcp
+from syncd.signature import HEADER, sign
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+MB = 1024 * 1024
+# What the daemon itself gives a body, and a head or one who does not read.
+BODY_S, ARRIVAL_S = 10.0, 12.0
+
+
+def dial(daemon: Daemon, timeout_s: float = 20.0) -> socket.socket:
+    url = httpx.URL(daemon.webhook_url)
+    return socket.create_connection((url.host, url.port or 0), timeout=timeout_s)
+
+
+def head(daemon: Daemon, *lines: str, version: str = "1.1") -> bytes:
+    path = httpx.URL(daemon.webhook_url).path
+    return "\r\n".join([f"POST {path} HTTP/{version}", "Host: shop", *lines, "", ""]).encode()
+
+
+def request(daemon: Daemon, body: bytes, *lines: str, version: str = "1.1") -> bytes:
+    """Return a whole signed delivery."""
+    signature = f"{HEADER}: {sign(body, (daemon.site.key,))}"
+    length = f"Content-Length: {len(body)}"
+    return head(daemon, signature, length, *lines, version=version) + body
+
+
+def order() -> bytes:
+    """Return a body that is authentic, new, and answered `ignored`."""
+    return json.encode({"object": "order", "event": {"action": "x", "uuid": str(uuid.uuid4())}})
+
+
+_HEAD = re.compile(rb"HTTP/1.1 (\d{3}) .*?content-length: (\d+).*?\r\n\r\n", re.DOTALL)
+
+
+def answers(connection: socket.socket, count: int = 1) -> list[bytes]:
+    """Read so many whole answers; return their codes, fewer if the other side is done before."""
+    codes: list[bytes] = []
+    told = b""
+    with suppress(ConnectionResetError):
+        while len(codes) < count:
+            whole = _HEAD.match(told)
+            if whole is not None and len(told) >= (end := whole.end() + int(whole[2])):
+                codes.append(whole[1])
+                told = told[end:]
+            elif received := connection.recv(MB):
+                told += received
+            else:
+                break
+    return codes
+
+
+def exchange(daemon: Daemon, *parts: bytes, count: int = 1) -> list[bytes]:
+    """Send these bytes as far as they are taken; return the codes of the answers."""
+    with dial(daemon) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for part in parts:
+                connection.sendall(part)
+        return answers(connection, count)
+
+
+def memory_mb(daemon: Daemon, what: str) -> float:
+    """Return VmRSS, or VmHWM: the most it ever was."""
+    with open(f"/proc/{daemon.process.pid}/status") as file:  # noqa: PTH123 - procfs
+        return next(int(line.split()[1]) for line in file if line.startswith(what)) / 1024
+
+
+@pytest.fixture
+def flat(shared: Daemon) -> Iterator[None]:
+    """Hold that a test costs the daemon no memory, and that it goes on taking deliveries."""
+    before_mb = memory_mb(shared, "VmHWM")
+    yield
+    assert shared.post(order()).json() == {"outcome": "ignored"}
+    assert memory_mb(shared, "VmHWM") - before_mb < 30
+    assert not [line for line in shared.lines() if line["level"] == "error"]
+
+
+# What is no JSON, or hardly.
+
+
+def delivery(variant_id: int, availability: bytes, **more: bytes) -> bytes:
+    """Return a documented body in which some bytes are whatever a stranger likes."""
+    uuid_text = more.get("uuid", json.encode(str(uuid.uuid4())))
+    return (
+        b'{"id":%d,"object":"item_variant","event":{"uuid":%s,"action":'
+        b'"item-variant-availability-updated","timestamp":"2026-01-01T00:00:00Z"},'
+        b'"data":{"id":%s,"item":%s,"availability":%s}}'
+    ) % (
+        variant_id,
+        uuid_text,
+        more.get("data_id", b"%d" % variant_id),
+        more.get("item", b"71"),
+        availability,
+    )
+
+
+ODD: dict[str, bytes] = {
+    "nothing": b"",
+    "gzip": gzip.compress(delivery(1, b'"in_stock"')),
+    "deeply nested": b'{"event":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "nested in data": delivery(1, b"[" * 100_000 + b"]" * 100_000),
+    "an enormous integer": delivery(1, b"1", data_id=b"9" * 4000),
+    "a more enormous integer": delivery(1, b"1", data_id=b"9" * 500_000),
+    "an enormous exponent": delivery(1, b"1e99999"),
+    "NaN": delivery(1, b"NaN"),
+    "Infinity": delivery(1, b"-Infinity"),
+    "a lone surrogate": delivery(1, b'"\\ud800"'),
+    "a lone low surrogate": delivery(1, b'"\\udc00 x"'),
+    "a surrogate in UTF-8": delivery(1, b'"\xed\xa0\x80"'),
+    "NUL": b"\x00" * 1000,
+    "a raw NUL": delivery(1, b'"\x00"'),
+    "invalid UTF-8": delivery(1, b'"\xff\xfe"'),
+    "overlong UTF-8": delivery(1, b'"\xc0\xaf"'),
+    "UTF-16": delivery(1, b'"in_stock"').decode().encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf" + delivery(1, b'"in_stock"'),
+    "two documents": delivery(1, b'"in_stock"') * 2,
+}
+
+
+@pytest.mark.usefixtures("flat")
+@pytest.mark.parametrize("body", ODD.values(), ids=ODD)
+def test_what_is_no_json_is_kept_whole(shared: Daemon, body: bytes) -> None:
+    """Authentic, so 200; not understood, so quarantined with every byte of it."""
+    answer = shared.post(body)
+    assert (answer.status_code, answer.json()) == (200, {"outcome": "quarantined"})
+    kept = shared.site.rows("SELECT body FROM deliveries ORDER BY delivery_id DESC LIMIT 1")
+    assert kept == [{"body": body}]
+    assert shared.post(body).json() == {"outcome": "duplicate"}
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (b'"in_stock","availability":"out of stock"', "out of stock"),  # the last key counts
+        (b'"\\u0000 in \\u0000 stock"', "\0 in \0 stock"),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b'"%s"' % (b"x" * 100_000), "x" * 100_000),
+        (b"9" * 4000, "9" * 4000),
+        (b"[" * 500 + b"]" * 500, "[" * 500 + "]" * 500),
+        (b"[1.5,null,true]", "[1.5,null,true]"),
+    ],
+    ids=["twice", "NUL", "emoji", "long", "number", "nested", "list"],
+)
+def test_odd_values_are_values(shared: Daemon, value: bytes, kept: str) -> None:
+    """As received, from the body into the view; what nobody configured is not sellable."""
+    variant_id = 900_000_000 + zlib.crc32(value)
+    assert shared.post(delivery(variant_id, value)).json()["outcome"] == "applied"
+    row = shared.site.variant(variant_id)
+    assert (row["availability"], row["sellable"]) == (kept, 0)
+
+
+# What is hardly HTTP.
+
+
+@pytest.mark.usefixtures("flat")
+def test_a_head_without_an_end(shared: Daemon) -> None:
+    """431 after a little of it, be it one endless header or ever more of them."""
+    endless = b"X-Long: " + b"x" * (10 * MB)
+    assert exchange(shared, head(shared)[:-2], endless) == [b"431"]
+    many = b"".join(b"X-%d: y\r\n" % number for number in range(500_000))
+    assert exchange(shared, head(shared)[:-2], many) == [b"431"]
+    segments = f"{HEADER}: {','.join(['0' * 64] * 100_000)}".encode()
+    assert exchange(shared, head(shared)[:-2], segments, b"\r\n\r\n{}") == [b"431"]
+    assert exchange(shared, b"GET /" + b"x" * (10 * MB)) == [b"431"]
+
+
+def test_a_signature_of_many_segments(shared: Daemon) -> None:
+    """As many as fit into a head: compared with a few, and refused."""
+    body = order()
+    header = ",".join(["0" * 64] * 700 + [sign(body, (shared.site.key,))])
+    assert len(header) < 48 * 1024
+    lines = (f"{HEADER}: {header}", f"Content-Length: {len(body)}")
+    assert exchange(shared, head(shared, *lines) + body) == [b"401"]
+    first = ",".join([sign(body, (shared.site.key,)), *["0" * 64] * 5])
+    lines = (f"{HEADER}: {first}", f"Content-Length: {len(body)}")
+    assert exchange(shared, head(shared, *lines) + body) == [b"200"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500,  # TLS
+        b"\x00" * 1000,
+        b"POST / HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT shop:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 100 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n",
+    ],
+)
+def test_what_is_no_http(shared: Daemon, sent: bytes) -> None:
+    """400 and the end of the connection; nothing is written about it."""
+    lines = len(shared.lines())
+    with dial(shared) as connection:
+        connection.sendall(sent)
+        assert answers(connection) == [b"400"]
+        assert connection.recv(100) == b""
+    assert len(shared.lines()) == lines
+
+
+def test_http_1_0(shared: Daemon) -> None:
+    """It is taken, and the connection ends with the answer."""
+    with dial(shared) as connection:
+        connection.sendall(request(shared, order(), version="1.0"))
+        assert answers(connection) == [b"200"]
+        assert connection.recv(100) == b""
+
+
+def test_many_requests_at_once(shared: Daemon) -> None:
+    """Pipelined: each is answered, in their order."""
+    bodies = [order() for _ in range(20)]
+    sent = b"".join(request(shared, body) for body in bodies)
+    assert exchange(shared, sent, count=20) == [b"200"] * 20
+
+
+@pytest.mark.usefixtures("flat")
+def test_far_too_many_requests_at_once(shared: Daemon) -> None:
+    """However many are sent before the first answer is read, few are held."""
+    url = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    with ExitStack() as ending:
+        for _ in range(20):
+            connection = ending.enter_context(dial(shared, 0.5))
+            with suppress(OSError):
+                for _ in range(20):
+                    connection.sendall(url * 20_000)
+
+
+def test_chunks(shared: Daemon) -> None:
+    """A body of one-byte chunks is one; one whose chunks lie is none."""
+    body = order()
+    chunked = head(
+        shared, f"{HEADER}: {sign(body, (shared.site.key,))}", "Transfer-Encoding: chunked"
+    )
+    ones = b"".join(b"1;x=y\r\n%c\r\n" % byte for byte in body)
+    assert exchange(shared, chunked + ones + b"0\r\nX-Trailer: z\r\n\r\n") == [b"200"]
+    assert exchange(shared, chunked + b"zz\r\n" + body) == [b"400"]
+    assert exchange(shared, chunked + b"3\r\n" + body) == [b"400"]
+    assert exchange(shared, chunked + b"f" * 17 + b"\r\n" + body) == [b"400"]
+
+
+def test_a_body_that_is_longer_than_it_claims(shared: Daemon) -> None:
+    """What was claimed is judged; the rest is no request, and ends the connection."""
+    with dial(shared) as connection:
+        connection.sendall(request(shared, order()))
+        assert answers(connection) == [b"200"]
+        connection.sendall(b"and more\r\n\r\n")
+        assert answers(connection) == [b"400"]
+    # A line break behind the body is an old habit of some, and no request.
+    assert exchange(shared, request(shared, order()) + b"\r\n", b"\r\n") == [b"200"]
+
+
+@pytest.mark.usefixtures("flat")
+@pytest.mark.parametrize("signed", [True, False])
+def test_who_sends_all_before_reading_reads_the_answer(shared: Daemon, signed: bool) -> None:
+    """Too large or not signed: no reset in the middle, and the connection serves on."""
+    body = b" " * (20 * MB)
+    lines = [f"{HEADER}: {'0' * 64}"] if signed else []
+    with dial(shared) as connection:
+        connection.sendall(head(shared, *lines, f"Content-Length: {len(body)}"))
+        connection.sendall(body)
+        assert answers(connection) == [b"413" if signed else b"401"]
+        connection.sendall(request(shared, order()))
+        assert answers(connection) == [b"200"]
+
+
+# Who takes time, or place.
+
+
+class Honest:
+    """Delivers all the time on new connections; every answer must be a quick 200."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.waits_s: list[float] = []
+        self.codes: set[int] = set()
+        self._daemon = daemon
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._deliver)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _deliver(self) -> None:
+        while not self._is_over.wait(0.05):
+            began_s = time.monotonic()
+            try:
+                self.codes.add(self._daemon.post(order()).status_code)
+            except httpx.HTTPError:
+                self.codes.add(0)
+            self.waits_s.append(time.monotonic() - began_s)
+
+
+def drip(connections: list[socket.socket], parts: Iterator[bytes], seconds: float) -> None:
+    """Send a byte now and then on each of them."""
+    deadline_s = time.monotonic() + seconds
+    while time.monotonic() < deadline_s:
+        part = next(parts)
+        for connection in connections:
+            with suppress(OSError):
+                connection.send(part)
+        time.sleep(0.5)
+
+
+def test_who_takes_time_takes_nobody_elses(
+    tmp_path_factory: pytest.TempPathFactory,
+    open_site: Callable[..., AbstractContextManager[Site]],
+) -> None:
+    """A thousand idle connections, slow heads, slow bodies and endless ones, all at once."""
+    with ExitStack() as ending:
+        site = ending.enter_context(open_site(tmp_path_factory.mktemp("slow")))
+        daemon = site.serve()
+        assert daemon.post(order()).status_code == 200
+        before_mb = memory_mb(daemon, "VmRSS")
+        honest = ending.enter_context(Honest(daemon))
+        began_s = time.monotonic()
+        idle = [ending.enter_context(dial(daemon)) for _ in range(1000)]
+        # Who came first makes room for who comes, long before its time is over.
+        assert [connection.recv(100) for connection in idle[:400]] == [b""] * 400
+        assert time.monotonic() - began_s < 4
+        heads = [ending.enter_context(dial(daemon)) for _ in range(50)]
+        bodies = [ending.enter_context(dial(daemon)) for _ in range(50)]
+        endless = [ending.enter_context(dial(daemon)) for _ in range(10)]
+        for connection in heads:
+            connection.sendall(head(daemon)[:-2])
+        for connection in bodies:
+            connection.sendall(head(daemon, f"{HEADER}: {'0' * 64}", "Content-Length: 1000") + b"{")
+        for connection in endless:
+            connection.sendall(head(daemon, f"{HEADER}: {'0' * 64}", "Transfer-Encoding: chunked"))
+        flood = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        for connection in endless:
+            with suppress(OSError):
+                for _ in range(40):
+                    connection.sendall(flood)
+        assert [answers(connection) for connection in endless] == [[b"413"]] * 10
+        drip(heads + bodies, itertools.cycle([b"x"]), BODY_S - (time.monotonic() - began_s))
+        assert [answers(connection) for connection in bodies] == [[b"408"]] * 50
+        assert time.monotonic() - began_s > BODY_S - 0.1
+        assert [answers(connection) for connection in heads] == [[b"408"]] * 50
+        for connection in idle:
+            with suppress(ConnectionResetError):
+                assert connection.recv(100) == b""
+        assert time.monotonic() - began_s < ARRIVAL_S + 3
+        honest.__exit__()
+        assert honest.codes == {200}
+        assert len(honest.waits_s) > 100
+        assert max(honest.waits_s) < 2
+        assert memory_mb(daemon, "VmHWM") - before_mb < 60
+        # Nothing of them is left.
+        site.until(lambda: len(os.listdir(f"/proc/{daemon.process.pid}/fd")) < 50)  # noqa: PTH208
+        daemon.stop()
+
+
+def test_bodies_that_go_on_arriving_are_held_within_bounds(shared: Daemon) -> None:
+    """A hundred megabytes in pieces from strangers: 503 for some, and room for who is honest."""
+    before_mb = memory_mb(shared, "VmRSS")
+    lines = (f"{HEADER}: {'0' * 64}", "Content-Length: 1000000")
+    with ExitStack() as ending:
+        slow = [ending.enter_context(dial(shared)) for _ in range(150)]
+        for connection in slow:
+            connection.sendall(head(shared, *lines))
+            connection.sendall(b"x" * 900_000)
+        assert shared.post(order()).status_code == 200
+        assert memory_mb(shared, "VmRSS") - before_mb < 120
+        refused = 0
+        for connection in slow:
+            connection.settimeout(0.01)
+            with suppress(TimeoutError):
+                assert answers(connection) == [b"503"]
+                refused += 1
+        assert refused > 50
+    assert shared.post(b" " * 900_000 + order()).status_code == 200
+
+
+def test_who_never_reads_is_let_go() -> None:
+    """An answer waits in memory for who does not fetch it, but not for ever."""
+
+    async def wordy(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        length = [(b"content-length", b"%d" % MB)]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": b"x" * MB})
+
+    async def scenario() -> int:
+        bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
+        # The kernel would take a megabyte as it is.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        server = HttpServer(wordy, bound, arrival_s=0.3)
+        await server.start()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(bound.getsockname())
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.sleep(0.1)
+            held = server._server.server_state.connections
+            assert len(held) == 1
+            await asyncio.sleep(0.7)
+            left = len(held)
+        await server.drain()
+        await server.stop()
+        return left
+
+    assert asyncio.run(scenario()) == 0
