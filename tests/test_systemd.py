@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from syncd.config.settings import Webhook
+from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
+from syncd.store.connection import BUSY_TIMEOUT_S
 from syncd.systemd import notify, take_sockets, watchdog_s
+from syncd.web import BODY_TIMEOUT_S
 
 if TYPE_CHECKING:
     from conftest import Site
 
-UNIT = Path(__file__).parent.parent / "systemd" / "syncd.service"
+UNITS = Path(__file__).parent.parent / "systemd"
 
 
 @pytest.fixture
@@ -81,6 +86,9 @@ def test_sockets_handed_over_have_their_names() -> None:
     """By `FileDescriptorName=`; one without a known name is the webhook's; none is inherited."""
     script = """
 import os, socket
+from syncd.config.settings import Webhook
+from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
+from syncd.store.connection import BUSY_TIMEOUT_S
 from syncd.systemd import take_sockets
 os.environ["LISTEN_PID"] = str(os.getpid())
 taken = take_sockets(os.environ)
@@ -146,19 +154,46 @@ def test_the_daemon_serves_a_socket_it_was_handed(site: Site, manager: socket.so
             process.wait()
 
 
-def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
+def test_the_units_are_some_that_systemd_understands(tmp_path: Path) -> None:
     """No unknown setting, no value out of range, and the command line that the README installs."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")
-    text = UNIT.read_text()
+    text = (UNITS / "syncd.service").read_text()
     command = "/opt/syncd/bin/syncd"
     assert f"ExecStart={command} serve --config /etc/syncd/config.toml\n" in text
     copy = tmp_path / "syncd.service"
     copy.write_text(text.replace(command, "/bin/true"))
+    socket_unit = Path(shutil.copy(UNITS / "syncd.socket", tmp_path))
     done = subprocess.run(
-        [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+        [analyze, "verify", "--man=no", str(copy), str(socket_unit)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
     about_ours = [line for line in done.stderr.splitlines() if "syncd" in line]
     assert about_ours == []
+
+
+def setting(unit: str, name: str) -> str:
+    """Return what a unit file sets."""
+    (value,) = re.findall(rf"^{name}=(.*)$", (UNITS / unit).read_text(), re.MULTILINE)
+    return str(value)
+
+
+def test_an_end_is_over_before_the_manager_loses_patience() -> None:
+    """The longest request, servers, a batch that waits for a lock, and the log into the file."""
+    longest_s = LONGEST_DRAIN_S + GRACEFUL_S + 3 * BUSY_TIMEOUT_S
+    assert longest_s < int(setting("syncd.service", "TimeoutStopSec"))
+    # A request has as long as all of its parts may take.
+    assert LONGEST_DRAIN_S > BODY_TIMEOUT_S + BUSY_TIMEOUT_S
+
+
+def test_the_socket_is_the_one_the_daemon_listens_on_by_itself() -> None:
+    """With the unit or without it, the web server in front finds the same address."""
+    listen = Webhook().listen
+    assert setting("syncd.socket", "ListenStream") == f"{listen.host}:{listen.port}"
+    assert setting("syncd.socket", "FileDescriptorName") == "webhook"
+    # Enabling the service alone works, and does not bring the socket along.
+    assert "syncd.socket" not in (UNITS / "syncd.service").read_text()
