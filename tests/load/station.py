@@ -49,6 +49,7 @@ class Station:
         self.config.write_text(_CONFIG.format(key=KEY, port=self.port))
         self.log = folder / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_began = 0
 
     def start(self) -> None:
         """Start a daemon; it is not ready yet."""
@@ -57,6 +58,7 @@ class Station:
             fds = [self.held.fileno()]
             command = ["bash", "-c", _HANDED, str(fds[0]), *command]
         with self.log.open("ab") as log:
+            self._log_began = log.tell()
             self.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
@@ -102,11 +104,7 @@ class Station:
         return time.monotonic() - began_s
 
     def _is_ready(self) -> bool:
-        if self.process is None:
-            return False
-        told = self.log.read_bytes()
-        # Each life ends its own part of the log with being ready.
-        return told.rfind(b'"event": "ready"') > told.rfind(b'"event": "listening"')
+        return b'"event": "ready"' in self.log.read_bytes()[self._log_began :]
 
 
 class Sending:
