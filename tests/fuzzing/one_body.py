@@ -1,0 +1,85 @@
+"""What holds of every body whatever its bytes, checked on the way a delivery takes."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+from syncd import observations
+from syncd.deliveries import parse
+from syncd.model import OUTCOMES, Delivery
+from syncd.signature import is_authentic, looks_signed, sign
+from syncd.state import Judged, Policy
+from syncd.store import deliveries
+from syncd.store.migrations import migrate
+
+KEYS = ("ds_test_0123456789abcdef", "schlüssel")
+NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
+_POLICIES = (
+    Policy(frozenset({"in_stock"}), timedelta(minutes=1)),
+    Policy(frozenset({"in_stock"}), timedelta(minutes=1), items=frozenset({71, 72})),
+    Policy(frozenset({"in_stock"}), timedelta(minutes=1), has_categories=True),
+)
+
+
+class Mirror:
+    """A mirror in memory that forgets everything after each body."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self._db)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._db.close()
+
+    def check(self, header: bytes, *bodies: bytes) -> list[Judged]:
+        """Deliver the bodies one after the other, each twice; return what became of them."""
+        for body in bodies:
+            looks_signed(header)
+            assert not is_authentic(body, header, KEYS)
+            assert is_authentic(body, sign(body, KEYS).encode() + b"," + header, KEYS)
+        all_judged = []
+        for policy in _POLICIES:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for body in bodies:
+                    all_judged += self._deliver_twice(parse(body, NOW), policy)
+                self._check_kept()
+            finally:
+                self._db.execute("ROLLBACK")
+        return all_judged
+
+    def _deliver_twice(self, delivery: Delivery, policy: Policy) -> list[Judged]:
+        assert delivery.claim is None or delivery.quarantined is None
+        first, second = (self._record(delivery, policy) for _ in range(2))
+        assert first.outcome in OUTCOMES
+        # Equal bytes without a uuid may be news, but only where they disagree with what is known.
+        assert second.outcome == "duplicate" or delivery.claim is not None
+        return [first, second]
+
+    def _record(self, delivery: Delivery, policy: Policy) -> Judged:
+        (judged,) = deliveries.record(
+            self._db,
+            [delivery],
+            lambda known: observations.deliver(known, [delivery], policy, now=NOW, source_now=NOW),
+            now=NOW,
+            missed_grace=timedelta(minutes=10),
+        )
+        return judged
+
+    def _check_kept(self) -> None:
+        """Check that a shop can read what was written, and that the feed tells all of it."""
+        view = {
+            row[0]: row[1:]
+            for row in self._db.execute(
+                "SELECT variant_id, availability, sellable FROM availability"
+            )
+        }
+        feed = {
+            row[0]: row[1:]
+            for row in self._db.execute(
+                "SELECT variant_id, availability, sellable FROM changes ORDER BY seq"
+            )
+        }
+        assert feed == view
