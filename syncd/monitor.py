@@ -50,7 +50,8 @@ class Monitor:
     async def close(self) -> None:
         """Let go of the mirror."""
         await self._notifier.close()
-        self._reports.close()
+        with self._one_question:  # one may still be asked in its thread
+            self._reports.close()
 
     async def beat(self) -> None:
         """Show the shop that the daemon lives, and judge whether deliveries still arrive."""

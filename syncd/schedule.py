@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -49,8 +50,9 @@ class Schedule:
         elif is_due or engine.is_new_policy:
             await engine.reconciler.request("start")
         self._scheduler.add_job(
-            self._sweep,
+            _run,
             self._sweep_trigger(),
+            args=[self._sweep],
             id="sweep",
             next_run_time=now + every
             if is_due or remembered.complete_at is None
@@ -61,7 +63,7 @@ class Schedule:
             (self._locate, LOCATE_CHECK_S),
             (self._prune, PRUNE_EVERY_S),
         ):
-            self._scheduler.add_job(job, IntervalTrigger(seconds=seconds))
+            self._scheduler.add_job(_run, IntervalTrigger(seconds=seconds), args=[job])
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -144,6 +146,12 @@ class Schedule:
             now=now,
         ):
             await asyncio.sleep(0.05)  # not a poll but a pause: deliveries go first
+
+
+async def _run(job: Callable[[], Awaitable[None]]) -> None:
+    """Run a job; the end of the daemon, which cancels it, is no fault that the log must show."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await job()
 
 
 def _jittered() -> float:

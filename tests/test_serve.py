@@ -476,7 +476,7 @@ def test_without_a_configuration_it_says_what_to_do(idle: Site) -> None:
     idle.config.unlink()
     done = idle.syncd("serve", config=False)
     assert done.returncode == 2
-    assert "config.example.toml" in done.stderr
+    assert "`syncd init` writes a commented one" in done.stderr
     assert "Traceback" not in done.stderr
 
 
