@@ -266,6 +266,15 @@ def test_chunks(shared: Daemon) -> None:
     assert exchange(shared, chunked + b"f" * 17 + b"\r\n" + body) == [b"400"]
 
 
+@pytest.mark.usefixtures("flat")
+def test_a_length_with_many_zeros(shared: Daemon) -> None:
+    """Python reads no number of more than 4,300 digits; this one is small."""
+    body = order()
+    signature = f"{HEADER}: {sign(body, (shared.site.key,))}"
+    length = f"Content-Length: {'0' * 5000}{len(body)}"
+    assert exchange(shared, head(shared, signature, length) + body) == [b"200"]
+
+
 def test_a_body_that_is_longer_than_it_claims(shared: Daemon) -> None:
     """What was claimed is judged; the rest is no request, and ends the connection."""
     with dial(shared) as connection:
