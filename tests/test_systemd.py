@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,6 +175,14 @@ def test_the_units_are_some_that_systemd_understands(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
     about_ours = [line for line in done.stderr.splitlines() if "syncd" in line]
     assert about_ours == []
+
+
+def test_an_end_in_the_middle_of_a_sign_of_life_is_quiet(idle: Site) -> None:
+    """The daemon ends while it beats, which it does nearly all the time here: no traceback."""
+    for _ in range(3):
+        daemon = idle.serve(filled=False, environ={"WATCHDOG_USEC": "20000"})
+        time.sleep(0.1)
+        daemon.stop()
 
 
 def setting(unit: str, name: str) -> str:
