@@ -216,6 +216,7 @@ async def _send(options: argparse.Namespace) -> Report:
         seed=options.seed,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sender.finish)
+    print("sending", flush=True)
     async with asyncio.timeout(options.longest):
         return await sender.run()
 

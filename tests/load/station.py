@@ -123,8 +123,11 @@ class Sending:
                 *options,
             ],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             env=_environment(),
         )
+        if self._process.stdout is not None:
+            self._process.stdout.readline()  # from now on it may be told to finish
 
     def finish(self, within_s: float = 60.0) -> Report:
         """Have it send what is left; return what it did."""
@@ -135,7 +138,7 @@ class Sending:
     def kill(self) -> None:
         """End it, whatever it is doing."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 @contextlib.contextmanager
