@@ -117,7 +117,7 @@ class Engine:
         )
         self.reader = Reader(self.store, self.asker, self.budget, clock)
         self.ingest = Ingest(
-            self.store, clock, self.source_clock, policy, on_questions=self.reader.wake
+            self.store, clock, self.source_clock, policy, on_questions=self.reader.wake_soon
         )
         self.reconciler = Reconciler(
             self.store,

@@ -27,6 +27,7 @@ CREATE TABLE items (
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before TEXT                 -- back-off after failed reads
 );
+CREATE INDEX items_put_off ON items (not_before) WHERE not_before IS NOT NULL;
 CREATE TABLE variants (
     variant_id INTEGER PRIMARY KEY,
     item_id INTEGER,
@@ -92,6 +93,7 @@ CREATE TABLE refresh_queue (
     latest_at TEXT NOT NULL         -- from when on it settles everything
 );
 CREATE INDEX refresh_queue_due ON refresh_queue (settle_at);
+CREATE INDEX refresh_queue_asked ON refresh_queue (asked_at) WHERE asked_at IS NOT NULL;
 CREATE TABLE unlocated (
     variant_id INTEGER PRIMARY KEY, -- no delivery named its item, and the mirror does not know it
     asked_at TEXT NOT NULL,
