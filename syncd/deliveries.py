@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -175,6 +176,7 @@ def _name(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+@lru_cache(maxsize=64)
 def _squeezed(text: str) -> str:
     """Return letters only: `item_variant`, `item-variant` and `ItemVariant` are one kind."""
     return "".join(filter(str.isalpha, text)).lower()

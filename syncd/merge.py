@@ -176,4 +176,6 @@ def _is_after_read(event_at: datetime, read_at: datetime | None) -> bool:
 
 
 def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
-    return max((moment for moment in (one, other) if moment is not None), default=None)
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)

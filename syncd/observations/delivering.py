@@ -112,11 +112,9 @@ class _Hearing(Struct):
             now=self.now,
         )
         self._ask(claim, item_id, arrived_at, self._asked_at(known, verdict, arrived_at))
-        self.writes.explained.update(
-            seq
-            for seq, value in self.snapshot.missed.get(claim.variant_id, ())
-            if value == claim.value
-        )
+        for seq, value in self.snapshot.missed.get(claim.variant_id, ()):
+            if value == claim.value:
+                self.writes.explained.add(seq)
         if verdict.rule == "same":
             return "unchanged", verdict.rule
         return ("verifying" if state.belief.verifying else "applied"), verdict.rule
