@@ -1,0 +1,172 @@
+"""The processes that are measured, and what the kernel says they used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct, json
+
+from benchmarks import mirrors
+from benchmarks.deliveries import KEY
+from syncd.config import Config, load
+
+FOLDER = Path(__file__).resolve().parent
+WITHIN_S = 120.0
+_NOWHERE = "http://127.0.0.1:9/v1"
+
+
+class Running(Struct, frozen=True):
+    """A process that takes deliveries at `url`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def peak_mb(self) -> float:
+        """The most memory it ever had."""
+        return self._status_kb("VmHWM") / 1024
+
+    @property
+    def memory_mb(self) -> float:
+        """The memory it has now."""
+        return self._status_kb("VmRSS") / 1024
+
+    @property
+    def cpu_s(self) -> float:
+        """The processor time it has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def written_mb(self) -> float:
+        """What it has written to disk, its log included."""
+        lines = Path(f"/proc/{self.process.pid}/io").read_text().splitlines()
+        told = dict(line.split(": ") for line in lines)
+        return int(told["write_bytes"]) / 2**20
+
+    def _status_kb(self, name: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(dict(line.split(":\t") for line in lines if ":\t" in line)[name].split()[0])
+
+
+class Place:
+    """A folder with a configuration and a mirror."""
+
+    def __init__(self, folder: Path, *, base_url: str = _NOWHERE, **reconcile: str) -> None:
+        self.folder = folder
+        self.mirror = folder / "mirror" / "availability.db"
+        self.socket = folder / "control.sock"
+        self.path = folder / "config.toml"
+        sections: dict[str, dict[str, object]] = {
+            "dreamship": {"base_url": base_url, "api_keys": [KEY], "calls_per_minute": 6000},
+            "webhook": {"listen": "127.0.0.1:0"},
+            "mirror": {"path": str(self.mirror)},
+            "reconcile": {**reconcile},
+            "admin": {"listen": ""},
+            "control": {"socket": str(self.socket)},
+        }
+        lines: list[str] = []
+        for name, values in sections.items():
+            lines += [f"[{name}]", *(f"{k} = {json.encode(v).decode()}" for k, v in values.items())]
+        self.path.write_text("\n".join(lines))
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return load(self.path, os.environ)
+
+    def fill(self, variants: int) -> None:
+        """Make a mirror of so many variants."""
+        mirrors.fill(self.mirror, variants, self.config)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command line of syncd."""
+        return [sys.executable, "-m", "syncd", *arguments, "--config", str(self.path)]
+
+    @contextlib.contextmanager
+    def daemon(self) -> Iterator[Running]:
+        """Give a daemon that is ready; ends it as a service manager does."""
+        log = self.folder / f"serve-{time.monotonic_ns()}.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(self.command("serve"), stdout=stderr, stderr=stderr)
+        try:
+            yield Running(self._wait_ready(process, log), process, log)
+        finally:
+            _end(process)
+
+    @contextlib.contextmanager
+    def other(self, kind: str) -> Iterator[Running]:
+        """Give one of the servers of servers.py."""
+        log = self.folder / f"{kind}.log"
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, str(FOLDER / "servers.py"), kind, str(self.mirror)],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+            )
+        try:
+            if process.stdout is None:
+                raise RuntimeError("it has a pipe")
+            address = process.stdout.readline().decode().strip()
+            yield Running(f"{address}/webhooks/dreamship", process, log)
+        finally:
+            _end(process)
+
+    def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> str:
+        deadline = time.monotonic() + WITHIN_S
+        while process.poll() is None and time.monotonic() < deadline:
+            lines = [json.decode(line) for line in log.read_bytes().split(b"\n")[:-1]]
+            ready = [line for line in lines if line.get("event") == "ready"]
+            if ready:
+                at = {line["listener"]: line["address"] for line in lines if "listener" in line}
+                return str(at["webhook"] + ready[0]["webhook"])
+            time.sleep(0.005)
+        raise RuntimeError(f"the daemon did not start: {log.read_text()}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Load(Struct, frozen=True):
+    """What wrk saw."""
+
+    requests: int
+    seconds: float
+    not_200: int
+    broken: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+    @property
+    def per_second(self) -> float:
+        """Answers a second."""
+        return self.requests / self.seconds
+
+
+def wrk(url: str, file: Path, *, connections: int, seconds: int) -> Load:
+    """Load a URL with the deliveries of a file for so many seconds."""
+    done = subprocess.run(
+        [
+            *("wrk", "--threads", "1", "--connections", str(connections)),
+            *("--duration", f"{seconds}s", "--timeout", "10s"),
+            *("--script", str(FOLDER / "wrk.lua"), url, "--", str(file)),
+        ],
+        capture_output=True,
+        check=True,
+    )
+    return json.decode(done.stdout.splitlines()[-1], type=Load)
