@@ -15,7 +15,7 @@ import structlog
 
 from syncd import explaining, metrics, page, status, webhook_health
 from syncd.engine import Engine
-from syncd.errors import MirrorError
+from syncd.errors import MirrorError, MirrorIncompatible
 from syncd.model import JsonObject
 from syncd.notify import Notifier
 from syncd.schedule import Schedule
@@ -76,7 +76,10 @@ class Monitor:
                 )
             )
             self._counted_401 += counted
-            self._webhook.trouble = None
+            # A sign of life may touch sound pages only: that a damaged mirror keeps deliveries again,
+            # a delivery must show.
+            if not isinstance(self._webhook.trouble, MirrorIncompatible):
+                self._webhook.trouble = None
         except MirrorError as fault:
             self._webhook.trouble = fault
             log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
