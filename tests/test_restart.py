@@ -19,7 +19,7 @@ from load.station import free_port
 if TYPE_CHECKING:
     from conftest import Site
 
-RESTARTS = int(os.environ.get("SYNCD_RESTARTS", "4"))
+RESTARTS = int(os.environ.get("SYNCD_RESTARTS", "3"))
 
 
 @pytest.mark.parametrize("per_second", [None, 200.0], ids=["busy", "with idle connections"])
@@ -32,7 +32,7 @@ def test_restarts_under_load_refuse_nobody(tmp_path: Path, per_second: float | N
     # A connection that was kept may be closed just while a request is on its way, which no server
     # can avoid; each answer that says so beforehand makes it rare (0 in 200 restarts by hand).
     assert done.report.raced <= 1
-    assert done.longest_stop_s < 5
+    assert done.longest_stop_s < 10
     assert done.report.longest_wait_s < 20
     assert len(done.report.told) > 20 * RESTARTS
 
