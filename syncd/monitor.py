@@ -76,9 +76,9 @@ class Monitor:
                 )
             )
             self._counted_401 += counted
-            # A sign of life may touch sound pages only: that a damaged mirror keeps deliveries again,
-            # a delivery must show.
-            if not isinstance(self._webhook.trouble, MirrorIncompatible):
+            # A sign of life may touch sound pages only: what was damaged is looked through first.
+            was_damaged = isinstance(self._webhook.trouble, MirrorIncompatible)
+            if not was_damaged or await engine.store.is_sound():
                 self._webhook.trouble = None
         except MirrorError as fault:
             self._webhook.trouble = fault

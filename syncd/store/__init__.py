@@ -203,6 +203,10 @@ class Store:
         await self._writer.transact(lambda db: housekeeping.forget_the_future(db, now, settle))
         return True
 
+    async def is_sound(self) -> bool:
+        """Tell whether every page of the file is as it must be; reads all of them."""
+        return await self._writer.look(housekeeping.is_sound)
+
     async def heartbeat(self, beat: Beat) -> None:
         """Keep that the daemon lives, and what it has counted since the last beat."""
         await self._writer.transact(lambda db: housekeeping.beat(db, beat))

@@ -95,6 +95,12 @@ def hear_from_now(connection: sqlite3.Connection, now: datetime) -> None:
     put_state(connection, "heard_since", to_text(now))
 
 
+def is_sound(connection: sqlite3.Connection) -> bool:
+    """Tell whether every page of the file is as it must be."""
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return bool(found == ("ok",))
+
+
 def is_set_back(connection: sqlite3.Connection, now: datetime) -> bool:
     """Tell whether this host's clock is behind the last sign of life: somebody set it back."""
     return (get_state(connection, "daemon_seen_at") or "") > to_text(now)
