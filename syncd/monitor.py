@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from syncd.errors import MirrorError, MirrorIncompatible
 from syncd.model import JsonObject
 from syncd.notify import Notifier
 from syncd.schedule import Schedule
-from syncd.status import LastDay
+from syncd.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.store import Beat, Reports
 from syncd.timestamps import to_text
 from syncd.web import Webhook
@@ -29,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 # A health that lasts for so many signs of life is told; what passes by itself wakes nobody.
 TOLD_AFTER_BEATS = 3
+# Counting a million variants takes a quarter of a second: this part of the time may go into it.
+COUNT_SHARE = 0.05
+QUICK_S = 0.05
 
 
 class Monitor:
@@ -46,6 +50,8 @@ class Monitor:
         self._counted_401 = 0
         self._reports = Reports(engine.config.mirror.path)
         self._one_question = threading.Lock()
+        self._counts: MirrorCounts | None = None
+        self._count_again_s = 0.0
 
     async def close(self) -> None:
         """Let go of the mirror."""
@@ -64,8 +70,8 @@ class Monitor:
                 self._webhooks,
                 webhook_health.judge(self._webhooks, day.evidence, now),
             )
-            document = await self.status()
-            health = self._health_to_tell(document)
+            assessment = status.assess(await self._running(now), day)
+            health = self._health_to_tell(assessment, day)
             await engine.store.heartbeat(
                 Beat(
                     at=now,
@@ -85,20 +91,26 @@ class Monitor:
             log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
             return
         if self._webhooks.state != before.state:
-            self._tell("webhooks", before.state, self._webhooks.state, document)
+            self._tell("webhooks", before.state, self._webhooks.state, assessment)
         if health != self._told_health:
             if self._told_health is not None:
-                self._tell("health", self._told_health, health, document)
+                self._tell("health", self._told_health, health, assessment)
             self._told_health = health
         self._schedule.adapt(is_silent=self._webhooks.state == "silent")
         await self._look_if_quiet(day, now)
 
     async def status(self) -> JsonObject:
         """Return the status document; raises MirrorError leaves when it cannot be read."""
-        engine, now = self._engine, self._engine.clock.now()
+        now = self._engine.clock.now()
+        running, day = await self._running(now), await self._last_day(now)
+        counts = await self._ask(self._count)
+        return status.document(running, counts, day, self._engine.asker.policy)
+
+    async def _running(self, now: datetime) -> Running:
+        engine = self._engine
         config, asker, reconciler = engine.config, engine.asker, engine.reconciler
         progress = await reconciler.progress()
-        running = status.Running(
+        return Running(
             at=now,
             mirror_path=str(config.mirror.path),
             started_at=self._started_at,
@@ -116,8 +128,6 @@ class Monitor:
             invalid_signatures=self._uncounted_401,
             forged_since_delivery=self._webhook.forged_since_delivery,
         )
-        counts = await self._ask(Reports.counts)
-        return status.document(running, counts, await self._last_day(now), asker.policy)
 
     async def exposition(self) -> bytes:
         """Return the metrics page; raises MirrorError leaves when it cannot be told."""
@@ -157,28 +167,37 @@ class Monitor:
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
         return f"STATUS=webhooks {self._webhooks.state}{sweep}"
 
-    def _health_to_tell(self, document: JsonObject) -> str | None:
+    def _count(self, reports: Reports) -> MirrorCounts:
+        """Count the mirror through; a large one not each time somebody asks."""
+        began_s = time.monotonic()
+        if self._counts is None or began_s >= self._count_again_s:
+            self._counts = reports.counts()
+            took_s = time.monotonic() - began_s
+            self._count_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
+        return self._counts
+
+    def _health_to_tell(self, assessment: Assessment, day: LastDay) -> str | None:
         """Return the health once it has lasted, else the one told before."""
-        health = str(document["health"])
+        health = assessment.health
         known, beats = self._health_beats
         self._health_beats = (health, beats + 1 if health == known else 1)
-        is_first_fill = document["sweep"]["last_result"] is None
+        is_first_fill = day.last_sweep_result is None
         if is_first_fill or self._health_beats[1] < TOLD_AFTER_BEATS:
             return self._told_health
         return health
 
-    def _tell(self, event: str, before: str, now: str | None, document: JsonObject) -> None:
-        log.info(event, state=now, before=before, reasons=document["reasons"])
+    def _tell(self, event: str, before: str, now: str | None, assessment: Assessment) -> None:
+        log.info(event, state=now, before=before, reasons=assessment.reasons)
         notify = self._engine.config.notify
         self._notifier.tell(
             {
                 "event": event,
                 "before": before,
                 "now": now,
-                "reasons": document["reasons"],
+                "reasons": assessment.reasons,
                 "at": to_text(self._engine.clock.now()),
                 "host": socket.gethostname(),
-                "mirror": document["mirror"]["path"],
+                "mirror": str(self._engine.config.mirror.path),
             },
             command=notify.command,
             url=notify.url,

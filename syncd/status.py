@@ -40,6 +40,13 @@ class MirrorCounts(Struct, frozen=True):
     quarantined: int
 
 
+class Assessment(Struct, frozen=True):
+    """Health and its reasons: whole sentences that say what to do."""
+
+    health: Health
+    reasons: list[str]
+
+
 class LastDay(Struct, frozen=True):
     """What happened in the last 24 hours, and the last of everything.
 
@@ -87,15 +94,22 @@ class Running(Struct, frozen=True):
     forged_since_delivery: int
 
 
+def assess(now: Running, day: LastDay) -> Assessment:
+    """Judge the health; what the mirror holds has no say in it, and need not be counted."""
+    failing, degraded = _failing(now), _degraded(now, day)
+    return Assessment(
+        "failing" if failing else "degraded" if degraded else "ok", failing + degraded
+    )
+
+
 def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -> JsonObject:
-    """Return the status as plain values; `reasons` are whole sentences that say what to do."""
+    """Return the status as plain values."""
     invalid = day.invalid_signatures + now.invalid_signatures
-    failing = _failing(now)
-    degraded = _degraded(now, day)
+    assessment = assess(now, day)
     progress = now.progress
     return {
-        "health": "failing" if failing else "degraded" if degraded else "ok",
-        "reasons": failing + degraded,
+        "health": assessment.health,
+        "reasons": assessment.reasons,
         "webhooks": {
             "state": now.webhooks_state,
             "last_delivery_at": maybe_text(day.last_delivery_at),

@@ -27,6 +27,7 @@ CREATE TABLE items (
     attempts INTEGER NOT NULL DEFAULT 0,
     not_before TEXT                 -- back-off after failed reads
 );
+CREATE INDEX items_by_read ON items (confirmed_at);
 CREATE INDEX items_put_off ON items (not_before) WHERE not_before IS NOT NULL;
 CREATE TABLE variants (
     variant_id INTEGER PRIMARY KEY,
@@ -47,6 +48,8 @@ CREATE TABLE variants (
     absent_at TEXT                  -- since when a sweep that has not ended does not find it
 );
 CREATE INDEX variants_by_item ON variants (item_id);
+CREATE INDEX variants_apart ON variants (confirmed_at) WHERE value IS NOT NULL
+    AND (doubts IS NOT NULL OR absent_at IS NOT NULL OR item_id IS NULL);
 CREATE INDEX variants_absent ON variants (absent_at) WHERE absent_at IS NOT NULL;
 CREATE TABLE deliveries (
     delivery_id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -161,7 +164,30 @@ CREATE VIEW freshness AS
 SELECT (SELECT value FROM state WHERE key = 'last_delivery_at') AS last_delivery_at,
        (SELECT max(ended_at) FROM sweeps
         WHERE is_catalogue = 1 AND result IN ('complete', 'partial')) AS last_sweep_finished_at,
-       (SELECT min(confirmed_at) FROM availability WHERE removed = 0) AS oldest_confirmed_at,
+       -- min(confirmed_at) of `availability` WHERE removed = 0, without reading all of it.
+       -- The oldest read that is the last word on a variant:
+       (WITH read(at) AS (
+            SELECT confirmed_at FROM items i WHERE confirmed_at IS NOT NULL AND EXISTS
+                (SELECT 1 FROM variants v
+                 WHERE v.item_id = i.item_id AND v.confirmed_at <= i.confirmed_at
+                   AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL)
+            ORDER BY confirmed_at LIMIT 1)
+        SELECT min(at) FROM (
+            SELECT at FROM read
+            UNION ALL
+            -- of items whose read is older, or was never, what deliveries said since:
+            SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
+            WHERE i.confirmed_at < coalesce((SELECT at FROM read), '~')
+              AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL
+            UNION ALL
+            SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
+            WHERE i.confirmed_at IS NULL
+              AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL
+            UNION ALL
+            -- and variants that no read of an item speaks for:
+            SELECT min(confirmed_at) FROM variants WHERE value IS NOT NULL
+                AND (doubts IS NOT NULL OR absent_at IS NOT NULL OR item_id IS NULL)))
+           AS oldest_confirmed_at,
        coalesce((SELECT value FROM state WHERE key = 'webhooks_state'), 'unknown')
            AS webhooks_state,
        (SELECT value FROM state WHERE key = 'daemon_seen_at') AS daemon_seen_at

@@ -90,24 +90,18 @@ class Reports:
         """Count the mirror through, at one moment."""
         with self._rows() as connection, _snapshot(connection):
             one = _one(connection)
-            variants, sellable, removed, verifying, oldest = connection.execute(
-                """SELECT count(*), coalesce(sum(sellable), 0), coalesce(sum(removed), 0),
-                          coalesce(sum(verifying), 0),
-                          min(CASE WHEN removed = 0 THEN confirmed_at END)
-                   FROM availability"""
-            ).fetchone()
-            values = connection.execute(
-                """SELECT value, count(*) FROM variants WHERE value IS NOT NULL
-                   GROUP BY value ORDER BY count(*) DESC LIMIT 1000"""
+            by_value = connection.execute(
+                """SELECT value, count(*), sum(sellable), sum(doubts IS NOT NULL) FROM variants
+                   GROUP BY value ORDER BY count(*) DESC"""
             ).fetchall()
             return MirrorCounts(
                 items=one("SELECT count(*) FROM items WHERE is_gone = 0"),
-                variants=variants,
-                sellable=sellable,
-                removed=removed,
-                verifying=verifying,
-                oldest_confirmed_at=oldest,
-                values=dict(values),
+                variants=sum(row[1] for row in by_value),
+                sellable=sum(row[2] for row in by_value),
+                removed=sum(row[1] for row in by_value if row[0] is None),
+                verifying=sum(row[3] for row in by_value),
+                oldest_confirmed_at=one("SELECT oldest_confirmed_at FROM freshness"),
+                values={row[0]: row[1] for row in by_value if row[0] is not None},
                 refresh_queue=one("SELECT count(*) FROM refresh_queue"),
                 quarantined=one("SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'"),
             )
