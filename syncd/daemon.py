@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from syncd import __version__, admin, control, logs, systemd, web
 from syncd.config import Address, Config, is_loopback
+from syncd.control import serving
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
 from syncd.http_server import HttpServer, bind_tcp, bind_unix
@@ -125,7 +126,7 @@ class Daemon:
                 and listens.kind == "tcp"
                 and not is_loopback(listens.host),
             ),
-            "control": control.application(monitor.status, self._reconcile, self._replay),
+            "control": serving.application(monitor.status, self._reconcile, self._replay),
         }
         for name, bound in sockets.items():
             server = HttpServer(applications[name], bound)

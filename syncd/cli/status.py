@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from syncd import control
 from syncd.cli.common import config_option, json_option, load_config, print_json
@@ -32,6 +29,11 @@ def command(config_path: str | None, *, as_json: bool) -> int:
 
 
 def _show(status: JsonObject) -> None:
+    # A third of the time of the whole command, and `--json` has no use for it.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     console = Console(highlight=False, soft_wrap=True)
     health = status["health"]
     console.print(Text(health, style=_COLORS[health]))

@@ -1,34 +1,29 @@
-"""The control socket: what acts, for owner and group only. Served here, called by `cli`.
+"""The control socket: what acts, for owner and group only. Called here, served by `serving`.
 
 `GET /status` answers the status document. `POST /reconcile` with a `ReconcileRequest` (no items:
 the catalogue) answers JSON lines: `{"progress": …}` until one last `{"summary": …}`,
 `{"dry_run": …}` or `{"error": …}`. `POST /replay` with a `ReplayRequest` answers what became of
 each delivery.
+
+Two modules, so that a command does not load the daemon's web framework to ask one question.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-from msgspec import DecodeError, Struct, ValidationError, convert, json
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from msgspec import Struct, convert, json
 
 from syncd.errors import ControlDenied, DaemonAbsent, SourceError, SyncdError, UsageError
-from syncd.model import MAX_ID, JsonObject
+from syncd.model import JsonObject
 from syncd.ports import SweepSummary
 from syncd.replay import Replayed
 from syncd.state import Change
-
-StatusOf = Callable[[], Awaitable[JsonObject]]
 
 
 class Progress(Struct, frozen=True):
@@ -65,81 +60,21 @@ class ReconcileRequest(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
-ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[Told]]
-ReplayOf = Callable[[ReplayRequest], Awaitable[list[Replayed]]]
-
-
-def application(status: StatusOf, reconcile: ReconcileOf, replay: ReplayOf) -> Starlette:
-    """Return the control application."""
-
-    async def status_route(request: Request) -> Response:
-        del request
-        try:
-            return Response(json.encode(await status()), media_type="application/json")
-        except SyncdError as fault:
-            return Response(json.encode(_fault(fault)), 503, media_type="application/json")
-
-    async def reconcile_route(request: Request) -> Response:
-        try:
-            asked = json.decode(await request.body() or b"{}", type=ReconcileRequest)
-        except (DecodeError, ValidationError) as fault:
-            return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
-        if any(not 0 < item <= MAX_ID for item in asked.items):
-            return Response(
-                json.encode({"error": "no such id"}), 400, media_type="application/json"
-            )
-        return StreamingResponse(_lines(reconcile(asked)), media_type="application/x-ndjson")
-
-    async def replay_route(request: Request) -> Response:
-        try:
-            asked = json.decode(await request.body(), type=ReplayRequest)
-            return Response(json.encode(await replay(asked)), media_type="application/json")
-        except (DecodeError, ValidationError) as fault:
-            return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
-        except SyncdError as fault:
-            return Response(json.encode(_fault(fault)), 503, media_type="application/json")
-
-    return Starlette(
-        routes=[
-            Route("/status", status_route),
-            Route("/reconcile", reconcile_route, methods=["POST"]),
-            Route("/replay", replay_route, methods=["POST"]),
-        ]
-    )
-
-
-async def _lines(told: AsyncIterator[Told]) -> AsyncIterator[bytes]:
-    try:
-        async for one in told:
-            kind = next(name for name, type_ in _KINDS.items() if isinstance(one, type_))
-            yield json.encode({kind: one}) + b"\n"
-    except SyncdError as fault:
-        yield json.encode(_fault(fault)) + b"\n"
-    except asyncio.CancelledError:
-        yield json.encode({"error": "the daemon is stopping", "hint": "try again"}) + b"\n"
-        raise
-
-
-_FAULTS: dict[str, type[SyncdError]] = {
+FAULTS: dict[str, type[SyncdError]] = {
     "usage": UsageError,
     "source": SourceError,
     "absent": DaemonAbsent,
 }
-_KINDS: dict[str, type[Told]] = {
+KINDS: dict[str, type[Told]] = {
     "progress": Progress,
     "summary": SweepSummary,
     "dry_run": Differences,
 }
 
 
-def _fault(fault: SyncdError) -> JsonObject:
-    kind = next((name for name, type_ in _FAULTS.items() if isinstance(fault, type_)), "")
-    return {"error": fault.message, "hint": fault.hint, "kind": kind}
-
-
 def _raised(told: JsonObject) -> SyncdError:
     """Return what the daemon raised; the kinds that have an exit code of their own keep it."""
-    kind = _FAULTS.get(told.get("kind", ""), SyncdError)
+    kind = FAULTS.get(told.get("kind", ""), SyncdError)
     return kind(told.get("error", "?"), hint=told.get("hint", ""))
 
 
@@ -177,10 +112,10 @@ def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[Told]:
             raise UsageError(f"the daemon did not understand: {answer.text}")
         for line in answer.iter_lines():
             told: dict[str, Any] = json.decode(line)
-            kind = next((name for name in _KINDS if name in told), None)
+            kind = next((name for name in KINDS if name in told), None)
             if kind is None:
                 raise _raised(told)
-            yield convert(told[kind], _KINDS[kind])
+            yield convert(told[kind], KINDS[kind])
             if kind != "progress":
                 return
     raise DaemonAbsent(
