@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct, json
 
 from benchmarks import mirrors
 from benchmarks.deliveries import KEY
+from benchmarks.posting import Posted
 from syncd.config import Config, load
 
 FOLDER = Path(__file__).resolve().parent
@@ -100,7 +101,7 @@ class Place:
         try:
             yield Running(self._wait_ready(process, log), process, log)
         finally:
-            _end(process)
+            end(process)
 
     @contextlib.contextmanager
     def other(self, kind: str) -> Iterator[Running]:
@@ -118,7 +119,7 @@ class Place:
             address = process.stdout.readline().decode().strip()
             yield Running(f"{address}/webhooks/dreamship", process, log)
         finally:
-            _end(process)
+            end(process)
 
     def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> str:
         deadline = time.monotonic() + WITHIN_S
@@ -132,7 +133,8 @@ class Place:
         raise RuntimeError(f"the daemon did not start: {log.read_text()}")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process as a service manager does, or else as a power failure does."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(30)
@@ -170,3 +172,24 @@ def wrk(url: str, file: Path, *, connections: int, seconds: int) -> Load:
         check=True,
     )
     return json.decode(done.stdout.splitlines()[-1], type=Load)
+
+
+@contextlib.contextmanager
+def posting(
+    url: str, file: Path, *, connections: int, seconds: float = 0
+) -> Iterator[Callable[[], Posted]]:
+    """Post the deliveries of a file meanwhile; the function given waits for the end."""
+    arguments = [url, str(file), str(connections), str(seconds)]
+    with subprocess.Popen(
+        [sys.executable, str(FOLDER / "posting.py"), *arguments], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            yield lambda: json.decode(process.communicate()[0], type=Posted)
+        finally:
+            process.kill()
+
+
+def post(url: str, file: Path, *, connections: int, seconds: float = 0) -> Posted:
+    """Post the deliveries of a file, all of them or for so many seconds."""
+    with posting(url, file, connections=connections, seconds=seconds) as wait:
+        return wait()

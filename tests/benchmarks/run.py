@@ -17,10 +17,17 @@ if not __package__:
     # Started by its path; a test finds the package through pytest's `pythonpath`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import ingest
+from benchmarks import burst, growth, ingest, shop, starting, sweeping
 from benchmarks.table import Row, text
 
-BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {"ingest": ingest.measure}
+BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
+    "ingest": ingest.measure,
+    "burst": burst.measure,
+    "growth": growth.measure,
+    "sweep": sweeping.measure,
+    "shop": shop.measure,
+    "start": starting.measure,
+}
 
 
 def main() -> int:

@@ -1,0 +1,166 @@
+"""What reading a whole catalogue costs that has not changed, and one that has."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+
+from msgspec import json
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from benchmarks.deliveries import KEY
+from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
+from benchmarks.processes import Place, Running
+from benchmarks.table import Row
+from syncd import control
+from syncd.ports import SweepSummary
+from syncd.simulated import Api, Catalogue, serving_in_thread
+from syncd.timestamps import to_text
+
+VARIANTS = 100_000
+MANY = 1_000_000
+PAGE_ITEMS = 100
+
+
+@dataclass
+class Shelves(Api):
+    """A catalogue of the form of `mirrors`, whose list rows carry their variants."""
+
+    variants: int = 0
+    value: str = VALUES[0]
+
+    def application(self) -> Starlette:
+        """Return an application that costs as little as it can: it shares the machine."""
+        return Starlette(routes=[Route("/v1/items/", self._page)])
+
+    async def _page(self, request: Request) -> Response:
+        page = int(request.query_params.get("page", "1"))
+        body = _page(page, self.variants, self.value)
+        return Response(body, headers={"Content-Type": "application/json"})
+
+
+@lru_cache(maxsize=4)
+def _page(page: int, variants: int, value: str) -> bytes:
+    first, end = item_of(FIRST_VARIANT), item_of(FIRST_VARIANT + variants - 1) + 1
+    items = range(first, end)[(page - 1) * PAGE_ITEMS : page * PAGE_ITEMS]
+    has_next = page * PAGE_ITEMS < end - first
+    return json.encode(
+        {
+            "paging": {
+                "count": end - first,
+                "next": f"http://localhost/v1/items/?page={page + 1}" if has_next else None,
+                "previous": None,
+            },
+            "data": [
+                {
+                    "id": item,
+                    "name": f"Heavy Cotton Tee {item}",
+                    "item_variants": [_variant(item, index, value) for index in _INDEXES],
+                }
+                for item in items
+            ],
+        }
+    )
+
+
+_INDEXES = range(VARIANTS_PER_ITEM)
+
+
+def _variant(item: int, index: int, value: str) -> dict[str, object]:
+    return {
+        "id": FIRST_VARIANT + (item - item_of(FIRST_VARIANT)) * VARIANTS_PER_ITEM + index,
+        "name": "Sport Grey / XL",
+        "color": {"id": 1, "name": "Sport Grey", "primary_hex": "#111", "pattern": None},
+        "size": {"id": 1, "name": "XL"},
+        "availability": value,
+        "cost": "9.50",
+        "basic_cost": 8.75,
+    }
+
+
+def measure(folder: Path, rounds: int) -> list[Row]:
+    """Sweep 100,000 variants unchanged and changed in turn, then a million."""
+    unchanged: list[tuple[float, float, float]] = []
+    changed: list[tuple[float, float, float]] = []
+    rewritten = 0
+    with _swept(folder / "many", VARIANTS) as (place, daemon, shelves):
+        _sweep(place, daemon)
+        for number in range(rounds):
+            began_at = to_text(datetime.now(UTC))
+            unchanged.append(_sweep(place, daemon))
+            rewritten += _rewritten(place.mirror, began_at)
+            shelves.value = VALUES[(number + 1) % len(VALUES)]
+            changed.append(_sweep(place, daemon, changed=VARIANTS))
+    with _swept(folder / "a-million", MANY) as (place, daemon, _):
+        idle_mb = daemon.memory_mb
+        _, _, seconds = _sweep(place, daemon)
+        peak_mb = daemon.peak_mb
+    return [
+        Row.at_most("sweep of 100,000 unchanged variants: rows written", rewritten, 0, "", ""),
+        *_told("unchanged", unchanged),
+        *_told("changed", changed),
+        Row.at_most(
+            "sweep of 1,000,000 unchanged variants: peak memory",
+            peak_mb,
+            150,
+            f"before {idle_mb:.0f} MB; {seconds:.0f} s",
+            "MB",
+        ),
+    ]  # fmt: skip
+
+
+def _told(name: str, sweeps: list[tuple[float, float, float]]) -> Iterator[Row]:
+    cpu_s, written_mb, seconds = (median(one) for one in zip(*sweeps, strict=True))
+    yield Row.told(
+        f"sweep of 100,000 {name} variants: processor", cpu_s, f"in {seconds:.1f} s", "s"
+    )
+    yield Row.told(f"sweep of 100,000 {name} variants: written", written_mb, unit="MB")
+
+
+@contextlib.contextmanager
+def _swept(folder: Path, variants: int) -> Iterator[tuple[Place, Running, Shelves]]:
+    folder.mkdir()
+    shelves = Shelves(Catalogue(lambda: datetime.now(UTC)), (KEY,), variants=variants)
+    with serving_in_thread(shelves) as base_url:
+        place = Place(folder, base_url=base_url)
+        place.fill(variants)
+        with place.daemon() as daemon:
+            yield place, daemon, shelves
+
+
+def _sweep(place: Place, daemon: Running, *, changed: int = 0) -> tuple[float, float, float]:
+    """Sweep once; return processor seconds, megabytes written and seconds."""
+    cpu_s, written_mb = daemon.cpu_s, daemon.written_mb
+    for told in control.ask_reconcile(place.socket, control.ReconcileRequest()):
+        if isinstance(told, SweepSummary):
+            if (told.result, told.changed, told.variants) != (
+                "complete",
+                changed,
+                _variants(place.mirror),
+            ):
+                raise AssertionError(f"it did something else: {told}")
+            return daemon.cpu_s - cpu_s, daemon.written_mb - written_mb, told.seconds
+    raise AssertionError("it did not end")
+
+
+def _variants(mirror: Path) -> int:
+    with contextlib.closing(sqlite3.connect(mirror)) as connection:
+        return int(connection.execute("SELECT count(*) FROM availability").fetchone()[0])
+
+
+def _rewritten(mirror: Path, began_at: str) -> int:
+    with contextlib.closing(sqlite3.connect(mirror)) as connection:
+        return int(
+            connection.execute(
+                "SELECT count(*) FROM variants WHERE judged_at >= ?", (began_at,)
+            ).fetchone()[0]
+        )
