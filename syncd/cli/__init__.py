@@ -36,6 +36,7 @@ COMMANDS = {
     "replay": "syncd.cli.replay",
     "check-config": "syncd.cli.check_config",
     "doctor": "syncd.cli.doctor",
+    "backup": "syncd.cli.backup",
     "demo": "syncd.cli.demo",
 }
 

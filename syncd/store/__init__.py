@@ -22,11 +22,12 @@ from syncd.state import (
     Writes,
 )
 from syncd.store import absences, deliveries, housekeeping, listings, reads, replays, rows, sweeps
+from syncd.store.backups import backup
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.reports import Reports
 from syncd.store.writer import Writer
 
-__all__ = ["Beat", "Remembered", "Reports", "Store"]
+__all__ = ["Beat", "Remembered", "Reports", "Store", "backup"]
 
 
 class Store:

@@ -1,0 +1,31 @@
+"""`syncd backup`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.store import backup
+
+
+@click.command(
+    "backup",
+    epilog="Example:\n\n  syncd backup /var/backups/availability-$(date +%F).db",
+)
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@json_option
+def command(path: Path, config_path: str | None, *, as_json: bool) -> None:
+    """Write a consistent copy of the mirror to PATH while everything runs.
+
+    The copy is one file; put in the mirror's place while no daemon runs, it is the mirror. What
+    exists already is never replaced. Needs no daemon.
+    """
+    backup(load_config(config_path).mirror.path, path)
+    size = path.stat().st_size
+    if as_json:
+        print_json({"path": str(path), "bytes": size})
+    else:
+        click.echo(f"{path}: {size / 1e6:.1f} MB")
