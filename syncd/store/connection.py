@@ -23,6 +23,7 @@ from syncd.store.migrations import APPLICATION_ID, CONTRACT, migrate
 # The shop's user reads through its group; a new -wal or -shm takes its mode from this file's.
 FILE_MODE = 0o640
 BUSY_TIMEOUT_S = 5.0
+LEAVE_TIMEOUT_MS = 500
 # After a long reader let the log grow, the file shrinks back to this.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -133,6 +134,8 @@ def leave(connection: sqlite3.Connection) -> None:
     design.md). So the log is emptied into the database and both files stay.
     """
     with contextlib.suppress(sqlite3.Error):
+        # A reader that stays in its transaction must not hold the end up; the log then stays, too.
+        connection.execute(f"PRAGMA busy_timeout = {LEAVE_TIMEOUT_MS}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _let_go(connection)
 

@@ -1,0 +1,268 @@
+"""The recipes of the README, each in its own language, at every moment of a daemon's life.
+
+One story is lived through once, and at each of its moments a shop of every language reads, as a
+user who may write nowhere. `SYNCD_MATRIX=FILE` keeps the matrix that comes of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from shops import SHOPS, Saw, Shop, Visit
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+SHOP = 54321
+RUNNING = "running, under load"
+BACKUP = "during a backup, under load"
+CONNECTED = "connected while it stops"
+LEFT = "after readers outlived it"
+STOPPED = "after a clean stop"
+UPGRADE = "during an upgrade's migration"
+START = "while it starts"
+KILLED_UNDER = "connected while it is killed"
+KILLED = "after SIGKILL"
+RECOVERY = "while it recovers"
+MOMENTS = [
+    *(RUNNING, BACKUP, CONNECTED, LEFT, UPGRADE),
+    *(START, KILLED_UNDER, KILLED, RECOVERY, STOPPED),
+]
+# What a migration of tomorrow may do, and the way back to today.
+_UPGRADE = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from syncd.store import Store, migrations
+
+@migrations.migrations()
+def tomorrow(db):
+    sql = "SELECT sql FROM sqlite_master WHERE name = 'availability'"
+    (view,) = db.conn.execute(sql).fetchone()
+    for sql in (
+        "ALTER TABLE variants ADD COLUMN more TEXT",
+        "UPDATE variants SET more = hex(randomblob(2000))",
+        "CREATE INDEX variants_more ON variants (more)",
+        "DROP VIEW availability",
+        view,
+    ):
+        db.conn.execute(sql)
+
+for _ in range(2):
+    store = Store(Path(sys.argv[1]), missed_grace=timedelta())
+    store.open()
+    db = store._writer._connection
+    assert db.execute("SELECT count(*) FROM variants WHERE more > ''").fetchone()[0] > 100
+    db.execute("DROP INDEX variants_more")
+    db.execute("ALTER TABLE variants DROP COLUMN more")
+    db.execute("DELETE FROM _sqlite_migrations WHERE name = 'tomorrow'")
+    store.close()
+"""
+
+
+class Cell(Saw, frozen=True):
+    """What a shop saw, and what the feed `told`, as far as `newest` when it was to end."""
+
+    newest: int
+    told: list[tuple[int, int, str | None, int]]
+
+
+class Story:
+    """A site that shops of every language visit, and what they saw."""
+
+    def __init__(self, site: Site, folder: Path, user: int | None) -> None:
+        self.site = site
+        self.user = user
+        self.matrix: dict[tuple[str, str], Cell] = {}
+        self._folder = folder
+        self._numbers = itertools.count()
+        sold = [v.variant_id for v in site.catalogue.variants.values() if _is_sold(v.availability)]
+        off = next(
+            v.variant_id
+            for v in site.catalogue.variants.values()
+            if v.availability == "out_of_stock"
+        )
+        self.asked = [*sorted(sold)[:2], off, 9_999_999]
+
+    @contextmanager
+    def visited(self, moment: str) -> Iterator[None]:
+        """Let shops read all the while, and note what they saw."""
+        shops = [shop for shop in SHOPS if not shop.missing()]
+        visits = [
+            Visit(shop, self.site.mirror, self._folder, self.asked, self.user) for shop in shops
+        ]
+        for visit in visits:
+            visit.wait()
+        yield
+        (row,) = self.site.rows("SELECT max(seq) AS newest FROM changes")
+        for visit in visits:
+            saw = visit.end()
+            last = saw.feed[-1][0] if saw.feed else saw.start
+            told = self.site.rows(
+                """SELECT seq, variant_id, availability, sellable FROM changes
+                   WHERE seq > ? AND seq <= ? ORDER BY seq""",
+                saw.start,
+                last,
+            )
+            self.matrix[moment, visit.shop.name] = Cell(
+                saw.reads,
+                saw.faults,
+                saw.feed,
+                saw.start,
+                row["newest"],
+                [(*row.values(),) for row in told],
+            )
+
+    @contextmanager
+    def load(self, daemon: Daemon) -> Iterator[None]:
+        """Deliver one change after the other, of every variant but those that are asked for."""
+        over, others = threading.Event(), sorted({*self.site.catalogue.variants} - {*self.asked})
+
+        def deliver() -> None:
+            with httpx.Client(trust_env=False) as client:
+                while not over.is_set():
+                    number = next(self._numbers)
+                    value = ("out_of_stock", "in_stock", "low_stock")[number // len(others) % 3]
+                    event = self.site.change(others[number % len(others)], value)
+                    try:
+                        daemon.post(self.site.body(event), client=client)
+                    except httpx.TransportError:
+                        return  # it was killed
+
+        thread = threading.Thread(target=deliver)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def wait_for_changes(self, number: int) -> None:
+        """Return once the feed has grown by so many."""
+        sql = "SELECT max(seq) AS newest FROM changes"
+        enough = self.site.rows(sql)[0]["newest"] + number
+        self.site.until(lambda: self.site.rows(sql)[0]["newest"] >= enough)
+
+    def live(self) -> None:
+        """Let everything happen once."""
+        site = self.site
+        daemon = site.serve()
+        with self.visited(RUNNING), self.load(daemon):
+            self.wait_for_changes(200)
+        with self.visited(BACKUP), self.load(daemon):
+            for number in range(2):
+                done = site.syncd("backup", str(site.folder / f"backup-{number}.db"))
+                assert done.returncode == 0, done.stderr
+        with self.visited(CONNECTED), closing(sqlite3.connect(site.mirror)) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT * FROM changes").fetchone()
+            daemon.stop()
+        with self.visited(LEFT):
+            pass
+        with self.visited(UPGRADE):
+            subprocess.run([sys.executable, "-c", _UPGRADE, str(site.mirror)], check=True)
+        with self.visited(START):
+            daemon = site.serve(filled=False)
+        with self.visited(KILLED_UNDER), self.load(daemon):
+            self.wait_for_changes(100)
+            daemon.kill()
+        assert site.mirror.with_name(f"{site.mirror.name}-wal").stat().st_size > 100_000
+        with self.visited(KILLED):
+            pass
+        with self.visited(RECOVERY):
+            daemon = site.serve(filled=False)
+        # Nobody is connected: SQLite itself would delete what a reader needs.
+        daemon.stop()
+        with self.visited(STOPPED):
+            pass
+
+    def drawn(self) -> str:
+        """Return the matrix, moments down and languages across, with how often each read."""
+        names = [shop.name for shop in SHOPS]
+        lines = ["| moment | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for moment in MOMENTS:
+            cells = [self.matrix.get((moment, name)) for name in names]
+            marks = [
+                "not run"
+                if cell is None
+                else f"{'red' if faults(cell) else 'green'} ({cell.reads})"
+                for cell in cells
+            ]
+            lines.append(f"| {moment} | {' | '.join(marks)} |")
+        return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def story(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Story]:
+    """Live the story through once."""
+    user = SHOP if os.geteuid() == 0 else None
+    with (
+        tempfile.TemporaryDirectory() as name,
+        open_site(Path(name), items=60, variants_per_item=6) as site,
+    ):
+        Path(name).chmod(0o711)
+        site.mirror.parent.mkdir()
+        if user is not None:
+            os.chown(site.mirror.parent, -1, user)
+        # As systemd's StateDirectory would be, with the group for what is made in it.
+        site.mirror.parent.chmod(0o2710)
+        one = Story(site, Path(name), user)
+        one.live()
+        if keep := os.environ.get("SYNCD_MATRIX"):
+            Path(keep).write_text(f"{one.drawn()}\n")
+        print(one.drawn())  # noqa: T201 - what a failure is read beside
+        yield one
+
+
+@pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.name)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_shop_reads(story: Story, moment: str, shop: Shop) -> None:
+    """Whatever happens to the daemon: no question fails, and each change is seen once, in order."""
+    if reason := shop.missing():
+        pytest.skip(reason)
+    assert faults(story.matrix[moment, shop.name]) == []
+
+
+@pytest.mark.parametrize("moment", [RUNNING, BACKUP, KILLED_UNDER])
+def test_the_moments_were_as_hard_as_they_say(story: Story, moment: str) -> None:
+    """There was a load to read beside, and it was read many times."""
+    for (when, _), cell in story.matrix.items():
+        if when == moment:
+            assert cell.reads >= 5
+            assert len(cell.feed) > 50
+
+
+def test_the_shops_were_another_user(story: Story) -> None:
+    """Its group's permission to read is all it has."""
+    if story.user is None:
+        pytest.skip("only root can become another user")
+    mirror = story.site.mirror
+    for path in (mirror.parent, *mirror.parent.iterdir()):
+        assert path.stat().st_uid != SHOP
+        assert path.stat().st_mode & 0o022 == 0
+
+
+def faults(cell: Cell) -> list[object]:
+    """Return what was wrong at one moment in one language."""
+    found = [*cell.faults]
+    if cell.feed != cell.told:
+        found.append(f"the feed told {cell.told}, and it saw {cell.feed}")
+    if (cell.feed[-1][0] if cell.feed else cell.start) < cell.newest:
+        found.append(f"it did not come as far as {cell.newest}")
+    return found
+
+
+def _is_sold(value: str) -> bool:
+    return value in {"in_stock", "low_stock"}
