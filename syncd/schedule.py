@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
@@ -17,7 +17,7 @@ from syncd.ports import SweepSummary
 from syncd.reconcile import due_since, next_after_failure
 
 LOCATE_CHECK_S = 10.0
-PRUNE_EVERY_S = 3600.0
+PRUNE_EVERY_S, PRUNE_FIRST_S = 3600.0, 60.0
 # So that many daemons do not sweep in the same second after Dreamship was down.
 JITTER_SHARE = 0.1
 LONGEST_JITTER_S = 300
@@ -58,12 +58,15 @@ class Schedule:
             if is_due or remembered.complete_at is None
             else remembered.complete_at + every,
         )
-        for job, seconds in (
-            (beat, beat_every_s),
-            (self._locate, LOCATE_CHECK_S),
-            (self._prune, PRUNE_EVERY_S),
-        ):
+        for job, seconds in ((beat, beat_every_s), (self._locate, LOCATE_CHECK_S)):
             self._scheduler.add_job(_run, IntervalTrigger(seconds=seconds), args=[job])
+        # Soon for the first time: a daemon that is often started again must prune, too.
+        self._scheduler.add_job(
+            _run,
+            IntervalTrigger(seconds=PRUNE_EVERY_S),
+            args=[self._prune],
+            next_run_time=now + timedelta(seconds=PRUNE_FIRST_S),
+        )
         self._scheduler.start()
 
     def stop(self) -> None:

@@ -21,7 +21,17 @@ from syncd.state import (
     VariantState,
     Writes,
 )
-from syncd.store import absences, deliveries, housekeeping, listings, reads, replays, rows, sweeps
+from syncd.store import (
+    absences,
+    deliveries,
+    housekeeping,
+    listings,
+    reads,
+    replays,
+    retention,
+    rows,
+    sweeps,
+)
 from syncd.store.backups import backup
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.reports import Reports
@@ -217,7 +227,13 @@ class Store:
     ) -> int:
         """Delete one slice of what is older than its retention; 0 when nothing is left."""
         return await self._writer.transact(
-            lambda db: housekeeping.prune(db, deliveries_before, changes_before, now)
+            lambda db: retention.prune(
+                db,
+                deliveries_before=deliveries_before,
+                changes_before=changes_before,
+                now=now,
+                missed_grace=self.missed_grace,
+            )
         )
 
     async def apply_policy(self, policy: Policy, now: datetime) -> bool:

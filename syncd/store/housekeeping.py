@@ -1,4 +1,4 @@
-"""What the daemon remembers of itself: calls, counters, heartbeat, retention."""
+"""What the daemon remembers of itself: calls, counters, heartbeat."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from syncd.state import Policy
 from syncd.store.rows import get_state, put_state
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import Judgement
-
-# Deleted at a time, so that deliveries never wait for the broom.
-PRUNE_SLICE = 2000
-COUNTS_KEPT = timedelta(days=8)
 
 
 class Beat(Struct, frozen=True):
@@ -152,37 +148,6 @@ def is_new_policy(connection: sqlite3.Connection, policy: Policy) -> bool:
         return False
     put_state(connection, "policy", text)
     return True
-
-
-def prune(
-    connection: sqlite3.Connection,
-    deliveries_before: datetime,
-    changes_before: datetime,
-    now: datetime,
-) -> int:
-    """Delete one slice of what is older than its retention; return how many rows went.
-
-    A quarantined delivery is kept three times as long: somebody still has to look at it.
-    """
-    quarantined_before = now - 3 * (now - deliveries_before)
-    gone = connection.execute(
-        """DELETE FROM deliveries WHERE delivery_id IN (
-               SELECT delivery_id FROM deliveries WHERE received_at < ?
-               AND (outcome != 'quarantined' OR received_at < ?) LIMIT ?)""",
-        (to_text(deliveries_before), to_text(quarantined_before), PRUNE_SLICE),
-    ).rowcount
-    gone += connection.execute(
-        """DELETE FROM change_log WHERE seq IN (
-               SELECT seq FROM change_log WHERE recorded_at < ? LIMIT ?)""",
-        (to_text(changes_before), PRUNE_SLICE),
-    ).rowcount
-    connection.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_KEPT),))
-    connection.execute(
-        """DELETE FROM sweeps WHERE ended_at < ?
-           AND sweep_id NOT IN (SELECT max(sweep_id) FROM sweeps GROUP BY is_catalogue, result)""",
-        (to_text(changes_before),),
-    )
-    return gone
 
 
 def _count(connection: sqlite3.Connection, now: datetime, counted: dict[str, int]) -> None:

@@ -1,0 +1,169 @@
+"""Retention: in slices, from the beginning, and never what somebody still has to look at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulation.clock import BEGIN, Inline
+from simulation.month import Months
+
+from syncd.store import Store, retention
+from syncd.timestamps import to_text
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Live through a month in which deliveries are kept for 4 days and changes for 8."""
+    mirror = tmp_path_factory.mktemp("month") / "availability.db"
+    months = Months(mirror, per_day=500, deliveries=4 * DAY, changes=8 * DAY)
+    return [*months.days(31)]
+
+
+def test_the_file_stops_growing(month: list[Any]) -> None:
+    """Once the longest retention has passed, freed pages are used again and no more are needed."""
+    sizes = [one.file_bytes for one in month]
+    assert sizes[3] > 1.5 * sizes[0]
+    assert max(sizes[12:]) <= 1.03 * sizes[11]
+    assert month[-1].free_bytes < 0.2 * sizes[-1]
+
+
+def test_what_is_kept_is_what_was_promised(month: list[Any]) -> None:
+    """Four days of deliveries and eight of changes, whatever the day."""
+    for one in month[10:]:
+        assert 4 * 500 <= one.deliveries - one.quarantined <= 4 * 500 + 100
+        assert 8 * 490 <= one.changes <= 8 * 500 + 100
+
+
+def test_what_is_quarantined_is_never_pruned(month: list[Any]) -> None:
+    """One a day was not understood, and all of them wait for somebody to look."""
+    assert [one.quarantined for one in month] == [*range(1, 32)]
+
+
+# One rule at a time, on rows as they may lie there.
+
+
+class Shelf:
+    """A store whose history is written by hand; its clock stands still."""
+
+    def __init__(self, path: Path) -> None:
+        self.now = BEGIN
+        self.store = Store(path, missed_grace=timedelta(days=2), executor=Inline())
+        self.store.open()
+        connection = self.store._writer._connection
+        assert connection is not None
+        self.db = connection
+
+    def change(self, seq: int, age: timedelta, *, missed: bool = False) -> None:
+        at = to_text(self.now - age)
+        self.db.execute(
+            """INSERT INTO change_log (seq, variant_id, old_sellable, sellable, cause, rule, missed,
+                   is_excused, occurred_at, recorded_at)
+               VALUES (?, 1, 0, 1, 'read', '', ?, 0, ?, ?)""",
+            (seq, missed, at, at),
+        )
+
+    def delivery(self, variant_id: int, age: timedelta, outcome: str = "applied") -> None:
+        self.db.execute(
+            """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome)
+               VALUES (?, '', ?, ?, ?)""",
+            (str(variant_id), to_text(self.now - age), variant_id, outcome),
+        )
+
+    def prune(self, deliveries: timedelta = 30 * DAY, changes: timedelta = 30 * DAY) -> list[int]:
+        """Prune until nothing is left to do; return how many went in each slice."""
+
+        def once() -> Awaitable[int]:
+            return self.store.prune(
+                deliveries_before=self.now - deliveries,
+                changes_before=self.now - changes,
+                now=self.now,
+            )
+
+        async def all_of_it() -> list[int]:
+            gone = [await once()]
+            while gone[-1]:
+                gone.append(await once())
+            return gone
+
+        return asyncio.run(all_of_it())
+
+    def kept(self, sql: str) -> list[Any]:
+        return [row[0] for row in self.db.execute(sql)]
+
+    @property
+    def seqs(self) -> list[Any]:
+        return self.kept("SELECT seq FROM changes ORDER BY seq")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    """Give an empty mirror."""
+    one = Shelf(tmp_path / "availability.db")
+    yield one
+    one.store.close()
+
+
+def test_the_last_row_that_is_too_old_stays(shelf: Shelf) -> None:
+    """So a reader that has read everything finds its row, however long nothing changes."""
+    for seq, days in ((3, 50), (4, 40), (7, 31), (8, 29), (9, 1)):
+        shelf.change(seq, days * DAY)
+    shelf.prune()
+    assert shelf.seqs == [7, 8, 9]
+    shelf.now += 300 * DAY
+    shelf.prune()
+    assert shelf.seqs == [9]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=3000)])
+def test_pruning_never_makes_a_hole(shelf: Shelf, ahead: timedelta) -> None:
+    """A clock that was set back, or ran ahead for a while, changes nothing about the order."""
+    for seq, age in ((1, 50 * DAY), (2, 20 * DAY - ahead), (3, 60 * DAY), (4, 10 * DAY)):
+        shelf.change(seq, age)
+    shelf.prune()
+    assert shelf.seqs == ([3, 4] if ahead else [1, 2, 3, 4])
+
+
+def test_a_change_in_its_grace_stays(shelf: Shelf) -> None:
+    """A late delivery may still explain it, and the health of a day is judged by it."""
+    for seq, hours in ((1, 80), (2, 73), (3, 71), (4, 1)):
+        shelf.change(seq, timedelta(hours=hours), missed=True)
+    shelf.prune(changes=timedelta(hours=1))
+    assert shelf.seqs == [2, 3, 4]
+
+
+def test_a_delivery_somebody_waits_for_stays(shelf: Shelf) -> None:
+    """Not understood, of a variant in doubt, or of one that no sweep has placed yet."""
+    shelf.db.execute(
+        """INSERT INTO variants (variant_id, doubts, sellable, confirmed_at, changed_at, source,
+               rule, judged_at) VALUES (1, '["in_stock"]', 0, '', '', '', '', ''),
+               (2, NULL, 0, '', '', '', '', '')"""
+    )
+    shelf.db.execute("INSERT INTO unlocated VALUES (3, '', NULL), (4, '', '')")
+    for variant_id in (1, 2, 3, 4, 5):
+        shelf.delivery(variant_id, 3000 * DAY)
+    shelf.delivery(6, 3000 * DAY, "quarantined")
+    shelf.delivery(7, timedelta(hours=23))
+    shelf.prune(deliveries=timedelta(hours=1))
+    assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [1, 3, 6, 7]
+    shelf.db.execute("UPDATE variants SET doubts = NULL")
+    shelf.db.execute("UPDATE unlocated SET answered_at = ''")
+    shelf.prune()
+    assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [6, 7]
+
+
+def test_the_broom_works_in_slices(shelf: Shelf) -> None:
+    """No transaction deletes more than a slice of each, and the last one finds nothing."""
+    shelf.db.execute("BEGIN")
+    for seq in range(1, 2 * retention.SLICE + 12):
+        shelf.change(seq, 50 * DAY)
+        shelf.delivery(seq, 50 * DAY)
+    shelf.db.execute("COMMIT")
+    assert shelf.prune() == [2 * retention.SLICE, 2 * retention.SLICE, 21, 0]
+    assert shelf.seqs == [2 * retention.SLICE + 11]
