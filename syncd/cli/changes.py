@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from syncd.cli.common import config_option, has_color, json_option, load_config, print_json_line
+from syncd.errors import MirrorMissing, MirrorUnavailable
 from syncd.store import Reports
 from syncd.store.reports import Row
 
+T = TypeVar("T")
+
 POLL_S = 0.1
+TRIES, RETRY_S = 5, 0.2
 TAIL = 20
 _BATCH = 1000
 
@@ -32,21 +40,71 @@ def command(
     since: int | None, limit: int | None, config_path: str | None, *, follow: bool, as_json: bool
 ) -> None:
     """Print the change feed, oldest first; without --since its last rows."""
-    reports = Reports(load_config(config_path).mirror.path)
-    try:
+    path = load_config(config_path).mirror.path
+    with closing(_Feed(path)) as feed:
         if since is None:
             # Gaps are allowed, so this may be fewer than asked; it is a look, not an account.
-            since = max(0, reports.newest_seq() - (limit or TAIL))
-        _feed(reports, since, limit, follow=follow, as_json=as_json)
-    finally:
-        reports.close()
+            since = max(0, feed.ask(Reports.newest_seq) - (limit or TAIL))
+        elif since and feed.ask(lambda reports: reports.first_seq(since)) != since:
+            click.echo(
+                f"Note: seq {since} is not kept (any more); changes after it may be missing",
+                err=True,
+            )
+        _tell(feed, since, limit, follow=follow, as_json=as_json)
 
 
-def _feed(reports: Reports, since: int, limit: int | None, *, follow: bool, as_json: bool) -> None:
+class _Feed:
+    """The mirror's feed; a question that fails is asked again on a new connection, for a while."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open()
+
+    def _open(self) -> None:
+        self._reports = Reports(self._path)
+        self._file = _identity(self._path)
+
+    def close(self) -> None:
+        self._reports.close()
+
+    def ask(self, question: Callable[[Reports], T]) -> T:
+        """Return the answer; raises MirrorError leaves."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return question(self._reports)
+            except MirrorUnavailable:
+                if not tries_left:
+                    raise
+            time.sleep(RETRY_S)
+            self.close()
+            self._open()
+        raise AssertionError  # the last try returned or raised
+
+    def wait(self, version: int) -> None:
+        """Return once somebody wrote; raises MirrorMissing when the mirror became another file."""
+        while self.ask(Reports.data_version) == version:
+            time.sleep(POLL_S)
+            if _identity(self._path) != self._file:
+                # Its feed has numbers of its own.
+                raise MirrorMissing(
+                    "the mirror was replaced or moved away",
+                    hint="read `availability` anew, then follow from the newest seq before that",
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _tell(feed: _Feed, since: int, limit: int | None, *, follow: bool, as_json: bool) -> None:
     left = limit
     while True:
-        version = reports.data_version()
-        while rows := reports.changes(since, _BATCH if left is None else min(left, _BATCH)):
+        version = feed.ask(Reports.data_version)
+        while rows := _after(feed, since, _BATCH if left is None else min(left, _BATCH)):
             for row in rows:
                 print_json_line(row) if as_json else click.echo(_line(row), color=has_color())
             since = rows[-1]["seq"]
@@ -56,8 +114,11 @@ def _feed(reports: Reports, since: int, limit: int | None, *, follow: bool, as_j
                     return
         if not follow:
             return
-        while reports.data_version() == version:
-            time.sleep(POLL_S)
+        feed.wait(version)
+
+
+def _after(feed: _Feed, since: int, limit: int) -> list[Row]:
+    return feed.ask(lambda reports: reports.changes(since, limit))
 
 
 def _line(row: Row) -> str:

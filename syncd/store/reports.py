@@ -76,6 +76,13 @@ class Reports:
             row = connection.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()
             return int(row[0])
 
+    def first_seq(self, since: int) -> int | None:
+        """Return the first `seq` that is kept from `since` on."""
+        with self._rows() as connection:
+            row = connection.execute("SELECT min(seq) FROM changes WHERE seq >= ?", (since,))
+            found: int | None = row.fetchone()[0]
+            return found
+
     def data_version(self) -> int:
         """Return a number that differs after another connection committed."""
         with self._rows() as connection:

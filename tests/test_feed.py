@@ -1,0 +1,299 @@
+"""The change feed: each change once, in order, whatever happens; and who slept too long is told.
+
+Its reader is the one of the README, word for word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import select
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from msgspec import json
+from shops import README_MIRROR, blocks
+
+from syncd.store import Store
+from syncd.store.connection import open_for_writing
+from syncd.store.retention import prune
+from syncd.timestamps import to_text
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+DAY = timedelta(days=1)
+
+
+def reader(mirror: Path) -> Any:
+    """Return the Python recipe's `Mirror`, looking at this file."""
+    names: dict[str, Any] = {}
+    (recipe,) = blocks("Python", "python")
+    exec(recipe.replace(README_MIRROR, str(mirror)), names)  # noqa: S102 - ours
+    return names["Mirror"]()
+
+
+class Consumer:
+    """Keeps a copy of the mirror by polling the feed from a thread of its own."""
+
+    def __init__(self, mirror: Path) -> None:
+        self.seqs: list[int] = []
+        self.copy: dict[int, tuple[str | None, int]] = {}
+        self.began_anew = 0
+        self._over = threading.Event()
+        self._mirror = mirror
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let it poll once more."""
+        self._over.set()
+        self._thread.join()
+        if self._fault is not None:
+            raise self._fault
+
+    def _run(self) -> None:
+        try:
+            self._poll()
+        except Exception as fault:  # noqa: BLE001 - raised where it is ended
+            self._fault = fault
+
+    def _poll(self) -> None:
+        mirror = reader(self._mirror)
+        (seq, at), rows = mirror.start_over()
+        self.copy = {variant_id: (value, sellable) for variant_id, value, sellable in rows}
+        is_last = False
+        while not is_last:
+            is_last = self._over.is_set()
+            changes = mirror.changes(seq, at)
+            if changes is None:
+                self.began_anew += 1
+                (seq, at), rows = mirror.start_over()
+                self.copy = {variant_id: (value, sellable) for variant_id, value, sellable in rows}
+                continue
+            for row in changes:
+                seq, at, variant_id, value, sellable = row
+                self.seqs.append(seq)
+                self.copy[variant_id] = (value, sellable)
+            time.sleep(0.005)
+
+
+@contextmanager
+def load(daemon: Daemon, variants: list[int], numbers: Iterator[int]) -> Iterator[None]:
+    """Deliver one change after the other until the block ends or the daemon does."""
+    over = threading.Event()
+
+    def deliver() -> None:
+        with httpx.Client(trust_env=False) as client:
+            while not over.is_set():
+                number = next(numbers)
+                value = ("out_of_stock", "in_stock", "?")[number // len(variants) % 3]
+                event = daemon.site.change(variants[number % len(variants)], value)
+                try:
+                    daemon.post(daemon.site.body(event), client=client)
+                except httpx.TransportError:
+                    return
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def newest(site: Site) -> int:
+    (row,) = site.rows("SELECT max(seq) AS seq FROM changes")
+    return int(row["seq"])
+
+
+def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
+    """Across a kill, a stop, a recovery, and a clean-up of everything it has read."""
+    numbers, variants = itertools.count(), [*site.catalogue.variants]
+    daemon = site.serve()
+    began = newest(site)
+    sleeper = reader(site.mirror)
+    (slept_at, _) = sleeper.start_over()
+    consumer = Consumer(site.mirror)
+    told: list[int] = []
+    try:
+        with load(daemon, variants, numbers):
+            site.until(lambda: newest(site) > began + 60)
+            daemon.kill()
+        daemon = site.serve(filled=False)
+        with load(daemon, variants, numbers):
+            site.until(lambda: newest(site) > began + 120)
+            daemon.stop()
+        told += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", began)]
+        site.until(lambda: consumer.seqs[-1:] == told[-1:])
+        clean_up(site)
+        assert site.rows("SELECT seq FROM changes") == [{"seq": told[-1]}]
+        daemon = site.serve(filled=False)
+        with load(daemon, variants, numbers):
+            site.until(lambda: newest(site) > told[-1] + 60)
+        daemon.stop()
+        told += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", told[-1])]
+    finally:
+        consumer.end()
+    assert consumer.began_anew == 0
+    assert consumer.seqs == told == sorted(set(told))
+    truth = site.rows("SELECT variant_id, availability, sellable FROM availability")
+    assert consumer.copy == {
+        row["variant_id"]: (row["availability"], row["sellable"]) for row in truth
+    }
+    # Who slept meanwhile is told so, and starts over.
+    assert sleeper.changes(*slept_at) is None
+    position, rows = sleeper.start_over()
+    assert position[0] == told[-1]
+    assert {row["variant_id"]: (row["availability"], row["sellable"]) for row in rows} == (
+        consumer.copy
+    )
+    assert sleeper.changes(*position) == []
+
+
+def clean_up(site: Site) -> None:
+    """Let 200 days pass for the mirror, while nobody else writes it."""
+    store = Store(site.mirror, missed_grace=timedelta())
+    store.open()
+    now = datetime.now(UTC) + 200 * DAY
+    while asyncio.run(
+        store.prune(deliveries_before=now - 30 * DAY, changes_before=now - 90 * DAY, now=now)
+    ):
+        pass
+    store.close()
+
+
+# One position at a time.
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
+    """Make a feed of these seqs, so many days old, prune it to 90 days, and give its reader."""
+    writer = open_for_writing(tmp_path / "availability.db")
+
+    def make(days: dict[int, int]) -> Any:
+        now = datetime(2026, 3, 1, tzinfo=UTC)
+        writer.executemany(
+            """INSERT INTO change_log (seq, variant_id, old_sellable, sellable, cause, rule, missed,
+                   is_excused, occurred_at, recorded_at)
+               VALUES (?1, 1, 0, 1, 'read', '', 0, 0, ?2, ?2)""",
+            [(seq, to_text(now - age * DAY)) for seq, age in days.items()],
+        )
+        prune(
+            writer,
+            deliveries_before=now - 30 * DAY,
+            changes_before=now - 90 * DAY,
+            now=now,
+            missed_grace=timedelta(),
+        )
+        return lambda seq, age: read(seq, to_text(now - age * DAY))
+
+    def read(seq: int, at: str) -> list[int] | None:
+        changes = reader(tmp_path / "availability.db").changes(seq, at)
+        return None if changes is None else [row["seq"] for row in changes]
+
+    yield make
+    writer.close()
+
+
+def test_who_read_in_time_goes_on(kept: Callable[[dict[int, int]], Any]) -> None:
+    """Gaps tell nothing: what counts is that the row one remembers is there."""
+    read = kept({3: 200, 7: 95, 20: 80, 21: 1})
+    assert read(7, 95) == [20, 21]
+    assert read(20, 80) == [21]
+    assert read(21, 1) == []
+
+
+def test_who_slept_too_long_is_told(kept: Callable[[dict[int, int]], Any]) -> None:
+    """Its row is gone only when the one after it is older than the retention, too."""
+    read = kept({3: 200, 7: 95, 20: 80, 21: 1})
+    assert read(3, 200) is None
+
+
+def test_who_is_up_to_date_is_never_told_to_start_over(
+    kept: Callable[[dict[int, int]], Any],
+) -> None:
+    """However long nothing changes."""
+    assert kept({1: 500, 2: 400})(2, 400) == []
+
+
+@pytest.mark.parametrize(
+    "position", [(0, 0), (2, 500), (9, 1)], ids=["empty", "another mirror", "from the future"]
+)
+def test_who_remembers_another_feed_is_told(
+    kept: Callable[[dict[int, int]], Any], position: tuple[int, int]
+) -> None:
+    """Another mirror may have a row of the same number; it does not have its moment."""
+    assert kept({1: 2, 2: 1})(*position) is None
+
+
+# The command.
+
+
+def test_following_is_fast(shared: Daemon) -> None:
+    """A change is out within 200 ms of the answer to its delivery, half of them at least."""
+    site, took = shared.site, []
+    variants = sorted(site.catalogue.variants)[:12]
+    with subprocess.Popen(
+        site.command("changes", "--follow", "--since", str(newest(site)), "--json"),
+        env=site.environ,
+        stdout=subprocess.PIPE,
+    ) as following:
+        assert following.stdout is not None
+        try:
+            for number, variant_id in enumerate(variants):
+                shared.deliver(site.change(variant_id, f"value {number}"))
+                committed = time.monotonic()
+                assert select.select([following.stdout], [], [], 10)[0]
+                change = json.decode(following.stdout.readline())
+                took.append(time.monotonic() - committed)
+                assert (change["variant_id"], change["availability"]) == (
+                    variant_id,
+                    f"value {number}",
+                )
+        finally:
+            following.terminate()
+    # The first one waited for the program to start.
+    assert statistics.median(took[1:]) < 0.2, took
+
+
+def test_a_seq_that_is_not_kept_is_told(shared: Daemon) -> None:
+    """On stderr, for whoever asks from there; what is kept is printed all the same."""
+    done = shared.site.syncd("changes", "--since", "1000000", "--json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("Note: seq 1000000 is not kept")
+    assert shared.site.syncd("changes", "--since", "1", "--limit", "1").stderr == ""
+    assert shared.site.syncd("changes", "--since", "0", "--limit", "1").stderr == ""
+
+
+def test_following_ends_when_the_mirror_is_another(site: Site) -> None:
+    """Its numbers begin anew, so that going on would miss changes or wait for ever."""
+    site.serve().stop()
+    with subprocess.Popen(
+        site.command("changes", "--follow", "--json"),
+        env=site.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as following:
+        assert following.stdout is not None
+        for _ in range(20):
+            assert following.stdout.readline()
+        site.mirror.rename(site.folder / "away.db")
+        _, told = following.communicate(timeout=10)
+    assert following.returncode == 1
+    assert told.splitlines() == [
+        "Error: the mirror was replaced or moved away",
+        "Try: read `availability` anew, then follow from the newest seq before that",
+    ]
