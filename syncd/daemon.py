@@ -25,6 +25,7 @@ from syncd.ports import SweepProgress, SweepSummary
 from syncd.replay import Replayed
 from syncd.schedule import Schedule
 from syncd.timestamps import to_text
+from syncd.vocabulary import Vocabulary
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._engine = Engine(config, on_finished=self._on_sweep_finished)
         self._schedule = Schedule(self._engine)
+        self._vocabulary = Vocabulary(self._engine)
         self._webhook: web.Webhook
         self._monitor: Monitor
 
@@ -89,6 +91,7 @@ class Daemon:
         try:
             await self._serve(sockets)
             self._spawn(self._reload_when_asked())
+            self._spawn(self._vocabulary.run())
             await self._stopping.wait()
         finally:
             await self._stop()
@@ -168,6 +171,7 @@ class Daemon:
         }
         log.info("sweep ended", sweep=summary.sweep_id, seconds=summary.seconds, **told)
         self._schedule.sweep_ended(summary)
+        self._vocabulary.wake()
 
     async def _reconcile(self, asked: control.ReconcileRequest) -> AsyncIterator[control.Told]:
         reconciler = self._engine.reconciler
@@ -233,6 +237,7 @@ class Daemon:
             logs.configure(config.log.level, config.log.format, secrets=self._keys)
             await self._engine.reconfigure(config)
             self._schedule.adapt()
+            self._vocabulary.wake()
             log.info("reloaded", keys=f"{len(config.keys)} from {config.keys_from}")
         except SyncdError as fault:
             log.error(

@@ -17,7 +17,9 @@ from syncd.ports import SweepSummary
 from syncd.reconcile import due_since, next_after_failure
 
 LOCATE_CHECK_S = 10.0
-PRUNE_EVERY_S, PRUNE_FIRST_S = 3600.0, 60.0
+PRUNE_EVERY_S = 3600.0
+# The first time soon: a daemon that is restarted every hour would never clean up.
+PRUNE_FIRST_S = 5.0
 # So that many daemons do not sweep in the same second after Dreamship was down.
 JITTER_SHARE = 0.1
 LONGEST_JITTER_S = 300
@@ -65,7 +67,7 @@ class Schedule:
             _run,
             IntervalTrigger(seconds=PRUNE_EVERY_S),
             args=[self._prune],
-            next_run_time=now + timedelta(seconds=PRUNE_FIRST_S),
+            next_run_time=datetime.now(UTC) + timedelta(seconds=PRUNE_FIRST_S),
         )
         self._scheduler.start()
 

@@ -31,6 +31,7 @@ from syncd.store import (
     retention,
     rows,
     sweeps,
+    values,
 )
 from syncd.store.backups import backup
 from syncd.store.housekeeping import Beat, Remembered
@@ -247,6 +248,12 @@ class Store:
             return True
 
         return await self._writer.transact(work)
+
+    async def note_values(self, found: Sequence[str]) -> list[str]:
+        """Keep that these values are told of; return those that never were."""
+        if not await self._writer.look(lambda db: values.untold(db, found)):
+            return []
+        return await self._writer.transact(lambda db: values.note(db, found))
 
     async def known_items(self) -> list[int]:
         """See survey.Shelves."""

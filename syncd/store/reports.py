@@ -113,6 +113,16 @@ class Reports:
                 quarantined=one("SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'"),
             )
 
+    def values(self) -> dict[str, int]:
+        """Count each value, the most frequent first; none before a sweep has ended."""
+        with self._rows() as connection:
+            rows = connection.execute(
+                """SELECT value, count(*) FROM variants WHERE value IS NOT NULL AND EXISTS
+                       (SELECT 1 FROM sweeps WHERE is_catalogue = 1 AND ended_at IS NOT NULL)
+                   GROUP BY value ORDER BY count(*) DESC LIMIT 1000"""
+            )
+            return dict(rows.fetchall())
+
     def last_day(self, now: datetime, missed_grace: timedelta) -> LastDay:
         """Return what the last 24 hours brought; a miss counts once its grace is over."""
         since = to_text(now - timedelta(days=1))

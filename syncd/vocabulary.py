@@ -1,0 +1,57 @@
+"""Values that `availability.sellable` does not list: not sold, and told once, with what to add."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from syncd.engine import Engine
+from syncd.errors import MirrorError
+from syncd.store import Reports
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 300.0
+# In one line of the log; the status has all of them.
+TOLD_AT_ONCE = 20
+
+
+class Vocabulary:
+    """Looks through one mirror for new values after each sweep, and now and then."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look soon."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look whenever woken, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), LOOK_EVERY_S)
+            self._woken.clear()
+            # What is wrong with the mirror is told by whoever keeps watch over it.
+            with contextlib.suppress(MirrorError):
+                await self._look()
+
+    async def _look(self) -> None:
+        counts = await asyncio.to_thread(self._count)
+        policy = self._engine.asker.policy
+        unlisted = {value: n for value, n in counts.items() if not policy.sells((value,))}
+        new = await self._engine.store.note_values(list(unlisted))
+        if new:
+            log.warning(
+                "not sold: availability.sellable does not list these values",
+                variants={value: unlisted[value] for value in new[:TOLD_AT_ONCE]},
+                values=len(new),
+                hint="add those that may be sold to availability.sellable, then reload",
+            )
+
+    def _count(self) -> dict[str, int]:
+        with contextlib.closing(Reports(self._engine.config.mirror.path)) as reports:
+            return reports.values()

@@ -1,0 +1,99 @@
+"""What may be sold: only listed values, unlisted ones told once, another list after a reload."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from msgspec import json
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+UNLISTED = "not sold: availability.sellable does not list these values"
+
+
+def reload(daemon: Daemon, sellable: list[str]) -> None:
+    """Give a running daemon another list, and return when it has taken it."""
+    before = len(daemon.told("reloaded"))
+    daemon.site.configure(availability={"sellable": sellable})
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.site.until(lambda: len(daemon.told("reloaded")) > before)
+
+
+def by_config(site: Site) -> list[dict[str, Any]]:
+    return site.rows(
+        """SELECT variant_id, old_availability, availability, old_sellable, sellable, missed
+           FROM changes WHERE cause = 'config' ORDER BY seq"""
+    )
+
+
+def sold(site: Site) -> set[int]:
+    return {row["variant_id"] for row in site.rows("SELECT * FROM availability WHERE sellable")}
+
+
+def test_another_list_is_in_force_after_a_reload(site: Site) -> None:
+    """Of every variant it means something for, with a row in the feed; and of no other."""
+    daemon = site.serve()
+    truth = site.catalogue.truth()
+    new = min(truth)
+    daemon.deliver(site.change(new, "Made To Order "))
+    truth[new] = "Made To Order "
+    in_stock = {one for one, value in truth.items() if value == "in_stock"}
+    low_stock = {one for one, value in truth.items() if value == "low_stock"}
+    assert sold(site) == in_stock | low_stock
+    reload(daemon, ["in_stock", "low_stock", "made to order"])
+    assert sold(site) == in_stock | low_stock | {new}
+    assert by_config(site) == [
+        {
+            "variant_id": new,
+            "old_availability": "Made To Order ",
+            "availability": "Made To Order ",
+            "old_sellable": 0,
+            "sellable": 1,
+            "missed": 0,
+        }
+    ]
+    reload(daemon, ["made to order"])
+    assert sold(site) == {new}
+    assert {row["variant_id"] for row in by_config(site)[1:]} == in_stock | low_stock
+    # The same list again, spelled otherwise, changes nothing.
+    rows = len(by_config(site))
+    reload(daemon, ["MADE to order"])
+    assert len(by_config(site)) == rows
+    daemon.stop()
+    # What changed while no daemon ran is in force at the start.
+    site.configure(availability={"sellable": ["in_stock"]})
+    daemon = site.serve(filled=False)
+    assert sold(site) == in_stock
+    daemon.stop()
+
+
+def test_a_value_that_is_not_listed_is_told_once(site: Site) -> None:
+    """With how many variants have it and what to add; not again after a restart."""
+    values = site.catalogue.truth().values()
+    first = {value: [*values].count(value) for value in {*values} - {"in_stock", "low_stock"}}
+    daemon = site.serve()
+    site.until(lambda: daemon.told(UNLISTED))
+    (told,) = daemon.told(UNLISTED)
+    assert told["variants"] == first
+    assert told["level"] == "warning"
+    assert "availability.sellable" in told["hint"]
+    one, other = sorted(site.catalogue.variants)[:2]
+    daemon.deliver(site.change(one, "backordered"))
+    daemon.deliver(site.change(other, "backordered"))
+    assert site.syncd("reconcile-now").returncode == 0
+    site.until(lambda: len(daemon.told(UNLISTED)) == 2)
+    assert daemon.told(UNLISTED)[1]["variants"] == {"backordered": 2}
+    daemon.stop()
+    daemon = site.serve(filled=False)
+    assert site.syncd("reconcile-now").returncode == 0
+    # A reload looks, too: what is told next is all that was not told before.
+    site.configure(availability={"sellable": ["in_stock"]})
+    daemon.process.send_signal(signal.SIGHUP)
+    assert "low_stock" in site.catalogue.truth().values()
+    site.until(lambda: daemon.told(UNLISTED))
+    assert [[*told["variants"]] for told in daemon.told(UNLISTED)] == [["low_stock"]]
+    done = site.syncd("status", "--json")
+    assert {"backordered", "low_stock"} <= {*json.decode(done.stdout)["mirror"]["unknown_values"]}
+    daemon.stop()
