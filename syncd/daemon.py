@@ -154,6 +154,8 @@ class Daemon:
     async def _beat(self) -> None:
         """Show the shop and the service manager that the daemon lives."""
         await self._monitor.beat()
+        # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
+        await self._engine.store.pulse()
         await self._notify("WATCHDOG=1")
 
     async def _notify(self, note: str) -> None:
@@ -224,7 +226,7 @@ class Daemon:
                 log.exception("the reload failed for no known reason")
 
     async def _on_reload(self) -> None:
-        systemd.notify(self._environ, "RELOADING=1")
+        systemd.notify_reloading(self._environ)
         try:
             config = await asyncio.to_thread(self._reload)
             config.require_keys()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 
 _FIRST_FD = 3
@@ -25,6 +26,11 @@ def notify(environ: MutableMapping[str, str], *lines: str) -> None:
             sender.sendto("\n".join(lines).encode(), address)
     except OSError:
         return
+
+
+def notify_reloading(environ: MutableMapping[str, str]) -> None:
+    """Tell that a reload begins; which one, by the clock that Type=notify-reload compares."""
+    notify(environ, "RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_s(environ: MutableMapping[str, str]) -> float | None:

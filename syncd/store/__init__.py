@@ -223,6 +223,10 @@ class Store:
         """Keep that the daemon lives, and what it has counted since the last beat."""
         await self._writer.transact(lambda db: housekeeping.beat(db, beat))
 
+    async def pulse(self) -> None:
+        """Return once the writer's thread has come round; whether the mirror can be used or not."""
+        await self._writer.pulse()
+
     async def prune(
         self, *, deliveries_before: datetime, changes_before: datetime, now: datetime
     ) -> int:

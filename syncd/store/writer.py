@@ -51,6 +51,10 @@ class Writer:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._look, work)
 
+    async def pulse(self) -> None:
+        """Return once the thread has finished what it was given before."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, int)
+
     def close(self) -> None:
         """Finish what was begun and let go of the mirror, leaving it readable."""
         self._executor.shutdown(wait=True)
