@@ -310,7 +310,7 @@ def test_files_the_readme_names_exist() -> None:
     """Links and the files to install."""
     linked = re.findall(r"\]\(([^):]+)\)", README)
     named = re.findall(
-        r"(?:systemd|tests)/\w+\.\w+", README.replace("/etc/systemd/system/", "/etc/")
+        r"(?:systemd|tests)/[\w@]+(?:\.\w+)+", README.replace("/etc/systemd/system/", "/etc/")
     )
     assert {"config.example.toml", "systemd/syncd.service"} <= {*linked, *named}
     assert [name for name in (*linked, *named) if not (ROOT / name).exists()] == []

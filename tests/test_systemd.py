@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from systemd.saboteur import PARTS
 
+from syncd import control
 from syncd.config.settings import Webhook
 from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.store.connection import BUSY_TIMEOUT_S
-from syncd.systemd import notify, take_sockets, watchdog_s
+from syncd.systemd import notify, notify_reloading, take_sockets, watchdog_s
 from syncd.web import BODY_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -51,6 +56,16 @@ def test_a_note_reaches_an_abstract_socket() -> None:
         manager.settimeout(10)
         notify({"NOTIFY_SOCKET": "@" + name}, "WATCHDOG=1")
         assert manager.recv(1000) == b"WATCHDOG=1"
+
+
+def test_a_reload_is_told_with_its_moment(manager: socket.socket) -> None:
+    """By the clock that the manager compares it with."""
+    with manager:
+        before = time.monotonic_ns() // 1000
+        notify_reloading({"NOTIFY_SOCKET": manager.getsockname()})
+        note = re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=(\d+)", manager.recv(1000))
+        assert note is not None
+        assert before <= int(note[1]) <= time.monotonic_ns() // 1000
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}])
@@ -155,26 +170,124 @@ def test_the_daemon_serves_a_socket_it_was_handed(site: Site, manager: socket.so
             process.wait()
 
 
-def test_the_units_are_some_that_systemd_understands(tmp_path: Path) -> None:
-    """No unknown setting, no value out of range, and the command line that the README installs."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        pytest.skip("systemd-analyze is not installed")
-    text = (UNITS / "syncd.service").read_text()
-    command = "/opt/syncd/bin/syncd"
-    assert f"ExecStart={command} serve --config /etc/syncd/config.toml\n" in text
-    copy = tmp_path / "syncd.service"
-    copy.write_text(text.replace(command, "/bin/true"))
-    socket_unit = Path(shutil.copy(UNITS / "syncd.socket", tmp_path))
-    done = subprocess.run(
-        [analyze, "verify", "--man=no", str(copy), str(socket_unit)],
-        capture_output=True,
-        text=True,
-        check=False,
+class Watched:
+    """A manager whose watchdog wants a sign of life every second, and its daemon's process."""
+
+    def __init__(self, manager: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self.manager = manager
+        self.process = process
+        self.hear(b"READY=1")
+        self.hear(b"WATCHDOG=1")
+
+    def hear(self, note: bytes, within_s: float = 10.0) -> bool:
+        """Tell whether a note comes in time."""
+        deadline_s = time.monotonic() + within_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self.manager.settimeout(left_s)
+            with contextlib.suppress(TimeoutError):
+                if self.manager.recv(1000).startswith(note):
+                    return True
+        return False
+
+
+@pytest.fixture
+def watched(site: Site, manager: socket.socket, tmp_path: Path) -> Iterator[Watched]:
+    """Give a daemon whose parts can be blocked, and whoever watches it."""
+    shutil.copy(Path(__file__).parent / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
+    process = subprocess.Popen(
+        site.command("serve"),
+        env=site.environ
+        | {
+            "NOTIFY_SOCKET": manager.getsockname(),
+            "WATCHDOG_USEC": "1000000",
+            "PYTHONPATH": str(tmp_path),
+            "SABOTEUR": str(tmp_path / "sabotage"),
+        },
+        stderr=subprocess.DEVNULL,
     )
-    assert (done.returncode, done.stdout) == (0, "")
-    about_ours = [line for line in done.stderr.splitlines() if "syncd" in line]
-    assert about_ours == []
+    try:
+        with manager:
+            yield Watched(manager, process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_whoever_hangs_gives_no_sign_of_life(watched: Watched, tmp_path: Path, part: str) -> None:
+    """The loop, the scheduler and the thread that writes the mirror are all in it."""
+    assert watched.hear(b"WATCHDOG=1")
+    (tmp_path / "part").write_text(part)
+    (tmp_path / "part").rename(tmp_path / "sabotage")
+    # What was under way may still be told.
+    watched.hear(b"WATCHDOG=1", within_s=1)
+    assert not watched.hear(b"WATCHDOG=1", within_s=2)
+
+
+def test_a_mirror_that_refuses_is_no_hanging(watched: Watched, site: Site) -> None:
+    """A disk that takes nothing more: deliveries are refused, and to be killed would not help."""
+    site.until(lambda: site.differences == 0)
+    resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    site.until(lambda: control.ask_status(site.socket)["health"] == "failing")
+    assert all(watched.hear(b"WATCHDOG=1", within_s=2) for _ in range(3))
+    resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
+    site.until(lambda: control.ask_status(site.socket)["health"] == "ok")
+
+
+@pytest.fixture
+def analyze() -> Callable[..., str]:
+    """Ask systemd about unit files."""
+    command = shutil.which("systemd-analyze")
+    if command is None:
+        pytest.skip("systemd-analyze is not installed")
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return ask
+
+
+def test_the_units_are_some_that_systemd_understands(
+    analyze: Callable[..., str], tmp_path: Path
+) -> None:
+    """No unknown setting, no value out of range, and the command line that the README installs."""
+    command = "/opt/syncd/bin/syncd"
+    text = (UNITS / "syncd.service").read_text()
+    assert f"ExecStart={command} serve --config /etc/syncd/config.toml\n" in text
+    names = ("syncd.service", "syncd.socket", "syncd@.service", "syncd@.socket")
+    for name in names:
+        copied = tmp_path / name.replace("@", "@mugs")
+        copied.write_text((UNITS / name).read_text().replace(command, "/bin/true"))
+    told = analyze("verify", "--man=no", *map(str, sorted(tmp_path.iterdir())))
+    assert [line for line in told.splitlines() if "syncd" in line] == []
+
+
+@pytest.mark.parametrize("name", ["syncd.service", "syncd@.service"])
+def test_little_is_exposed(analyze: Callable[..., str], name: str) -> None:
+    """By systemd's own measure, and as the README says."""
+    told = analyze("security", "--offline=true", "--no-pager", str(UNITS / name))
+    (exposure,) = re.findall(r"exposure level for \S+: ([\d.]+)", told)
+    assert float(exposure) <= 1.3
+    readme = (UNITS.parent / "README.md").read_text()
+    assert f"(`systemd-analyze security` says {exposure})" in readme
+
+
+def test_a_shop_of_several_has_the_same_unit() -> None:
+    """The template says what the unit says, with the shop's name in it."""
+    text = (UNITS / "syncd.service").read_text()
+    for one, many in (
+        ("syncd, mirror", "syncd for %i, mirror"),
+        ("/etc/syncd/config.toml", "/etc/syncd/%i.toml"),
+        ("/etc/syncd/api-keys", "/etc/syncd/%i.api-keys"),
+        ("StateDirectory=syncd", "StateDirectory=syncd-%i"),
+        ("RuntimeDirectory=syncd", "RuntimeDirectory=syncd-%i"),
+        ("/var/lib/syncd", "/var/lib/syncd-%i"),
+    ):
+        assert one in text
+        text = text.replace(one, many)
+    assert (UNITS / "syncd@.service").read_text() == text
 
 
 def test_an_end_in_the_middle_of_a_sign_of_life_is_quiet(idle: Site) -> None:

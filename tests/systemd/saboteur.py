@@ -1,0 +1,47 @@
+"""Blocks a part of a running daemon on purpose; loaded into it as `sitecustomize`.
+
+Python imports that module by itself where PYTHONPATH has it. This one watches the file named by
+SABOTEUR, and blocks for ever what is written there: `loop`, `scheduler` or `writer`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+PARTS = ("loop", "scheduler", "writer")
+
+_FOR_EVER_S = 3600.0
+
+
+def _found(name: str) -> Any:
+    """Return the one object of a class, wherever it is kept."""
+    return next(one for one in gc.get_objects() if type(one).__name__ == name)
+
+
+def _block(part: str) -> None:
+    if part == "writer":
+        _found("Writer")._executor.submit(time.sleep, _FOR_EVER_S)
+        return
+    scheduler = _found("AsyncIOScheduler")
+    loop = scheduler._eventloop
+    if part == "loop":
+        loop.call_soon_threadsafe(time.sleep, _FOR_EVER_S)
+    else:
+        loop.call_soon_threadsafe(scheduler.pause)
+
+
+def _watch(order: Path) -> None:
+    while not order.exists():
+        time.sleep(0.05)
+    part = order.read_text().strip()
+    order.unlink()
+    _block(part)
+
+
+if "SABOTEUR" in os.environ:
+    threading.Thread(target=_watch, args=(Path(os.environ["SABOTEUR"]),), daemon=True).start()
