@@ -1,0 +1,496 @@
+"""The README's way to install it, followed to the letter in a fresh Debian with a real systemd.
+
+One machine for all of them, in this order: the first installs, the last removes. It takes a minute,
+and two more when there is no Debian in the temporary folder yet; so it runs in CI and when asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from load.report import Report
+from msgspec import json as typed
+from systemd.machine import Failed, Machine, booted, why_not
+from systemd.recipe import ROOT, blocks
+from systemd.saboteur import PARTS
+
+from syncd import __version__
+from syncd.signature import HEADER, sign
+from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
+
+log = logging.getLogger(__name__)
+
+KEY = "ds_install_0123456789abcdef"
+NEW_KEY = "ds_install_rotated_fedcba98"
+MIRROR = "/var/lib/syncd/availability.db"
+WEBHOOK = "http://127.0.0.1:8787/webhooks/dreamship"
+RESTARTS = 20
+DROP_IN = "/run/systemd/system/syncd.service.d/test.conf"
+
+
+class Installation:
+    """A machine, what is installed in it, and the simulated Dreamship it talks with."""
+
+    def __init__(self, machine: Machine, api: Api, base_url: str, shared: Path) -> None:
+        self.machine = machine
+        self.run = machine.run
+        self.api = api
+        self.catalogue = api.catalogue
+        self.base_url = base_url
+        self.shared = shared
+
+    def follow(self, *scripts: str) -> str:
+        """Type what the README says, in the checkout."""
+        return "\n".join(self.run(f"cd /root/syncd\n{script}") for script in scripts)
+
+    def set(self, path: str, **values: object) -> None:
+        """Edit a configuration as a person does: the line of each key, where it stands."""
+        for key, value in values.items():
+            self.run(f"""grep -q '^{key} = ' {path}""")
+            self.run(f"""sed -i 's|^{key} = .*|{key} = {json.dumps(value)}|' {path}""")
+
+    def reach_dreamship(self, path: str) -> None:
+        """Have it ask the simulated Dreamship, which allows more calls and settles sooner."""
+        self.set(
+            path,
+            base_url=self.base_url,
+            calls_per_minute=6000,
+            settle="1s",
+            missed_grace="1s",
+        )
+
+    def until(self, done: Callable[[], object], within_s: float = 30.0) -> None:
+        """Return as soon as something holds; fail when it never does."""
+        deadline_s = time.monotonic() + within_s
+        while not done():
+            if time.monotonic() > deadline_s:
+                text = self.run("journalctl --no-pager --unit=syncd --lines=30")
+                raise AssertionError(f"not within {within_s:g} s; its log:\n{text}")
+            time.sleep(0.05)
+
+    @property
+    def state(self) -> str:
+        """What systemd says of the daemon."""
+        return "/".join(self.machine.show("syncd", "ActiveState", "SubState"))
+
+    @property
+    def main_pid(self) -> int:
+        """The daemon's number inside."""
+        return int(self.machine.show("syncd", "MainPID")[0])
+
+    def ask(self, sql: str, mirror: str = MIRROR) -> list[list[Any]]:
+        """Ask the mirror as the shop's user."""
+        # Not from outside: SQLite would resolve /proc/…/root to our own root.
+        script = (
+            "import json, sqlite3, sys; db = sqlite3.connect(sys.argv[1], uri=True); "
+            "print(json.dumps(db.execute(sys.argv[2]).fetchall()))"
+        )
+        uri = f"file:{mirror}?mode=ro"
+        arguments = shlex.join(["python3", "-c", script, uri, sql])
+        answer: list[list[Any]] = json.loads(self.run(f"runuser -u www-data -- {arguments}"))
+        return answer
+
+    def is_equal(self, mirror: str = MIRROR) -> bool:
+        """Whether the mirror says of everything there is what the source says, and no more."""
+        told = self.ask("SELECT variant_id, availability FROM availability", mirror)
+        there = {variant_id: value for variant_id, value in told if value is not None}
+        return there == self.catalogue.truth()
+
+    def status(self) -> dict[str, Any]:
+        """Ask the daemon as the README says."""
+        script = "runuser -u syncd -- /opt/syncd/bin/syncd status --json || [ $? = 1 ]"
+        told: dict[str, Any] = json.loads(self.run(script))
+        return told
+
+    def event(self) -> Event:
+        """Change the truth of some variant, surely after whatever was read this second."""
+        truth = self.catalogue.truth()
+        variant_id = next(iter(truth))
+        value = "out_of_stock" if truth[variant_id] == "in_stock" else "in_stock"
+        event = self.catalogue.set_availability(variant_id, value)
+        return replace(event, at=event.at + timedelta(seconds=1.3))
+
+    def post(self, event: Event, *, key: str = KEY, over: str | None = None) -> httpx.Response:
+        """Deliver an event, signed; `over` a unix socket inside, else the public listener."""
+        body = Postman(self.catalogue, "", (key,)).body(event)
+        path = None if over is None else str(self.machine.path(over))
+        with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=30) as client:
+            headers = {HEADER: sign(body, (key,)), "Content-Type": "application/json"}
+            return client.post(WEBHOOK, content=body, headers=headers)
+
+    def deliver(self, *, key: str = KEY, over: str | None = None) -> None:
+        """Deliver a change, which must be answered 200."""
+        answer = self.post(self.event(), key=key, over=over)
+        assert answer.status_code == 200, answer.text
+
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[list[Report]]:
+        """Keep it under load; afterwards the list has what the sender did."""
+        path = self.shared / f"load-{time.monotonic_ns()}.json"
+        options = ["--port=8787", f"--key={KEY}", f"--report={path}", "--per-second=400"]
+        command = [sys.executable, str(ROOT / "tests" / "load" / "sender.py"), *options]
+        sender = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        done: list[Report] = []
+        try:
+            yield done
+            sender.send_signal(signal.SIGTERM)
+            assert sender.wait(60) == 0
+            done.append(typed.decode(path.read_bytes(), type=Report))
+        finally:
+            sender.kill()
+            sender.wait()
+
+    def require_all(self, report: Report) -> None:
+        """Require that everything was answered 200 at the first try, and is kept exactly once."""
+        assert report.statuses.keys() == {"200"}
+        assert (report.refused, report.reset) == (0, 0)
+        # A kept connection may be closed just while a request is on its way; see load.report.
+        assert report.raced <= 1
+        kept = [row[0] for row in self.ask("SELECT event_id FROM deliveries")]
+        assert {told.event_id for told in report.told} <= set(kept)
+        assert len(kept) == len(set(kept))
+
+    @contextlib.contextmanager
+    def with_settings(self, *lines: str) -> Iterator[None]:
+        """Run the unit with a drop-in."""
+        text = "\n".join(["[Service]", *lines, ""])
+        self.run(f"mkdir -p $(dirname {DROP_IN}) && cat >{DROP_IN}", stdin=text)
+        self.run("systemctl daemon-reload && systemctl restart syncd")
+        try:
+            yield
+        finally:
+            self.run(f"rm {DROP_IN} && systemctl daemon-reload && systemctl restart syncd")
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Give a machine with a checkout of what is here; nothing is installed in it yet."""
+    if os.environ.get("CI") != "true" and os.environ.get("SYNCD_TEST_INSTALL") != "1":
+        pytest.skip("it takes minutes and runs when SYNCD_TEST_INSTALL=1 or CI=true is set")
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    shared = tmp_path_factory.mktemp("shared")
+    shared.chmod(0o755)
+    _publish(shared / "origin")
+    for script in ("shopper.py", "saboteur.py"):
+        shutil.copy(ROOT / "tests" / "systemd" / script, shared)
+    catalogue = Catalogue.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
+    api = Api(catalogue, (KEY, NEW_KEY))
+    with (
+        serving_in_thread(api) as base_url,
+        booted(shared=shared, log=tmp_path_factory.mktemp("machine") / "boot.log") as machine,
+    ):
+        machine.run("git clone -q /srv/origin /root/syncd")
+        yield Installation(machine, api, base_url, shared)
+
+
+def _publish(origin: Path) -> None:
+    """Make a repository of the files that belong to this one, as they are now."""
+    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@localhost"]
+    listed = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).exists():
+            (origin / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, origin / name)
+    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "As it is here"]):
+        subprocess.run([*git, *command], cwd=origin, check=True)
+
+
+def release(origin: Path, version: str) -> None:
+    """Publish the next version."""
+    module = origin / "syncd" / "__init__.py"
+    module.write_text(module.read_text().replace(f'"{__version__}"', f'"{version}"'))
+    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@localhost"]
+    subprocess.run([*git, "commit", "-qam", "The next one"], cwd=origin, check=True)
+
+
+@pytest.fixture(scope="module")
+def running(installation: Installation) -> Iterator[Installation]:
+    """Give the machine with syncd installed and running, and a shop that asks all the time."""
+    one = installation
+    for port in (8787, 8788, 8789):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)), f"somebody else has port {port}"
+    program, check, start = blocks("Installing it")
+    one.follow(program)
+    one.run("cat >>/etc/syncd/api-keys", stdin=f"{KEY}\n")
+    one.set("/etc/syncd/config.toml", api_key_file="api-keys")
+    one.reach_dreamship("/etc/syncd/config.toml")
+    assert "api keys: 1" in one.follow(check)
+    one.follow(start)
+    one.until(one.is_equal)
+    shop = subprocess.Popen(
+        one.machine.command(
+            *("runuser", "-u", "www-data", "--"),
+            *("python3", "/srv/shopper.py", MIRROR, "/tmp/shop.json"),
+        ),
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        yield one
+    finally:
+        shop.kill()
+        shop.wait()
+
+
+def asked(one: Installation) -> dict[str, Any]:
+    """Return what the shop has seen so far."""
+    told: dict[str, Any] = json.loads(one.machine.path("/tmp/shop.json").read_text())
+    return told
+
+
+def test_the_recipe_ends_with_a_filled_mirror(running: Installation) -> None:
+    """Running, enabled, healthy, equal to its source, and its health known to systemd."""
+    assert running.state == "active/running"
+    assert running.run("systemctl is-enabled syncd.socket syncd.service") == "enabled\nenabled"
+    assert httpx.get("http://127.0.0.1:8787/healthz", trust_env=False).status_code == 200
+    running.until(lambda: running.status()["health"] == "ok")
+    assert running.is_equal()
+    assert running.machine.show("syncd", "StatusText")[0].startswith("webhooks ")
+    # The metrics of the process are there in the sandbox, too.
+    text = httpx.get("http://127.0.0.1:8788/metrics", trust_env=False).text
+    assert "syncd_process_resident_memory_bytes" in text
+
+
+def test_each_may_what_it_must_and_no_more(running: Installation) -> None:
+    """Owners and modes; the shop reads the mirror, writes nothing, and sees no key."""
+    paths = {
+        "/etc/syncd": "750 root:syncd",
+        "/etc/syncd/config.toml": "640 root:syncd",
+        "/etc/syncd/api-keys": "600 syncd:syncd",
+        "/var/lib/syncd": "750 syncd:syncd",
+        "/run/syncd": "750 syncd:syncd",
+        "/run/syncd/control.sock": "660 syncd:syncd",
+        **dict.fromkeys([MIRROR, f"{MIRROR}-wal", f"{MIRROR}-shm"], "640 syncd:syncd"),
+    }
+    told = running.run(f"stat --format='%n %a %U:%G' {' '.join(paths)}").splitlines()
+    assert told == [f"{path} {mode}" for path, mode in paths.items()]
+    running.until(lambda: running.machine.path("/tmp/shop.json").exists())
+    assert asked(running)["may_write"] == []
+    with pytest.raises(Failed, match="Permission denied"):
+        running.run("runuser -u www-data -- cat /etc/syncd/api-keys")
+
+
+def test_the_daemon_is_locked_in(running: Installation) -> None:
+    """No right to gain, system calls filtered, everything but its own folders read only."""
+    status = running.run(f"cat /proc/{running.main_pid}/status")
+    values = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))
+    assert [values[name] for name in ("NoNewPrivs", "Seccomp")] == ["1", "2"]
+    assert {int(values[name], 16) for name in ("CapBnd", "CapEff", "CapPrm", "CapAmb")} == {0}
+    inside = f"nsenter --target={running.main_pid} --mount --wd=/"
+    for folder, may_write in (("/var/lib/syncd", True), ("/etc", False), ("/opt/syncd", False)):
+        assert may_write == (
+            running.run(f"{inside} findmnt -n -o OPTIONS -T {folder}").startswith("rw")
+        ), folder
+
+
+def test_a_delivery_reaches_the_shop(running: Installation) -> None:
+    """Answered 200, and the shop's next question has it."""
+    event = running.event()
+    answer = running.post(event)
+    assert (answer.status_code, answer.json()) == (200, {"outcome": "applied"})
+    told = running.ask("SELECT variant_id, availability FROM availability")
+    assert dict(map(tuple, told))[event.object_id] == running.catalogue.truth()[event.object_id]
+
+
+def test_restarts_under_load_refuse_nobody(running: Installation) -> None:
+    """Twenty times `systemctl restart`: each request is answered 200, at once or by the next."""
+    with running.loaded() as reports:
+        began_s = time.monotonic()
+        for _ in range(RESTARTS):
+            running.run("systemctl restart syncd")
+        seconds = time.monotonic() - began_s
+    log.info("%d restarts in %.1f s: %s", RESTARTS, seconds, reports[0].statuses)
+    running.require_all(reports[0])
+    assert len(reports[0].told) > 20 * RESTARTS
+    assert reports[0].longest_wait_s < 20
+    assert running.machine.show("syncd", "NRestarts", "Result") == ["0", "success"]
+
+
+def test_a_reload_takes_over_keys_and_configuration(running: Installation) -> None:
+    """The same process goes on; a rotated key verifies what comes next."""
+    pid = running.main_pid
+    assert running.post(running.event(), key=NEW_KEY).status_code == 401
+    running.run("cat >>/etc/syncd/api-keys", stdin=f"{NEW_KEY}\n")
+    running.set("/etc/syncd/config.toml", calls_per_minute=5999)
+    running.run("systemctl reload syncd")
+    running.until(lambda: running.status()["budget"]["calls_per_minute"] == 5999)
+    running.until(lambda: running.state == "active/running")
+    running.deliver(key=NEW_KEY)
+    assert running.main_pid == pid
+
+
+def test_a_reload_with_a_faulty_configuration_changes_nothing(running: Installation) -> None:
+    """It fails and says why; a signal past it is refused by the daemon itself."""
+    pid = running.main_pid
+    running.set("/etc/syncd/config.toml", calls_per_minute="many")
+    with pytest.raises(Failed, match="syncd"):
+        running.run("systemctl reload syncd")
+    text = running.run("journalctl --no-pager --unit=syncd --lines=20")
+    assert "dreamship.calls_per_minute" in text
+    running.run(f"kill -HUP {pid}")
+    running.until(
+        lambda: (
+            "the old one stays in force"
+            in running.run("journalctl --no-pager --unit=syncd --lines=20")
+        )
+    )
+    running.until(lambda: running.state == "active/running")
+    assert running.main_pid == pid
+    running.deliver(key=NEW_KEY)
+    running.set("/etc/syncd/config.toml", calls_per_minute=6000)
+    running.run("systemctl reload syncd")
+
+
+def test_a_faulty_configuration_is_waited_out(running: Installation) -> None:
+    """A restart with one names the fault and tries again; once it is mended nobody has to help."""
+    running.set("/etc/syncd/config.toml", calls_per_minute="many")
+    with pytest.raises(Failed, match="syncd"):
+        running.run("systemctl restart syncd")
+    assert running.state == "activating/auto-restart"
+    running.set("/etc/syncd/config.toml", calls_per_minute=6000)
+    # It waits in the socket meanwhile.
+    running.deliver()
+    running.until(lambda: running.state == "active/running")
+
+
+def test_killed_it_is_started_again(running: Installation) -> None:
+    """What arrives while nobody runs is answered by the next one."""
+    pid = running.main_pid
+    before = int(running.machine.show("syncd", "NRestarts")[0])
+    running.run("systemctl kill --signal=KILL --kill-whom=main syncd")
+    running.until(lambda: running.state == "activating/auto-restart")
+    running.deliver()
+    running.until(lambda: running.state == "active/running")
+    assert running.main_pid != pid
+    assert int(running.machine.show("syncd", "NRestarts")[0]) == before + 1
+    running.until(running.is_equal)
+
+
+def has_restarted(one: Installation, times: int) -> bool:
+    """Whether systemd has started it again so often, and it is ready."""
+    return one.machine.show("syncd", "NRestarts", "SubState") == [str(times), "running"]
+
+
+def test_the_watchdog_bites_whatever_hangs(running: Installation) -> None:
+    """The loop, the scheduler and the writer's thread, each blocked on purpose."""
+    settings = (
+        "WatchdogSec=3",
+        "RestartSec=100ms",
+        "Environment=PYTHONPATH=/opt/sabotage SABOTEUR=/var/lib/syncd/sabotage",
+    )
+    running.run("install -D -m 0644 /srv/saboteur.py /opt/sabotage/sitecustomize.py")
+    with running.with_settings(*settings):
+        for number, part in enumerate(PARTS, start=1):
+            began_s = time.monotonic()
+            running.run(f"runuser -u syncd -- sh -c 'echo {part} >/var/lib/syncd/sabotage'")
+            running.until(partial(has_restarted, running, number))
+            log.info("%s: blocked, running again in %.1f s", part, time.monotonic() - began_s)
+            running.deliver()
+        text = running.run("journalctl --no-pager --unit=syncd")
+        assert text.count("Failed with result 'watchdog'") == len(PARTS)
+        # Where the threads stood, and no key.
+        assert "Fatal Python error: Aborted" in text
+        assert KEY not in text
+    running.run("rm -r /opt/sabotage")
+
+
+def test_the_keys_can_be_handed_over(running: Installation) -> None:
+    """As the README has it: root's file, and the daemon cannot read it but has the keys."""
+    running.set("/etc/syncd/config.toml", api_key_file="")
+    running.follow(blocks("What systemd does for it")[0])
+    assert running.run("stat --format='%a %U:%G' /etc/syncd/api-keys") == "600 root:root"
+    text = running.run("journalctl --no-pager --unit=syncd --lines=20")
+    assert re.search(r'"keys": "2 from [^"]*credential', text)
+    running.deliver(key=NEW_KEY)
+    # What tmpfiles does at each boot leaves it so.
+    running.run("systemd-tmpfiles --create syncd.conf")
+    assert running.run("stat --format='%a %U:%G' /etc/syncd/api-keys") == "600 root:root"
+
+
+def test_another_shop_has_a_daemon_of_its_own(running: Installation) -> None:
+    """A template: its own mirror, its own sockets, untouched by what happens to the first."""
+    install, start = blocks("Several shops on one host")
+    running.follow(install)
+    running.run("cat >>/etc/syncd/mugs.api-keys", stdin=f"{KEY}\n")
+    running.set("/etc/syncd/mugs.toml", api_key_file="mugs.api-keys")
+    running.reach_dreamship("/etc/syncd/mugs.toml")
+    running.follow(start)
+    mirror = "/var/lib/syncd-mugs/availability.db"
+    running.until(lambda: running.is_equal(mirror))
+    running.deliver(over="/run/syncd-mugs.sock")
+    running.run(
+        "runuser -u syncd -- /opt/syncd/bin/syncd status -c /etc/syncd/mugs.toml || [ $? = 1 ]"
+    )
+    assert running.run("stat --format='%a %U:%G' /etc/syncd/mugs.toml") == "640 root:syncd"
+    running.run("systemctl disable --now syncd@mugs.socket syncd@mugs.service")
+    running.run("rm -r /etc/syncd/mugs.* /var/lib/syncd-mugs")
+    assert running.state == "active/running"
+
+
+def test_an_upgrade_refuses_nobody(running: Installation) -> None:
+    """Under load, from the next version of the checkout."""
+    release(running.shared / "origin", "99.0.0")
+    with running.loaded() as reports:
+        running.follow(blocks("Upgrading")[0])
+    running.require_all(reports[0])
+    assert running.status()["version"] == "99.0.0"
+
+
+def test_stopped_it_leaves_a_mirror_to_read(running: Installation) -> None:
+    """Ends well, nobody listens, and the shop reads on."""
+    running.run("systemctl stop syncd.socket syncd.service")
+    assert running.state == "inactive/dead"
+    assert running.machine.show("syncd", "Result", "ExecMainStatus") == ["success", "0"]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get("http://127.0.0.1:8787/healthz", trust_env=False)
+    before = asked(running)["asked"]
+    running.until(lambda: asked(running)["asked"] > before + 10)
+    running.until(running.is_equal)
+
+
+def test_the_shop_was_never_left_without_an_answer(running: Installation) -> None:
+    """Through restarts, kills, reloads and an upgrade, with no permission to write."""
+    told = asked(running)
+    log.info("the shop asked %(asked)d times, refused %(once)d, longest %(longest_s).2f s", told)
+    assert told["twice"] == []
+    assert told["once"] <= told["asked"] / 1000
+    assert told["longest_s"] < 1.5
+
+
+def test_removed_nothing_of_it_is_left(running: Installation) -> None:
+    """No file, no user, no group, no unit."""
+    running.follow(blocks("Removing it")[0])
+    left = running.run(
+        "find / -xdev -iname '*syncd*' "
+        + " ".join(
+            f"-not -path '{path}/*'" for path in ("/root", "/srv", "/var/log", "/run/systemd")
+        )
+    )
+    assert left == ""
+    assert running.run("grep -c syncd /etc/passwd /etc/group /etc/shadow || true").splitlines() == [
+        "/etc/passwd:0",
+        "/etc/group:0",
+        "/etc/shadow:0",
+    ]
+    assert running.run("systemctl list-unit-files --no-legend 'syncd*' || true") == ""
