@@ -255,6 +255,30 @@ def test_the_feed_ends_with_the_table_whatever_happened(
         assert_feed_tells_all(mirror)
 
 
+def test_another_configuration_reaches_every_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many slices they are judged in, the feed has each of them once."""
+    monkeypatch.setattr("syncd.store.JUDGED_AT_ONCE", 3)
+    mirror = tmp_path / "availability.db"
+    store = Store(mirror, missed_grace=timedelta(seconds=1))
+    store.open()
+    told = dict.fromkeys(range(1, 11), "in_stock")
+    history: list[Any] = [(("read", 70, told, 0), 1), (("policy", {"low_stock"}, 0), 1)]
+    try:
+        asyncio.run(live(store, history))
+    finally:
+        store.close()
+    with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as reader:
+        assert reader.execute("SELECT count(*), sum(sellable) FROM availability").fetchone() == (
+            10,
+            0,
+        )
+        told_by = "SELECT cause, count(*) FROM changes GROUP BY cause"
+        assert dict(reader.execute(told_by)) == {"read": 10, "config": 10}
+    assert_feed_tells_all(mirror)
+
+
 # Readers and the writer.
 
 

@@ -40,6 +40,9 @@ from syncd.store.writer import Writer
 
 __all__ = ["Beat", "Remembered", "Reports", "Store", "backup"]
 
+# Variants judged at once when the configuration has changed.
+JUDGED_AT_ONCE = 5000
+
 
 class Store:
     """Fulfils the ledgers of `ports` on the file at `path`, each call one transaction."""
@@ -247,8 +250,11 @@ class Store:
         def work(db: sqlite3.Connection) -> bool:
             if not housekeeping.is_new_policy(db, policy):
                 return False
-            states = list(rows.all_variants(db).values())
-            rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
+            # In slices: all at once would take half a gigabyte of a large catalogue.
+            after = -1
+            while states := rows.next_variants(db, after, JUDGED_AT_ONCE):
+                rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
+                after = states[-1].variant_id
             return True
 
         return await self._writer.transact(work)

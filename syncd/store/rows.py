@@ -72,6 +72,12 @@ def all_variants(
     )
 
 
+def next_variants(connection: sqlite3.Connection, after: int, limit: int) -> list[VariantState]:
+    """Load the variants whose ids follow `after`, in their order."""
+    where = "v.variant_id > :after ORDER BY v.variant_id LIMIT :limit"
+    return list(all_variants(connection, where, {"after": after, "limit": limit}).values())
+
+
 def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
     """Load the named items that the mirror has."""
     rows = connection.execute(
