@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import structlog
 from msgspec.structs import replace
 from starlette.types import ASGIApp
 
-from syncd import __version__, admin, control, logs, systemd, web
+from syncd import __version__, admin, logs, systemd, web
 from syncd.config import Address, Config, is_loopback
 from syncd.control import serving
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
 from syncd.http_server import HttpServer, bind_tcp, bind_unix
 from syncd.monitor import Monitor
-from syncd.ports import SweepProgress, SweepSummary
-from syncd.replay import Replayed
+from syncd.orders import Orders
+from syncd.ports import SweepSummary
 from syncd.schedule import Schedule
 from syncd.timestamps import to_text
 from syncd.vocabulary import Vocabulary
@@ -118,7 +118,7 @@ class Daemon:
 
     async def _serve(self, sockets: dict[str, socket.socket]) -> None:
         config, monitor = self._config, self._monitor
-        listens = config.admin.listen
+        listens, orders = config.admin.listen, Orders(self._engine)
         applications: dict[str, ASGIApp] = {
             "webhook": web.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
@@ -129,7 +129,7 @@ class Daemon:
                 and listens.kind == "tcp"
                 and not is_loopback(listens.host),
             ),
-            "control": serving.application(monitor.status, self._reconcile, self._replay),
+            "control": serving.application(monitor.status, orders.reconcile, orders.replay),
         }
         for name, bound in sockets.items():
             server = HttpServer(applications[name], bound)
@@ -174,47 +174,6 @@ class Daemon:
         log.info("sweep ended", sweep=summary.sweep_id, seconds=summary.seconds, **told)
         self._schedule.sweep_ended(summary)
         self._vocabulary.wake()
-
-    async def _reconcile(self, asked: control.ReconcileRequest) -> AsyncIterator[control.Told]:
-        reconciler = self._engine.reconciler
-        told: asyncio.Queue[SweepProgress] = asyncio.Queue()
-        waiting: asyncio.Task[control.Told]
-        joined = False
-        if asked.dry_run:
-            waiting = asyncio.create_task(self._survey(asked.items, told.put_nowait))
-        else:
-            sweep_id, joined = await reconciler.request(
-                "operator", items=asked.items or None, accept_removals=asked.accept_removals
-            )
-            waiting = asyncio.create_task(reconciler.wait(sweep_id, tell=told.put_nowait))
-        try:
-            while not waiting.done() or not told.empty():
-                getting = asyncio.create_task(told.get())
-                await asyncio.wait({getting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    getting.cancel()
-                    continue
-                progress = getting.result()
-                eta = reconciler.eta(progress)
-                yield control.Progress(
-                    progress.checked,
-                    progress.total,
-                    None if eta is None else eta.total_seconds(),
-                    joined,
-                )
-            yield waiting.result()
-        finally:
-            waiting.cancel()
-
-    async def _survey(
-        self, items: list[int], tell: Callable[[SweepProgress], None]
-    ) -> control.Told:
-        survey = self._engine.survey()
-        summary = await survey.look(items, tell=tell)
-        return control.Differences(summary, survey.differences)
-
-    async def _replay(self, asked: control.ReplayRequest) -> list[Replayed]:
-        return await self._engine.replay(asked.ids, is_quarantined=asked.quarantined)
 
     async def _reload_when_asked(self) -> None:
         while True:

@@ -1,0 +1,98 @@
+"""What keeps a mirror: opening it, signs of life, clean-up, and judging all of it anew."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from syncd import observations
+from syncd.state import Policy
+from syncd.store import housekeeping, retention, rows, values
+from syncd.store.housekeeping import Beat, Remembered
+from syncd.store.writer import Writer
+
+# Variants judged at once when the configuration has changed.
+JUDGED_AT_ONCE = 5000
+
+
+class Kept:
+    """The part of the store that no use case asks for: whoever runs it does."""
+
+    def __init__(
+        self, path: Path, *, missed_grace: timedelta, executor: Executor | None = None
+    ) -> None:
+        self.missed_grace = missed_grace
+        self._writer = Writer(path, executor=executor)
+
+    def open(self) -> None:
+        """Take the mirror and bring its schema up to date; raises the leaves of MirrorError."""
+        self._writer.open()
+
+    def close(self) -> None:
+        """Let go of the mirror; other users can go on reading it."""
+        self._writer.close()
+
+    async def restore(self, now: datetime) -> Remembered:
+        """Return what a daemon that starts must know of the one before it."""
+        return await self._writer.look(lambda db: housekeeping.restore(db, now))
+
+    async def hear_from_now(self, now: datetime) -> None:
+        """Keep that deliveries can be taken from now on."""
+        await self._writer.transact(lambda db: housekeeping.hear_from_now(db, now))
+
+    async def notice_clock(self, now: datetime, settle: timedelta) -> bool:
+        """Heal the mirror if this host's clock was set back; tell whether it was."""
+        if not await self._writer.look(lambda db: housekeeping.is_set_back(db, now)):
+            return False
+        await self._writer.transact(lambda db: housekeeping.forget_the_future(db, now, settle))
+        return True
+
+    async def is_sound(self) -> bool:
+        """Tell whether every page of the file is as it must be; reads all of them."""
+        return await self._writer.look(housekeeping.is_sound)
+
+    async def heartbeat(self, beat: Beat) -> None:
+        """Keep that the daemon lives, and what it has counted since the last beat."""
+        await self._writer.transact(lambda db: housekeeping.beat(db, beat))
+
+    async def pulse(self) -> None:
+        """Return once the writer's thread has come round; whether the mirror can be used or not."""
+        await self._writer.pulse()
+
+    async def prune(
+        self, *, deliveries_before: datetime, changes_before: datetime, now: datetime
+    ) -> int:
+        """Delete one slice of what is older than its retention; 0 when nothing is left."""
+        return await self._writer.transact(
+            lambda db: retention.prune(
+                db,
+                deliveries_before=deliveries_before,
+                changes_before=changes_before,
+                now=now,
+                missed_grace=self.missed_grace,
+            )
+        )
+
+    async def apply_policy(self, policy: Policy, now: datetime) -> bool:
+        """Judge every variant by the configuration, if it changed; tell whether it did."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            if not housekeeping.is_new_policy(db, policy):
+                return False
+            # In slices: all at once would take half a gigabyte of a large catalogue.
+            after = -1
+            while states := rows.next_variants(db, after, JUDGED_AT_ONCE):
+                rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
+                after = states[-1].variant_id
+            return True
+
+        return await self._writer.transact(work)
+
+    async def note_values(self, found: Sequence[str]) -> list[str]:
+        """Keep that these values are told of; return those that never were."""
+        if not await self._writer.look(lambda db: values.untold(db, found)):
+            return []
+        return await self._writer.transact(lambda db: values.note(db, found))
