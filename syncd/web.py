@@ -36,7 +36,6 @@ COMPLAIN_EVERY_S = 60.0
 MAX_HELD_BYTES = 64 * 1024 * 1024
 
 _HEADER = HEADER.lower().encode()
-_ANSWERS = {outcome: json.encode({"outcome": outcome}) for outcome in OUTCOMES}
 
 
 class Webhook:
@@ -116,7 +115,8 @@ class Webhook:
             return
         self.trouble = None
         self.answered[outcome] += 1
-        await _answer(send, 200, _ANSWERS[outcome])
+        for message in _ANSWERS[outcome]:
+            await send(message)
 
     async def _body(self, receive: Receive) -> bytes:
         """Return the body; what its sender claims about its length is not believed."""
@@ -221,18 +221,23 @@ _HEADERS_READ = frozenset({_HEADER, b"content-length"})
 
 
 async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                *headers,
-            ],
-        }
+    for message in _messages(status, body, *headers):
+        await send(message)
+
+
+def _messages(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> tuple[Message, Message]:
+    told = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *headers,
+    ]
+    return (
+        {"type": "http.response.start", "status": status, "headers": told},
+        {"type": "http.response.body", "body": body},
     )
-    await send({"type": "http.response.body", "body": body})
+
+
+_ANSWERS = {outcome: _messages(200, json.encode({"outcome": outcome})) for outcome in OUTCOMES}
 
 
 def _error(text: str) -> bytes:
