@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from sqlite_utils import Database, Migrations
 
+from syncd.errors import MirrorIncompatible
+
 CONTRACT = 1
 # "sync", so that a mirror can be told from any other database file.
 APPLICATION_ID = 0x73796E63
@@ -204,8 +206,19 @@ def first_contract(db: Database) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to this version; a step that fails leaves the one before it in force."""
-    migrations.apply(Database(connection))
+    """Bring the schema to this version; a step that fails leaves the one before it in force.
+
+    Raises MirrorIncompatible when a newer version took a step that this one does not know: the
+    contract may be the same, and the tables behind it are others.
+    """
+    database = Database(connection)
+    ours = {step.name for step in migrations._migrations}  # noqa: SLF001 - it has no public name
+    if foreign := {step.name for step in migrations.applied(database)} - ours:
+        raise MirrorIncompatible(
+            f"the mirror was made by a newer syncd (its schema has {', '.join(sorted(foreign))})",
+            hint="install the newer version again, or restore a backup of before",
+        )
+    migrations.apply(database)
 
 
 def _statements(script: str) -> Iterator[str]:

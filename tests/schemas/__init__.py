@@ -1,0 +1,1 @@
+"""Mirrors of every released version, as SQL."""

@@ -1,0 +1,156 @@
+"""Upgrades from every released schema, refused downgrades, and a step that was cut off."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from schemas.dump import FOLDER, dump, fixture, schema
+
+from syncd.store import Store
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+FIXTURES = sorted(FOLDER.glob("*.sql"))
+VIEWS = ("availability", "changes", "freshness")
+# A step of tomorrow that rewrites much, tells when it is half done, and waits to be killed.
+_TOMORROW = """
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+from syncd.store import Store, migrations
+
+@migrations.migrations()
+def tomorrow(db):
+    db.conn.execute("PRAGMA cache_size = 5")  # so that half a transaction reaches the log
+    db.conn.execute("ALTER TABLE variants ADD COLUMN more TEXT")
+    db.conn.execute("UPDATE variants SET more = hex(randomblob(20000))")
+    db.conn.execute("DROP VIEW freshness")
+    if sys.argv[2:] == ["stop"]:
+        print("half done", flush=True)
+        time.sleep(60)
+    db.conn.execute("CREATE VIEW freshness AS SELECT 'new' AS daemon_seen_at")
+
+store = Store(Path(sys.argv[1]), missed_grace=timedelta())
+store.open()
+store.close()
+"""
+
+
+def make(mirror: Path, script: str) -> None:
+    """Make a mirror from a dump, and leave it as a daemon that was stopped leaves it."""
+    mirror.parent.mkdir(exist_ok=True)
+    connection = sqlite3.connect(mirror)
+    connection.executescript(script)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    mirror.chmod(0o640)
+
+
+def seen(reader: sqlite3.Connection) -> dict[str, list[Any]]:
+    """Return all that the contract shows."""
+    return {view: reader.execute(f"SELECT * FROM {view}").fetchall() for view in VIEWS}  # noqa: S608
+
+
+def tables(mirror: Path) -> list[str]:
+    with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return [row[0] for row in reader.execute("SELECT sql FROM sqlite_master ORDER BY name")]
+
+
+def test_the_schema_of_this_version_is_kept() -> None:
+    """So that the next version is tested against it; how, when this fails, says dump.py."""
+    kept = fixture()
+    assert kept.exists(), f"run `python tests/schemas/dump.py`, which writes {kept.name}"
+    assert schema(kept.read_text()) == schema(dump()), (
+        "the schema changed: before the release run `python tests/schemas/dump.py`; "
+        "a released step is never edited, add one"
+    )
+
+
+@pytest.mark.parametrize("script", FIXTURES, ids=lambda path: path.stem)
+def test_an_upgrade_keeps_everything_beside_a_reader(site: Site, script: Path) -> None:
+    """A reader in its transaction sees its moment, then the same rows; a daemon goes on."""
+    make(site.mirror, script.read_text())
+    with closing(sqlite3.connect(f"{site.mirror.as_uri()}?mode=ro", uri=True, timeout=1)) as reader:
+        reader.execute("BEGIN")
+        before = seen(reader)
+        assert len(before["availability"]) == 20
+        assert len(before["changes"]) > 20
+        store = Store(site.mirror, missed_grace=timedelta(seconds=1))
+        store.open()
+        assert seen(reader) == before
+        reader.execute("COMMIT")
+        assert seen(reader) == before
+        store.close()
+        assert seen(reader) == before
+        daemon = site.serve(filled=False)
+        assert daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
+        assert daemon.status()["quarantined"] == 2
+        daemon.stop()
+        after = seen(reader)["changes"]
+        kept = {row[0]: row for row in after}
+        assert all(kept[row[0]] == row for row in before["changes"])
+        assert min(set(kept) - {row[0] for row in before["changes"]}) > before["changes"][-1][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("PRAGMA user_version = 2", r"made by a newer syncd \(contract 2, this one knows 1\)"),
+        (
+            """INSERT INTO _sqlite_migrations (migration_set, name, applied_at)
+               VALUES ('syncd', 'of_tomorrow', '')""",
+            r"made by a newer syncd \(its schema has of_tomorrow\)",
+        ),
+    ],
+    ids=["contract", "schema"],
+)
+def test_a_downgrade_is_refused(idle: Site, change: str, says: str) -> None:
+    """With what to do, before anything is written."""
+    make(idle.mirror, f"{fixture().read_text()};{change}")
+    before = idle.mirror.read_bytes()
+    for command in ("serve", "reconcile-now"):
+        done = idle.syncd(command)
+        assert done.returncode == 1
+        error, hint = done.stderr.splitlines()
+        assert re.fullmatch(f"Error: .*{says}", error)
+        assert hint == "Try: install the newer version again, or restore a backup of before"
+    assert idle.mirror.read_bytes() == before
+
+
+def test_a_step_that_was_cut_off_never_was(tmp_path: Path) -> None:
+    """After SIGKILL the old version finds its own schema, and the new one takes the step whole."""
+    mirror = tmp_path / "availability.db"
+    make(mirror, fixture().read_text())
+    today = tables(mirror)
+    command = [sys.executable, "-c", _TOMORROW, str(mirror)]
+    with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True, timeout=1)) as reader:
+        before = seen(reader)
+        with subprocess.Popen([*command, "stop"], stdout=subprocess.PIPE, text=True) as upgrade:
+            assert upgrade.stdout is not None
+            assert upgrade.stdout.readline() == "half done\n"
+            assert mirror.with_name("availability.db-wal").stat().st_size > 400_000
+            assert seen(reader) == before
+            upgrade.kill()
+        assert seen(reader) == before
+    assert tables(mirror) == today
+    store = Store(mirror, missed_grace=timedelta())
+    store.open()
+    store.close()
+    assert tables(mirror) == today
+    subprocess.run(command, check=True)
+    assert tables(mirror) != today
+    with closing(sqlite3.connect(mirror)) as connection:
+        assert connection.execute("SELECT count(*) FROM variants WHERE more > ''").fetchall() == [
+            (20,)
+        ]
+        assert connection.execute("SELECT * FROM freshness").fetchall() == [("new",)]
