@@ -150,6 +150,7 @@ CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID
 
 _VIEWS = """
 CREATE VIEW availability AS
+-- One row a variant: what the mirror says now. The contract, number in PRAGMA user_version.
 SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
        v.value AS availability, v.sellable, v.value IS NULL AS removed,
        v.doubts IS NOT NULL AS verifying, v.changed_at,
@@ -159,10 +160,12 @@ SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.c
        v.source
 FROM variants v LEFT JOIN items i ON i.item_id = v.item_id;
 CREATE VIEW changes AS
+-- One row for each change of availability, sellable or removed, oldest first. The contract.
 SELECT seq, variant_id, item_id, old_availability, availability, old_sellable, sellable, cause,
        missed, occurred_at, recorded_at
 FROM change_log;
 CREATE VIEW freshness AS
+-- One row: when the daemon and its sources were last heard. The contract.
 SELECT (SELECT value FROM state WHERE key = 'last_delivery_at') AS last_delivery_at,
        (SELECT max(ended_at) FROM sweeps
         WHERE is_catalogue = 1 AND result IN ('complete', 'partial')) AS last_sweep_finished_at,

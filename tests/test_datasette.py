@@ -1,0 +1,66 @@
+"""Looking around: what is offered for Datasette fits the mirror, and sqlite-utils reads it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec import json
+
+import syncd
+
+if TYPE_CHECKING:
+    from conftest import Daemon
+
+METADATA = Path(syncd.__file__).with_name("datasette.json")
+DATABASE: dict[str, Any] = json.decode(METADATA.read_bytes())["databases"]["availability"]
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("view", ["availability", "changes", "freshness"])
+def test_every_column_is_described(shared: Daemon, view: str) -> None:
+    """As in the README, word for word but for its marks; and what each view is, in the file."""
+    columns = DATABASE["tables"][view]["columns"]
+    assert [*columns] == [*shared.site.rows(f"SELECT * FROM {view}")[0]]  # noqa: S608
+    told = README.replace("`", "")
+    assert [name for name in columns if f"| {name} | {columns[name]} |" not in told] == []
+    (row,) = shared.site.rows("SELECT sql FROM sqlite_master WHERE name = ?", view)
+    assert re.match(rf"CREATE VIEW {view} AS\n-- .*\n", row["sql"])
+
+
+def test_queries_answer(shared: Daemon) -> None:
+    """Each of them, with what a change and a missed delivery put into it."""
+    site, (one, other) = shared.site, sorted(shared.site.catalogue.variants)[:2]
+    for value in ("out_of_stock", "in_stock", "out_of_stock"):
+        shared.deliver(site.change(one, value))
+    site.catalogue.set_availability(other, "out_of_stock")
+    assert site.syncd("reconcile-now").returncode == 0
+    answers = {name: site.rows(query["sql"]) for name, query in DATABASE["queries"].items()}
+    changed = answers["changed_today"]
+    assert {change["variant_id"] for change in changed[:4]} == {one, other}
+    assert {row["variant_id"] for row in answers["flaps_most"]} == {one, other}
+    assert answers["flaps_most"][0]["variant_id"] == one
+    assert answers["flaps_most"][0]["flips"] >= 2
+    assert sum(day["missed"] for day in answers["missed_by_day"]) == 1
+    assert sum(day["changes"] for day in answers["missed_by_day"]) >= len(changed)
+    assert {one, other} <= {row["variant_id"] for row in answers["off_sale"]}
+
+
+def test_queries_are_in_the_readme() -> None:
+    """All of them, by name."""
+    assert all(f"`{name}`" in README for name in DATABASE["queries"])
+
+
+def test_sqlite_utils_reads_the_mirror(shared: Daemon) -> None:
+    """It is installed with syncd, and knows the views for what they are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sqlite_utils", "views", str(shared.site.mirror), "--csv"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["view", "availability", "changes", "freshness"]
