@@ -304,6 +304,15 @@ def setting(unit: str, name: str) -> str:
     return str(value)
 
 
+def test_the_readme_has_the_seconds_of_the_unit() -> None:
+    """How long it may hang, and how soon it is started again."""
+    readme = (UNITS.parent / "README.md").read_text()
+    assert setting("syncd.service", "WatchdogSec") == "120"
+    assert "not come round for two minutes" in " ".join(readme.split())
+    assert setting("syncd.service", "RestartSec") == "5"
+    assert "is started again after five seconds" in " ".join(readme.split())
+
+
 def test_an_end_is_over_before_the_manager_loses_patience() -> None:
     """The longest request, servers, a batch that waits for a lock, and the log into the file."""
     longest_s = LONGEST_DRAIN_S + GRACEFUL_S + 3 * BUSY_TIMEOUT_S
