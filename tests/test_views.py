@@ -259,7 +259,7 @@ def test_another_configuration_reaches_every_variant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many slices they are judged in, the feed has each of them once."""
-    monkeypatch.setattr("syncd.store.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
     mirror = tmp_path / "availability.db"
     store = Store(mirror, missed_grace=timedelta(seconds=1))
     store.open()
