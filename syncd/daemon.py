@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -150,9 +149,6 @@ class Daemon:
             mirror=str(config.mirror.path),
             keys=f"{len(config.keys)} from {config.keys_from}",
         )
-        # What is loaded by now stays; searching it for garbage again and again took a twentieth of
-        # the time of a busy daemon (measured).
-        gc.freeze()
         await self._notify("READY=1")
 
     async def _beat(self) -> None:

@@ -26,7 +26,7 @@ TURNS: tuple[JobKind, ...] = ("settle", "unread", "settle", "page", "settle", "s
 MAX_IN_FLIGHT = 4
 MIRROR_WAIT_S = 2.0
 # What deliveries ask is looked for together: three looks into the mirror for each batch of them
-# took an eighth of what a busy daemon can do (measured), and calls are a second apart anyway.
+# took about a tenth of a busy daemon (one profile), and calls are a second apart anyway.
 SOON_S = 0.1
 
 

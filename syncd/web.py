@@ -188,7 +188,7 @@ def application(webhook: Webhook, path: str, is_healthy: Callable[[], bool]) -> 
     others = Starlette(routes=[Route(path, webhook), Route("/healthz", _Bare(healthz))])
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        # A router and two middlewares cost a delivery as much as verifying it does (measured).
+        # The hot path skips a router and two middlewares; a profile showed them, no gain was timed.
         await (webhook if scope["path"] == path else others)(scope, receive, send)
 
     return application

@@ -83,10 +83,9 @@ def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tupl
 
 
 def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> None:
-    rows.put_rows(
-        connection,
+    connection.executemany(
         """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
-               item_id, outcome, rule, reason, body)""",
+               item_id, outcome, rule, reason, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [_row(one) for one in judged if not one.is_copy],
     )
     copies = [one for one in judged if one.is_copy]

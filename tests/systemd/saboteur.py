@@ -20,7 +20,6 @@ _FOR_EVER_S = 3600.0
 
 def _found(name: str) -> Any:
     """Return the one object of a class, wherever it is kept."""
-    gc.unfreeze()  # what a ready daemon has loaded is not searched any more, and not listed
     return next(one for one in gc.get_objects() if type(one).__name__ == name)
 
 
