@@ -15,6 +15,7 @@ from syncd.store import day, stories
 from syncd.store.connection import open_for_reading, translated
 from syncd.store.day import Day
 from syncd.store.rows import as_json
+from syncd.store.stories import dicts
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
 
@@ -40,7 +41,7 @@ class Reports:
                    ON a.variant_id = j.value ORDER BY j.key""",
                 (as_json(variant_ids),),
             )
-            return _dicts(cursor)
+            return dicts(cursor)
 
     def changes(self, since: int, limit: int) -> list[Row]:
         """Return up to `limit` rows of the feed after `since`, oldest first."""
@@ -48,7 +49,7 @@ class Reports:
             cursor = connection.execute(
                 "SELECT * FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
             )
-            return _dicts(cursor)
+            return dicts(cursor)
 
     def story(self, variant_id: int) -> Story:
         """Return everything that is kept about one variant."""
@@ -91,7 +92,7 @@ class Reports:
     def freshness(self) -> Row:
         """Return the one row of the view."""
         with self._rows() as connection:
-            return _dicts(connection.execute("SELECT * FROM freshness"))[0]
+            return dicts(connection.execute("SELECT * FROM freshness"))[0]
 
     def counts(self) -> MirrorCounts:
         """Count the mirror through, at one moment."""
@@ -197,8 +198,3 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _one(connection: sqlite3.Connection) -> Any:
     return lambda sql, *values: connection.execute(sql, values).fetchone()[0]
-
-
-def _dicts(cursor: sqlite3.Cursor) -> list[Row]:
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
