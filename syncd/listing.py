@@ -7,6 +7,9 @@ read again; what a listing does not show is never gone because of that, it is as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -42,6 +45,14 @@ class Seen(Struct, frozen=True):
     listed: int
     count: int | None
     has_next: bool
+
+
+def look(
+    ids: Sequence[int], before: AbstractSet[int], *, count: int | None, has_next: bool
+) -> Seen:
+    """Return what a page with these items brought to a run that had shown those `before`."""
+    new = len(set(ids) - before)
+    return Seen(new, len(ids) - new, len(before | set(ids)), count, has_next)
 
 
 def first(categories: tuple[int, ...]) -> Position:

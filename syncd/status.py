@@ -50,13 +50,11 @@ class Assessment(Struct, frozen=True):
 class LastDay(Struct, frozen=True):
     """What happened in the last 24 hours, and the last of everything.
 
-    `missed`: changes no delivery told,
-    of which `excused` may have been told while the daemon itself was down.
+    `missed`: changes no delivery told, those of the daemon's own absence included.
     """
 
     last_delivery_at: datetime | None
     missed: int
-    excused: int
     evidence: Evidence
     invalid_signatures: int
     throttled: int

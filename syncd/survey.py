@@ -14,7 +14,7 @@ from syncd import listing, observations
 from syncd.asking import TRIES_PER_SWEEP
 from syncd.budget import Budget
 from syncd.errors import SourceAnswerInvalid, SourceGone, SourceThrottled, SourceUnreachable
-from syncd.listing import Position, Seen
+from syncd.listing import Position
 from syncd.model import ItemRead, Page
 from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
@@ -113,15 +113,14 @@ class Survey(Struct):
             if position.page == 1:
                 raise
             return listing.cut_short(position, self.categories)
-        ids = {item.item_id for item in page.items}
-        new = len(ids - listed)
-        listed |= ids
+        shown = [item.item_id for item in page.items]
+        seen = listing.look(shown, listed, count=page.count, has_next=page.has_next)
+        listed.update(shown)
         for item in page.items:
             if item.variants is not None and item.item_id not in self._done:
                 await self._compare(
                     ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
                 )
-        seen = Seen(new, len(page.items) - new, len(listed), page.count, page.has_next)
         return listing.following(position, seen, self.categories)
 
     async def _read(self, item_id: int) -> ItemRead | None:

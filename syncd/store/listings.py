@@ -31,13 +31,8 @@ def listed(
         [(item.item_id, item.name) for item in page.items],
     )
     add(connection, sweep_id, ids, run=position.run)
-    seen = Seen(
-        new=len(ids - before),
-        repeated=len(page.items) - len(ids - before),
-        listed=len(ids | before),
-        count=page.count,
-        has_next=page.has_next,
-    )
+    shown = [item.item_id for item in page.items]
+    seen = listing.look(shown, before, count=page.count, has_next=page.has_next)
     _go_on(connection, sweep_id, follow(seen))
 
 

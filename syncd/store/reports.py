@@ -152,7 +152,6 @@ class Reports:
             return LastDay(
                 last_delivery_at=maybe_from_text(last),
                 missed=len(missed),
-                excused=sum(row[1] for row in missed),
                 evidence=Evidence(
                     missed_at=[from_text(row[0]) for row in missed if not row[1]],
                     told_at=[from_text(row[0]) for row in told],
