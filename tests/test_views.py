@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -396,6 +397,45 @@ def test_another_user_reads_at_every_moment(
     site.catalogue.remove_variant(variants[2])
     assert site.syncd("reconcile-now").returncode == 0
     assert look() == (20, 24)  # off sale, then removed
+
+
+_ASKING = """
+import os, sys
+from pathlib import Path
+from syncd.store.connection import open_for_reading
+os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[3]))
+print("asking", flush=True)
+mirror = open_for_reading(Path(sys.argv[1]))
+print(mirror.execute("SELECT count(*) FROM availability").fetchone()[0])
+"""
+
+
+def test_a_reader_that_is_refused_asks_again(
+    foreign: tuple[Site, Callable[[], tuple[int, int]]],
+) -> None:
+    """Who may not write the index sees a commit half done, and SQLite does not look twice."""
+    site, look = foreign
+    daemon = site.serve()
+    daemon.process.send_signal(signal.SIGSTOP)  # or it would mend it
+    with site.mirror.with_name(f"{site.mirror.name}-shm").open("r+b", buffering=0) as index:
+        whole = index.read(48)
+        index.seek(0)
+        index.write(bytes(48))
+        with pytest.raises(AssertionError, match="attempt to write a readonly database"):
+            look()
+        asking = subprocess.Popen(
+            [sys.executable, "-c", _ASKING, str(site.mirror), str(SHOP), str(NOBODY)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert asking.stdout is not None
+        assert asking.stdout.readline() == "asking\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            asking.wait(0.2)
+        index.seek(0)
+        index.write(whole)
+        assert asking.communicate(timeout=10)[0] == "20\n"
+    daemon.process.send_signal(signal.SIGCONT)
 
 
 def test_nobody_else_may_read(foreign: tuple[Site, Callable[[], tuple[int, int]]]) -> None:

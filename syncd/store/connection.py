@@ -8,8 +8,10 @@ import fcntl
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from syncd.errors import (
     MirrorError,
@@ -24,6 +26,8 @@ from syncd.store.migrations import APPLICATION_ID, CONTRACT, migrate
 FILE_MODE = 0o640
 BUSY_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_MS = 500
+REFUSED_TIMEOUT_S = 1.0
+REFUSED_PAUSE_S = 0.002
 # After a long reader let the log grow, the file shrinks back to this.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -59,6 +63,28 @@ class Lock:
             self._fd = None
 
 
+class Reader(sqlite3.Connection):
+    """A connection that can only read, and asks again where SQLite refuses a reader by mistake.
+
+    A reader that may not write `-shm` and looks while a writer is changing its header takes it for
+    one that needs recovery, and does not look twice (SQLite's `walIndexReadHdr`): the statement
+    ends with SQLITE_READONLY. While a killed writer's successor recovers it is the truth, and
+    passes as well.
+    """
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """Run one statement, again for up to a second while it is refused so."""
+        until = time.monotonic() + REFUSED_TIMEOUT_S
+        while True:
+            try:
+                return super().execute(*args)
+            except sqlite3.OperationalError as fault:
+                refused = fault.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+                if not refused or time.monotonic() > until:
+                    raise
+            time.sleep(REFUSED_PAUSE_S)
+
+
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """Return the writer's connection to the mirror at `path`, created and migrated as needed.
 
@@ -91,7 +117,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_for_reading(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+def open_for_reading(path: Path, *, check_same_thread: bool = True) -> Reader:
     """Return a connection that can only read, as a shop's would be."""
     if not path.exists():
         raise MirrorMissing(
@@ -104,6 +130,7 @@ def open_for_reading(path: Path, *, check_same_thread: bool = True) -> sqlite3.C
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=check_same_thread,
+            factory=Reader,
         )
         try:
             if _contract(connection, path) != CONTRACT:
