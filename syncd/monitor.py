@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from syncd import explaining, metrics, page, status, webhook_health
 from syncd.engine import Engine
@@ -52,6 +53,7 @@ class Monitor:
         self._one_question = threading.Lock()
         self._counts: MirrorCounts | None = None
         self._count_again_s = 0.0
+        self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
 
     async def close(self) -> None:
         """Let go of the mirror."""
@@ -98,12 +100,24 @@ class Monitor:
             self._told_health = health
         self._schedule.adapt(is_silent=self._webhooks.state == "silent")
         await self._look_if_quiet(day, now)
+        if self._last_look is None:
+            await self.status()
 
     async def status(self) -> JsonObject:
-        """Return the status document; raises MirrorError leaves when it cannot be read."""
+        """Return the status document: of a mirror that cannot be read, what was last seen in it.
+
+        Raises MirrorError leaves when it never could.
+        """
         now = self._engine.clock.now()
-        running, day = await self._running(now), await self._last_day(now)
-        counts = await self._ask(self._count)
+        try:
+            running, day = await self._running(now), await self._last_day(now)
+            counts = await self._ask(self._count)
+            self._last_look = running, counts, day
+        except MirrorError as fault:
+            if self._last_look is None:
+                raise
+            running, counts, day = self._last_look
+            running = replace(running, at=now, trouble=self._webhook.trouble or fault)
         return status.document(running, counts, day, self._engine.asker.policy)
 
     async def _running(self, now: datetime) -> Running:

@@ -200,7 +200,7 @@ def test_a_disk_that_fails(clerk: Clerk) -> None:
 
 
 def test_a_file_that_cannot_even_be_read(clerk: Clerk) -> None:
-    """Nothing can be kept and nothing told; the daemon lives, and recovers by itself."""
+    """Nothing can be kept; the daemon says so, lives, and recovers by itself."""
     # Whatever is read is read anew: another connection has changed the file.
     with closing(sqlite3.connect(clerk.site.mirror)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -208,7 +208,10 @@ def test_a_file_that_cannot_even_be_read(clerk: Clerk) -> None:
     with failing(clerk.daemon, "pread64,pwrite64", "EIO"):
         clerk.site.until(lambda: clerk.post() == 503)
         assert clerk.healthz() == 503
-        assert clerk.site.syncd("status").returncode == 1
+        done = clerk.site.syncd("status")
+        assert done.returncode == 1
+        assert "failing" in done.stdout
+        assert "cannot be made durable" in done.stdout
     clerk.check_recovered()
 
 
