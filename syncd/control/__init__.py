@@ -11,6 +11,7 @@ Two modules, so that a command does not load the daemon's web framework to ask o
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,10 @@ def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[Told]:
 def _reaching(socket: Path) -> Iterator[httpx.Client]:
     try:
         with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)),
+            # No TLS here; a context of its own would read every certificate of the host first.
+            transport=httpx.HTTPTransport(
+                uds=str(socket), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            ),
             base_url="http://syncd",
             # A sweep tells something several times a second; a minute of silence is a dead one.
             timeout=httpx.Timeout(60, connect=5),
