@@ -93,7 +93,7 @@ class Engine:
         self.down = self._was_down(now)
         if self.down is not None or self.remembered.heard_since is None:
             await self.store.hear_from_now(now)
-        self.is_new_policy = await self.store.apply_policy(policy, now)
+        self.is_new_policy = await self.store.apply_policy(policy, clock.now)
         self.source_clock = SourceClock(clock, self.remembered.clock_offset)
         self.budget = Budget(
             clock,
@@ -182,7 +182,7 @@ class Engine:
             self.asker.source = self._new_source(config)
             if old is not None:
                 await old.aclose()
-        await self.store.apply_policy(policy, self.clock.now())
+        await self.store.apply_policy(policy, self.clock.now)
         if config.catalog != before.catalog:
             await self.reconciler.restart()
         self.reader.resume()

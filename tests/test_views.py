@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -228,7 +229,7 @@ async def live(store: Store, history: list[tuple[tuple[Any, ...], int]]) -> None
             case ("policy", sellable, item_id):
                 items = frozenset({item_id} if item_id else ())
                 policy = Policy(frozenset(sellable), timedelta(seconds=60), items)
-                await store.apply_policy(policy, now)
+                await store.apply_policy(policy, itertools.repeat(now).__next__)
 
 
 def judge_deliveries(batch: list[Delivery], policy: Policy, now: datetime) -> Any:
@@ -278,6 +279,31 @@ def test_another_configuration_reaches_every_variant(
         told_by = "SELECT cause, count(*) FROM changes GROUP BY cause"
         assert dict(reader.execute(told_by)) == {"read": 10, "config": 10}
     assert_feed_tells_all(mirror)
+
+
+def test_deliveries_do_not_wait_for_another_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large mirror is judged in slices, and what came meanwhile is written between two."""
+    monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
+    store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
+    store.open()
+
+    async def judge() -> None:
+        told = dict.fromkeys(range(1, 31), "in_stock")
+        await live(store, [(("read", 70, told, 0), 1)])
+        policy, now = Policy(frozenset({"low_stock"}), timedelta(seconds=60)), datetime.now(UTC)
+        judging = asyncio.create_task(store.apply_policy(policy, lambda: now))
+        await asyncio.sleep(0)
+        await store.hear_from_now(now)
+        assert not judging.done()
+        assert await judging
+        assert not await store.apply_policy(policy, lambda: now)
+
+    try:
+        asyncio.run(judge())
+    finally:
+        store.close()
 
 
 # Readers and the writer.

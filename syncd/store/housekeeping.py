@@ -141,13 +141,18 @@ def beat(connection: sqlite3.Connection, sign: Beat) -> None:
 
 
 def is_new_policy(connection: sqlite3.Connection, policy: Policy) -> bool:
-    """Tell whether variants are judged otherwise than by the last daemon, and keep how."""
+    """Tell whether variants were last judged by another configuration."""
+    return get_state(connection, "policy") != _judging(policy)
+
+
+def note_policy(connection: sqlite3.Connection, policy: Policy) -> None:
+    """Keep by what configuration every variant is judged now."""
+    put_state(connection, "policy", _judging(policy))
+
+
+def _judging(policy: Policy) -> str:
     items = None if policy.has_categories else sorted(policy.items)
-    text = msgspec.json.encode([sorted(policy.sellable), items]).decode()
-    if get_state(connection, "policy") == text:
-        return False
-    put_state(connection, "policy", text)
-    return True
+    return msgspec.json.encode([sorted(policy.sellable), items]).decode()
 
 
 def _count(connection: sqlite3.Connection, now: datetime, counted: dict[str, int]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from syncd import observations
@@ -14,8 +15,8 @@ from syncd.store import housekeeping, retention, rows, values
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.writer import Writer
 
-# Variants judged at once when the configuration has changed.
-JUDGED_AT_ONCE = 5000
+# Variants judged at once when the configuration has changed: what deliveries wait for.
+JUDGED_AT_ONCE = 500
 
 
 class Kept:
@@ -76,20 +77,27 @@ class Kept:
             )
         )
 
-    async def apply_policy(self, policy: Policy, now: datetime) -> bool:
-        """Judge every variant by the configuration, if it changed; tell whether it did."""
+    async def apply_policy(self, policy: Policy, clock: Callable[[], datetime]) -> bool:
+        """Judge every variant by the configuration, if it changed; tell whether it did.
 
-        def work(db: sqlite3.Connection) -> bool:
-            if not housekeeping.is_new_policy(db, policy):
-                return False
-            # In slices: all at once would take half a gigabyte of a large catalogue.
-            after = -1
-            while states := rows.next_variants(db, after, JUDGED_AT_ONCE):
-                rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
-                after = states[-1].variant_id
-            return True
+        In slices, between which deliveries are taken; who is killed meanwhile begins anew.
+        """
 
-        return await self._writer.transact(work)
+        def judge(db: sqlite3.Connection, after: int) -> int | None:
+            states = rows.next_variants(db, after, JUDGED_AT_ONCE)
+            if not states:
+                housekeeping.note_policy(db, policy)
+                return None
+            now = clock()
+            rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
+            return states[-1].variant_id
+
+        if not await self._writer.look(lambda db: housekeeping.is_new_policy(db, policy)):
+            return False
+        after: int | None = -1
+        while after is not None:
+            after = await self._writer.transact(partial(judge, after=after))
+        return True
 
     async def note_values(self, found: Sequence[str]) -> list[str]:
         """Keep that these values are told of; return those that never were."""
