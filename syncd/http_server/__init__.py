@@ -60,6 +60,9 @@ class HttpServer:
             log_config=None,
             server_header=False,
             ws="none",
+            # Who is behind a proxy is only logged. Whoever reaches a unix socket is on this host;
+            # over TCP uvicorn believes 127.0.0.1.
+            forwarded_allow_ips="*" if bound.family == socket.AF_UNIX else None,
             timeout_graceful_shutdown=GRACEFUL_S,
         )
         self._config.lobby = Lobby(arrival_s, max_connections)

@@ -12,6 +12,8 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from msgspec import Struct
@@ -40,8 +42,21 @@ class Restarted(Struct):
         return {"refused": report.refused, "reset": report.reset, "raced": report.raced}
 
 
+# Stands between the sender and a daemon on this port: gives what the sender has to be told.
+InFront = Callable[[int], AbstractContextManager[list[str]]]
+
+
+def _nobody(port: int) -> AbstractContextManager[list[str]]:
+    return contextlib.nullcontext([f"--port={port}"])
+
+
 def restart(
-    folder: Path, *, restarts: int, seed: int, per_second: float | None = None
+    folder: Path,
+    *,
+    restarts: int,
+    seed: int,
+    per_second: float | None = None,
+    in_front: InFront = _nobody,
 ) -> Restarted:
     """Restart so often, as a service manager with a socket unit does; then look."""
     chance = random.Random(seed)
@@ -50,6 +65,7 @@ def restart(
         held = ending.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
         station = Station(folder, held=held)
         ending.callback(station.kill)
+        options += ending.enter_context(in_front(station.port))
         # The first deliveries wait for the first daemon.
         sender = ending.enter_context(sending(station, *options))
         station.start()

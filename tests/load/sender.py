@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import random
 import signal
+import ssl
 import sys
 import time
 from collections import Counter
@@ -49,10 +50,12 @@ class Sender:
         variants: int,
         per_second: float | None,
         seed: int,
+        trust: Path | None = None,
     ) -> None:
         self.report = Report()
         self._statuses: Counter[str] = Counter()
         self._address = ("127.0.0.1", port)
+        self._tls = None if trust is None else ssl.create_default_context(cafile=trust)
         self._key = key
         self._connections = connections
         self._variants = variants
@@ -76,7 +79,7 @@ class Sender:
         return self.report
 
     async def _keep_sending(self) -> None:
-        connection = _Connection(self._address)
+        connection = _Connection(self._address, self._tls)
         try:
             while (body := await self._next()) is not None:
                 await self._send(connection, body)
@@ -143,8 +146,9 @@ class Sender:
 class _Connection:
     """One kept-alive connection; opened when it is needed."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         self._address = address
+        self._tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     @property
@@ -163,10 +167,10 @@ class _Connection:
     async def post(self, body: bytes, signature: str) -> tuple[int, bytes]:
         """Return status and body of the answer; raises OSError or EOFError when none came."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection(*self._address)
+            self._streams = await asyncio.open_connection(*self._address, ssl=self._tls)
         reader, writer = self._streams
         writer.write(
-            f"POST {PATH} HTTP/1.1\r\nHost: shop\r\n{HEADER}: {signature}\r\n"
+            f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n{HEADER}: {signature}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
@@ -214,6 +218,7 @@ async def _send(options: argparse.Namespace) -> Report:
         variants=options.variants,
         per_second=options.per_second,
         seed=options.seed,
+        trust=options.trust,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sender.finish)
     print("sending", flush=True)
@@ -238,6 +243,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--variants", type=int, default=200)
     parser.add_argument("--per-second", type=float, help="at most so many, whatever is answered")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--trust", type=Path, help="send by TLS, to who has this certificate")
     parser.add_argument("--longest", type=float, default=600.0, help="seconds")
     return parser.parse_args()
 
