@@ -9,12 +9,17 @@ from typing import Literal
 
 from msgspec import Struct
 
+from syncd.signature import HEADER, INVALID, MISSING
+
 Verdict = Literal["pass", "warn", "fail"]
 
 # A webhook's timestamps are compared with Dreamship's own clock alone; a host this far off still
 # tells the shop wrong ages.
 CLOCK_WARN = timedelta(seconds=5)
 CLOCK_FAIL = timedelta(minutes=5)
+
+
+REACHES = "a signed delivery reaches the daemon from outside"
 
 
 class Finding(Struct, frozen=True):
@@ -79,35 +84,63 @@ def about_clock(ahead: timedelta) -> Finding:
     return Finding(check, "pass", "within a few seconds")
 
 
-def about_delivery(status: int, outcome: str | None, server: str) -> Finding:
-    """Tell what became of a signed test delivery sent to the public URL.
+class Answer(Struct, frozen=True):
+    """What came back for a test delivery of `size` bytes.
 
-    `outcome`: what the answer says in our words, None when it does not. `server`: who says it
-    answered.
+    `outcome` and `error` are syncd's own words, empty where something else answered; `server` and
+    `location` are the headers of that name.
     """
-    check = "a signed delivery reaches the daemon from outside"
-    by = f" (answered by {server})" if server else ""
-    if status == 200 and outcome is not None:  # noqa: PLR2004 - HTTP
-        return Finding(check, "pass", f"answered 200 {outcome}")
-    if status == 200:  # noqa: PLR2004
-        return Finding(
-            check,
-            "fail",
-            f"200, but not by syncd{by}",
-            "something in front answers by itself: pass webhook.path on to webhook.listen",
+
+    status: int
+    size: int
+    outcome: str = ""
+    error: str = ""
+    server: str = ""
+    location: str = ""
+
+
+def about_delivery(answer: Answer) -> Finding:
+    """Tell what became of a signed test delivery sent to the public URL."""
+    if answer.status == 200 and answer.outcome:  # noqa: PLR2004 - HTTP
+        return Finding(REACHES, "pass", f"answered 200 {answer.outcome}")
+    told = f"{answer.size:,} bytes were answered {answer.status}"
+    if not answer.error:
+        told += f", not by syncd but by {answer.server or 'something else'}"
+    if answer.location:
+        told += f", to {answer.location}"
+    return Finding(REACHES, "fail", told, _what_to_do(answer))
+
+
+def _what_to_do(answer: Answer) -> str:
+    if 300 <= answer.status < 400:  # noqa: PLR2004
+        return (
+            "Dreamship posts to the URL as it is: have it passed on there, or write the final one"
         )
-    hints = {
-        401: "the signature did not fit: something in front rewrites the body or strips the header "
-        "X-Dreamship-Signature, or another daemon with another key answers",
-        404: "the path does not lead here: compare webhook.public_url with webhook.path",
-        405: "something in front forbids POST",
-        413: "something in front limits bodies: allow at least webhook.max_body_bytes",
-        502: "something in front cannot reach webhook.listen: is the daemon up, is it the address?",
-        503: "the daemon cannot keep deliveries: see `syncd status`",
-        504: "something in front waits in vain for webhook.listen",
-    }
-    if 300 <= status < 400:  # noqa: PLR2004
-        hint = "a redirect: Dreamship posts to the URL as it is; write the final one"
-    else:
-        hint = hints.get(status, "see the log of whatever stands in front")
-    return Finding(check, "fail", f"answered {status}{by}", hint)
+    if answer.error in _BY_WORDS:
+        return _BY_WORDS[answer.error]
+    if answer.error and answer.status in _OF_THE_DAEMON:
+        return _OF_THE_DAEMON[answer.status]
+    return _OF_OTHERS.get(answer.status, "see the log of whatever stands in front")
+
+
+_BY_WORDS = {
+    MISSING: f"something in front strips the header {HEADER}: have it passed on",
+    INVALID: "something in front rewrites the body: have it passed on byte by byte; if nothing "
+    "does, the daemon has other keys: systemctl reload syncd",
+}
+_OF_THE_DAEMON = {
+    413: "the daemon has another webhook.max_body_bytes: systemctl reload syncd",
+    503: "the daemon cannot keep deliveries: see `syncd status`",
+}
+_OF_OTHERS = {
+    200: "something in front answers by itself: have webhook.path passed on to webhook.listen",
+    401: "something in front wants a password: let webhook.path through without one",
+    403: "something in front forbids it: let webhook.path through for everybody",
+    404: "the path does not lead here: webhook.public_url, webhook.path and what is passed on in "
+    "front must be the same",
+    405: "something in front forbids POST: allow it for webhook.path",
+    413: "something in front limits bodies: allow at least webhook.max_body_bytes",
+    502: "something in front cannot reach webhook.listen: is the daemon up, is it the address?",
+    503: "something in front limits requests, or is under maintenance: except webhook.path from it",
+    504: "something in front waits in vain for webhook.listen: is it the address?",
+}

@@ -11,6 +11,9 @@ import re
 from collections.abc import Sequence
 
 HEADER = "X-Dreamship-Signature"
+# What a 401 says; `doctor` reads it, for what stands in front is at fault in two different ways.
+MISSING = f"no {HEADER}"
+INVALID = f"no valid segment in {HEADER}"
 
 # An account has a handful of keys. A header with more segments than this is not Dreamship's, and
 # comparing every one of them against every key would let a stranger buy our time cheaply.

@@ -22,7 +22,7 @@ from syncd.deliveries import parse
 from syncd.errors import SyncdError
 from syncd.ingest import Ingest
 from syncd.model import OUTCOMES
-from syncd.signature import HEADER, is_authentic, looks_signed
+from syncd.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +72,8 @@ class Webhook:
             return
         headers = {name: value for name, value in scope["headers"] if name in _HEADERS_READ}
         signature = headers.get(_HEADER)
-        if signature is None:
-            await self._refuse(send, scope)
+        if not signature:
+            await self._refuse(send, scope, MISSING)
             return
         length = headers.get(b"content-length", b"")
         # The parser takes any number of zeros; int() does not.
@@ -98,7 +98,7 @@ class Webhook:
             return
         if not is_authentic(body, signature, self._keys()):
             self.forged_since_delivery += looks_signed(signature)
-            await self._refuse(send, scope)
+            await self._refuse(send, scope, INVALID)
             return
         self.forged_since_delivery = 0
         await self._take(send, body)
@@ -148,14 +148,14 @@ class Webhook:
     # 401 and 413 leave the connection open: whoever sends all of a body before reading reads the
     # answer then. One closed while bytes still arrive is reset, and the answer lost with it.
 
-    async def _refuse(self, send: Send, scope: Scope) -> None:
+    async def _refuse(self, send: Send, scope: Scope, why: str) -> None:
         self.answered["401"] += 1
         self._complain(
             "a request without a valid signature was refused",
             "401",
             client=(scope.get("client") or ("?",))[0],
         )
-        await _answer(send, 401, _error(f"no valid segment in {HEADER}"))
+        await _answer(send, 401, _error(why))
 
     async def _too_large(self, send: Send) -> None:
         self.answered["413"] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from msgspec.structs import asdict
+from proxies import PATH, Front, nginx
 
-from syncd.examining import Seen, about_access, about_clock, about_delivery
+from syncd.cli.doctor import deliver
+from syncd.examining import REACHES as OUTSIDE
+from syncd.examining import Answer, Seen, about_access, about_clock, about_delivery
 from syncd.signature import HEADER
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
-
-OUTSIDE = "a signed delivery reaches the daemon from outside"
 
 
 @contextmanager
@@ -58,11 +61,19 @@ def proxy(to: str, change: Callable[[bytes, dict[str, str]], Any]) -> Iterator[s
         server.server_close()
 
 
-def examined(site: Site) -> tuple[int, dict[str, dict[str, str]]]:
-    done = site.syncd("doctor", "--json")
+def examined(
+    site: Site, environ: dict[str, str] | None = None
+) -> tuple[int, dict[str, dict[str, str]]]:
+    done = site.syncd("doctor", "--json", environ=environ)
     found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
     assert all(one["hint"] for one in found.values() if one["verdict"] != "pass")
     return done.returncode, found
+
+
+def from_outside(site: Site, front: Front) -> dict[str, str]:
+    """Return what it finds behind this front, whose certificate it is told to trust."""
+    site.configure(webhook={"public_url": front.url})
+    return examined(site, {"SSL_CERT_FILE": str(front.certificate)})[1][OUTSIDE]
 
 
 @pytest.fixture
@@ -89,31 +100,111 @@ def test_where_all_is_well_it_says_so(well: Daemon) -> None:
     assert plain.stdout.count("pass ") == 7
 
 
-@pytest.mark.parametrize(
-    ("change", "hint"),
-    [
-        pytest.param(
-            lambda body, headers: (json.dumps(json.loads(body)).encode(), headers),
-            "rewrites the body",
-            id="rewrites the body",
-        ),
-        pytest.param(lambda body, _: (body, {}), "strips the header", id="strips the header"),
-        pytest.param(lambda *_: 200, "answers by itself", id="answers 200 by itself"),
-        pytest.param(lambda *_: 301, "redirect", id="redirects"),
-        pytest.param(lambda *_: 405, "forbids POST", id="forbids"),
-        pytest.param(lambda *_: 502, "is the daemon up", id="cannot reach it"),
-    ],
-)
-def test_a_proxy_that_is_in_the_way_is_found(
-    shared: Daemon, change: Callable[[bytes, dict[str, str]], Any], hint: str
-) -> None:
-    """From outside in, as Dreamship comes."""
-    with proxy(shared.webhook_url, change) as url:
+def test_a_proxy_that_reads_json_and_writes_it_anew_is_found(shared: Daemon) -> None:
+    """The delivery is written so that nobody would write it the same way."""
+    with proxy(
+        shared.webhook_url, lambda body, headers: (json.dumps(json.loads(body)).encode(), headers)
+    ) as url:
         shared.site.configure(webhook={"public_url": url})
         code, found = examined(shared.site)
-    assert code == 1
-    assert found[OUTSIDE]["verdict"] == "fail"
-    assert hint in found[OUTSIDE]["hint"]
+    assert (code, found[OUTSIDE]["verdict"]) == (1, "fail")
+    assert "rewrites the body" in found[OUTSIDE]["hint"]
+
+
+PASSED = "proxy_pass http://{to};"
+SHUT = "127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "hint"),
+    [
+        pytest.param(
+            ("proxy_next_upstream off;", 'proxy_set_body "$request_body ";'),
+            " bytes were answered 401",
+            "rewrites the body: have it passed on byte by byte",
+            id="rewrites the body",
+        ),
+        pytest.param(
+            ("proxy_next_upstream off;", f'proxy_set_header {HEADER} "";'),
+            " bytes were answered 401",
+            f"strips the header {HEADER}: have it passed on",
+            id="strips the header",
+        ),
+        pytest.param(
+            (PASSED, "return 200;"),
+            "answered 200, not by syncd but by nginx",
+            "answers by itself: have webhook.path passed on",
+            id="answers by itself",
+        ),
+        pytest.param(
+            (f"location = {PATH}", "location = /hooks"),
+            "answered 404, not by syncd but by nginx",
+            "webhook.public_url, webhook.path and what is passed on in front must be the same",
+            id="another path",
+        ),
+        pytest.param(
+            (PASSED, "return 308 https://www.example.com$request_uri;"),
+            f", to https://www.example.com{PATH}",
+            "write the final one",
+            id="redirects",
+        ),
+        pytest.param(
+            (PASSED, f"proxy_pass http://{SHUT};"),
+            "answered 502, not by syncd but by nginx",
+            "is the daemon up, is it the address?",
+            id="nobody behind it",
+        ),
+        pytest.param(
+            ("client_max_body_size 1m;", "client_max_body_size 100k;"),
+            "1,048,576 bytes were answered 413, not by syncd but by nginx",
+            "allow at least webhook.max_body_bytes",
+            id="too low a limit",
+        ),
+        pytest.param(
+            (PASSED, "return 401;"),
+            "answered 401, not by syncd but by nginx",
+            "wants a password",
+            id="wants a password",
+        ),
+    ],
+)
+def test_what_is_in_the_way_is_named_with_what_to_do(
+    shared: Daemon, tmp_path: Path, change: tuple[str, str], told: str, hint: str
+) -> None:
+    """The README's nginx, with one thing wrong, looked at as Dreamship comes."""
+    url = httpx.URL(shared.webhook_url)
+    to = f"{url.host}:{url.port}"
+    with nginx(tmp_path, to, (change[0].format(to=to), change[1])) as front:
+        finding = from_outside(shared.site, front)
+    assert finding["verdict"] == "fail"
+    assert told in finding["told"]
+    assert hint in finding["hint"]
+
+
+def test_an_upstream_that_hangs_is_named(shared: Daemon, tmp_path: Path) -> None:
+    """By the proxy when it gives up first, else by who asked."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        to = f"127.0.0.1:{deaf.getsockname()[1]}"
+        with nginx(tmp_path, to, ("proxy_read_timeout 30s", "proxy_read_timeout 1s")) as front:
+            finding = from_outside(shared.site, front)
+        assert "answered 504" in finding["told"]
+        assert "waits in vain for webhook.listen" in finding["hint"]
+        finding = asdict(deliver(f"http://{to}/", "key", limit_s=0.2))
+        assert finding["told"] == "no answer within 0.2 s"
+        assert "waits in vain for webhook.listen" in finding["hint"]
+
+
+def test_behind_nginx_as_the_readme_has_it_all_is_well(shared: Daemon, tmp_path: Path) -> None:
+    """With TLS; but not while nobody vouches for the certificate."""
+    url = httpx.URL(shared.webhook_url)
+    with nginx(tmp_path, f"{url.host}:{url.port}") as front:
+        finding = from_outside(shared.site, front)
+        assert (finding["verdict"], finding["told"]) == ("pass", "answered 200 ignored")
+        shared.site.configure(webhook={"public_url": front.url})
+        finding = examined(shared.site)[1][OUTSIDE]
+        assert finding["verdict"] == "fail"
+        assert "certificate verify failed" in finding["told"]
+        assert "the certificate" in finding["hint"]
 
 
 def test_a_proxy_that_leaves_it_alone_passes(shared: Daemon) -> None:
@@ -180,8 +271,9 @@ def test_access_is_seen_as_a_member_of_the_group_would(
 @pytest.mark.parametrize("code", [204, 308, 400, 403, 404, 413, 500, 503, 504])
 def test_any_other_answer_fails_with_something_to_do(code: int) -> None:
     """Whatever stands there."""
-    finding = about_delivery(code, None, "nginx")
-    assert (finding.verdict, bool(finding.hint)) == ("fail", True)
+    for error in ("", "in our words"):
+        finding = about_delivery(Answer(code, 200, error=error, server="nginx"))
+        assert (finding.verdict, bool(finding.hint)) == ("fail", True)
 
 
 def test_init_writes_a_configuration_that_is_right_but_for_the_key(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from syncd.cli.common import config_option, has_color, json_option, load_config,
 from syncd.config import Config
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
-from syncd.examining import Finding, Seen
+from syncd.examining import Answer, Finding, Seen
 from syncd.signature import HEADER, sign
 from syncd.store import Reports
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
-_DELIVERY_LIMIT_S = 15.0
+# What Dreamship gives an answer.
+ANSWER_S = 30.0
 
 
 @click.command("doctor", epilog="Example:\n\n  syncd doctor -c /etc/syncd/config.toml")
@@ -34,8 +35,9 @@ _DELIVERY_LIMIT_S = 15.0
 def command(config_path: str | None, *, as_json: bool) -> int:
     """Check one by one what has to be right, each with what to do.
 
-    Asks Dreamship once, and sends one signed test delivery to webhook.public_url; it is answered
-    "ignored" and changes nothing. Exit code 1 when a check failed.
+    Asks Dreamship once, and sends two signed test deliveries to webhook.public_url, a small one
+    and one of webhook.max_body_bytes; they are answered "ignored" and change nothing. Exit code 1
+    when a check failed.
     """
     findings = []
     for finding in _examine(config_path):
@@ -147,31 +149,52 @@ def _about_the_daemon(config: Config) -> Finding:
 
 
 def _about_delivery(config: Config) -> Finding:
-    url = config.webhook.public_url
+    """Send a small one, then one as large as the daemon takes: what is in front has limits too."""
+    url, key = config.webhook.public_url, config.keys[0].reveal()
     if not url:
-        return Finding(
-            "a signed delivery reaches the daemon from outside",
-            "warn",
-            "not tried",
-            "set webhook.public_url to the URL you gave Dreamship",
-        )
+        hint = "set webhook.public_url to the URL you gave Dreamship"
+        return Finding(examining.REACHES, "warn", "not tried", hint)
+    finding = deliver(url, key)
+    if finding.verdict == "pass":
+        finding = deliver(url, key, size=config.webhook.max_body_bytes)
+    return finding
+
+
+def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> Finding:
+    """Tell what becomes of a signed delivery of at least so many bytes."""
     # What a proxy that parses JSON and writes it anew would not leave as it is.
     body = (
         f'{{ "object" : "syncd-doctor", "event": {{"uuid": "{uuid.uuid4()}",\n'
         '  "action": "syncd-doctor"}, "data": {"n": 1.0, "t": "\\u00e9 \u00e9", "n": 1e0} }'
     ).encode()
-    headers = {HEADER: sign(body, [config.keys[0].reveal()]), "Content-Type": "application/json"}
+    body += b" " * (size - len(body))
+    headers = {HEADER: sign(body, [key]), "Content-Type": "application/json"}
     try:
-        answer = httpx.post(url, content=body, headers=headers, timeout=_DELIVERY_LIMIT_S)
+        answer = httpx.post(url, content=body, headers=headers, timeout=limit_s)
+    except httpx.ReadTimeout:
+        hint = "what stands in front waits in vain for webhook.listen, or the daemon hangs"
+        return Finding(examining.REACHES, "fail", f"no answer within {limit_s:g} s", hint)
     except (httpx.HTTPError, httpx.InvalidURL) as fault:
-        return Finding(
-            "a signed delivery reaches the daemon from outside",
-            "fail",
-            f"it could not be sent: {str(fault) or type(fault).__name__}",
-            "check the name, the certificate and the firewall; some hosts cannot reach themselves",
+        told = f"{len(body):,} bytes could not be sent: {str(fault) or type(fault).__name__}"
+        hint = (
+            "check the name, the certificate and the firewall; some hosts cannot reach themselves"
         )
+        return Finding(examining.REACHES, "fail", told, hint)
+    return examining.about_delivery(
+        Answer(
+            answer.status_code,
+            len(body),
+            **_words(answer.content),
+            server=answer.headers.get("server", ""),
+            location=answer.headers.get("location", ""),
+        )
+    )
+
+
+def _words(content: bytes) -> dict[str, str]:
+    """Return what syncd says in an answer; nothing, if it is not syncd's."""
     try:
-        outcome = json.decode(answer.content).get("outcome")
-    except (DecodeError, AttributeError):
-        outcome = None
-    return examining.about_delivery(answer.status_code, outcome, answer.headers.get("server", ""))
+        told = json.decode(content, type=dict[str, str])
+    except DecodeError:
+        return {}
+    return {name: told[name] for name in ("outcome", "error") if name in told}
