@@ -151,7 +151,8 @@ class Monitor:
             log_bytes=_size(path.with_name(f"{path.name}-wal")),
             free_bytes=shutil.disk_usage(path.parent).free,
         )
-        return metrics.exposition(await self.status(), self._webhook.answered, sizes)
+        webhook = self._webhook
+        return metrics.exposition(await self.status(), webhook.answered, webhook.times, sizes)
 
     async def page(self, asked: str) -> str:
         """Return the status page, with the variants that match what somebody `asked`."""

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from syncd.deliveries import parse
 from syncd.errors import SyncdError
 from syncd.ingest import Ingest
+from syncd.metrics import delivery_times
 from syncd.model import OUTCOMES
 from syncd.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 
@@ -55,6 +56,7 @@ class Webhook:
     ) -> None:
         self.max_body_bytes = max_body_bytes
         self.answered: Counter[str] = Counter()
+        self.times = delivery_times()
         # Why the last one could not be kept; None when it was.
         self.trouble: SyncdError | None = None
         self.forged_since_delivery = 0
@@ -104,6 +106,8 @@ class Webhook:
         await self._take(send, body)
 
     async def _take(self, send: Send, body: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         try:
             outcome = await self._ingest.submit(parse(body, self._now()))
         except SyncdError as fault:
@@ -114,6 +118,7 @@ class Webhook:
             await self._unavailable(send, "not durable; try again")
             return
         self.trouble = None
+        self.times.observe(loop.time() - began_s)
         self.answered[outcome] += 1
         for message in _ANSWERS[outcome]:
             await send(message)

@@ -1,0 +1,251 @@
+"""Dashboard and alert rules: they ask for what syncd exposes, and a real Prometheus answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from load.station import free_port
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    from conftest import Daemon
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+MONITORING = ROOT / "syncd" / "monitoring"
+ALERTS = MONITORING / "alerts.yml"
+DASHBOARD = json.loads((MONITORING / "grafana.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+# What Prometheus adds to everything it scrapes.
+ADDED = {"job", "instance"}
+
+
+def queries(*, instance: str) -> list[tuple[str, str]]:
+    """Return title and expression of each query, with what Grafana puts in for its variables."""
+    return [
+        (panel["title"], _filled(target["expr"], instance))
+        for panel in PANELS
+        for target in panel["targets"]
+    ]
+
+
+def _filled(expression: str, instance: str) -> str:
+    return expression.replace("$__rate_interval", "1m").replace("$instance", instance)
+
+
+@pytest.fixture(scope="module")
+def lived(shared: Daemon) -> Daemon:
+    """Give a daemon that tells all it ever tells: some metrics begin with the first delivery."""
+    variant_id = next(iter(shared.site.catalogue.variants))
+    shared.deliver(shared.site.change(variant_id, "made to order"))
+    return shared
+
+
+def labels(daemon: Daemon) -> dict[str, dict[str, set[str]]]:
+    """Return each series' labels and the values they have, by its name."""
+    found: dict[str, dict[str, set[str]]] = {}
+    page = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            known = found.setdefault(sample.name, defaultdict(set))
+            for name, value in sample.labels.items():
+                known[name].add(value)
+    return found
+
+
+def unknown(expression: str, known: dict[str, dict[str, set[str]]]) -> Iterator[str]:
+    """Find what an expression asks for and syncd does not expose."""
+    asked: set[str] = set(ADDED)
+    for name, selector in re.findall(r"\b(syncd_\w+)(?:\{([^}]*)\})?", expression):
+        if name not in known:
+            yield name
+            continue
+        asked |= known[name].keys()
+        for label, how, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
+            if label not in ADDED | known[name].keys():
+                yield f"{name}{{{label}}}"
+            elif how == "=" and label not in ADDED and value not in known[name][label]:
+                yield f'{name}{{{label}="{value}"}}'
+    for by in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+        yield from (label for label in by.split(", ") if label not in asked)
+
+
+def test_the_dashboard_asks_only_for_what_there_is(lived: Daemon) -> None:
+    """Names, labels and values of labels, in expressions and legends."""
+    known = labels(lived)
+    for panel in PANELS:
+        for target in panel["targets"]:
+            expression = _filled(target["expr"], "x")
+            assert "syncd_" in expression
+            assert [*unknown(expression, known)] == [], panel["title"]
+            shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert shown <= ADDED | {label for one in known.values() for label in one}
+
+
+def test_alerts_ask_only_for_what_there_is(lived: Daemon) -> None:
+    """A rule over a name or a state that nobody exports never fires."""
+    rules = re.findall(r"^\s*expr: (.*)$", ALERTS.read_text(), re.MULTILINE)
+    assert len(rules) == ALERTS.read_text().count("alert: ")
+    known = labels(lived)
+    assert [fault for rule in rules for fault in unknown(rule, known)] == []
+
+
+def test_what_is_not_there_is_found(lived: Daemon) -> None:
+    """The two tests before would see a wrong name, label or value."""
+    known = labels(lived)
+    for expression, fault in (
+        ("syncd_helth == 1", "syncd_helth"),
+        ('syncd_health{status="ok"}', "syncd_health{status}"),
+        ('syncd_health{instance=~"a", state="good"}', 'syncd_health{state="good"}'),
+        ("sum by (result) (syncd_deliveries_total)", "result"),
+    ):
+        assert [*unknown(expression, known)] == [fault]
+
+
+def test_grafana_can_import_the_dashboard() -> None:
+    """Unique ids, nothing on top of another, its data source a variable, each panel explained."""
+    ids = Counter(panel["id"] for panel in DASHBOARD["panels"])
+    assert set(ids.values()) == {1}
+    assert DASHBOARD["title"] == DASHBOARD["uid"] == "syncd"
+    assert "id" not in DASHBOARD
+    assert DASHBOARD["schemaVersion"] <= 39, "newer than what Grafana 10 writes"
+    kinds = {one["name"]: one["type"] for one in DASHBOARD["templating"]["list"]}
+    assert kinds == {"datasource": "datasource", "instance": "query"}
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    taken: Counter[tuple[int, int]] = Counter()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        taken.update(
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        )
+    assert set(taken.values()) == {1}
+    for panel in PANELS:
+        assert panel["datasource"] == source
+        assert [target["datasource"] for target in panel["targets"]] == [source] * len(
+            {target["refId"] for target in panel["targets"]}
+        )
+        assert len(panel["description"]) > 40, panel["title"]
+
+
+def test_what_the_descriptions_tell_to_type_can_be_typed() -> None:
+    """Commands and keys as they are spelled."""
+    from syncd.cli import COMMANDS  # noqa: PLC0415 - of this test alone
+
+    text = "\n".join(panel["description"] for panel in PANELS)
+    typed = re.findall(r"`syncd ([a-z-]+)", text)
+    assert {"status", "doctor"} <= set(typed) <= set(COMMANDS)
+    example = (ROOT / "config.example.toml").read_text()
+    for section, key in re.findall(
+        r"\b(admin|availability|catalog|dreamship|reconcile)\.(\w+)", text
+    ):
+        assert re.search(rf"^{key} = ", example.partition(f"[{section}]")[2], re.MULTILINE)
+
+
+def promtool(*arguments: str) -> str:
+    """Have it check something, which must be right; return what it said."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is missing (Debian's package prometheus)")
+    done = subprocess.run(
+        ["promtool", *arguments], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_expression_parses(tmp_path: Path) -> None:
+    """As rules, by Prometheus' own tool."""
+    rules = [
+        {"record": f"dashboard:query{number}", "expr": expression}
+        for number, (_, expression) in enumerate(queries(instance=".*"))
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
+
+
+def test_the_configuration_of_the_readme_is_right(tmp_path: Path) -> None:
+    """As Prometheus' own tool sees it, with the rules that it names."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    installed = "/opt/syncd/lib/python3.11/site-packages/syncd/monitoring"
+    assert installed in text
+    file = tmp_path / "prometheus.yml"
+    file.write_text(text.replace(installed, str(MONITORING)))
+    assert "1 rule files found" in promtool("check", "config", str(file))
+
+
+@pytest.fixture
+def prometheus(lived: Daemon, tmp_path: Path) -> Iterator[httpx.Client]:
+    """Give a Prometheus that reads this daemon every half second."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("prometheus is not installed (Debian's package of that name)")
+    address = f"127.0.0.1:{free_port()}"
+    scrape: dict[str, Any] = {
+        "job_name": "syncd",
+        "scrape_interval": "500ms",
+        "scrape_timeout": "500ms",
+        "static_configs": [{"targets": [lived.admin_url.removeprefix("http://")]}],
+    }
+    config = tmp_path / "prometheus.yml"
+    config.write_text(json.dumps({"scrape_configs": [scrape]}))
+    data = f"--storage.tsdb.path={tmp_path / 'data'}"
+    with (tmp_path / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["prometheus", f"--config.file={config}", data, f"--web.listen-address={address}"],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
+            yield client
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_real_prometheus_answers_every_query(lived: Daemon, prometheus: httpx.Client) -> None:
+    """With at least one number, while deliveries arrive and the catalogue is read."""
+    site = lived.site
+    variant_id = next(iter(site.catalogue.variants))
+    waiting = set(queries(instance=".*"))
+
+    def answer(expression: str) -> list[Any]:
+        try:
+            told = prometheus.get("/api/v1/query", params={"query": expression}).json()
+        except httpx.ConnectError:
+            return []  # it is still starting
+        found: list[Any] = told["data"]["result"] if told["status"] == "success" else []
+        return [one for one in found if one["value"][1] != "NaN"]
+
+    def are_all_told() -> bool:
+        lived.deliver(site.change(variant_id, "in_stock"))
+        waiting.difference_update([one for one in waiting if answer(one[1])])
+        return not waiting
+
+    faults = site.api.faults
+    item_ids = {variant.item_id for variant in site.catalogue.variants.values()}
+    faults.slow_s, faults.always = 4.0, dict.fromkeys(item_ids, "slow")
+    sweep = subprocess.Popen(
+        site.command("reconcile-now"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        site.until(are_all_told, within_s=30)
+    finally:
+        sweep.kill()
+        sweep.wait()
+        faults.always = {}
+        assert waiting == set()
+    assert {title for title, asked in queries(instance="no such") if answer(asked)} == set()
