@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from syncd.merge import Rule
-from syncd.model import JsonObject
-
-Row = dict[str, Any]
+from syncd.model import JsonObject, Row
 
 RULES: dict[Rule, str] = {
     "first-word": "the mirror did not have this variant; the delivery was taken, to be confirmed",

@@ -104,3 +104,5 @@ class Page(Struct, frozen=True):
 
 
 JsonObject = dict[str, Any]
+Row = dict[str, Any]
+"""What a query answered, by its columns' names."""

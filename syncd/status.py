@@ -51,6 +51,7 @@ class LastDay(Struct, frozen=True):
     """What happened in the last 24 hours, and the last of everything.
 
     `missed`: changes no delivery told, those of the daemon's own absence included.
+    `last_sweep_held`: variants it did not find, too many to be removed without a word.
     """
 
     last_delivery_at: datetime | None
@@ -62,6 +63,7 @@ class LastDay(Struct, frozen=True):
     last_sweep_ended_at: str | None
     last_sweep_result: str | None
     last_sweep_error: str
+    last_sweep_held: int
 
 
 class Running(Struct, frozen=True):
@@ -213,7 +215,7 @@ def _about_sweeps(now: Running, day: LastDay) -> list[str]:
     elif day.last_sweep_result != "complete":
         why = f" ({day.last_sweep_error})" if day.last_sweep_error else ""
         what = "`syncd reconcile-now` tries again now."
-        if "not removed" in day.last_sweep_error:
+        if day.last_sweep_held:
             what = "`syncd reconcile-now --accept-removals` removes them."
         reasons.append(f"The last sweep ended {day.last_sweep_result}{why}; {what}")
     return reasons

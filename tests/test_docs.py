@@ -164,7 +164,7 @@ def test_the_status_document_is_documented() -> None:
     """Every key of it, in its order."""
     counts = status.MirrorCounts(0, 0, 0, 0, 0, None, {}, 0, 0)
     now = datetime.now(UTC)
-    day = status.LastDay(None, 0, Evidence((), (), None), 0, 0, 0, None, None, "")
+    day = status.LastDay(None, 0, Evidence((), (), None), 0, 0, 0, None, None, "", 0)
     running = status.Running(
         at=now,
         down=None,

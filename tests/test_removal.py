@@ -17,8 +17,11 @@ from syncd.deliveries import parse
 from syncd.engine import Engine
 from syncd.errors import SourceGone, SourceUnreachable
 from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.monitor import Monitor
 from syncd.ports import SweepSummary
+from syncd.schedule import Schedule
 from syncd.simulated import iso
+from syncd.web import Webhook
 
 PER_ITEM = 10
 
@@ -86,6 +89,17 @@ class Running:
         reconciler = self.engine.reconciler
         sweep_id, _ = await reconciler.request("operator", accept_removals=accept_removals)
         return await reconciler.wait(sweep_id)
+
+    async def reasons(self) -> list[str]:
+        """Return what the status says is not well."""
+        engine = self.engine
+        webhook = Webhook(engine.ingest, list, engine.clock.now, max_body_bytes=1)
+        monitor = Monitor(engine, Schedule(engine), webhook)
+        try:
+            told: list[str] = (await monitor.status())["reasons"]
+            return told
+        finally:
+            await monitor.close()
 
     async def deliver(self, variant_id: int, item_id: int, value: str) -> str:
         """Take a delivery that is as new as can be."""
@@ -199,6 +213,8 @@ def test_too_much_at_once_is_not_removed_without_an_operator(tmp_path: Path) -> 
             assert (summary.result, summary.removed, summary.held) == ("partial", 0, 100)
             assert "100 variants" in summary.error
             assert mirror.count("removed = 1 OR verifying = 1 OR sellable = 0") == 0
+            (reason,) = await mirror.reasons()
+            assert reason.endswith("; `syncd reconcile-now --accept-removals` removes them.")
         # Their confirmation is as old as it is.
         assert (
             mirror.count(
@@ -210,6 +226,10 @@ def test_too_much_at_once_is_not_removed_without_an_operator(tmp_path: Path) -> 
         summary = await mirror.sweep(accept_removals=True)
         assert (summary.result, summary.removed) == ("complete", 100)
         assert mirror.count("removed = 1") == 100
+        assert await mirror.reasons() == []
+        source.down = True
+        assert (await mirror.sweep()).result == "failed"
+        assert (await mirror.reasons())[-1].endswith("; `syncd reconcile-now` tries again now.")
 
     run(tmp_path, source, story)
 

@@ -12,8 +12,8 @@ import click
 
 from syncd.cli.common import config_option, has_color, json_option, load_config, print_json_line
 from syncd.errors import MirrorMissing, MirrorUnavailable
+from syncd.model import Row
 from syncd.store import Reports
-from syncd.store.reports import Row
 
 T = TypeVar("T")
 

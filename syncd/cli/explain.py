@@ -6,7 +6,7 @@ import click
 
 from syncd import explaining
 from syncd.cli.common import config_option, json_option, load_config, print_json
-from syncd.model import MAX_ID
+from syncd.model import MAX_ID, Row
 from syncd.store import Reports
 
 
@@ -35,7 +35,7 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     return 0 if story.row is not None else 1
 
 
-def _line(decision: explaining.Row) -> str:
+def _line(decision: Row) -> str:
     if decision["by"] == "delivery":
         told = "a change" if decision["told"] is None else repr(decision["told"])
         what = f"delivery {decision['delivery_id']} said {told}: {decision['outcome']}"

@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from msgspec import Struct
 
+from syncd.model import Row
+
 _FOLDER = Path(__file__).parent
 
 # No inline script or style, nobody frames it, and a form leads nowhere else.
@@ -38,8 +40,6 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-Row = dict[str, Any]
 
 
 def _moment(text: str | None, otherwise: str = "-") -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.explaining import Row
+from syncd.model import Row
 from syncd.store.stories import dicts
 from syncd.timestamps import to_text
 

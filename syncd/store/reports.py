@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from syncd.explaining import Story
+from syncd.model import Row
 from syncd.status import LastDay, MirrorCounts
 from syncd.store import day, stories
 from syncd.store.connection import open_for_reading, translated
@@ -18,8 +19,6 @@ from syncd.store.rows import as_json
 from syncd.store.stories import dicts
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
-
-Row = dict[str, Any]
 
 
 class Reports:
@@ -145,9 +144,9 @@ class Reports:
                 ).fetchall()
             )
             sweep = connection.execute(
-                """SELECT ended_at, result, error FROM sweeps
+                """SELECT ended_at, result, error, held FROM sweeps
                    WHERE is_catalogue AND ended_at IS NOT NULL ORDER BY sweep_id DESC LIMIT 1"""
-            ).fetchone() or (None, None, "")
+            ).fetchone() or (None, None, "", 0)
             last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
             return LastDay(
                 last_delivery_at=maybe_from_text(last),
@@ -167,6 +166,7 @@ class Reports:
                 last_sweep_ended_at=sweep[0],
                 last_sweep_result=sweep[1],
                 last_sweep_error=sweep[2],
+                last_sweep_held=sweep[3],
             )
 
     def habit(self, last_at: datetime) -> Habit:

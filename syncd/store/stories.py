@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 import msgspec
 
-from syncd.explaining import Row, Story
+from syncd.explaining import Story
+from syncd.model import Row
 
 _NEWEST = 10
 
@@ -79,7 +79,7 @@ def deliveries(
     )
 
 
-def dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+def dicts(cursor: sqlite3.Cursor) -> list[Row]:
     """Return rows by their columns' names."""
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]
