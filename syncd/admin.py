@@ -55,7 +55,7 @@ def application(
         try:
             return HTMLResponse(await shown(asked), headers=page.HEADERS)
         except SyncdError as fault:
-            return PlainTextResponse(f"{fault.message}\n{fault.hint}\n", 503)
+            return HTMLResponse(page.fault(fault.message, fault.hint), 503, page.HEADERS)
 
     async def page_file(request: Request) -> Response:
         name = request.url.path[1:]

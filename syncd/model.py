@@ -12,6 +12,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 MAX_ID = 2**63 - 1
+_DIGITS = len(str(MAX_ID))
 
 Outcome = Literal["applied", "unchanged", "verifying", "duplicate", "ignored", "quarantined"]
 OUTCOMES: tuple[Outcome, ...] = (
@@ -106,3 +107,11 @@ class Page(Struct, frozen=True):
 JsonObject = dict[str, Any]
 Row = dict[str, Any]
 """What a query answered, by its columns' names."""
+
+
+def id_in(text: str) -> int | None:
+    """Return the id that somebody typed, or None for anything that cannot be one."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        return None
+    number = int(text)
+    return number if 0 < number <= MAX_ID else None

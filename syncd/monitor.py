@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from syncd import explaining, metrics, page, status, webhook_health
 from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorIncompatible
-from syncd.model import JsonObject
+from syncd.model import JsonObject, id_in
 from syncd.notify import Notifier
 from syncd.schedule import Schedule
 from syncd.status import Assessment, LastDay, MirrorCounts, Running
@@ -158,23 +158,38 @@ class Monitor:
         """Return the status page, with the variants that match what somebody `asked`."""
         now = self._engine.clock.now()
         day = await self._ask(lambda reports: reports.day(now))
-        found = await self._ask(lambda reports: reports.find(asked)) if asked else []
+        found = (
+            await self._ask(lambda reports: reports.find(asked, page.MOST_FOUND)) if asked else []
+        )
         story = None
-        if len(found) == 1 or (found and str(found[0]["variant_id"]) == asked):
-            variant_id = found[0]["variant_id"]
-            story = explaining.document(await self._ask(lambda reports: reports.story(variant_id)))
+        variant_id = id_in(asked)
+        if len(found) == 1 or (found and found[0]["variant_id"] == variant_id):
+            story = await self._story(found[0]["variant_id"])
+        elif not found and variant_id is not None:
+            story = await self._story(variant_id)  # deliveries may have named it
         return page.render(
             status=await self.status(),
             day=day,
+            webhooks=page.strip("Webhooks", day.webhooks, day.begins, now),
             charts=[
                 page.chart("Deliveries", day.deliveries, page.DELIVERIES),
                 page.chart("Changes", day.changes, page.CHANGES),
+                page.chart(
+                    "Items by last confirmation",
+                    day.confirmed,
+                    page.CONFIRMED,
+                    also=f"; {day.stale} longer ago or never",
+                ),
             ],
+            drift=page.chart("Differences found", day.drift, page.DRIFT, each="sweep"),
             asked=asked,
             found=found,
             story=story,
             at=to_text(now),
         )
+
+    async def _story(self, variant_id: int) -> JsonObject:
+        return explaining.document(await self._ask(lambda reports: reports.story(variant_id)))
 
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""

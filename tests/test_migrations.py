@@ -102,6 +102,20 @@ def test_an_upgrade_keeps_everything_beside_a_reader(site: Site, script: Path) -
         assert min(set(kept) - {row[0] for row in before["changes"]}) > before["changes"][-1][0]
 
 
+def test_a_mirror_of_the_first_step_takes_the_others(tmp_path: Path) -> None:
+    """As one that was made from a checkout of before has it, in the middle of a version."""
+    now, then = tmp_path / "now.db", tmp_path / "then.db"
+    make(now, fixture().read_text())
+    undone = """DROP TABLE webhook_states;
+                DELETE FROM _sqlite_migrations WHERE name = 'webhook_states';"""
+    make(then, fixture().read_text() + undone)
+    assert tables(then) != tables(now)
+    store = Store(then, missed_grace=timedelta())
+    store.open()
+    store.close()
+    assert tables(then) == tables(now)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

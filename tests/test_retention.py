@@ -12,8 +12,9 @@ import pytest
 from simulation.clock import BEGIN, Inline
 from simulation.month import Months
 
-from syncd.store import Store, retention
+from syncd.store import Beat, Store, retention
 from syncd.timestamps import to_text
+from syncd.webhook_health import Judgement, WebhooksState
 
 DAY = timedelta(days=1)
 
@@ -156,6 +157,39 @@ def test_a_delivery_somebody_waits_for_stays(shelf: Shelf) -> None:
     shelf.db.execute("UPDATE unlocated SET answered_at = ''")
     shelf.prune()
     assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [6, 7]
+
+
+def test_each_change_of_the_webhook_is_kept_as_long_as_changes_are(shelf: Shelf) -> None:
+    """Of those that are too old the last one stays: it says what came next."""
+
+    def beat(state: WebhooksState) -> None:
+        sign = Beat(shelf.now, Judgement(state), None, timedelta(0), {})
+        asyncio.run(shelf.store.heartbeat(sign))
+
+    def kept() -> list[Any]:
+        return shelf.kept("SELECT state FROM webhook_states ORDER BY change_id")
+
+    states: list[WebhooksState] = ["unknown", "healthy", "silent", "healthy", "failing"]
+    for state in states:
+        beat(state)
+        shelf.now += 10 * DAY
+        beat(state)
+    assert kept() == states
+    shelf.prune(changes=25 * DAY)
+    assert kept() == ["silent", "healthy", "failing"]
+    shelf.now += 3000 * DAY
+    shelf.prune()
+    assert kept() == ["failing"]
+    beat("failing")
+    assert kept() == ["failing"]
+
+
+def test_a_state_of_a_clock_that_ran_ahead_began_now(shelf: Shelf) -> None:
+    """Else a strip of the day would not show it."""
+    shelf.db.execute("INSERT INTO webhook_states (state, began_at) VALUES ('silent', '9')")
+    shelf.db.execute("INSERT INTO state VALUES ('daemon_seen_at', '9')")
+    assert asyncio.run(shelf.store.notice_clock(shelf.now, DAY))
+    assert shelf.kept("SELECT began_at FROM webhook_states") == [to_text(shelf.now)]
 
 
 def test_the_broom_works_in_slices(shelf: Shelf) -> None:

@@ -84,6 +84,9 @@ def test_deliveries_that_stopped_are_noticed_told_once_and_ended_by_the_next(sit
         ("healthy", "silent"),
         ("silent", "healthy"),
     ]
+    kept = site.rows("SELECT state, began_at FROM webhook_states ORDER BY change_id")
+    assert [row["state"] for row in kept] == ["unknown", "healthy", "silent", "healthy"]
+    assert sorted(row["began_at"] for row in kept) == [row["began_at"] for row in kept]
 
 
 def test_what_was_told_is_not_told_again_after_a_restart(site: Site) -> None:

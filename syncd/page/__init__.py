@@ -6,14 +6,30 @@ one in place. Nothing is asked of any other host, and the policy of the page for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from msgspec import Struct
+from markupsafe import Markup, escape
 
-from syncd.model import Row
+from syncd.page.drawing import chart, strip
+from syncd.timestamps import to_text
+
+__all__ = [
+    "CHANGES",
+    "CONFIRMED",
+    "DELIVERIES",
+    "DRIFT",
+    "FILES",
+    "HEADERS",
+    "MOST_FOUND",
+    "chart",
+    "fault",
+    "file",
+    "render",
+    "strip",
+]
 
 _FOLDER = Path(__file__).parent
 
@@ -27,11 +43,18 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-FILES = {"page.css": "text/css", "page.js": "text/javascript"}
+FILES = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    **dict.fromkeys(("ok.svg", "degraded.svg", "failing.svg"), "image/svg+xml"),
+}
 
+MOST_FOUND = 25
 # The kinds of a chart, in the order they are stacked, each a colour of the style sheet.
 DELIVERIES = ("applied", "unchanged", "verifying", "duplicate", "ignored", "quarantined")
 CHANGES = ("webhook", "read", "config", "missed")
+CONFIRMED = ("confirmed",)
+DRIFT = ("changed", "added", "removed")
 
 _environment = Environment(
     loader=FileSystemLoader(_FOLDER),
@@ -42,53 +65,45 @@ _environment = Environment(
 )
 
 
-def _moment(text: str | None, otherwise: str = "-") -> str:
+def _moment(at: str | datetime | None, otherwise: str = "-") -> str:
     """Shorten a moment to what a person reads: `2026-03-01 12:00:30`."""
-    return otherwise if text is None else text[:19].replace("T", " ")
+    if at is None:
+        return otherwise
+    text = at if isinstance(at, str) else to_text(at)
+    return text[:19].replace("T", " ")
 
 
-_environment.filters["moment"] = _moment
+def _lasting(seconds: float) -> str:
+    """Say how long in its two largest units: `2 h 5 min`."""
+    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+    left, parts = round(seconds), []
+    for unit, length in units.items():
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
-class Bar(Struct, frozen=True):
-    """One piece of one column of a chart, in the chart's own units of a hundredth of its height."""
-
-    x: int
-    y: float
-    height: float
-    kind: str
-
-
-class Chart(Struct, frozen=True):
-    """A day as 24 columns. `total` and `most` in an hour are for those who cannot see it."""
-
-    title: str
-    kinds: list[str]
-    bars: list[Bar]
-    rows: Sequence[Row]
-    total: int
-    most: int
+def _coded(text: str) -> Markup:
+    """Let what stands in backticks look like what is typed, and escape all of it."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup().join(
+        Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts)
+    )
 
 
-def chart(title: str, rows: Sequence[Row], kinds: Sequence[str]) -> Chart:
-    """Stack counts by kind, one column a row, each as high as its share of the highest one."""
-    sums = [sum(row.get(kind, 0) for kind in kinds) for row in rows]
-    most = max(sums, default=0)
-    bars: list[Bar] = []
-    for x, row in enumerate(rows):
-        y = 100.0
-        for kind in kinds:
-            height = 100.0 * row.get(kind, 0) / most if most else 0.0
-            if height:
-                y -= height
-                bars.append(Bar(x, round(y, 2), round(height, 2), kind))
-    used = [kind for kind in kinds if any(row.get(kind) for row in rows)]
-    return Chart(title, used, bars, rows, sum(sums), most)
+_environment.globals["most_found"] = MOST_FOUND
+_environment.filters |= {"moment": _moment, "lasting": _lasting, "coded": _coded}
 
 
 def render(**values: Any) -> str:
     """Return the page; see `page.html` for what it takes."""
     return _environment.get_template("page.html").render(**values)
+
+
+def fault(message: str, hint: str) -> str:
+    """Return the page for when there is nothing to show: why, and what to do."""
+    return _environment.get_template("fault.html").render(message=message, hint=hint)
 
 
 def file(name: str) -> bytes:

@@ -7,29 +7,45 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.model import Row
+from syncd.model import Row, id_in
 from syncd.store.stories import dicts
 from syncd.timestamps import to_text
 
 HOURS = 24
 _RECENT = 20
-_SWEEPS = 8
-_FOUND = 25
+# As many columns as a day has hours, so that all charts look alike.
+_SWEEPS = 24
+# The webhook may change its state every few seconds; more than this nobody can make out.
+_STATES = 100
 
 
 class Day(Struct, frozen=True):
-    """Counts by hour (oldest first), and the newest of everything.
+    """Counts by hour (oldest first), and the newest of everything (newest first).
 
-    `deliveries` and `changes` have one row an hour: `hour`, and a count by kind; `verifying` are
-    the variants in doubt.
+    `deliveries`, `changes` and `confirmed` have one row an hour, the first of which `begins` the
+    day: `label`, and a count by kind. `stale` are the items not confirmed in it, `verifying` the
+    variants in doubt. `webhooks` says since when the webhook was in which `state`.
     """
 
+    begins: datetime
     deliveries: list[Row]
     changes: list[Row]
+    confirmed: list[Row]
+    stale: int
+    webhooks: list[Row]
     recent: list[Row]
     sweeps: list[Row]
     quarantined: list[Row]
     verifying: int
+
+    @property
+    def drift(self) -> list[Row]:
+        """How far the mirror was off at each sweep, the oldest first; filling it was no drift."""
+        return [
+            row | {"label": row["ended_at"][:16].replace("T", " ")}
+            for row in reversed(self.sweeps)
+            if row["added"] < row["variants"] or not row["variants"]
+        ]
 
 
 def day(connection: sqlite3.Connection, now: datetime) -> Day:
@@ -48,9 +64,27 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
            FROM change_log WHERE recorded_at >= ? GROUP BY 1, 2""",
         (since,),
     )
+    confirmed = connection.execute(
+        """SELECT substr(confirmed_at, 1, 13), 'confirmed', count(*) FROM items
+           WHERE confirmed_at >= ? AND is_gone = 0 GROUP BY 1""",
+        (since,),
+    )
     return Day(
+        begins=begins,
         deliveries=_by_hour(hours, deliveries),
         changes=_by_hour(hours, changes),
+        confirmed=_by_hour(hours, confirmed),
+        stale=connection.execute(
+            """SELECT count(*) FROM items
+               WHERE is_gone = 0 AND (confirmed_at IS NULL OR confirmed_at < ?)""",
+            (since,),
+        ).fetchone()[0],
+        webhooks=dicts(
+            connection.execute(
+                "SELECT state, began_at FROM webhook_states ORDER BY change_id DESC LIMIT ?",
+                (_STATES,),
+            )
+        ),
         recent=dicts(
             connection.execute(
                 """SELECT c.*, v.name, v.color, v.size, i.name AS item_name FROM changes c
@@ -61,8 +95,8 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
         ),
         sweeps=dicts(
             connection.execute(
-                """SELECT sweep_id, cause, began_at, ended_at, result, items, changed, added,
-                          removed, missed, calls, throttled
+                """SELECT sweep_id, cause, began_at, ended_at, result, items, variants, changed,
+                          added, removed, held, missed, calls, throttled
                    FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
                    ORDER BY sweep_id DESC LIMIT ?""",
                 (_SWEEPS,),
@@ -70,7 +104,7 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
         ),
         quarantined=dicts(
             connection.execute(
-                """SELECT delivery_id, received_at, action, reason FROM deliveries
+                """SELECT delivery_id, received_at, reason FROM deliveries
                    WHERE outcome = 'quarantined' ORDER BY delivery_id DESC LIMIT ?""",
                 (_RECENT,),
             )
@@ -81,9 +115,8 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
     )
 
 
-def find(connection: sqlite3.Connection, text: str) -> list[Row]:
-    """Return some variants whose id, item id, item or own name matches what somebody typed."""
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else -1  # noqa: PLR2004
+def find(connection: sqlite3.Connection, text: str, limit: int) -> list[Row]:
+    """Return up to `limit` variants of this id or item id, or with this in a name."""
     like = f"%{text.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
     return dicts(
         connection.execute(
@@ -91,14 +124,14 @@ def find(connection: sqlite3.Connection, text: str) -> list[Row]:
                       verifying FROM availability
                WHERE variant_id = :number OR item_id = :number OR item_name LIKE :like ESCAPE '!'
                   OR variant_name LIKE :like ESCAPE '!'
-               ORDER BY variant_id = :number DESC, item_name, variant_id LIMIT :most""",
-            {"number": number, "like": like, "most": _FOUND},
+               ORDER BY variant_id = :number DESC, item_name, variant_id LIMIT :limit""",
+            {"number": id_in(text), "like": like, "limit": limit},
         )
     )
 
 
 def _by_hour(hours: list[str], counted: sqlite3.Cursor) -> list[Row]:
-    rows: dict[str, Row] = {hour: {"hour": f"{hour[11:]}:00"} for hour in hours}
+    rows: dict[str, Row] = {hour: {"label": f"{hour[11:]}:00"} for hour in hours}
     for hour, kind, count in counted:
         if hour in rows:
             rows[hour][kind] = count

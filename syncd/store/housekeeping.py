@@ -116,6 +116,7 @@ def forget_the_future(connection: sqlite3.Connection, now: datetime, settle: tim
         ("variants", "absent_at"),
         ("refresh_queue", "asked_at"),
         ("sweeps", "began_at"),
+        ("webhook_states", "began_at"),
     ):
         connection.execute(
             f"UPDATE {table} SET {column} = :now WHERE {column} > :now",  # noqa: S608 - constants
@@ -136,6 +137,14 @@ def beat(connection: sqlite3.Connection, sign: Beat) -> None:
     if sign.told_health is not None:
         put_state(connection, "told_health", sign.told_health)
     put_state(connection, "webhooks", msgspec.json.encode(sign.webhooks).decode())
+    connection.execute(
+        """INSERT INTO webhook_states (state, began_at) SELECT :state, :began_at WHERE :state
+           IS NOT (SELECT state FROM webhook_states ORDER BY change_id DESC LIMIT 1)""",
+        {
+            "state": sign.webhooks.state,
+            "began_at": to_text(sign.webhooks.since or sign.at),
+        },
+    )
     put_state(connection, "clock_offset_s", str(sign.clock_offset.total_seconds()))
     _count(connection, sign.at, sign.counted)
 

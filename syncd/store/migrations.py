@@ -198,6 +198,12 @@ SELECT (SELECT value FROM state WHERE key = 'last_delivery_at') AS last_delivery
        (SELECT value FROM state WHERE key = 'daemon_seen_at') AS daemon_seen_at
 """
 
+_WEBHOOK_STATES = """CREATE TABLE webhook_states (
+    change_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    state TEXT NOT NULL,            -- see webhook_health
+    began_at TEXT NOT NULL
+)"""
+
 
 @migrations()
 def first_contract(db: Database) -> None:
@@ -206,6 +212,12 @@ def first_contract(db: Database) -> None:
         db.conn.execute(statement)
     db.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.conn.execute(f"PRAGMA user_version = {CONTRACT}")
+
+
+@migrations()
+def webhook_states(db: Database) -> None:
+    """Create the history of the webhook's state: one row each time it changes."""
+    db.conn.execute(_WEBHOOK_STATES)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -65,10 +65,10 @@ class Reports:
         with self._rows() as connection, _snapshot(connection):
             return day.day(connection, now)
 
-    def find(self, text: str) -> list[Row]:
-        """Return some variants that match what somebody typed."""
+    def find(self, text: str, limit: int) -> list[Row]:
+        """Return up to `limit` variants that match what somebody typed."""
         with self._rows() as connection:
-            return day.find(connection, text)
+            return day.find(connection, text, limit)
 
     def newest_seq(self) -> int:
         """Return the last `seq` given, 0 before the first."""

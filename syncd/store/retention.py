@@ -26,6 +26,7 @@ def prune(
     """Delete one slice of what is older than its retention; return how many rows went."""
     gone = _prune_deliveries(connection, min(deliveries_before, now - DAY))
     gone += _prune_changes(connection, min(changes_before, now - DAY - missed_grace), now)
+    _prune_webhook_states(connection, min(changes_before, now - DAY))
     connection.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_KEPT),))
     connection.execute(
         """DELETE FROM sweeps WHERE ended_at < ?
@@ -48,6 +49,15 @@ def _prune_deliveries(connection: sqlite3.Connection, before: datetime) -> int:
                LIMIT ?)""",
         (to_text(before), SLICE),
     ).rowcount
+
+
+def _prune_webhook_states(connection: sqlite3.Connection, before: datetime) -> None:
+    """Delete what ended before then: of the rows that are too old, the last says what came next."""
+    connection.execute(
+        """DELETE FROM webhook_states WHERE change_id <
+               (SELECT max(change_id) FROM webhook_states WHERE began_at < ?)""",
+        (to_text(before),),
+    )
 
 
 def _prune_changes(connection: sqlite3.Connection, before: datetime, now: datetime) -> int:

@@ -40,6 +40,11 @@ T = TypeVar("T")
 PAGE = 100
 LATENCY_S = 0.3
 BEAT_S = 20.0
+NAMES = (
+    "Mug 11 oz",
+    "Unisex Heavy Cotton T-Shirt | Gildan 5000",
+    "Canvas, 24x36 inch, 1.25 in deep",
+)
 HOUR_S = 3600.0
 
 
@@ -58,7 +63,8 @@ class Shelves:
         began_at = self._clock.now()
         self.calls += 1
         await asyncio.sleep(LATENCY_S)
-        return ItemRead(item_id, None, self._variants(item_id), began_at, began_at)
+        name = f"{NAMES[item_id % len(NAMES)]} {item_id}"
+        return ItemRead(item_id, name, self._variants(item_id), began_at, began_at)
 
     async def page(self, category_id: int | None, page: int) -> Page:
         """Read one page."""
@@ -75,8 +81,12 @@ class Shelves:
 
     def _variants(self, item_id: int) -> tuple[SourceVariant, ...]:
         return tuple(
-            SourceVariant(item_id * 10 + n, self.values[item_id * 10 + n], Labels())
-            for n in range(4)
+            SourceVariant(
+                item_id * 10 + n,
+                self.values[item_id * 10 + n],
+                Labels(f"Heather Grey / {size}", "Heather Grey", size),
+            )
+            for n, size in enumerate(("S", "M", "L", "2XL"))
         )
 
 
@@ -109,8 +119,8 @@ class Day:
         """Fill the mirror; return how many seconds that took."""
         await self.engine.open()
         schedule = Schedule(self.engine)
-        webhook = Webhook(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
-        self.monitor = Monitor(self.engine, schedule, webhook)
+        self.webhook = Webhook(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
+        self.monitor = Monitor(self.engine, schedule, self.webhook)
         self.engine.start_reading()
         return await self.sweep()
 

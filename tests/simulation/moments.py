@@ -1,0 +1,98 @@
+"""The status page at the moments of a simulated day, and a real server that shows them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+
+import uvicorn
+
+from simulation.days import HOUR_S, Day, lived
+from syncd import admin
+from syncd.deliveries import parse
+from syncd.errors import MirrorUnavailable
+from syncd.model import JsonObject
+
+EVIL = "<script>alert(1)</script>\"'&"
+FAULT = MirrorUnavailable("no space is left on the disk", hint="free some")
+ITEMS = 120
+
+
+def moments() -> dict[str, str]:
+    """Return the page at each moment of a day and a half, by its name."""
+    return lived(_story, items=ITEMS)
+
+
+async def _story(day: Day) -> dict[str, str]:
+    show = day.monitor.page
+    shown = {}
+    await day.monitor.beat()
+    shown["new"] = await show("")
+    changing = asyncio.create_task(day.change_every(240))
+    await day.beat_for(9 * HOUR_S)
+    # For an hour and a half deliveries get lost, and then they are back.
+    day.is_delivering = False
+    await day.beat_for(1.5 * HOUR_S)
+    await day.sweep()
+    await day.beat_for(0.5 * HOUR_S)
+    day.is_delivering = True
+    await day.beat_for(20 * HOUR_S)
+    shown["healthy"] = await show("")
+    shown["story"] = await show("13")
+    shown["found"] = await show("heavy cotton")
+    shown["nothing"] = await show(EVIL)
+    sweep_id, _ = await day.engine.reconciler.request("operator")
+    await asyncio.sleep(100)
+    shown["sweeping"] = await show("")
+    await day.engine.reconciler.wait(sweep_id)
+    for n in range(3):
+        body = b'{"event": {"action": "item-variant-updated", "at": %d}}' % n
+        await day.engine.ingest.submit(parse(body, day.clock.now()))
+    shown["quarantined"] = await show("")
+    day.is_delivering = False
+    await day.until("silent")
+    await day.beat_for(2 * HOUR_S)
+    shown["silent"] = await show("")
+    day.webhook.trouble = FAULT
+    shown["failing"] = await show("")
+    changing.cancel()
+    return shown
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def showing(pages: Mapping[str, str]) -> Iterator[str]:
+    """Serve these pages at `/?q=NAME` as the daemon serves its own, else FAULT; gives the URL."""
+
+    async def status() -> JsonObject:
+        return {}
+
+    async def exposition() -> bytes:
+        return b""
+
+    async def shown(asked: str) -> str:
+        if asked not in pages:
+            raise FAULT
+        return pages[asked].replace('data-every="5"', 'data-every="0.5"')  # tests wait for it
+
+    bound = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        admin.application(status, exposition, shown), lifespan="off", log_config=None, ws="none"
+    )
+    server = _Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        bound.close()
