@@ -31,7 +31,8 @@ log = structlog.get_logger(__name__)
 
 # A health that lasts for so many signs of life is told; what passes by itself wakes nobody.
 TOLD_AFTER_BEATS = 3
-# Counting a million variants takes a quarter of a second: this part of the time may go into it.
+# Counting a million variants takes a quarter of a second, and so does a day of many deliveries:
+# this part of the time may go into either.
 COUNT_SHARE = 0.05
 QUICK_S = 0.05
 
@@ -51,8 +52,8 @@ class Monitor:
         self._counted_401 = 0
         self._reports = Reports(engine.config.mirror.path)
         self._one_question = threading.Lock()
-        self._counts: MirrorCounts | None = None
-        self._count_again_s = 0.0
+        self._counts = _Costly(lambda reports: reports.counts())
+        self._day = _Costly(lambda reports: reports.day(engine.clock.now()))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
 
     async def close(self) -> None:
@@ -111,7 +112,7 @@ class Monitor:
         now = self._engine.clock.now()
         try:
             running, day = await self._running(now), await self._last_day(now)
-            counts = await self._ask(self._count)
+            counts = await self._ask(self._counts.answer)
             self._last_look = running, counts, day
         except MirrorError as fault:
             if self._last_look is None:
@@ -157,7 +158,7 @@ class Monitor:
     async def page(self, asked: str) -> str:
         """Return the status page, with the variants that match what somebody `asked`."""
         now = self._engine.clock.now()
-        day = await self._ask(lambda reports: reports.day(now))
+        day = await self._ask(self._day.answer)
         found = (
             await self._ask(lambda reports: reports.find(asked, page.MOST_FOUND)) if asked else []
         )
@@ -196,15 +197,6 @@ class Monitor:
         progress = await self._engine.reconciler.progress()
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
         return f"STATUS=webhooks {self._webhooks.state}{sweep}"
-
-    def _count(self, reports: Reports) -> MirrorCounts:
-        """Count the mirror through; a large one not each time somebody asks."""
-        began_s = time.monotonic()
-        if self._counts is None or began_s >= self._count_again_s:
-            self._counts = reports.counts()
-            took_s = time.monotonic() - began_s
-            self._count_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
-        return self._counts
 
     def _health_to_tell(self, assessment: Assessment, day: LastDay) -> str | None:
         """Return the health once it has lasted, else the one told before."""
@@ -257,6 +249,24 @@ class Monitor:
                 return question(self._reports)
 
         return await asyncio.to_thread(ask)
+
+
+class _Costly:
+    """A question that a large mirror is not asked each time somebody wants to know."""
+
+    def __init__(self, question: Callable[[Reports], Any]) -> None:
+        self._question = question
+        self._answer: Any = None
+        self._ask_again_s = 0.0
+
+    def answer(self, reports: Reports) -> Any:
+        """Return the answer, which may be a while old if it took long."""
+        began_s = time.monotonic()
+        if self._answer is None or began_s >= self._ask_again_s:
+            self._answer = self._question(reports)
+            took_s = time.monotonic() - began_s
+            self._ask_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
+        return self._answer
 
 
 def _size(path: Path) -> int:

@@ -19,7 +19,7 @@ from msgspec import Struct, json
 
 ROOT = Path(__file__).parent.parent
 README_MIRROR = "/var/lib/syncd/availability.db"
-# Where .ci/run installs what Node needs before version 22.13.
+# Where .ci/run installs what comes from npm; TWIN is what Node needs before version 22.13.
 NODE_MODULES = ROOT / ".ci" / "node_modules"
 TWIN = "@photostructure/sqlite"
 # Ours may live in a folder that another user cannot enter.

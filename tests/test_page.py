@@ -1,15 +1,16 @@
-"""The status page: what it shows, that nothing on it runs, and how it looks in a real browser."""
+"""The status page: what it shows, and that nothing in it runs; how it looks is tested beside it."""
 
 from __future__ import annotations
 
 import html
 import re
 import sqlite3
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -17,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation.moments import showing
 
+from syncd.monitor import QUICK_S, _Costly
 from syncd.page import CHANGES, HEADERS, _lasting, chart, strip
 from syncd.page.drawing import COLUMNS, WIDTH
+from syncd.store import Reports
 from syncd.store.connection import open_for_writing
 from syncd.store.day import day
 from syncd.timestamps import to_text
@@ -235,3 +238,18 @@ def test_the_drift_of_each_sweep_but_of_no_filling(tmp_path: Path) -> None:
         ("2026-03-01 06:00", 4, 7),
         ("2026-03-01 12:00", 0, 0),
     ]
+
+
+def test_a_question_that_takes_long_is_not_asked_each_time() -> None:
+    """However many look at the page, a large mirror is spared; a small one is not."""
+    asked: list[float] = []
+
+    def question(_: Reports, seconds: float = 0.0) -> int:
+        time.sleep(seconds)
+        asked.append(seconds)
+        return len(asked)
+
+    reports: Any = None
+    quick, slow = _Costly(question), _Costly(lambda reports: question(reports, 1.5 * QUICK_S))
+    assert [quick.answer(reports), quick.answer(reports)] == [1, 2]
+    assert [slow.answer(reports), slow.answer(reports)] == [3, 3]

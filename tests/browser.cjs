@@ -1,0 +1,44 @@
+// Runs a script over a page in Debian's Chromium: a job of JSON comes in, what it found goes out.
+"use strict";
+const fs = require("node:fs");
+const { chromium } = require("playwright-core");
+
+const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const AsyncFunction = (async () => {}).constructor;
+
+// Put in by the debugger, so the page's policy is in force meanwhile.
+async function axe(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => axe.run());
+  return violations.map(({ id, impact, nodes }) => ({
+    id,
+    impact,
+    nodes: nodes.map((node) => `${node.html} ${node.failureSummary}`),
+  }));
+}
+
+async function main() {
+  const job = JSON.parse(fs.readFileSync(0, "utf8"));
+  const browser = await chromium.launch({
+    executablePath: job.chromium,
+    args: ["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
+  });
+  try {
+    const page = await browser.newPage(job.options);
+    page.setDefaultTimeout(15000);
+    const asked = [];
+    const faults = [];
+    page.on("request", (request) => asked.push(request.url()));
+    page.on("pageerror", (error) => faults.push(String(error)));
+    page.on("console", (told) => {
+      if (["error", "warning"].includes(told.type())) faults.push(told.text());
+    });
+    await page.goto(job.url);
+    const found = await new AsyncFunction("page", "axe", job.script)(page, axe);
+    return { found, asked, faults };
+  } finally {
+    await browser.close();
+  }
+}
+
+main().then((answer) => process.stdout.write(JSON.stringify(answer)));

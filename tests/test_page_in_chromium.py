@@ -1,0 +1,216 @@
+"""The status page in a real browser: for whom can it be read and used, and how does it renew."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from browser import browse, needs_chromium, needs_playwright
+from simulation.moments import moments, showing
+
+from syncd import page
+
+if TYPE_CHECKING:
+    from conftest import Daemon
+
+pytestmark = [needs_chromium, needs_playwright]
+
+NAMES = [
+    *("new", "healthy", "story", "found", "nothing"),
+    *("sweeping", "quarantined", "silent", "failing", "unreadable"),
+]
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+# A folder in which to leave pictures of it all, for whoever wants to look.
+PICTURES = os.environ.get("SYNCD_PICTURES")
+
+EXAMINE = """
+const found = [];
+for (const [device, width, height] of [["phone", 390, 844], ["desk", 1280, 900]]) {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.setViewportSize({ width, height });
+    await page.emulateMedia({ colorScheme });
+    const spill = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    found.push({ look: `${device} ${colorScheme}`, spill, violations: await axe(page) });
+    const path = `${PICTURES}-${device}-${colorScheme}.png`;
+    if (PICTURES) await page.screenshot({ path, fullPage: true });
+  }
+}
+return found;
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Serve the page of each moment of a day."""
+    pages = moments()
+    assert [*pages, "unreadable"] == NAMES
+    with showing(pages) as base:
+        yield base
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axe_finds_nothing(url: str, name: str) -> None:
+    """On a phone and on a desk, light and dark; and nothing is wider than the screen."""
+    pictures = f'"{Path(PICTURES) / name}"' if PICTURES else "null"
+    seen = browse(f"{url}/?q={name}", f"const PICTURES = {pictures};\n{EXAMINE}")
+    assert len(seen.found) == 4
+    for one in seen.found:
+        assert one["violations"] == [], one["look"]
+        assert one["spill"] <= 0, one["look"]
+    # The browser tells of an answer of 503 itself.
+    assert [fault for fault in seen.faults if "503" not in fault or name != "unreadable"] == []
+    assert all(asked.startswith(f"{url}/") for asked in seen.asked)
+
+
+def test_all_of_it_can_be_reached_and_seen_with_the_keyboard(url: str) -> None:
+    """The first Tab offers to skip the search; whatever has the focus shows it; Enter finds."""
+    seen = browse(
+        f"{url}/?q=quarantined",
+        """
+        const focused = () => page.evaluate(() => {
+          const one = document.activeElement;
+          const { outlineStyle, outlineWidth } = getComputedStyle(one);
+          const { left, top, bottom } = one.getBoundingClientRect();
+          const label = one.getAttribute("aria-label") ?? one.textContent.trim();
+          const isShown = left >= 0 && bottom > 0 && top < innerHeight;
+          return { label: label || one.id, outline: `${outlineStyle} ${outlineWidth}`, isShown };
+        });
+        await page.keyboard.press("Tab");
+        const stops = [await focused()];
+        await page.keyboard.press("Enter");
+        const skippedTo = await page.evaluate(() => document.activeElement.id);
+        await page.keyboard.press("Shift+Tab");
+        stops.push(await focused());
+        while (stops.length < 100) {
+          await page.keyboard.press("Tab");
+          const stop = await focused();
+          if (stop.label === stops[0].label || stop.label === "live") break;
+          if (await page.evaluate(() => document.activeElement === document.body)) break;
+          stops.push(stop);
+        }
+        await page.focus("summary");
+        await page.keyboard.press("Enter");
+        const isOpen = await page.evaluate(() => document.querySelector("details").open);
+        await page.fill("#q", "found");
+        await page.keyboard.press("Enter");
+        await page.waitForURL(/q=found/);
+        return { stops, skippedTo, isOpen };
+        """,
+    )
+    stops = seen.found["stops"]
+    assert stops[0]["label"] == "To the status"
+    assert stops[1]["label"] == "Find"
+    assert seen.found["skippedTo"] == "live"
+    assert seen.found["isOpen"]
+    assert len(stops) > 25
+    assert {"Table of sweeps", "Table of the latest changes", "Quarantined deliveries"} <= {
+        stop["label"] for stop in stops
+    }
+    assert [stop for stop in stops if stop["outline"] != "solid 3px" or not stop["isShown"]] == []
+
+
+def test_it_renews_itself_and_leaves_everybody_where_they_are(url: str) -> None:
+    """Focus, what was opened, scroll positions and selection outlive a renewal."""
+    seen = browse(
+        f"{url}/?q=healthy",
+        """
+        await page.locator("summary").first().click();
+        const link = page.locator("[data-key=changes] a").nth(2);
+        await link.focus();
+        const known = await link.textContent();
+        await page.evaluate(() => {
+          window.scrollTo(0, 700);
+          document.querySelector("[data-key=sweeps] .beside > .scroll").scrollLeft = 30;
+          document.querySelector("[data-key=changes] tr[data-key]").isTheSame = true;
+          getSelection().selectAllChildren(document.querySelector("[data-key=changes] .name"));
+        });
+        const state = () => page.evaluate(() => ({
+          title: document.title,
+          health: document.querySelector(".health strong").textContent,
+          icon: document.querySelector("link[rel=icon]").getAttribute("href"),
+          focused: document.activeElement.textContent,
+          row: [...document.querySelectorAll("[data-key=changes] tr[data-key]")]
+            .findIndex((row) => row.isTheSame),
+          isOpen: document.querySelector("details").open,
+          down: window.scrollY,
+          right: document.querySelector("[data-key=sweeps] .beside > .scroll").scrollLeft,
+          selected: getSelection().toString(),
+          quarantined: document.querySelectorAll("[data-key=quarantined] tbody tr").length,
+        }));
+        const before = await state();
+        await page.route(/q=healthy/, (route) =>
+          route.continue({ url: route.request().url().replace("healthy", "sweeping") }));
+        await page.waitForSelector("progress[aria-label=Sweep]");
+        const moved = await state();
+        await page.unroute(/q=healthy/);
+        await page.route(/q=healthy/, (route) =>
+          route.continue({ url: route.request().url().replace("healthy", "silent") }));
+        await page.waitForSelector("[data-key=quarantined]");
+        const after = await state();
+        await page.unroute(/q=healthy/);
+        await page.waitForSelector(".health.ok");
+        return { known, before, moved, after, again: await state() };
+        """,
+        viewport=PHONE,
+    )
+    before, moved, after = seen.found["before"], seen.found["moved"], seen.found["after"]
+    assert (before["title"], before["row"], before["right"]) == ("ok · syncd", 0, 30)
+    # One change has come on top; the link that had the focus has it still.
+    assert moved["row"] == 1
+    for name in ("isOpen", "focused", "selected", "right"):
+        assert moved[name] == before[name], name
+    assert before["focused"] == seen.found["known"]
+    assert abs(moved["down"] - before["down"]) < 200
+    # Now it has left the list, and the page has the focus.
+    assert (after["health"], after["icon"]) == ("degraded", "degraded.svg")
+    assert (after["title"], after["row"], after["quarantined"]) == ("degraded · syncd", -1, 3)
+    assert after["focused"] not in ("", before["focused"])
+    # Whole parts of the page that come and go do not touch the others.
+    assert after["isOpen"]
+    assert seen.found["again"]["isOpen"]
+    assert seen.faults == []
+
+
+def test_an_old_ok_is_not_left_standing(url: str) -> None:
+    """When the daemon does not answer any more the page says so, and recovers by itself."""
+    seen = browse(
+        f"{url}/?q=healthy",
+        """
+        const health = () => page.locator(".health").innerText();
+        await page.route(/q=healthy/, (route) => route.abort());
+        await page.waitForSelector(".health.gone");
+        const gone = [await health(), await page.title()];
+        await page.unroute(/q=healthy/);
+        await page.waitForSelector(".health.ok");
+        return { gone, back: [await health(), await page.title()] };
+        """,
+    )
+    assert seen.found["gone"][0].startswith("no answer")
+    assert seen.found["gone"][1] == "no answer · syncd"
+    assert seen.found["back"] == ["ok All is well.", "ok · syncd"]
+
+
+def test_nothing_moves() -> None:
+    """So there is nothing that `prefers-reduced-motion` would have to stop."""
+    style = (Path(page.__file__).parent / "page.css").read_text()
+    assert not {"animation", "transition", "scroll-behavior"} & set(re.findall(r"[\w-]+", style))
+
+
+def test_the_page_of_a_daemon_renews_itself(shared: Daemon) -> None:
+    """By itself, under its own policy, and from nobody else."""
+    seen = browse(
+        f"{shared.admin_url}/",
+        """
+        const at = await page.locator("#at").textContent();
+        await page.waitForFunction((at) => document.getElementById("at").textContent !== at, at);
+        return page.locator(".health").getAttribute("class");
+        """,
+    )
+    assert seen.found == f"health {shared.status()['health']}"
+    assert seen.faults == []
+    assert all(asked.startswith(f"{shared.admin_url}/") for asked in seen.asked)
+    assert len(seen.asked) >= 5
