@@ -209,10 +209,10 @@ def test_a_strip_says_what_it_shows() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0 s"), (59.6, "1 min"), (7200, "2 h"), (7500, "2 h 5 min"), (90_061, "1 d 1 h")],
+    [(0, "0 s"), (59.6, "1 min"), (7220, "2 h"), (7500, "2 h 5 min"), (90_061, "1 d 1 h")],
 )
 def test_how_long_is_said_in_two_words(seconds: float, said: str) -> None:
-    """The two largest units that are not nothing."""
+    """No seconds beside hours, and nothing that is nothing."""
     assert _lasting(seconds) == said
 
 

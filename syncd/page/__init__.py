@@ -74,14 +74,18 @@ def _moment(at: str | datetime | None, otherwise: str = "-") -> str:
 
 
 def _lasting(seconds: float) -> str:
-    """Say how long in its two largest units: `2 h 5 min`."""
-    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
-    left, parts = round(seconds), []
-    for unit, length in units.items():
-        count, left = divmod(left, length)
+    """Say how long, to the unit below the largest: `2 h 5 min`."""
+    left = round(seconds)
+    for unit, length, smaller, its_length in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        count, rest = divmod(left, length)
         if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+            more = rest // its_length
+            return f"{count} {unit} {more} {smaller}" if more else f"{count} {unit}"
+    return f"{left} s"
 
 
 def _coded(text: str) -> Markup:
