@@ -146,7 +146,10 @@ class Judged(Struct, frozen=True):
 
 
 class Writes(Struct):
-    """Everything one transaction must write; filled by one batch, then written once."""
+    """Everything one transaction must write; filled by one batch, then written once.
+
+    `moved` are variants of `variants` that have another item than before.
+    """
 
     variants: dict[int, VariantState] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
@@ -154,6 +157,7 @@ class Writes(Struct):
     judged: list[Judged] = field(default_factory=list)
     unlocated: set[int] = field(default_factory=set)
     explained: set[int] = field(default_factory=set)
+    moved: set[int] = field(default_factory=set)
 
 
 class Known(Struct, frozen=True):

@@ -21,6 +21,8 @@ def note(
 ) -> None:
     """Write a variant's new row, and tell the feed if its readers would see a difference."""
     writes.variants[state.variant_id] = state
+    if known is not None and known.item_id != state.item_id:
+        writes.moved.add(state.variant_id)
     old = None if known is None else known.belief.value
     old_sellable = known is not None and known.sellable
     if known is not None and (old, old_sellable) == (state.belief.value, state.sellable):

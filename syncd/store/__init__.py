@@ -43,7 +43,7 @@ class Store(Kept):
         self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
     ) -> list[Judged]:
         """See ports.DeliveryLedger."""
-        return await self._writer.transact(
+        return await self._writer.transact_aside(
             lambda db: deliveries.record(db, batch, judge, now=now, missed_grace=self.missed_grace)
         )
 

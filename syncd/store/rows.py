@@ -99,8 +99,8 @@ def write_observed(connection: sqlite3.Connection, writes: Writes, now: datetime
                    absent_at, judged_at)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (variant_id) DO UPDATE SET
-                   item_id = excluded.item_id, name = excluded.name, color = excluded.color,
-                   size = excluded.size, value = excluded.value, doubts = excluded.doubts,
+                   name = excluded.name, color = excluded.color, size = excluded.size,
+                   value = excluded.value, doubts = excluded.doubts,
                    sellable = excluded.sellable, event_at = excluded.event_at,
                    delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
                    changed_at = excluded.changed_at, source = excluded.source,
@@ -108,6 +108,11 @@ def write_observed(connection: sqlite3.Connection, writes: Writes, now: datetime
                    judged_at = excluded.judged_at""",
             [(*_variant_row(state), judged_at) for state in writes.variants.values()],
         )
+    # Apart: SQLite writes an index whose column is set, whether it is another value or not.
+    connection.executemany(
+        "UPDATE variants SET item_id = ? WHERE variant_id = ?",
+        [(writes.variants[moved].item_id, moved) for moved in writes.moved],
+    )
     if writes.changes:
         connection.executemany(
             """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
