@@ -2,11 +2,13 @@
 
 from syncd.config.checks import is_loopback
 from syncd.config.loading import SYSTEM_PATH, find, load
-from syncd.config.settings import SECTIONS, Config
+from syncd.config.settings import KEYS_VARIABLE, REMOTE_ADMIN_VARIABLE, SECTIONS, Config
 from syncd.config.showing import in_force, to_toml
 from syncd.config.values import Address, Secret
 
 __all__ = [
+    "KEYS_VARIABLE",
+    "REMOTE_ADMIN_VARIABLE",
     "SECTIONS",
     "SYSTEM_PATH",
     "Address",

@@ -1,6 +1,6 @@
 """What each key takes: one small function from a TOML value to ours, raising ValueError otherwise.
 
-A message never repeats the value of a secret.
+A message never repeats text: it may be an api key in the wrong place.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def duration(shortest: str, longest: str = "3650d") -> Check:
     def check(value: Any, folder: Path) -> timedelta:
         found = parse_duration(text(value, folder))
         if not parse_duration(shortest) <= found <= parse_duration(longest):
-            raise ValueError(f"{value!r} is not between {shortest} and {longest}")
+            raise ValueError(f"is not between {shortest} and {longest}")
         return found
 
     return check
@@ -104,7 +104,7 @@ def choice(*allowed: str) -> Check:
 
     def check(value: Any, folder: Path) -> str:
         if text(value, folder) not in allowed:
-            raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+            raise ValueError(f"is none of {', '.join(allowed)}")
         return str(value)
 
     return check
@@ -174,7 +174,7 @@ def webhook_path(value: Any, folder: Path) -> str:
     """Take the path deliveries are posted to."""
     found = text(value, folder)
     if not found.startswith("/") or any(character in found for character in "?#{} "):
-        raise ValueError(f"{found!r} must start with / and have no space, query or braces")
+        raise ValueError("must start with / and have no space, query or braces")
     if found == "/healthz":
         raise ValueError("/healthz is taken")
     return found

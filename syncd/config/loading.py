@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from syncd.config.values import Secret
 from syncd.errors import ConfigurationError
 
 SYSTEM_PATH = Path("/etc/syncd/config.toml")
+_WORDS = re.compile(r"[A-Za-z_-]{1,40}")
 _EXAMPLE = "`syncd init` writes one; or name the file with --config"
 
 
@@ -74,8 +76,9 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigurationError([f"{path}: {fault.strerror}"], hint=_EXAMPLE) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
-        # Its message names line and column and, of the file, at most one character.
+    except (ValueError, RecursionError) as fault:
+        # A message of its own names line and column and, of the file, a character or a key; what
+        # else is raised (a number of 5,000 digits, brackets without end) only that.
         raise ConfigurationError(
             [f"{path}: is no TOML: {fault}"], hint="see https://toml.io"
         ) from None
@@ -100,7 +103,8 @@ def _section(name: str, values: Any, folder: Path, faults: list[str]) -> Any:
 
 
 def _unknown(name: str, known: Mapping[str, object], prefix: str) -> str:
-    shown = name if name.isprintable() and len(name) <= 60 else "…"  # noqa: PLR2004
+    # Ours are words; anything else may be an api key in the wrong place.
+    shown = name if _WORDS.fullmatch(name) else "…"
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"{prefix}{shown}: there is no such key; is it {prefix}{near[0]}?"
@@ -145,11 +149,12 @@ def _from_file(path: Path, key: str, faults: list[str]) -> tuple[Secret, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as fault:
         reason = fault.strerror if isinstance(fault, OSError) else "is not UTF-8"
-        faults.append(f"{key}: {path}: {reason}")
+        # Without the name: who wrote the key itself there would find it in the log.
+        faults.append(f"{key}: cannot be read: {reason}; a relative path starts at this file")
         return ()
     found = _secrets([line for line in lines if not line.lstrip().startswith("#")], key, faults)
     if not found and not any(fault.startswith(f"{key}:") for fault in faults):
-        faults.append(f"{key}: {path} holds no api key; write one a line")
+        faults.append(f"{key}: holds no api key; write one a line")
     return found
 
 

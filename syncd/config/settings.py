@@ -115,6 +115,11 @@ class Config(Struct, frozen=True):
     keys: tuple[Secret, ...] = ()
     keys_from: str = "nowhere"
 
+    @property
+    def secrets(self) -> set[str]:
+        """Everything that must never be written down: the keys, and an address with its token."""
+        return {key.reveal() for key in self.keys} | ({self.notify.url} - {""})
+
     def require_keys(self) -> None:
         """Raise ConfigurationError when there is no api key: nothing could be verified or read."""
         if not self.keys:

@@ -39,6 +39,11 @@ def to_toml(config: Config) -> str:
 def _plain(key: str, value: Any) -> Any:
     if key == "notify.url":
         return _without_token(value)
+    if key == "notify.command":
+        # The program; an argument may be a token.
+        return [*value[:1], *(Secret.MASK for _ in value[1:])]
+    if key == "webhook.public_url":
+        return _without_query(value)
     if isinstance(value, tuple):
         return [_plain("", one) for one in value]
     if isinstance(value, Secret | Path):
@@ -54,10 +59,19 @@ def _plain(key: str, value: Any) -> Any:
 
 def _without_token(url: str) -> str:
     """Keep where it goes; path, query and user of such addresses are often the secret itself."""
-    if not url:
-        return url
+    return f"{_origin(url)}/{Secret.MASK}" if url else url
+
+
+def _without_query(url: str) -> str:
+    """Keep where it leads, but neither a user nor what is asked there."""
+    parts = urlsplit(url)
+    asked = f"?{Secret.MASK}" if parts.query else ""
+    return f"{_origin(url)}{parts.path}{asked}" if url else url
+
+
+def _origin(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port is not None else ""
-    return f"{parts.scheme}://{host}{port}/{Secret.MASK}"
+    return f"{parts.scheme}://{host}{port}"

@@ -21,10 +21,10 @@ def parse_duration(text: str) -> timedelta:
     """Return `90s`, `15m`, `6h` or `30d` as a duration; raises ValueError saying what to write."""
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no duration; write e.g. 90s, 15m, 6h or 30d")
+        raise ValueError("is no duration; write e.g. 90s, 15m, 6h or 30d")
     seconds = int(found.group(1)) * _UNITS_S[found.group(2)]
     if seconds > _LONGEST.total_seconds():
-        raise ValueError(f"{text!r} is longer than ten years")
+        raise ValueError("is longer than ten years")
     return timedelta(seconds=seconds)
 
 
@@ -58,9 +58,9 @@ def parse_address(text: str) -> Address:
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or "\0" in path:
-            raise ValueError(f"{text!r} needs an absolute path after unix:")
+            raise ValueError("needs an absolute path after unix:")
         if len(path.encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
-            raise ValueError(f"{text!r} is longer than the {MAX_SOCKET_PATH_BYTES} bytes allowed")
+            raise ValueError(f"is longer than the {MAX_SOCKET_PATH_BYTES} bytes allowed")
         return Address("unix", path=path)
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
@@ -69,9 +69,9 @@ def parse_address(text: str) -> Address:
         host = ""  # a bare v6 address: nobody can tell where its port begins
     is_port = port.isascii() and port.isdigit() and len(port) <= len(str(_MAX_PORT))
     if not colon or not host or not is_port or int(port) > _MAX_PORT or not host.isprintable():
-        raise ValueError(f"{text!r} is no address; write host:port, [v6]:port or unix:/path")
+        raise ValueError("is no address; write host:port, [v6]:port or unix:/path")
     if any(character.isspace() or character in "[]/" for character in host):
-        raise ValueError(f"{text!r} is no address; write host:port, [v6]:port or unix:/path")
+        raise ValueError("is no address; write host:port, [v6]:port or unix:/path")
     return Address("tcp", host=host, port=int(port))
 
 
