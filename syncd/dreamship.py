@@ -31,6 +31,9 @@ from syncd.timestamps import parse_http_date
 PAGE_ITEMS = 100
 # An item has some hundred variants of some hundred bytes; this is a hundred times as much.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# Of what Dreamship says about a fault; it goes into logs, the status and the history of sweeps.
+MAX_SAID_CHARS = 200
+MASK = b"********"
 
 
 class Dreamship:
@@ -47,6 +50,8 @@ class Dreamship:
     ) -> None:
         self._now = now
         self._timeout_s = timeout_s
+        # As it is, and as JSON writes it.
+        self._echoes = {api_key.encode(), msgspec.json.encode(api_key)[1:-1]}
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={
@@ -57,6 +62,8 @@ class Dreamship:
             timeout=timeout_s,
             # The key must not follow a redirect to another host; trailing slashes are ours to set.
             follow_redirects=False,
+            # In the clear it goes to this host alone: no proxy of the environment gets to see it.
+            trust_env=base_url.startswith("https:"),
             transport=transport,
         )
 
@@ -107,11 +114,11 @@ class Dreamship:
             ) from fault
         except (httpx.HTTPError, httpx.InvalidURL) as fault:
             raise SourceUnreachable(
-                f"Dreamship could not be reached for {path}: {str(fault) or type(fault).__name__}",
+                f"Dreamship could not be reached for {path}: {self._why(fault)}",
                 hint="check the network and dreamship.base_url",
             ) from fault
         source_at = parse_http_date(answer.headers.get("Date"))
-        document = _decoded(body)
+        document = _decoded(self._without_key(body))
         if answer.status_code == httpx.codes.OK:
             if document is None:
                 raise SourceAnswerInvalid(f"the answer for {path} is no JSON object")
@@ -129,6 +136,17 @@ class Dreamship:
                     raise SourceAnswerInvalid(f"the answer for {path} does not end")
             return bytes(body), answer
 
+    def _without_key(self, told: bytes) -> bytes:
+        """Mask what repeats our own key: nothing of an answer is secret anywhere else."""
+        for echo in self._echoes:
+            told = told.replace(echo, MASK)
+        return told
+
+    def _why(self, fault: Exception) -> str:
+        """Return a fault of the network in a few words; what is no HTTP may be quoted in it."""
+        why = self._without_key((str(fault) or type(fault).__name__).encode()).decode()
+        return _in_short(why)
+
 
 def _fault(
     path: str, answer: httpx.Response, document: JsonObject | None, now: datetime
@@ -136,7 +154,7 @@ def _fault(
     status = answer.status_code
     error = (document or {}).get("error")
     message = error.get("message") if isinstance(error, dict) else None
-    said = f": {message[:200]}" if isinstance(message, str) else ""
+    said = f": {_in_short(message)}" if isinstance(message, str) else ""
     if status == httpx.codes.TOO_MANY_REQUESTS:
         return SourceThrottled(f"throttled on {path}{said}", wait_s=_wait_s(answer, message, now))
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
@@ -167,6 +185,10 @@ def _wait_s(answer: httpx.Response, message: Any, now: datetime) -> float | None
         said_at = parse_http_date(answer.headers.get("Date")) or now
         return max(0.0, (moment - said_at).total_seconds())
     return wait_in_words(message) if isinstance(message, str) else None
+
+
+def _in_short(text: str) -> str:
+    return " ".join(text.split())[:MAX_SAID_CHARS]
 
 
 def _decoded(body: bytes) -> JsonObject | None:
