@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -15,6 +16,7 @@ import httpx
 import structlog
 from msgspec import json
 
+from syncd.config import KEYS_VARIABLE
 from syncd.model import JsonObject
 from syncd.pace import backoff
 
@@ -23,6 +25,7 @@ log = structlog.get_logger(__name__)
 TRIES = 6
 COMMAND_LIMIT_S = 30.0
 URL_LIMIT_S = 10.0
+_JSON = {"Content-Type": "application/json"}
 
 
 class Notifier:
@@ -78,6 +81,8 @@ class Notifier:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
+                # What it is told it needs; our keys it does not.
+                env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
             )
         except OSError as fault:
             return f"notify.command cannot be run: {fault.strerror}"
@@ -97,10 +102,13 @@ class Notifier:
 async def _post(url: str, body: bytes) -> str | None:
     """Return why it failed; the address may hold a token and is not repeated."""
     try:
-        async with httpx.AsyncClient(timeout=URL_LIMIT_S) as client:
-            answer = await client.post(
-                url, content=body, headers={"Content-Type": "application/json"}
-            )
+        # The code alone is read: a body may be as long and as slow as its sender likes.
+        async with (
+            asyncio.timeout(URL_LIMIT_S),
+            httpx.AsyncClient(follow_redirects=False) as client,
+            client.stream("POST", url, content=body, headers=_JSON) as answer,
+        ):
+            pass
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as fault:
         return f"notify.url could not be reached: {type(fault).__name__}"
     return None if answer.is_success else f"notify.url answered {answer.status_code}"
