@@ -33,7 +33,7 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.stat().st_mode):
+            if stat.S_ISSOCK(path.lstat().st_mode):
                 if _is_answered(path):
                     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
                 path.unlink()

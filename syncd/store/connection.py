@@ -32,6 +32,10 @@ REFUSED_PAUSE_S = 0.002
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 
+# A link in its place would have the number of the process written into some other file.
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
 class Lock:
     """Held by the one process that writes a mirror; the kernel lets go of it if that one dies."""
 
@@ -41,7 +45,7 @@ class Lock:
 
     def acquire(self) -> None:
         """Take the lock; raises MirrorLocked when another process holds it."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        fd = os.open(self._path, _LOCK_FLAGS, FILE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as fault:
@@ -209,8 +213,9 @@ def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Made beforehand, so that no umask of the day decides who may read it.
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE))
-        path.chmod(FILE_MODE)
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
+        os.fchmod(fd, FILE_MODE)
+        os.close(fd)
 
 
 def _contract(connection: sqlite3.Connection, path: Path) -> int:
