@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd import metrics, page
 from syncd.errors import SyncdError
@@ -53,13 +53,13 @@ def application(
     async def status_page(request: Request) -> Response:
         asked = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
         try:
-            return HTMLResponse(await shown(asked), headers=page.HEADERS)
+            return HTMLResponse(await shown(asked))
         except SyncdError as fault:
             return HTMLResponse(page.fault(fault.message, fault.hint), 503, page.HEADERS)
 
     async def page_file(request: Request) -> Response:
         name = request.url.path[1:]
-        return Response(page.file(name), media_type=page.FILES[name], headers=page.HEADERS)
+        return Response(page.file(name), media_type=page.FILES[name])
 
     routes = [
         Route("/", status_page),
@@ -67,36 +67,40 @@ def application(
         Route("/metrics", prometheus),
         *(Route(f"/{name}", page_file) for name in page.FILES),
     ]
-    app = Starlette(routes=routes)
-    return app if is_remote else _OnlyForUs(app)
+    return _Guarded(Starlette(routes=routes), is_remote=is_remote)
 
 
-class _OnlyForUs:
-    """Refuses a request whose Host is a name nobody here has."""
+class _Guarded:
+    """Refuses a request whose Host is a name nobody here has; every answer has one policy."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, is_remote: bool) -> None:
         self._app = app
+        self._is_remote = is_remote
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_for_loopback(scope):
-            answer = PlainTextResponse("ask for it as 127.0.0.1, [::1] or localhost\n", 421)
-            await answer(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_POLICY]
+            await send(message)
+
+        app = self._app if self._is_remote or _is_for_loopback(scope) else _NOT_OURS
+        await app(scope, receive, send_guarded)
+
+
+_NOT_OURS = PlainTextResponse("ask for it as 127.0.0.1, [::1] or localhost\n", 421)
+_POLICY = [(name.lower().encode(), value.encode()) for name, value in page.HEADERS.items()]
 
 
 def _is_for_loopback(scope: Scope) -> bool:
     if not isinstance((scope.get("server") or ("", None))[1], int):
         return True  # a unix socket: who may open it may read it
     named = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-    host = urlsplit(f"//{named}").hostname or ""
     try:
+        host = urlsplit(f"//{named}").hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def _json(code: int, document: JsonObject) -> Response:
-    return Response(
-        json.format(json.encode(document)), code, {"Cache-Control": "no-store"}, "application/json"
-    )
+    return Response(json.format(json.encode(document)), code, media_type="application/json")

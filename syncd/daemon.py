@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable, Coroutine, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,11 +13,12 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from syncd import __version__, admin, logs, systemd, web
-from syncd.config import Address, Config, is_loopback
+from syncd.config import Config
 from syncd.control import serving
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
-from syncd.http_server import HttpServer, bind_tcp, bind_unix
+from syncd.http_server import HttpServer
+from syncd.listeners import Listeners
 from syncd.monitor import Monitor
 from syncd.orders import Orders
 from syncd.ports import SweepSummary
@@ -53,6 +52,8 @@ class Daemon:
         self._reload = reload
         self._environ = environ
         self._keys = tuple(key.reveal() for key in config.keys)
+        # Those of before, too: a key that was rotated out may still be valid elsewhere.
+        self._secrets = config.secrets
         self._stopping = asyncio.Event()
         self._reloading = asyncio.Event()
         self._owns_control_socket = False
@@ -74,7 +75,7 @@ class Daemon:
         # The mirror first: who holds it alone may take the sockets of the one before.
         await self._engine.open()
         try:
-            sockets = self._bind()
+            listeners = Listeners(self._config, self._environ)
         except BaseException:
             await self._engine.close()
             raise
@@ -89,49 +90,27 @@ class Daemon:
         )
         self._monitor = Monitor(self._engine, self._schedule, self._webhook)
         try:
-            await self._serve(sockets)
+            self._owns_control_socket = listeners.owns_control_socket
+            await self._serve(listeners)
             self._spawn(self._reload_when_asked())
             self._spawn(self._vocabulary.run())
             await self._stopping.wait()
         finally:
             await self._stop()
 
-    def _bind(self) -> dict[str, socket.socket]:
-        handed = systemd.take_sockets(self._environ)
-        self._owns_control_socket = "control" not in handed
-        config = self._config
-        wanted: dict[str, Callable[[], socket.socket]] = {
-            "webhook": lambda: _bound(config.webhook.listen, "webhook.listen"),
-            "control": lambda: bind_unix(config.control.socket, key="control.socket"),
-        }
-        if (listen := config.admin.listen) is not None:
-            wanted["admin"] = lambda: _bound(listen, "admin.listen")
-        bound: dict[str, socket.socket] = {}
-        try:
-            for name, bind in wanted.items():
-                bound[name] = handed.get(name) or bind()
-        except BaseException:
-            for one in bound.values():
-                one.close()
-            raise
-        return bound
-
-    async def _serve(self, sockets: dict[str, socket.socket]) -> None:
-        config, monitor = self._config, self._monitor
-        listens, orders = config.admin.listen, Orders(self._engine)
+    async def _serve(self, listeners: Listeners) -> None:
+        config, monitor, orders = self._config, self._monitor, Orders(self._engine)
         applications: dict[str, ASGIApp] = {
             "webhook": web.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
                 monitor.status,
                 monitor.exposition,
                 monitor.page,
-                is_remote=listens is not None
-                and listens.kind == "tcp"
-                and not is_loopback(listens.host),
+                is_remote=listeners.is_admin_remote,
             ),
             "control": serving.application(monitor.status, orders.reconcile, orders.replay),
         }
-        for name, bound in sockets.items():
+        for name, bound in listeners.sockets.items():
             server = HttpServer(applications[name], bound)
             await server.start()
             self._servers.append(server)
@@ -147,7 +126,7 @@ class Daemon:
             version=__version__,
             webhook=config.webhook.path,
             mirror=str(config.mirror.path),
-            keys=f"{len(config.keys)} from {config.keys_from}",
+            api_keys=f"{len(config.keys)} from {config.keys_from}",
         )
         await self._notify("READY=1")
 
@@ -169,9 +148,18 @@ class Daemon:
     def _on_sweep_finished(self, summary: SweepSummary) -> None:
         told = {
             name: getattr(summary, name)
-            for name in ("result", "items", "changed", "added", "removed", "missed", "calls")
-        }
-        log.info("sweep ended", sweep=summary.sweep_id, seconds=summary.seconds, **told)
+            for name in ("sweep_id", "result", "items", "changed", "added", "removed", "missed")
+        } | {"calls": summary.calls, "throttled": summary.throttled, "seconds": summary.seconds}
+        if summary.result == "complete":
+            log.info("sweep ended", **told)
+        else:
+            log.warning(
+                "sweep ended",
+                **told,
+                fault=summary.error or "some items could not be read",
+                failed_items=summary.failed_items,
+                held=summary.held,
+            )
         self._schedule.sweep_ended(summary)
         self._vocabulary.wake()
 
@@ -195,11 +183,12 @@ class Daemon:
             self._config = config
             self._keys = tuple(key.reveal() for key in config.keys)
             self._webhook.max_body_bytes = config.webhook.max_body_bytes
-            logs.configure(config.log.level, config.log.format, secrets=self._keys)
+            self._secrets |= config.secrets
+            logs.configure(config.log.level, config.log.format, secrets=self._secrets)
             await self._engine.reconfigure(config)
             self._schedule.adapt()
             self._vocabulary.wake()
-            log.info("reloaded", keys=f"{len(config.keys)} from {config.keys_from}")
+            log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")
         except SyncdError as fault:
             log.error(
                 "the new configuration is faulty; the old one stays in force",
@@ -235,12 +224,6 @@ class Daemon:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _bound(address: Address, key: str) -> socket.socket:
-    if address.kind == "unix":
-        return bind_unix(Path(address.path), key=key, mode=0o666)
-    return bind_tcp(address.host, address.port, key=key)
 
 
 def _with_fixed(before: Config, after: Config) -> tuple[Config, list[str]]:

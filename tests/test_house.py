@@ -50,7 +50,9 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         ["store", "dreamship", "web", "admin", "control", "http_server", "systemd", "notify"], 4
     ),
-    **dict.fromkeys(["engine", "schedule", "monitor", "vocabulary", "orders", "daemon"], 5),
+    **dict.fromkeys(
+        ["engine", "schedule", "monitor", "vocabulary", "orders", "listeners", "daemon"], 5
+    ),
     **dict.fromkeys(["cli", "demo", "simulated", "__main__"], 6),
 }
 # Pure rules know no clock, socket, file or database.

@@ -33,13 +33,16 @@ __all__ = [
 
 _FOLDER = Path(__file__).parent
 
-# No inline script or style, nobody frames it, and a form leads nowhere else.
+# Of every answer of the admin listener: no inline script or style, nobody frames it, and a form
+# leads nowhere else.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
+    # A page of somebody else may not even load it as an image or a script.
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }

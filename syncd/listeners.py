@@ -1,0 +1,66 @@
+"""Where a daemon listens: on what it was handed, else on what it binds, and for whom."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+
+from syncd import systemd
+from syncd.config import REMOTE_ADMIN_VARIABLE, Address, Config, is_loopback
+from syncd.errors import ConfigurationError
+from syncd.http_server import bind_tcp, bind_unix
+
+
+class Listeners:
+    """The sockets of one daemon by name: `webhook`, `control` and, unless it is off, `admin`."""
+
+    def __init__(self, config: Config, environ: MutableMapping[str, str]) -> None:
+        """Bind what was not handed over; raises ConfigurationError, and then none is open."""
+        handed = systemd.take_sockets(environ)
+        self.owns_control_socket = "control" not in handed
+        wanted: dict[str, Callable[[], socket.socket]] = {
+            # For the web server's user; who posts there needs a key all the same.
+            "webhook": lambda: _bound(config.webhook.listen, "webhook.listen", mode=0o666),
+            "control": lambda: bind_unix(config.control.socket, key="control.socket"),
+        }
+        if (listen := config.admin.listen) is not None:
+            wanted["admin"] = lambda: _bound(listen, "admin.listen", mode=0o660)
+        self.sockets: dict[str, socket.socket] = {}
+        try:
+            for name, bind in wanted.items():
+                self.sockets[name] = handed.get(name) or bind()
+            self._require_private(is_told=bool(environ.get(REMOTE_ADMIN_VARIABLE)))
+        except BaseException:
+            for one in self.sockets.values():
+                one.close()
+            raise
+
+    @property
+    def is_admin_remote(self) -> bool:
+        """Whether others than this host may reach the admin listener."""
+        return "admin" in self.sockets and _is_remote(self.sockets["admin"])
+
+    def _require_private(self, *, is_told: bool) -> None:
+        """Refuse what others could reach: the configuration does not say where a name leads."""
+        faults = []
+        if self.sockets["control"].family != socket.AF_UNIX:
+            faults.append("control.socket: is no unix socket, and whoever reaches it may act")
+        if self.is_admin_remote and not is_told:
+            faults.append(
+                "admin.listen: is not on loopback, and anybody who reaches it may read it"
+            )
+        if faults:
+            raise ConfigurationError(
+                faults, hint="look at the socket the service manager hands over, or at /etc/hosts"
+            )
+
+
+def _bound(address: Address, key: str, *, mode: int) -> socket.socket:
+    if address.kind == "unix":
+        return bind_unix(Path(address.path), key=key, mode=mode)
+    return bind_tcp(address.host, address.port, key=key)
+
+
+def _is_remote(bound: socket.socket) -> bool:
+    return bound.family != socket.AF_UNIX and not is_loopback(bound.getsockname()[0])
