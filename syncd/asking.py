@@ -94,6 +94,7 @@ class Asker:
             await self._budget.throttled(fault.wait_s, for_sweep=job.is_for_sweep)
             log.warning(
                 "throttled by Dreamship",
+                **_named(job),
                 asked_s=fault.wait_s,
                 paused_until=maybe_text(self._budget.paused_until),
             )
@@ -108,8 +109,7 @@ class Asker:
             self._budget.answered()
             log.debug(
                 "read",
-                kind=job.kind,
-                item=job.item_id,
+                **_named(job),
                 seconds=(self._clock.now() - began_at).total_seconds(),
             )
 
@@ -193,7 +193,7 @@ class Asker:
         self._failures += 1
         if self._failures >= TOLD_AFTER:
             self.unreachable = fault.message
-        log.warning("a read failed", item=job.item_id, fault=fault.message, in_a_row=self._failures)
+        log.warning("a read failed", **_named(job), fault=fault.message, in_a_row=self._failures)
         pause_until = self._clock.now() + backoff(self._failures, self._chance(), cap_s=DOWN_CAP_S)
         if job.item_id is None:
             self._page_failures += 1
@@ -230,3 +230,7 @@ class Asker:
     async def _end_sweeps(self, error: str) -> None:
         for summary in await self._ledger.fail_sweeps(self._clock.now(), self.policy, error):
             self._on_finished(summary)
+
+
+def _named(job: Job) -> dict[str, object]:
+    return {"kind": job.kind, "item_id": job.item_id, "sweep_id": job.sweep_id}

@@ -7,8 +7,10 @@ time; a failed batch fails everyone in it and leaves nothing half done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 
+import structlog
 from msgspec.structs import replace
 
 from syncd import observations
@@ -17,6 +19,8 @@ from syncd.model import Delivery, Outcome
 from syncd.ports import Clock, DeliveryLedger
 from syncd.source_clock import SourceClock
 from syncd.state import Judged, Policy
+
+log = structlog.get_logger(__name__)
 
 # A batch this large is written in well under a second; larger ones gain nothing per delivery.
 MAX_BATCH = 500
@@ -90,6 +94,7 @@ class Ingest:
                     future.set_result(verdict.outcome)
             if any(verdict.rule or verdict.outcome == "verifying" for verdict in judged):
                 self._on_questions()
+            _tell(judged)
 
     async def _write_apart(
         self, batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: Exception
@@ -129,3 +134,29 @@ def _fail(batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: SyncdErr
     for _, future in batch:
         if not future.done():
             future.set_exception(fault)
+
+
+def _tell(judged: Sequence[Judged]) -> None:
+    """Tell of each delivery somebody has to look at, and at debug of every one."""
+    is_debug = log.is_enabled_for(logging.DEBUG)  # asked once: a batch may have hundreds
+    for one in judged:
+        if one.outcome == "quarantined":
+            log.warning(
+                "a delivery was not understood",
+                **_named(one),
+                reason=one.delivery.quarantined,
+                hint="it is kept; see `syncd deliveries --outcome quarantined --body`",
+            )
+        elif is_debug:
+            claim = one.delivery.claim
+            about = {} if claim is None else {"variant_id": claim.variant_id}
+            log.debug("delivery", **_named(one), **about, outcome=one.outcome, rule=one.rule)
+
+
+def _named(one: Judged) -> dict[str, object]:
+    delivery = one.delivery
+    return {
+        "delivery_id": one.delivery_id,
+        "event_id": delivery.event_id,
+        "action": delivery.action,
+    }

@@ -1,4 +1,7 @@
-"""Logs: lines for people on a terminal, JSON lines otherwise, and never a secret in either."""
+"""Logs: lines for people on a terminal, JSON lines otherwise, and never a secret in either.
+
+One event, one line, however long or odd the text is that strangers brought into it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection
 from typing import Any, Literal, TextIO, cast
 
 import structlog
@@ -14,15 +18,19 @@ from structlog.typing import EventDict, WrappedLogger
 
 MASK = "********"
 
-# Libraries that tell of every request, which at a thousand a second nobody reads.
-_TALKATIVE = ("httpx", "httpcore", "apscheduler", "uvicorn", "uvicorn.error", "asyncio")
+# Of one value, and of one list or table. A line that is longer is cut by whoever collects it, and
+# then it is no JSON any more.
+MAX_CHARS = 1000
+MAX_ENTRIES = 50
+# The ends of a traceback say most: where it began, and what it was.
+MAX_TRACEBACK_CHARS = 8000
 
 
 def configure(
     level: str,
     style: Literal["auto", "json", "console"],
     *,
-    secrets: Sequence[str] = (),
+    secrets: Collection[str] = (),
     stream: TextIO | None = None,
 ) -> None:
     """Set up every logger of the process; may be called again after a reload."""
@@ -33,7 +41,7 @@ def configure(
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        _Masking(secrets),
+        _Plain(secrets, is_console=is_console),
     ]
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=has_colors)
@@ -55,9 +63,22 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Libraries tell of every request, at info and below, which nobody reads.
+    root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
+
+
+def catch_all() -> None:
+    """Have what would be written past the log be lines of it, too: for a process that serves."""
+    logging.captureWarnings(capture=True)
+    log = structlog.get_logger(__name__)
+
+    def ended(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
+        log.critical("a fault nobody expected", exc_info=(kind, fault, trace))
+
+    sys.excepthook = ended
+    threading.excepthook = lambda told: ended(
+        told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback
+    )
 
 
 class _Unfailing:
@@ -82,30 +103,66 @@ class _Unfailing:
         return self._stream.isatty()
 
 
-class _Masking:
-    """Replaces the text of a secret wherever it appears, whoever logged it."""
+class _Plain:
+    """Makes an event plain: no secret, whoever logged it, nothing endless, no line within it."""
 
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = [secret for secret in secrets if secret]
+    def __init__(self, secrets: Collection[str], *, is_console: bool) -> None:
+        # The longest first: one that begins with another would leave its rest.
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._is_console = is_console
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        """Return the event without secrets."""
+        """Return the event with plain values."""
         del logger, method
-        if self._secrets:
-            for key, value in event.items():
-                event[key] = self._plain(value)
-        return event
+        trace = event.pop("exception", None)
+        plain: EventDict = {key: self._plain(value) for key, value in event.items()}
+        if trace is not None:
+            plain["exception"] = self._traceback(str(trace))
+        return plain
 
     def _plain(self, value: Any) -> Any:
         if isinstance(value, int | float | None):
             return value
         if isinstance(value, list | tuple):
-            return [self._plain(one) for one in value]
+            return [self._plain(one) for one in value[:MAX_ENTRIES]] + _more(value)
         if isinstance(value, dict):
-            return {self._masked(str(key)): self._plain(one) for key, one in value.items()}
-        return self._masked(str(value))
+            some = list(value.items())[:MAX_ENTRIES]
+            plain = {self._text(str(key)): self._plain(one) for key, one in some}
+            return plain | dict.fromkeys(_more(value), "")
+        return self._text(str(value))
+
+    def _text(self, text: str) -> str:
+        # Masked before it is cut, or the beginning of a secret would stay.
+        text = self._masked(text).strip()
+        if len(text) > MAX_CHARS:
+            text = f"{text[:MAX_CHARS]}… ({len(text)} characters)"
+        # JSON escapes what is no character of a line by itself.
+        return _one_line(text) if self._is_console else text
+
+    def _traceback(self, text: str) -> str:
+        text = self._masked(text)
+        if len(text) > MAX_TRACEBACK_CHARS:
+            half = MAX_TRACEBACK_CHARS // 2
+            text = f"{text[:half]}\n…\n{text[-half:]}"
+        if not self._is_console:
+            return text
+        # Indented, so that no message in it looks like a line of its own.
+        return "\n".join(f"    {_one_line(line)}" for line in text.splitlines())
 
     def _masked(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text
+
+
+def _more(entries: Collection[Any]) -> list[str]:
+    return [f"… ({len(entries)} in all)"] if len(entries) > MAX_ENTRIES else []
+
+
+def _one_line(text: str) -> str:
+    """Write out what would end a line, or what a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

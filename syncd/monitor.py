@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import socket
 import threading
@@ -50,6 +51,7 @@ class Monitor:
         self._told_health = engine.remembered.told_health
         self._health_beats: tuple[str, int] = ("", 0)
         self._counted_401 = 0
+        self._told_trouble = ""
         self._reports = Reports(engine.config.mirror.path)
         self._one_question = threading.Lock()
         self._counts = _Costly(lambda reports: reports.counts())
@@ -89,9 +91,14 @@ class Monitor:
             was_damaged = isinstance(self._webhook.trouble, MirrorIncompatible)
             if not was_damaged or await engine.store.is_sound():
                 self._webhook.trouble = None
+            if self._told_trouble:
+                self._told_trouble = ""
+                log.info("the mirror can be used again")
         except MirrorError as fault:
             self._webhook.trouble = fault
-            log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
+            if fault.message != self._told_trouble:
+                self._told_trouble = fault.message
+                log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
             return
         if self._webhooks.state != before.state:
             self._tell("webhooks", before.state, self._webhooks.state, assessment)
@@ -209,7 +216,9 @@ class Monitor:
         return health
 
     def _tell(self, event: str, before: str, now: str | None, assessment: Assessment) -> None:
-        log.info(event, state=now, before=before, reasons=assessment.reasons)
+        level = logging.INFO if now in {"ok", "healthy"} else logging.WARNING
+        changed = f"{event} changed"
+        log.log(level, changed, state=now, before=before, reasons=assessment.reasons)
         notify = self._engine.config.notify
         self._notifier.tell(
             {

@@ -25,7 +25,10 @@ SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 
 
 class Job(Struct, frozen=True):
-    """The next thing worth a call: one item, or one page of a sweep's listing."""
+    """The next thing worth a call: one item, or one page of a sweep's listing.
+
+    `sweep_id`: the sweep that asks for it; None when a delivery does.
+    """
 
     kind: JobKind
     item_id: int | None = None

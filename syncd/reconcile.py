@@ -84,7 +84,13 @@ class Reconciler:
                 position=None if items is not None else self._first_position(),
                 accepts_removals=accept_removals,
             )
-        log.info("sweep begins", cause=cause, sweep=sweep_id, items=sorted(items or ()) or "all")
+        log.info(
+            "sweep begins",
+            sweep_id=sweep_id,
+            cause=cause,
+            item_ids="all" if items is None else sorted(items),
+            accept_removals=accept_removals,
+        )
         self._on_begun(cause)
         return sweep_id, False
 
@@ -140,6 +146,7 @@ class Reconciler:
 
     async def _drop(self, sweep_id: int) -> None:
         await self._ledger.drop_sweep(sweep_id, self.policy, self._clock.now())
+        log.info("sweep given up for a new one", sweep_id=sweep_id)
 
     @property
     def _lists_nothing(self) -> bool:

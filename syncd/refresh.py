@@ -43,6 +43,7 @@ class Reader:
         self._wake = asyncio.Event()
         self._turn = 0
         self._is_waking = False
+        self._stuck_by = ""
 
     def wake(self) -> None:
         """Say that there may be something new to ask."""
@@ -67,17 +68,25 @@ class Reader:
                 self._wake.clear()
                 try:
                     await self._step()
-                except MirrorError as fault:
-                    log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
-                    await self._clock.sleep(MIRROR_WAIT_S)
-                except Exception:
+                    self._stuck_by = ""
+                except Exception as fault:  # noqa: BLE001
                     # A reader that died in silence would leave the mirror to rot.
-                    log.exception("reading failed for no known reason; it goes on")
+                    self._complain(fault)
                     await self._clock.sleep(MIRROR_WAIT_S)
         finally:
             for flight in self._flights:
                 flight.cancel()
             await asyncio.gather(*self._flights, return_exceptions=True)
+
+    def _complain(self, fault: Exception) -> None:
+        """Tell what reading is stuck by; once, for the log may be on the disk that is full."""
+        if repr(fault) == self._stuck_by:
+            return
+        self._stuck_by = repr(fault)
+        if isinstance(fault, MirrorError):
+            log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
+        else:
+            log.error("reading failed for no known reason; it goes on", exc_info=fault)
 
     async def _step(self) -> None:
         if len(self._flights) >= MAX_IN_FLIGHT:
@@ -141,7 +150,21 @@ class Reader:
         else:
             self._busy.discard(job.item_id)
         if not flight.cancelled() and (fault := flight.exception()) is not None:
-            # The mirror could not be written: what was read is asked again after a pause.
-            log.error("a read could not be kept", fault=str(fault))
+            # What was read is asked again after a pause.
+            if isinstance(fault, MirrorError):
+                log.error(
+                    "a read could not be kept",
+                    item_id=job.item_id,
+                    sweep_id=job.sweep_id,
+                    fault=fault.message,
+                    hint=fault.hint,
+                )
+            else:
+                log.error(
+                    "a read failed for no known reason",
+                    item_id=job.item_id,
+                    sweep_id=job.sweep_id,
+                    exc_info=fault,
+                )
             self._asker.paused_until = self._clock.now() + timedelta(seconds=1)
         self.wake()

@@ -136,13 +136,17 @@ class Question(Struct, frozen=True):
 
 
 class Judged(Struct, frozen=True):
-    """What became of one delivery. `duplicate_of`: the key of the one that told the same."""
+    """What became of one delivery. `is_copy`: one that told the same is kept under this key.
+
+    `delivery_id` is the number it is kept under; 0 before it is.
+    """
 
     delivery: Delivery
     key: tuple[str, str]
     outcome: Outcome
     rule: Rule | None = None
     is_copy: bool = False
+    delivery_id: int = 0
 
 
 class Writes(Struct):

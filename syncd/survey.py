@@ -130,7 +130,7 @@ class Survey(Struct):
         except SourceGone:
             return ItemRead(item_id, None, None, began_at, None)
         except (SourceUnreachable, SourceAnswerInvalid) as fault:
-            log.warning("a read failed", item=item_id, fault=fault.message)
+            log.warning("a read failed", item_id=item_id, fault=fault.message)
             return None
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:

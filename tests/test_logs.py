@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -119,3 +121,86 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     """The disk that is full may be the log's: a delivery must still get its 503, a read go on."""
     logs.configure("info", "json", stream=FullDisk())
     structlog.get_logger("test").error("a delivery could not be kept")
+
+
+FORGED = "odd\n2026-01-01 [info] forged\r\x1b[2J\u2028\x00"
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_nobody_writes_a_line_of_their_own(style: Literal["json", "console"]) -> None:
+    """What ends a line, or what a terminal obeys, is written out; a traceback is indented."""
+    stream = io.StringIO()
+    logs.configure("info", style, stream=stream)
+    log = structlog.get_logger("test")
+    log.warning(FORGED, fault=FORGED, values={FORGED: [FORGED]})
+    logging.getLogger("somebody.else").warning("theirs: %s", FORGED)
+    told = stream.getvalue()
+    assert len(told.splitlines()) == 2
+    assert not set(told) & {"\r", "\x1b", "\u2028", "\x00"}
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        log.exception("with a traceback")
+    _, *more = stream.getvalue().removeprefix(told).splitlines()
+    assert all(line.startswith("    ") for line in more)
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_line_has_bounds(style: Literal["json", "console"]) -> None:
+    """Whatever is told, a collector takes it; and what was left out is counted."""
+    stream = io.StringIO()
+    logs.configure("info", style, stream=stream)
+    log = structlog.get_logger("test")
+    log.warning("long", text="x" * 1_000_000, ids=list(range(100_000)))
+    log.warning("many", values={f"value {number}": number for number in range(100_000)})
+    try:
+        raise ValueError("y" * 1_000_000)
+    except ValueError:
+        log.exception("a fault")
+    told = stream.getvalue()
+    assert len(told) < 15_000
+    assert "(1000000 characters)" in told
+    assert told.count("(100000 in all)") == 2
+    assert "Traceback" in told
+    assert "ValueError: yyy" in told
+
+
+def test_a_secret_is_masked_before_anything_is_cut() -> None:
+    """One that lies across the bound, one that begins with another, one in a traceback's middle."""
+    stream = io.StringIO()
+    logs.configure("info", "json", secrets=[SECRET[:8], SECRET], stream=stream)
+    log = structlog.get_logger("test")
+    for before in range(logs.MAX_CHARS - len(SECRET), logs.MAX_CHARS + 1):
+        log.info("cut", text="x" * before + SECRET)
+    try:
+        raise ValueError(SECRET * 2000)
+    except ValueError:
+        log.exception("a fault")
+    said = stream.getvalue()
+    assert SECRET[:8] not in said
+    assert SECRET[8:] not in said
+
+
+UNEXPECTED = f"""
+import threading, warnings
+from syncd import logs
+logs.configure("info", "json", secrets=["{SECRET}"])
+logs.catch_all()
+warnings.warn("a warning about {SECRET}")
+thread = threading.Thread(target=lambda: int("{SECRET}"))
+thread.start()
+thread.join()
+raise RuntimeError("{SECRET} at the end")
+"""
+
+
+def test_what_nobody_expected_is_a_line_too() -> None:
+    """A warning, a thread's end and the process's own: JSON like any other, and masked."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNEXPECTED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert SECRET not in done.stderr
+    lines = [json.decode(line) for line in done.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["warning", "critical", "critical"]
+    assert "RuntimeError: ******** at the end" in lines[2]["exception"]

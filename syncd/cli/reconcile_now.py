@@ -179,7 +179,7 @@ async def _by_itself(
 ) -> SweepSummary | control.Differences:
     from syncd.engine import Engine  # noqa: PLC0415 - with a daemon none of it is needed
 
-    logs.configure("warning", config.log.format, secrets=[key.reveal() for key in config.keys])
+    logs.configure("warning", config.log.format, secrets=config.secrets)
     if request.dry_run and not config.mirror.path.exists():
         raise MirrorMissing(
             f"there is no mirror at {config.mirror.path} to compare with",

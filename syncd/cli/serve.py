@@ -18,9 +18,8 @@ def command(config_path: str | None) -> None:
     """
     config = load_config(config_path)
     config.require_keys()
-    logs.configure(
-        config.log.level, config.log.format, secrets=[key.reveal() for key in config.keys]
-    )
+    logs.configure(config.log.level, config.log.format, secrets=config.secrets)
+    logs.catch_all()
     from syncd import daemon  # noqa: PLC0415 - after the configuration is known to be right
 
     daemon.run(config, reload=lambda: load_config(config_path))

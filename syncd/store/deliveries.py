@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from syncd.deliveries import dedupe_key
 from syncd.model import Delivery
@@ -23,10 +26,10 @@ def record(
 ) -> list[Judged]:
     """Judge a batch against what the mirror knows and write everything it says."""
     writes = judge(snapshot(connection, batch, now - missed_grace))
-    _keep(connection, writes.judged)
+    judged = _keep(connection, writes.judged)
     write(connection, writes, now)
     rows.put_state(connection, "last_delivery_at", to_text(batch[-1].arrived_at))
-    return writes.judged
+    return judged
 
 
 def write(connection: sqlite3.Connection, writes: Writes, now: datetime) -> None:
@@ -82,13 +85,17 @@ def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tupl
     return told & set(kept)
 
 
-def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> None:
+def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judged]:
+    """Keep what was judged; return it with the number each is kept under."""
     connection.executemany(
         """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
                item_id, outcome, rule, reason, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [_row(one) for one in judged if not one.is_copy],
     )
     copies = [one for one in judged if one.is_copy]
+    # One writer, one statement: the numbers given follow one another.
+    last_id = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+    numbers = itertools.count(last_id - (len(judged) - len(copies)) + 1)
     if copies:
         # A copy that was judged as news (equal bytes, no uuid) brings its own verdict.
         connection.executemany(
@@ -98,6 +105,17 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> None:
                WHERE event_id = ?3 AND told = ?4""",
             [(one.outcome, one.rule, *one.key) for one in copies],
         )
+    return [
+        replace(one, delivery_id=_number(connection, one) if one.is_copy else next(numbers))
+        for one in judged
+    ]
+
+
+def _number(connection: sqlite3.Connection, copy: Judged) -> int:
+    row = connection.execute(
+        "SELECT delivery_id FROM deliveries WHERE event_id = ? AND told = ?", copy.key
+    ).fetchone()
+    return int(row[0])
 
 
 def _row(judged: Judged) -> tuple[object, ...]:

@@ -19,19 +19,19 @@ Judge = Callable[[Known], Writes]
 
 _PICKS: dict[JobKind, str] = {
     "doubt": """
-        SELECT q.item_id FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.asked_at <= :now AND {ready} ORDER BY q.asked_at LIMIT 1""",
     "unread": """
-        SELECT s.item_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = s.item_id
         WHERE w.ended_at IS NULL AND s.state = 'todo'
           AND (i.confirmed_at IS NULL OR NOT w.is_catalogue) AND {ready}
         ORDER BY w.is_catalogue LIMIT 1""",
     "settle": """
-        SELECT q.item_id FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
     "stale": """
-        SELECT s.item_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = s.item_id
         WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
         ORDER BY i.confirmed_at LIMIT 1""",
@@ -57,7 +57,7 @@ def next_job(
             if job is not None:
                 return job
         elif (row := connection.execute(_PICKS[kind], values).fetchone()) is not None:
-            return Job(kind, item_id=row[0])
+            return Job(kind, item_id=row[0], sweep_id=row[1])
     return None
 
 

@@ -1,0 +1,199 @@
+"""What a real daemon writes: one line an event worth reading, and ids to follow one thing by."""
+
+from __future__ import annotations
+
+import re
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from msgspec import json
+
+from syncd.signature import HEADER
+from syncd.simulated.faults import Throttle
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+Line = dict[str, Any]
+ODD_ACTION = b'{"object":"item_variant","event":{"action":"a\\nb","uuid":"%s"}}'
+
+
+@pytest.fixture(scope="module")
+def large(
+    tmp_path_factory: pytest.TempPathFactory,
+    open_site: Callable[..., AbstractContextManager[Site]],
+) -> Iterator[Daemon]:
+    """Give a daemon whose catalogue is large enough that a sweep may refuse to remove it."""
+    with open_site(tmp_path_factory.mktemp("large"), items=30) as site:
+        daemon = site.serve()
+        # Told last of what follows a first sweep.
+        site.until(lambda: told_of(daemon, "not sold"))
+        yield daemon
+        daemon.stop()
+
+
+class New:
+    """The lines of a daemon from now on."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._seen = len(daemon.lines())
+
+    @property
+    def lines(self) -> list[Line]:
+        return self._daemon.lines()[self._seen :]
+
+    def of(self, event: str) -> list[Line]:
+        return [line for line in self.lines if line["event"] == event]
+
+
+def told_of(daemon: Daemon, beginning: str) -> list[Line]:
+    return [line for line in daemon.lines() if line["event"].startswith(beginning)]
+
+
+def test_of_healthy_deliveries_nothing_is_written(large: Daemon) -> None:
+    """Applied, known already, doubled, of somebody else's: at info there is not one line."""
+    site, new = large.site, New(large)
+    event = site.change(next(iter(site.catalogue.variants)), "low_stock")
+    assert large.deliver(event) == "applied"
+    assert large.deliver(event) == "duplicate"
+    order = json.encode({"object": "order", "event": {"action": "x", "uuid": str(uuid.uuid4())}})
+    assert large.post(order).json() == {"outcome": "ignored"}
+    # Its confirming read, too.
+    site.until(lambda: large.status()["refresh_queue"] == 0)
+    assert new.lines == []
+
+
+def test_what_was_not_understood_is_one_line_with_its_number(large: Daemon) -> None:
+    """The number is the one of `deliveries` and `replay`; a second copy is nothing new."""
+    new, name = New(large), str(uuid.uuid4())
+    body = ODD_ACTION % name.encode()
+    assert large.post(body).json() == {"outcome": "quarantined"}
+    assert large.post(body).json() == {"outcome": "duplicate"}
+    (line,) = new.lines
+    assert line["event"] == "a delivery was not understood"
+    assert line["level"] == "warning"
+    (row,) = large.site.rows("SELECT * FROM deliveries WHERE delivery_id = ?", line["delivery_id"])
+    assert row["body"] == body
+    assert row["event_id"] == line["event_id"]
+    assert row["reason"] == line["reason"]
+
+
+def test_many_in_one_commit_have_their_own_numbers(large: Daemon) -> None:
+    """Copies among them, as Dreamship delivers: at once, twice, in any order."""
+    new = New(large)
+    bodies = [ODD_ACTION % str(uuid.uuid4()).encode() for _ in range(40)]
+    with ThreadPoolExecutor(40) as pool:
+        outcomes = [answer.json()["outcome"] for answer in pool.map(large.post, bodies * 2)]
+    assert sorted(outcomes) == ["duplicate"] * 40 + ["quarantined"] * 40
+    lines = new.of("a delivery was not understood")
+    assert len(lines) == 40
+    for line in lines:
+        rows = large.site.rows(
+            "SELECT event_id FROM deliveries WHERE delivery_id = ?", line["delivery_id"]
+        )
+        assert rows == [{"event_id": line["event_id"]}]
+
+
+def test_a_forged_request_is_one_line_a_minute(large: Daemon) -> None:
+    """With where it came from, and nothing of what it says: not even where it says it is from."""
+    new = New(large)
+    for _ in range(3):
+        headers = {HEADER: "f" * 64, "X-Forwarded-For": "6.6.6.6", "Authorization": "odd"}
+        answer = httpx.post(large.webhook_url, content=b"{}", headers=headers, trust_env=False)
+        assert answer.status_code == 401
+    (line,) = new.lines
+    assert set(line) == {"event", "level", "timestamp", "client", "refused_so_far"}
+    assert line["client"] == "127.0.0.1"
+
+
+def test_a_sweep_is_followed_by_its_number(large: Daemon) -> None:
+    """Two lines when all is well; the same number as in the mirror."""
+    new = New(large)
+    assert large.site.syncd("reconcile-now").returncode == 0
+    began, ended = new.lines
+    assert (began["event"], ended["event"]) == ("sweep begins", "sweep ended")
+    assert began["sweep_id"] == ended["sweep_id"]
+    assert began["cause"] == "operator"
+    assert (ended["level"], ended["result"], ended["items"]) == ("info", "complete", 30)
+
+
+def test_a_refused_removal_says_so(large: Daemon) -> None:
+    """As a warning, with how many are held back, under the sweep's number."""
+    names, new = large.site.catalogue.names, New(large)
+    gone = {item_id: names.pop(item_id) for item_id in list(names)[:20]}
+    assert large.site.syncd("reconcile-now").returncode == 1
+    names.update(gone)
+    (began,), (ended,) = new.of("sweep begins"), new.of("sweep ended")
+    assert (ended["level"], ended["sweep_id"]) == ("warning", began["sweep_id"])
+    assert (ended["result"], ended["held"], ended["removed"]) == ("partial", 80, 0)
+    assert "not removed without you" in ended["fault"]
+
+
+def test_a_throttle_and_a_broken_read_name_the_sweep(large: Daemon) -> None:
+    """And the item that was being read."""
+    site, new = large.site, New(large)
+    first, second = list(site.catalogue.names)[:2]
+    site.api.faults.throttle = Throttle(1, 1)
+    site.api.faults.of_item[second] = ["garbage"]
+    assert site.syncd("reconcile-now", "--item", str(first), "--item", str(second)).returncode == 0
+    site.api.faults.throttle = None
+    (began,), throttled = new.of("sweep begins"), new.of("throttled by Dreamship")
+    assert began["item_ids"] == [first, second]
+    assert throttled
+    assert {line["sweep_id"] for line in throttled} == {began["sweep_id"]}
+    assert all(line["item_id"] in {first, second} for line in throttled)
+    (broken,) = new.of("a read failed")
+    assert (broken["item_id"], broken["sweep_id"]) == (second, began["sweep_id"])
+
+
+def test_a_reload_is_one_line_whether_good_or_bad(large: Daemon) -> None:
+    """The faulty one says what and what to do."""
+    site, new = large.site, New(large)
+    site.configure(log={"level": "loud"})
+    large.process.send_signal(signal.SIGHUP)
+    site.until(lambda: new.lines)
+    (faulty,) = new.lines
+    assert (faulty["level"], "log.level" in faulty["fault"]) == ("error", True)
+    site.configure(log={"level": "info"})
+    large.process.send_signal(signal.SIGHUP)
+    site.until(lambda: new.of("reloaded"))
+    assert [line["event"] for line in new.lines[1:]] == ["reloaded"]
+
+
+def test_keys_have_the_names_that_the_commands_print(large: Daemon) -> None:
+    """Ids are called alike wherever one looks, and every line has its three."""
+    for line in large.lines():
+        assert {"event", "level", "timestamp"} <= set(line)
+        assert not {"sweep", "item", "delivery", "variant"} & set(line)
+        assert all(re.fullmatch("[a-z0-9_]+", key) for key in line)
+
+
+def test_at_debug_one_delivery_is_followed_to_its_confirmation(site: Site) -> None:
+    """By its number, its variant's and its item's; each copy under the number of the first."""
+    site.configure(log={"level": "debug"})
+    daemon = site.serve()
+    new = New(daemon)
+    variant = next(iter(site.catalogue.variants.values()))
+    event = site.change(variant.variant_id, "low_stock")
+    assert daemon.deliver(event) == "applied"
+    assert daemon.deliver(event) == "duplicate"
+    site.until(lambda: new.of("read"))
+    applied, copy = new.of("delivery")
+    (row,) = site.rows("SELECT * FROM deliveries WHERE variant_id = ?", variant.variant_id)
+    assert row["delivery_id"] == applied["delivery_id"] == copy["delivery_id"]
+    assert (applied["outcome"], copy["outcome"]) == ("applied", "duplicate")
+    assert applied["variant_id"] == variant.variant_id
+    (read,) = new.of("read")
+    assert (read["kind"], read["item_id"], read["sweep_id"]) == ("settle", variant.item_id, None)
+    # What the libraries say of each request, nobody reads.
+    assert {line["event"] for line in daemon.lines()} <= {
+        *("listening", "ready", "read", "delivery", "sweep begins", "sweep ended"),
+        "not sold: availability.sellable does not list these values",
+    }
