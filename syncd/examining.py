@@ -72,6 +72,17 @@ def about_access(folders: Sequence[Seen], files: Sequence[Seen]) -> Finding:
     return Finding(check, "pass", f"members of group {files[0].group} can")
 
 
+def about_keys(files: Sequence[Seen]) -> Finding:
+    """Tell whether strangers on this host can read a file that holds api keys, or change it."""
+    check = "the api keys are in no file that everybody can read"
+    for file in files:
+        if file.mode & stat.S_IRWXO:
+            return Finding(
+                check, "warn", f"{file.path} is open to everybody", f"chmod o= {file.path}"
+            )
+    return Finding(check, "pass", ", ".join(file.path for file in files) or "they are in no file")
+
+
 def about_clock(ahead: timedelta) -> Finding:
     """Tell whether this host's clock is right; `ahead` of Dreamship's."""
     check = "this host's clock agrees with Dreamship's"

@@ -85,6 +85,7 @@ def well(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Dae
             daemon = site.serve()
             site.mirror.parent.chmod(0o750)
             site.configure(webhook={"public_url": daemon.webhook_url})
+            site.config.chmod(0o640)
             yield daemon
 
 
@@ -94,10 +95,10 @@ def test_where_all_is_well_it_says_so(well: Daemon) -> None:
     code, found = examined(well.site)
     assert code == 0, found
     assert {one["verdict"] for one in found.values()} == {"pass"}
-    assert len(found) == 7
+    assert len(found) == 8
     assert well.site.rows("SELECT count(*) AS n FROM changes") == changes
     plain = well.site.syncd("doctor")
-    assert plain.stdout.count("pass ") == 7
+    assert plain.stdout.count("pass ") == 8
 
 
 def test_a_proxy_that_reads_json_and_writes_it_anew_is_found(shared: Daemon) -> None:
@@ -224,6 +225,20 @@ def test_each_thing_that_is_wrong_is_one_failed_check(site: Site) -> None:
     assert found["the daemon is up and well"]["verdict"] == "fail"
     assert found["the mirror can be written by this user"]["verdict"] == "fail"
     assert found[OUTSIDE]["verdict"] == "warn"
+
+
+def test_keys_that_everybody_can_read_are_a_warning(site: Site) -> None:
+    """In the configuration or in a file of their own; wherever they are is named."""
+    check = "the api keys are in no file that everybody can read"
+    site.config.chmod(0o644)
+    assert examined(site)[1][check]["hint"] == f"chmod o= {site.config}"
+    keys = site.folder / "keys"
+    keys.write_text(site.key)
+    keys.chmod(0o604)
+    site.configure(dreamship={"api_keys": [], "api_key_file": "keys"})
+    assert examined(site)[1][check]["hint"] == f"chmod o= {keys}"
+    keys.chmod(0o640)
+    assert examined(site)[1][check]["verdict"] == "pass"
 
 
 def test_a_faulty_configuration_is_all_it_looks_at(site: Site) -> None:

@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 
 from syncd import control, examining
 from syncd.cli.common import config_option, has_color, json_option, load_config, print_json
-from syncd.config import Config
+from syncd.config import Config, find
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen
@@ -68,11 +68,19 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
     yield Finding(
         "the configuration is right", "pass", f"api keys: {len(config.keys)}, {config.keys_from}"
     )
+    yield examining.about_keys([_look(file) for file in _key_files(config_path, config)])
     yield _about_writing(config.mirror.path)
     yield examining.about_access(*_seen(config.mirror.path))
     yield from asyncio.run(_about_dreamship(config))
     yield _about_the_daemon(config)
     yield _about_delivery(config)
+
+
+def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
+    if config.dreamship.api_keys or config.notify.url:
+        yield find(config_path, os.environ)
+    if config.dreamship.api_key_file is not None:
+        yield config.dreamship.api_key_file
 
 
 def _about_writing(mirror: Path) -> Finding:

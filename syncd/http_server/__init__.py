@@ -59,8 +59,6 @@ class HttpServer:
             access_log=False,
             log_config=None,
             server_header=False,
-            # X-Forwarded-For is whatever its sender likes: the README's web server leaves it alone.
-            proxy_headers=False,
             ws="none",
             # Who is behind a proxy is only logged. Whoever reaches a unix socket is on this host;
             # over TCP uvicorn believes 127.0.0.1.
