@@ -6,9 +6,8 @@ rebinding) comes with that name as its Host, and is refused.
 
 from __future__ import annotations
 
-import ipaddress
+import re
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from msgspec import json
 from starlette.applications import Starlette
@@ -18,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd import metrics, page
+from syncd.config import is_loopback
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
 
@@ -26,6 +26,8 @@ MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
 MAX_QUERY_CHARS = 100
+# `[v6]` or a name or v4, and perhaps a port; nothing that another program might read otherwise.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 
 def application(
@@ -95,11 +97,8 @@ def _is_for_loopback(scope: Scope) -> bool:
     if not isinstance((scope.get("server") or ("", None))[1], int):
         return True  # a unix socket: who may open it may read it
     named = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-    try:
-        host = urlsplit(f"//{named}").hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    found = _HOST.fullmatch(named)
+    return found is not None and is_loopback((found[1] or found[2]).lower())
 
 
 def _json(code: int, document: JsonObject) -> Response:

@@ -11,6 +11,7 @@ import structlog
 from syncd import listing, observations
 from syncd.budget import Budget
 from syncd.errors import (
+    MirrorError,
     SourceAnswerInvalid,
     SourceError,
     SourceGone,
@@ -102,6 +103,12 @@ class Asker:
             await self._was_refused(fault)
         except (SourceUnreachable, SourceAnswerInvalid) as fault:
             await self._failed(job, fault)
+        except MirrorError:
+            raise
+        except Exception:
+            # A fault of ours: one item must not stop the others, as a broken one does not.
+            log.exception("a read failed for no known reason", **_named(job))
+            await self._failed(job, SourceAnswerInvalid("for no known reason; the log has more"))
         else:
             self._failures = 0
             self._page_failures = 0 if job.item_id is None else self._page_failures

@@ -50,8 +50,9 @@ class Dreamship:
     ) -> None:
         self._now = now
         self._timeout_s = timeout_s
-        # As it is, and as JSON writes it.
-        self._echoes = {api_key.encode(), msgspec.json.encode(api_key)[1:-1]}
+        # As it is, and as JSON writes it, with or without a stroke before a slash.
+        in_json = msgspec.json.encode(api_key)[1:-1]
+        self._echoes = {api_key.encode(), in_json, in_json.replace(b"/", rb"\/")}
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={

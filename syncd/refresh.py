@@ -150,21 +150,12 @@ class Reader:
         else:
             self._busy.discard(job.item_id)
         if not flight.cancelled() and (fault := flight.exception()) is not None:
-            # What was read is asked again after a pause.
-            if isinstance(fault, MirrorError):
-                log.error(
-                    "a read could not be kept",
-                    item_id=job.item_id,
-                    sweep_id=job.sweep_id,
-                    fault=fault.message,
-                    hint=fault.hint,
-                )
-            else:
-                log.error(
-                    "a read failed for no known reason",
-                    item_id=job.item_id,
-                    sweep_id=job.sweep_id,
-                    exc_info=fault,
-                )
+            # The mirror could not be written: what was read is asked again after a pause.
+            log.error(
+                "a read could not be kept",
+                item_id=job.item_id,
+                sweep_id=job.sweep_id,
+                fault=str(fault),
+            )
             self._asker.paused_until = self._clock.now() + timedelta(seconds=1)
         self.wake()

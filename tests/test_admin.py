@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,12 @@ def test_the_alert_rules_are_sound_and_fire_when_they_should() -> None:
         ("localhost.evil.example:80", 421),
         ("192.168.0.1", 421),
         ("", 421),
+        ("[", 421),
+        ("[::1", 421),
+        ("[::1].evil.example", 421),
+        ("localhost:80@evil.example", 421),
+        ("evil.example/localhost", 421),
+        ("0.0.0.0", 421),
     ],
 )
 def test_a_name_that_is_not_ours_is_refused(shared: Daemon, host: str, code: int) -> None:
@@ -113,13 +120,70 @@ def test_a_name_that_is_not_ours_is_refused(shared: Daemon, host: str, code: int
     for path in ("/status.json", "/metrics"):
         answer = httpx.get(shared.admin_url + path, headers={"Host": host}, trust_env=False)
         assert answer.status_code == code
+    assert not [line for line in shared.lines() if line["level"] == "error"]
 
 
-@pytest.mark.parametrize("path", ["/status.json", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/page.css", "/page.js"])
 def test_it_only_reads(shared: Daemon, path: str) -> None:
     """Whatever acts goes through the control socket."""
-    for method in ("POST", "PUT", "DELETE", "PATCH"):
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         assert httpx.request(method, shared.admin_url + path, trust_env=False).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/reconcile", "/replay", "/status", "/healthz", "/webhooks/x"])
+def test_nothing_of_the_other_listeners_is_there(shared: Daemon, path: str) -> None:
+    """Least of all what acts; and nothing of it is on the public one."""
+    for method in ("GET", "POST"):
+        assert httpx.request(method, shared.admin_url + path, trust_env=False).status_code == 404
+        if path != "/healthz":
+            public = str(httpx.URL(shared.webhook_url).copy_with(path=path))
+            assert httpx.request(method, public, trust_env=False).status_code == 404
+
+
+def test_no_page_of_somebody_else_gets_at_it(shared: Daemon) -> None:
+    """Every answer forbids to be framed, embedded, guessed at or kept; none allows an origin."""
+    for path, host, code in (
+        *(("/", "localhost", 200), ("/status.json", "localhost", 200)),
+        *(("/metrics", "localhost", 200), ("/page.js", "localhost", 200)),
+        *(("/nothing", "localhost", 404), ("/", "evil.example", 421)),
+    ):
+        headers = {"Host": host, "Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
+        answer = httpx.get(shared.admin_url + path, headers=headers, trust_env=False)
+        assert answer.status_code == code
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers.get_list("Cross-Origin-Resource-Policy") == ["same-origin"]
+        assert answer.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+        assert answer.headers.get_list("Cache-Control") == ["no-store"]
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert "set-cookie" not in answer.headers
+
+
+OUTSIDE_PATHS = (
+    b"/../config.toml",
+    b"/page.css/../../config.toml",
+    b"/%2e%2e/config.toml",
+    b"/..%2fconfig.toml",
+    b"/%2e%2e%2f%2e%2e%2fetc/passwd",
+    b"/....//config.toml",
+    b"//etc/passwd",
+    b"/page.css%00.html",
+    b"/page.html",
+    b"http://evil.example/etc/passwd",
+)
+
+
+@pytest.mark.parametrize("path", OUTSIDE_PATHS)
+def test_no_path_leads_out(shared: Daemon, path: bytes) -> None:
+    """As bytes on the wire, which no client has tidied up, to each listener."""
+    for url in (shared.admin_url, shared.webhook_url, ""):
+        with socket.socket(socket.AF_INET if url else socket.AF_UNIX) as connection:
+            to = httpx.URL(url)
+            connection.connect((to.host, to.port) if url else str(shared.site.socket))
+            connection.sendall(b"GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n" % path)
+            told = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert told.split(b" ")[1] in {b"400", b"404"}, told
+        assert b"root:" not in told
+        assert b"[dreamship]" not in told
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.168.0.1:8788"])
@@ -130,6 +194,51 @@ def test_it_refuses_to_be_reached_from_elsewhere(idle: Site, listen: str) -> Non
     assert done.returncode == 2
     assert "admin.listen: is not on loopback" in done.stderr
     assert idle.syncd("check-config", environ={"SYNCD_ADMIN_ALLOW_REMOTE": "1"}).returncode == 0
+
+
+def handed(site: Site, sockets: dict[str, socket.socket], **environ: str) -> subprocess.Popen[str]:
+    """Start a daemon with sockets as a service manager hands them over."""
+    moves = "".join(f' {3 + n}<&"${n}"' for n in range(len(sockets)))
+    script = f'exec{moves}; shift {len(sockets) - 1}; LISTEN_PID=$$ exec "$@"'
+    numbers = [str(one.fileno()) for one in sockets.values()]
+    return subprocess.Popen(
+        ["bash", "-c", script, *numbers, *site.command("serve")],
+        env=site.environ
+        | {"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(sockets)}
+        | environ,
+        pass_fds=[one.fileno() for one in sockets.values()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_socket_that_is_handed_over_must_not_be_reached_from_elsewhere_either(
+    idle: Site,
+) -> None:
+    """The configuration does not say where it is; what acts is never on the network."""
+    told = {"SYNCD_ADMIN_ALLOW_REMOTE": "1"}
+    for name, listen, environ in (
+        ("admin", "0.0.0.0", {}),
+        ("control", "127.0.0.1", {}),
+        ("control", "127.0.0.1", told),
+    ):
+        with socket.create_server((listen, 0)) as one:
+            process = handed(idle, {name: one}, **environ)
+            _, said = process.communicate(timeout=20)
+        assert process.returncode == 2
+        assert f"Error: {name}." in said
+        assert "Traceback" not in said
+    with socket.create_server(("0.0.0.0", 0)) as one:
+        process = handed(idle, {"admin": one}, **told)
+        url = f"http://127.0.0.1:{one.getsockname()[1]}/status.json"
+        # It was told that others reach it, by whatever name they call it.
+        answer = httpx.get(url, headers={"Host": "shop.example"}, trust_env=False, timeout=20)
+        assert answer.status_code == 200
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 def test_turned_off_it_does_not_listen(site: Site) -> None:

@@ -323,3 +323,13 @@ def test_a_throttle_says_how_long_in_many_ways(
 ) -> None:
     """Header first, then words, else nobody knows."""
     assert throttle(headers, message) == wait_s
+
+
+def test_what_is_said_about_a_fault_is_short_and_one_line() -> None:
+    """It goes into a log, a status and a history, whatever stands where Dreamship should."""
+    message = {"error": {"message": "first\nsecond " + "x" * 100_000}}
+    for told in (http(message, "500 Oops"), b"no\x0bHTTP " + b"y" * 50_000 + b"\r\n\r\n"):
+        with pytest.raises(SourceUnreachable) as raised:
+            item(answering(told))
+        assert len(str(raised.value)) < 300
+        assert len(str(raised.value).splitlines()) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -139,3 +141,46 @@ def test_telling_returns_at_once_and_closing_does_not_wait(tmp_path: Path) -> No
         return time.monotonic() - began
 
     assert asyncio.run(run()) < 5
+
+
+def test_an_answer_without_end_is_not_waited_for() -> None:
+    """Its code is all that is read of it."""
+
+    def talk(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b"x" * 65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=talk, args=(listener,))
+        thread.start()
+        began_s = time.monotonic()
+        assert tell(url=f"http://127.0.0.1:{listener.getsockname()[1]}/") == []
+        assert time.monotonic() - began_s < 5
+        thread.join()
+
+
+def test_a_redirect_is_not_followed(ear: Ear) -> None:
+    """The message goes where the configuration says, or nowhere."""
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(307)
+            self.send_header("Location", f"http://127.0.0.1:{ear.server_port}/")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        with capture_logs() as logs:
+            tell(url=f"http://127.0.0.1:{server.server_port}/")
+        server.shutdown()
+        thread.join()
+    assert logs[0]["fault"] == "notify.url answered 307"
+    assert ear.heard == []

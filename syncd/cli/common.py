@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Collection
+from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 import click
 from msgspec import json
 
-from syncd.config import Config, find, load
+from syncd.config import Config, Secret, find, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,8 +38,25 @@ def json_option(function: F) -> F:
 
 
 def load_config(config_path: str | None) -> Config:
-    """Return the configuration in force; raises ConfigurationError naming every fault."""
-    return load(find(config_path, os.environ), os.environ)
+    """Return the configuration in force; raises ConfigurationError naming every fault.
+
+    From then on the traceback of a fault nobody expected has no secret of it.
+    """
+    config = load(find(config_path, os.environ), os.environ)
+    sys.excepthook = partial(_end, config.secrets)
+    return config
+
+
+def _end(
+    secrets: Collection[str],
+    kind: type[BaseException],
+    fault: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    text = "".join(traceback.format_exception(kind, fault, trace))
+    for secret in secrets:
+        text = text.replace(secret, Secret.MASK)
+    sys.stderr.write(text)
 
 
 def print_json(document: object) -> None:

@@ -1,0 +1,85 @@
+"""Whatever the daemon makes in the file system: for whom it is, and that no link leads it away."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Site
+
+
+@pytest.fixture(params=[0o000, 0o077], ids=["umask 000", "umask 077"])
+def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("_umask")
+def test_files_and_sockets_are_for_owner_and_group(site: Site) -> None:
+    """Whatever the umask of the day: the shop's group reads, nobody else does."""
+    hook, admin = site.folder / "hook.sock", site.folder / "admin.sock"
+    site.configure(webhook={"listen": f"unix:{hook}"}, admin={"listen": f"unix:{admin}"})
+    site.serve()
+    copy = site.folder / "copy.db"
+    assert site.syncd("backup", str(copy)).returncode == 0
+    for path in (site.mirror, *(site.mirror.with_name(site.mirror.name + end) for end in ENDS)):
+        assert mode(path) == 0o640, path
+    assert mode(copy) == 0o640
+    # The lock holds nothing that anybody has to read.
+    assert mode(site.mirror.with_name(site.mirror.name + ".lock")) & 0o037 == 0
+    assert mode(site.socket) == 0o660
+    assert mode(admin) == 0o660
+    # Who posts there needs a key all the same.
+    assert mode(hook) == 0o666
+
+
+ENDS = ("-wal", "-shm")
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(idle: Site) -> None:
+    """The number of the process would be written over what it leads to."""
+    victim = idle.folder / "victim"
+    victim.write_text("precious")
+    idle.mirror.parent.mkdir()
+    idle.mirror.with_name(idle.mirror.name + ".lock").symlink_to(victim)
+    done = idle.syncd("serve")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("what", ["a dead socket", "a file", "nothing"])
+def test_a_link_in_place_of_a_socket_is_not_followed(idle: Site, what: str) -> None:
+    """Neither taken over nor removed, nor is what it leads to."""
+    victim = idle.folder / "victim"
+    if what == "a dead socket":
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(victim))
+    elif what == "a file":
+        victim.write_text("precious")
+    idle.socket.symlink_to(victim)
+    done = idle.syncd("serve")
+    assert done.returncode == 2
+    assert "control.socket" in done.stderr
+    assert idle.socket.is_symlink()
+    assert victim.exists() == (what != "nothing")
+
+
+def test_a_file_in_place_of_a_socket_is_left_alone(idle: Site) -> None:
+    """Only a socket that nobody answers is one of ours."""
+    idle.socket.write_text("precious")
+    assert idle.syncd("serve").returncode == 2
+    assert idle.socket.read_text() == "precious"

@@ -1,0 +1,454 @@
+"""No secret leaves: canaries as keys and tokens, driven through every path there is.
+
+A canary may be in the configuration, at Dreamship and at the address it belongs to; nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from msgspec import json
+
+from syncd import control
+from syncd.signature import HEADER, sign
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+# In each of them, so that a part of one is found as well.
+STEM = "canary7"
+READS = f"{STEM}/reads+0123456789abcdef"
+VERIFIES = f"{STEM}_verifies_0123456789abcdef"
+LATER = f"{STEM}_later_0123456789abcdef"
+TOKEN = f"{STEM}_token_0123456789abcdef"
+ARGUMENT = f"{STEM}_argument_0123456789abcdef"
+FAST = {"WATCHDOG_USEC": "400000"}
+NOWHERE = "http://127.0.0.1:9/v1"
+
+
+class Seen:
+    """Everything that was shown to anybody."""
+
+    def __init__(self) -> None:
+        self._shown: list[tuple[str, bytes]] = []
+
+    def add(self, where: str, what: bytes | str) -> None:
+        self._shown.append((where, what.encode() if isinstance(what, str) else what))
+
+    def run(self, site: Site, *arguments: str, **environ: str) -> int:
+        done = site.syncd(*arguments, environ=environ)
+        self.add(f"stdout of {arguments}", done.stdout)
+        self.add(f"stderr of {arguments}", done.stderr)
+        return done.returncode
+
+    def get(self, url: str, **headers: str) -> None:
+        answer = httpx.get(url, headers=headers, trust_env=False)
+        self.add(url, answer.content + str(answer.headers.raw).encode())
+
+    def check(self) -> None:
+        """Hold that there is not even a part of a canary in it."""
+        assert self._shown
+        for where, what in self._shown:
+            at = what.find(STEM.encode())
+            assert at < 0, f"{where}: {what[max(0, at - 200) : at + 200]!r}"
+
+
+# A Dreamship, or something in front of it, that repeats what it was told wherever it can.
+
+
+def answer(status: str, body: str, *headers: str, more: int = 0) -> bytes:
+    raw = body.encode()
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(raw) + more}", "Connection: close"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + raw
+
+
+def error(status: str, told: str, *headers: str) -> bytes:
+    document = {"error": {"key": told, "message": f"{'x' * 190} {told} {told}"}}
+    return answer(status, json.encode(document).decode(), *headers)
+
+
+def catalogue(told: str, slash: str = "/") -> bytes:
+    variant = {"id": 70, "name": told, "availability": told, "color": {"name": told}}
+    item = {"id": 7, "name": told, "item_variants": [variant]}
+    document = {"paging": {"count": 1, "next": None}, "data": [item]}
+    return answer("200 OK", json.encode(document).decode().replace("/", slash))
+
+
+ECHOES: dict[str, Callable[[str, str], bytes]] = {
+    "refused": lambda told, _: error("401 Unauthorized", told),
+    "forbidden": lambda told, _: error("403 Forbidden", told, f"WWW-Authenticate: {told}"),
+    "throttled": lambda told, _: error("429 Too Many Requests", told, "Retry-After: 0"),
+    "broken": lambda told, _: error("500 Internal Server Error", told),
+    "a proxy's page": lambda told, _: answer("502 Bad Gateway", f"<h1>{told}</h1>"),
+    "redirects": lambda told, trap: answer("302 Found", told, f"Location: {trap}/?key={told[7:]}"),
+    "no HTTP": lambda told, _: f"{told} {told}\r\n\r\n".encode(),
+    "no headers": lambda told, _: f"HTTP/1.1 200 OK\r\n{told}\r\n\r\n".encode(),
+    "no JSON": lambda told, _: answer("200 OK", told),
+    "no gzip": lambda told, _: answer("200 OK", told, "Content-Encoding: gzip"),
+    "no end": lambda told, _: answer("200 OK", told, more=10),
+    "too deep": lambda told, _: answer("200 OK", "[" * 100_000 + told),
+    "no ids": lambda told, _: answer(
+        "200 OK", f'{{"data": [{{"id": "{told}"}}], "paging": {{"count": "{told}", "next": null}}}}'
+    ),
+    "next elsewhere": lambda told, trap: answer(
+        "200 OK", f'{{"data": [], "paging": {{"count": 9, "next": "{trap}/?{told}"}}}}'
+    ),
+    "catalogue": lambda told, _: catalogue(told),
+    "catalogue by PHP": lambda told, _: catalogue(told, r"\/"),
+}
+
+
+class Echo(socketserver.ThreadingTCPServer):
+    """Answers in the way that `how` names, and counts."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.how = "refused"
+        self.asked = 0
+        self.trap = NOWHERE
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: Echo
+
+    def handle(self) -> None:
+        told = ""
+        while (line := self.rfile.readline().decode().strip()) != "":
+            if line.lower().startswith("authorization:"):
+                told = line.partition(":")[2].strip()
+        self.wfile.write(ECHOES[self.server.how](told, self.server.trap))
+        self.server.asked += 1
+
+
+@contextmanager
+def echoing() -> Iterator[Echo]:
+    with Echo() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def have_it_asked(daemon: Daemon, source: Echo) -> None:
+    """Have the daemon ask its source at once, whatever was refused or failed before."""
+    before = source.asked
+    told = control.ask_reconcile(daemon.site.socket, control.ReconcileRequest())
+    next(iter(told), None)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.site.until(lambda: source.asked > before)
+
+
+def end(daemon: Daemon, seen: Seen) -> None:
+    daemon.stop()
+    seen.add("log", daemon.log.read_bytes())
+    seen.add("mirror", daemon.site.bytes_on_disk())
+
+
+@pytest.fixture
+def told(idle: Site) -> Path:
+    """Configure canaries everywhere; what is notified is written to a file."""
+    told, command = idle.folder / "told", idle.folder / "tell-me"
+    command.write_text(f"#!/bin/sh\n(cat; echo; env) >> {told}\nexit 3\n")
+    command.chmod(0o755)
+    keys = idle.folder / "keys"
+    keys.write_text(f"{READS}\n{VERIFIES}\n")
+    idle.configure(
+        dreamship={"api_keys": [], "api_key_file": "keys", "timeout_seconds": 2},
+        notify={
+            "command": [str(command), ARGUMENT],
+            "url": f"http://{TOKEN}:{TOKEN}@127.0.0.1:9/{TOKEN}?token={TOKEN}",
+        },
+        webhook={"public_url": f"http://{TOKEN}:{TOKEN}@127.0.0.1:9/hook?token={TOKEN}"},
+        log={"level": "debug"},
+    )
+    return told
+
+
+COMMANDS = (
+    ("status",),
+    ("availability", "1", "70"),
+    ("explain", "70"),
+    ("changes",),
+    ("deliveries",),
+    ("deliveries", "--outcome", "quarantined"),
+    ("check-config",),
+    ("doctor",),
+    ("replay", "--quarantined"),
+)
+
+
+def look_at_everything(seen: Seen, daemon: Daemon, name: str) -> None:
+    """Ask all there is to ask of a daemon and its mirror."""
+    for arguments in COMMANDS:
+        seen.run(daemon.site, *arguments)
+        seen.run(daemon.site, *arguments, "--json")
+    copy = daemon.site.folder / name
+    seen.run(daemon.site, "backup", str(copy))
+    seen.add("backup", copy.read_bytes())
+    for path in ("/", "/?q=70", "/status.json", "/metrics", "/nothing"):
+        seen.get(daemon.admin_url + path)
+    seen.get(daemon.admin_url, Host=f"{STEM}.example")
+    seen.add("log", daemon.log.read_bytes())
+    seen.add("mirror", daemon.site.bytes_on_disk())
+    proc = Path("/proc", str(daemon.process.pid))
+    seen.add("command line", (proc / "cmdline").read_bytes() + (proc / "comm").read_bytes())
+
+
+def be_a_stranger(seen: Seen, daemon: Daemon) -> None:
+    """Send canaries in every part of requests that are not authentic."""
+    url, body = daemon.webhook_url, json.encode({"object": "item_variant", "id": READS})
+    wrong = sign(body, ("wrong",))
+    for headers in (
+        {},
+        {HEADER: READS},
+        {HEADER: f"{wrong},{READS}"},
+        {HEADER: wrong, "Authorization": f"Bearer {READS}", "X-Forwarded-For": READS},
+        {HEADER: wrong, "User-Agent": READS, "Cookie": READS, "Content-Type": READS},
+    ):
+        for address in (url, f"{url}?key={READS}", f"{url}/{VERIFIES}"):
+            for method in ("POST", "PUT", READS.replace("/", "-").upper()):
+                answered = httpx.request(
+                    method, address, content=body, headers=headers, trust_env=False
+                )
+                assert answered.status_code in {400, 401, 404, 405}
+                seen.add(address, answered.content + str(answered.headers.raw).encode())
+
+
+@pytest.mark.usefixtures("told")
+def test_a_dreamship_that_repeats_our_key(idle: Site) -> None:
+    """In errors, pages, redirects, what is no HTTP, and in the catalogue itself."""
+    seen = Seen()
+    with echoing() as source, echoing() as elsewhere:
+        source.trap = elsewhere.url
+        idle.configure(dreamship={"base_url": f"{source.url}/v1"})
+        daemon = idle.serve(filled=False, environ=FAST)
+        be_a_stranger(seen, daemon)
+        body = json.encode({"object": "item_variant", "event": {"action": "odd"}})
+        for key in (READS, VERIFIES):
+            assert daemon.post(body, key=key).json()["outcome"] in {"quarantined", "duplicate"}
+        for how in ECHOES:
+            source.how = how
+            have_it_asked(daemon, source)
+            seen.run(idle, "doctor")
+            seen.run(idle, "status", "--json")
+            seen.get(daemon.admin_url)
+            if how == "catalogue":
+                # What it found is in the mirror, masked.
+                idle.until(lambda: idle.rows("SELECT * FROM availability WHERE variant_id = 70"))
+        assert "********" in idle.variant(70)["availability"]
+        look_at_everything(seen, daemon, "backup")
+        end(daemon, seen)
+        source.how = "refused"
+        # Without a daemon a command reads by itself.
+        for arguments in ((), ("--json",), ("--dry-run",)):
+            assert seen.run(idle, "reconcile-now", *arguments) == 4
+        assert elsewhere.asked == 0
+    seen.add("mirror", idle.bytes_on_disk())
+    seen.check()
+
+
+@pytest.mark.usefixtures("told")
+def test_keys_of_every_origin_and_after_a_rotation(idle: Site) -> None:
+    """From the environment, a credential and the file; the old one stays masked after a reload."""
+    seen, credentials = Seen(), idle.folder / "credentials"
+    credentials.mkdir()
+    (credentials / "dreamship-api-keys").write_text(f"{READS}\n{LATER}\n")
+    for environ in (
+        {"SYNCD_DREAMSHIP_API_KEYS": f"{READS},{LATER}"},
+        {"CREDENTIALS_DIRECTORY": str(credentials)},
+        {},
+    ):
+        with echoing() as source:
+            idle.configure(dreamship={"base_url": f"{source.url}/v1"})
+            daemon = idle.serve(filled=False, environ=environ | FAST)
+            have_it_asked(daemon, source)
+            seen.run(idle, "check-config", **environ)
+            if not environ:
+                (idle.folder / "keys").write_text(f"{LATER}\n")
+                have_it_asked(daemon, source)
+                assert daemon.told("reloaded")
+            look_at_everything(seen, daemon, f"backup-{'-'.join(environ)}")
+            end(daemon, seen)
+    seen.check()
+
+
+WRONG_PLACES: tuple[dict[str, dict[str, Any]], ...] = (
+    {"dreamship": {"base_url": READS}},
+    {"dreamship": {"base_url": f"https://{VERIFIES}@api.dreamship.com/v1"}},
+    {"dreamship": {"api_keys": READS}},
+    {"dreamship": {"api_keys": [READS, f"{READS} {READS}"]}},
+    {"dreamship": {"api_key_file": READS}},
+    {"dreamship": {"api_key_file": f"/nowhere/{VERIFIES}"}},
+    {"dreamship": {"calls_per_minute": READS}},
+    {"dreamship": {VERIFIES: 1}},
+    {"dreamship": {f"api_keys{STEM}": 1}},
+    {VERIFIES: {"x": 1}},
+    {"webhook": {"listen": READS}},
+    {"webhook": {"path": READS}},
+    {"webhook": {"public_url": READS}},
+    {"mirror": {"path": [READS]}},
+    {"catalog": {"items": [READS]}},
+    {"availability": {"sellable": READS}},
+    {"reconcile": {"every": READS, "settle": VERIFIES}},
+    {"admin": {"listen": READS}},
+    {"notify": {"url": READS}},
+    {"notify": {"command": READS}},
+    {"log": {"level": READS, "format": VERIFIES}},
+)
+
+
+def until_refused(daemon: Daemon, times: int) -> None:
+    faulty = "the new configuration is faulty; the old one stays in force"
+    daemon.site.until(lambda: len(daemon.told(faulty)) == times)
+
+
+BROKEN_FILES = (
+    f"[dreamship]\napi_keys = [{READS}]\n",
+    f'[dreamship]\napi_keys = ["{READS}\n',
+    f"[dreamship]\n{READS}\n",
+    f"[dreamship]\napi_keys = ['{READS}']]\n",
+    f"api_keys = '{READS}'\n{READS} = {READS}\n",
+    f"[dreamship]\napi_keys = {'[' * 20_000}'{READS}'\n",
+    f"[dreamship]\ncalls_per_minute = {'9' * 5000}\napi_keys = ['{READS}']\n",
+)
+
+
+def test_a_key_in_the_wrong_place(idle: Site) -> None:
+    """Every fault of a configuration names the key it is about, and not what it says there."""
+    seen, good = Seen(), idle.config.read_text()
+    faulty = []
+    for wrong in WRONG_PLACES:
+        before = {name: dict(values) for name, values in idle.settings.items()}
+        idle.configure(**wrong)
+        faulty.append(idle.config.read_text())
+        idle.settings = before
+    idle.config.write_text(good)
+    daemon = idle.serve(filled=False)
+    for number, text in enumerate([*faulty, *BROKEN_FILES], 1):
+        idle.config.write_text(text)
+        # What every command says of it, in turn: it is read in one place.
+        command = ("check-config", "serve", "doctor", "status", "reconcile-now")[number % 5]
+        assert seen.run(idle, command) in {1, 2}, text[:300]
+        daemon.process.send_signal(signal.SIGHUP)
+        until_refused(daemon, number)
+    end(daemon, seen)
+    seen.check()
+
+
+SABOTAGE = """
+import os
+from pathlib import Path
+if "SABOTAGE" in os.environ:
+    from syncd import dreamship
+    fetch = dreamship.Dreamship._fetch
+    async def broken(self, *arguments):
+        if Path(os.environ["SABOTAGE"]).exists():
+            raise RuntimeError(f"sabotage {dict(self._client.headers)} {os.environ}")
+        return await fetch(self, *arguments)
+    dreamship.Dreamship._fetch = broken
+"""
+
+
+def test_a_fault_that_nobody_expected(site: Site) -> None:
+    """Its traceback has no key, in the daemon's log and on a shell; nor has a crash's."""
+    (site.folder / "sitecustomize.py").write_text(SABOTAGE)
+    order = site.folder / "order"
+    keys = f"{READS},{site.key}"
+    site.api.keys = (*site.api.keys, READS)
+    environ = {
+        "PYTHONPATH": f"{site.folder}:{os.environ.get('PYTHONPATH', '')}",
+        "SABOTAGE": str(order),
+        "SYNCD_DREAMSHIP_API_KEYS": keys,
+        "PYTHONFAULTHANDLER": "1",
+    }
+    site.configure(log={"level": "debug"})
+    daemon, seen = site.serve(environ=environ), Seen()
+    order.touch()
+    daemon.deliver(site.change(next(iter(site.catalogue.variants)), "low_stock"))
+    site.until(lambda: daemon.told("a read failed for no known reason"))
+    assert "sabotage" in daemon.told("a read failed for no known reason")[0]["exception"]
+    seen.run(site, "doctor", **environ)
+    done = site.syncd("doctor", environ=environ)
+    assert "RuntimeError: sabotage" in done.stderr
+    daemon.process.send_signal(signal.SIGABRT)
+    assert daemon.process.wait(20) == -signal.SIGABRT
+    assert b"Current thread" in daemon.log.read_bytes()
+    seen.add("log", daemon.log.read_bytes())
+    seen.add("mirror", site.bytes_on_disk())
+    assert seen.run(site, "reconcile-now", "--dry-run", **environ) == 1
+    seen.check()
+
+
+def test_what_an_authentic_delivery_says_is_kept_as_it_was_received(site: Site) -> None:
+    """It is its sender's word. A log that repeats some of it masks our keys all the same."""
+    site.configure(log={"level": "debug"})
+    daemon, seen = site.serve(), Seen()
+    event = site.change(next(iter(site.catalogue.variants)), "low_stock")
+    body = site.body(replace(event, uuid=site.key))
+    assert daemon.post(body).json() == {"outcome": "applied"}
+    assert site.rows("SELECT body FROM deliveries") == [{"body": body}]
+    (line,) = daemon.told("delivery")
+    assert line["event_id"] == "********"
+    # Nor is it written after another took its place: it may be valid elsewhere.
+    site.configure(dreamship={"api_keys": [LATER]})
+    daemon.process.send_signal(signal.SIGHUP)
+    site.until(lambda: daemon.told("reloaded"))
+    event = site.change(next(iter(site.catalogue.variants)), "in_stock")
+    body = site.body(replace(event, uuid=f"{site.key} again"))
+    assert daemon.post(body, key=LATER).status_code == 200
+    assert [line["event_id"] for line in daemon.told("delivery")] == ["********", "******** again"]
+    assert site.key.encode() not in daemon.log.read_bytes()
+    # What signed it is not kept: neither the header nor the key.
+    assert sign(body, (site.key,)).encode() not in site.bytes_on_disk() + daemon.log.read_bytes()
+    # And of somebody else's delivery nothing is.
+    order = json.encode({"object": "order", "event": {"action": "x"}, "data": {"name": READS}})
+    assert daemon.post(order, key=LATER).json() == {"outcome": "ignored"}
+    end(daemon, seen)
+    seen.check()
+
+
+def test_a_proxy_of_the_environment_gets_no_key_in_the_clear(idle: Site) -> None:
+    """Plain HTTP is for this host alone, whatever HTTP_PROXY says."""
+    with echoing() as source, echoing() as proxy:
+        idle.configure(dreamship={"base_url": f"{source.url}/v1"})
+        environ = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), proxy.url)
+        assert idle.syncd("doctor", environ=environ | {"NO_PROXY": ""}).returncode == 1
+        assert (source.asked, proxy.asked) == (1, 0)
+
+
+def test_who_is_notified_gets_no_keys(idle: Site, told: Path) -> None:
+    """Not in its environment either, where the daemon's own may be."""
+    with echoing() as source:
+        idle.configure(dreamship={"base_url": f"{source.url}/v1"})
+        source.how = "catalogue"
+        daemon = idle.serve(environ=FAST | {"SYNCD_DREAMSHIP_API_KEYS": READS})
+        # A health is told once another was before it.
+        idle.until(lambda: idle.rows("SELECT 1 FROM state WHERE key = 'told_health'"))
+        source.how = "refused"
+        have_it_asked(daemon, source)
+        refused = "Dreamship refuses the api key"
+        idle.until(lambda: told.exists() and "PATH=" in told.read_text().partition(refused)[2])
+        daemon.stop()
+    seen = Seen()
+    seen.add("what it got", told.read_bytes())
+    seen.check()
