@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from datetime import UTC, datetime, timedelta
@@ -154,6 +155,12 @@ class Engine:
             source_clock=self.source_clock,
         )
         self.reader.wake()
+        outcomes = Counter(one.outcome or "not kept" for one in done)
+        log.info(
+            "deliveries judged again",
+            delivery_ids=[one.delivery_id for one in done],
+            outcomes=dict(outcomes),
+        )
         return done
 
     async def notice_clock(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sqlite3
 import subprocess
@@ -60,6 +61,32 @@ def code() -> list[str]:
     """Return everything in the README that is set as code."""
     outside = BLOCK.sub("", README)
     return [block for _, block in BLOCK.findall(README)] + SPAN.findall(outside)
+
+
+# --- logs ----------------------------------------------------------------------------------------
+
+
+def logged() -> Iterator[str]:
+    """Give what the code logs: the first text in each call that writes a line."""
+    for path in (ROOT / "syncd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            is_ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
+            if is_ours or node.func.attr == "_complain":
+                yield from (
+                    one.value
+                    for one in node.args[:1]
+                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
+                )
+    # Put together where they are told.
+    yield from ("health changed", "webhooks changed")
+
+
+def test_every_event_of_the_log_is_documented_and_no_other() -> None:
+    """What somebody greps for, or has an alert on, does not change in silence."""
+    documented = [spelled(row[0]) for row in rows(section("Logs"), "event")]
+    assert sorted(documented) == sorted(set(logged()))
 
 
 # --- commands ------------------------------------------------------------------------------------

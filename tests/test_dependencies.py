@@ -1,0 +1,52 @@
+"""What an installation consists of is written down exactly, and fits what the package asks for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PINNED = (ROOT / "systemd" / "requirements.txt").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def pins() -> dict[str, str]:
+    """Return each package with its one version."""
+    found = re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", PINNED, re.MULTILINE)
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def test_every_dependency_is_pinned_within_its_bounds() -> None:
+    """An installation has what the package was declared to work with."""
+    for text in PROJECT["dependencies"]:
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pins()[canonicalize_name(wanted.name)]), text
+
+
+def test_every_pin_has_hashes() -> None:
+    """Without one, pip refuses the whole file; with one that is no hash, too."""
+    entries = re.split(r"^(?=[a-z])", PINNED, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(pins())
+    for entry in entries:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry
+
+
+def test_what_dependencies_depend_on_is_pinned_too() -> None:
+    """As far as the very versions are installed here: another may depend on something else."""
+    for name, version in pins().items():
+        try:
+            here = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if here.version != version:
+            continue
+        for text in here.requires or ():
+            wanted = Requirement(text)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(wanted.name) in pins(), f"{name} needs {text}"
