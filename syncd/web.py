@@ -146,7 +146,6 @@ class Webhook:
             self._held_bytes -= size
 
     async def _unavailable(self, send: Send, why: str) -> None:
-        self.answered["503"] += 1
         retry = (b"retry-after", str(RETRY_AFTER_S).encode())
         await _answer(send, 503, _error(why), retry)
 
@@ -154,7 +153,6 @@ class Webhook:
     # answer then. One closed while bytes still arrive is reset, and the answer lost with it.
 
     async def _refuse(self, send: Send, scope: Scope, why: str) -> None:
-        self.answered["401"] += 1
         self._complain(
             "a request without a valid signature was refused",
             "401",
@@ -163,13 +161,14 @@ class Webhook:
         await _answer(send, 401, _error(why))
 
     async def _too_large(self, send: Send) -> None:
-        self.answered["413"] += 1
         self._complain(
             "a body over webhook.max_body_bytes was refused", "413", limit=self.max_body_bytes
         )
         await _answer(send, 413, _error(f"more than {self.max_body_bytes} bytes"))
 
     def _complain(self, event: str, status: str, **told: object) -> None:
+        """Count what was refused, and tell of it now and then."""
+        self.answered[status] += 1
         at, last = asyncio.get_running_loop().time(), self._complained_at.get(event)
         if last is None or at - last >= COMPLAIN_EVERY_S:
             self._complained_at[event] = at

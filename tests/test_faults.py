@@ -355,6 +355,6 @@ def test_a_log_is_not_filled_by_a_full_disk(clerk: Clerk) -> None:
     mirror.rename(mirror.with_name("elsewhere"))
     assert {clerk.post() for _ in range(30)} == {503}
     (line,) = clerk.daemon.told("a delivery could not be kept")
-    assert line["level"] == "error"
+    assert (line["level"], line["refused_so_far"]) == ("error", 1)
     assert "put the same files back" in line["hint"]
     assert json.encode(line).count(b"deleted or replaced") == 1

@@ -423,7 +423,7 @@ def test_the_keys_can_be_handed_over(running: Installation) -> None:
     running.follow(blocks("What systemd does for it")[0])
     assert running.run("stat --format='%a %U:%G' /etc/syncd/api-keys") == "600 root:root"
     text = running.run("journalctl --no-pager --unit=syncd --lines=20")
-    assert re.search(r'"keys": "\d from [^"]*credential', text)
+    assert re.search(r'"api_keys": "\d from [^"]*credential', text)
     running.deliver()
     # What tmpfiles does at each boot leaves it so.
     running.run("systemd-tmpfiles --create syncd.conf")

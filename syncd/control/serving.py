@@ -16,6 +16,9 @@ from syncd.errors import SyncdError
 from syncd.model import MAX_ID, JsonObject
 from syncd.replay import Replayed
 
+# Some fifty thousand ids.
+MAX_BODY_BYTES = 1024 * 1024
+
 StatusOf = Callable[[], Awaitable[JsonObject]]
 ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[Told]]
 ReplayOf = Callable[[ReplayRequest], Awaitable[list[Replayed]]]
@@ -33,8 +36,8 @@ def application(status: StatusOf, reconcile: ReconcileOf, replay: ReplayOf) -> S
 
     async def reconcile_route(request: Request) -> Response:
         try:
-            asked = json.decode(await request.body() or b"{}", type=ReconcileRequest)
-        except (DecodeError, ValidationError) as fault:
+            asked = json.decode(await _body(request) or b"{}", type=ReconcileRequest)
+        except (DecodeError, ValidationError, _TooLargeError) as fault:
             return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
         if any(not 0 < item <= MAX_ID for item in asked.items):
             return Response(
@@ -44,9 +47,9 @@ def application(status: StatusOf, reconcile: ReconcileOf, replay: ReplayOf) -> S
 
     async def replay_route(request: Request) -> Response:
         try:
-            asked = json.decode(await request.body(), type=ReplayRequest)
+            asked = json.decode(await _body(request), type=ReplayRequest)
             return Response(json.encode(await replay(asked)), media_type="application/json")
-        except (DecodeError, ValidationError) as fault:
+        except (DecodeError, ValidationError, _TooLargeError) as fault:
             return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
         except SyncdError as fault:
             return Response(json.encode(_fault(fault)), 503, media_type="application/json")
@@ -58,6 +61,20 @@ def application(status: StatusOf, reconcile: ReconcileOf, replay: ReplayOf) -> S
             Route("/replay", replay_route, methods=["POST"]),
         ]
     )
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body: members of the group are no strangers, but need not be friends either."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise _TooLargeError("more ids than can be asked for at once")
+    return body
 
 
 async def _lines(told: AsyncIterator[Told]) -> AsyncIterator[bytes]:

@@ -32,6 +32,8 @@ REFUSED_PAUSE_S = 0.002
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 
+# Who may read it could hold it, and no daemon would start.
+LOCK_MODE = 0o600
 # A link in its place would have the number of the process written into some other file.
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -45,7 +47,7 @@ class Lock:
 
     def acquire(self) -> None:
         """Take the lock; raises MirrorLocked when another process holds it."""
-        fd = os.open(self._path, _LOCK_FLAGS, FILE_MODE)
+        fd = os.open(self._path, _LOCK_FLAGS, LOCK_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as fault:
