@@ -34,6 +34,8 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 # Of what Dreamship says about a fault; it goes into logs, the status and the history of sweeps.
 MAX_SAID_CHARS = 200
 MASK = b"********"
+# A shorter key could be a part of any word, and masking it would change what was answered.
+MIN_MASKED_CHARS = 8
 
 
 class Dreamship:
@@ -52,7 +54,8 @@ class Dreamship:
         self._timeout_s = timeout_s
         # As it is, and as JSON writes it, with or without a stroke before a slash.
         in_json = msgspec.json.encode(api_key)[1:-1]
-        self._echoes = {api_key.encode(), in_json, in_json.replace(b"/", rb"\/")}
+        echoes = {api_key.encode(), in_json, in_json.replace(b"/", rb"\/")}
+        self._echoes = echoes if len(api_key) >= MIN_MASKED_CHARS else set()
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + "/",
             headers={

@@ -128,6 +128,9 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
         pytest.param(b"[dreamship\n", "line 1", id="no TOML"),
         pytest.param(b"a = '\xff'", "UTF-8", id="no UTF-8"),
         pytest.param(b"dreamship = 1", "takes a section", id="no section"),
+        pytest.param(b'[notify]\ncommand = ["\\u0000"]', "with a NUL", id="no command"),
+        pytest.param(b"a = " + b"[" * 20_000, "no TOML", id="no end"),
+        pytest.param(b"a = " + b"9" * 5000, "no TOML", id="no number"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(tmp_path: Path, content: bytes, part: str) -> None:

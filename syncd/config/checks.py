@@ -111,10 +111,10 @@ def choice(*allowed: str) -> Check:
 
 
 def texts(value: Any, folder: Path) -> tuple[str, ...]:
-    """Take a list of texts, none of them empty."""
+    """Take a list of texts, none of them empty; no command can have a NUL in it."""
     found = _list(value, "of texts")
-    if not all(isinstance(one, str) and one.strip() for one in found):
-        raise ValueError("takes a list of texts, none of them empty")
+    if not all(isinstance(one, str) and one.strip() and "\0" not in one for one in found):
+        raise ValueError("takes a list of texts, none of them empty and none with a NUL")
     return tuple(text(one, folder) for one in found)
 
 
