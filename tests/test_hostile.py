@@ -391,6 +391,22 @@ def test_who_takes_time_takes_nobody_elses(
         daemon.stop()
 
 
+@pytest.mark.usefixtures("flat")
+@pytest.mark.parametrize("path", ["/reconcile", "/replay"])
+def test_who_may_use_the_control_socket_cannot_fill_the_memory(shared: Daemon, path: str) -> None:
+    """Its group are no strangers, but need not be friends."""
+
+    def endless() -> Iterator[bytes]:
+        yield b'{"ids": ['
+        for _ in range(200):
+            yield b"1," * (MB // 2)
+
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.site.socket))) as client:
+        answer = client.post(f"http://syncd{path}", content=endless())
+    assert answer.status_code == 400
+    assert "more ids than" in answer.text
+
+
 def test_bodies_that_go_on_arriving_are_held_within_bounds(shared: Daemon) -> None:
     """A hundred megabytes in pieces from strangers: 503 for some, and room for who is honest."""
     before_mb = memory_mb(shared, "VmRSS")
@@ -410,22 +426,6 @@ def test_bodies_that_go_on_arriving_are_held_within_bounds(shared: Daemon) -> No
                 refused += 1
         assert refused > 50
     assert shared.post(b" " * 900_000 + order()).status_code == 200
-
-
-@pytest.mark.usefixtures("flat")
-@pytest.mark.parametrize("path", ["/reconcile", "/replay"])
-def test_who_may_use_the_control_socket_cannot_fill_the_memory(shared: Daemon, path: str) -> None:
-    """Its group are no strangers, but need not be friends."""
-
-    def endless() -> Iterator[bytes]:
-        yield b'{"ids": ['
-        for _ in range(200):
-            yield b"1," * (MB // 2)
-
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.site.socket))) as client:
-        answer = client.post(f"http://syncd{path}", content=endless())
-    assert answer.status_code == 400
-    assert "more ids than" in answer.text
 
 
 def test_who_never_reads_is_let_go() -> None:
