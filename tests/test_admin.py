@@ -6,6 +6,8 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,12 +198,15 @@ def test_it_refuses_to_be_reached_from_elsewhere(idle: Site, listen: str) -> Non
     assert idle.syncd("check-config", environ={"SYNCD_ADMIN_ALLOW_REMOTE": "1"}).returncode == 0
 
 
-def handed(site: Site, sockets: dict[str, socket.socket], **environ: str) -> subprocess.Popen[str]:
-    """Start a daemon with sockets as a service manager hands them over."""
+@contextmanager
+def handed(
+    site: Site, sockets: dict[str, socket.socket], **environ: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a daemon with sockets as a service manager hands them over, and end it."""
     moves = "".join(f' {3 + n}<&"${n}"' for n in range(len(sockets)))
     script = f'exec{moves}; shift {len(sockets) - 1}; LISTEN_PID=$$ exec "$@"'
     numbers = [str(one.fileno()) for one in sockets.values()]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         ["bash", "-c", script, *numbers, *site.command("serve")],
         env=site.environ
         | {"LISTEN_FDS": str(len(sockets)), "LISTEN_FDNAMES": ":".join(sockets)}
@@ -212,6 +217,11 @@ def handed(site: Site, sockets: dict[str, socket.socket], **environ: str) -> sub
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_socket_that_is_handed_over_must_not_be_reached_from_elsewhere_either(
@@ -224,21 +234,20 @@ def test_a_socket_that_is_handed_over_must_not_be_reached_from_elsewhere_either(
         ("control", "127.0.0.1", {}),
         ("control", "127.0.0.1", told),
     ):
-        with socket.create_server((listen, 0)) as one:
-            process = handed(idle, {name: one}, **environ)
+        with (
+            socket.create_server((listen, 0)) as one,
+            handed(idle, {name: one}, **environ) as process,
+        ):
             _, said = process.communicate(timeout=20)
         assert process.returncode == 2
         assert f"Error: {name}." in said
         assert "Traceback" not in said
-    with socket.create_server(("0.0.0.0", 0)) as one:
-        process = handed(idle, {"admin": one}, **told)
+    with socket.create_server(("0.0.0.0", 0)) as one, handed(idle, {"admin": one}, **told):
         url = f"http://127.0.0.1:{one.getsockname()[1]}/status.json"
         # It was told that others reach it, by whatever name they call it.
         answer = httpx.get(url, headers={"Host": "shop.example"}, trust_env=False, timeout=20)
         assert answer.status_code == 200
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
-        process.terminate()
-        process.communicate(timeout=20)
 
 
 def test_turned_off_it_does_not_listen(site: Site) -> None:
