@@ -57,7 +57,7 @@ def application(
         try:
             return HTMLResponse(await shown(asked))
         except SyncdError as fault:
-            return HTMLResponse(page.fault(fault.message, fault.hint), 503, page.HEADERS)
+            return HTMLResponse(page.fault(fault.message, fault.hint), 503)
 
     async def page_file(request: Request) -> Response:
         name = request.url.path[1:]

@@ -187,14 +187,14 @@ def test_the_configuration_of_the_readme_is_right(tmp_path: Path) -> None:
 
 @pytest.fixture
 def prometheus(lived: Daemon, tmp_path: Path) -> Iterator[httpx.Client]:
-    """Give a Prometheus that reads this daemon every half second."""
+    """Give a Prometheus that reads this daemon every second."""
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (Debian's package of that name)")
     address = f"127.0.0.1:{free_port()}"
     scrape: dict[str, Any] = {
         "job_name": "syncd",
-        "scrape_interval": "500ms",
-        "scrape_timeout": "500ms",
+        "scrape_interval": "1s",
+        "scrape_timeout": "1s",
         "static_configs": [{"targets": [lived.admin_url.removeprefix("http://")]}],
     }
     config = tmp_path / "prometheus.yml"
@@ -242,7 +242,7 @@ def test_a_real_prometheus_answers_every_query(lived: Daemon, prometheus: httpx.
         site.command("reconcile-now"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        site.until(are_all_told, within_s=30)
+        site.until(are_all_told, within_s=60)
     finally:
         sweep.kill()
         sweep.wait()

@@ -102,10 +102,10 @@ def test_many_in_one_commit_have_their_own_numbers(large: Daemon) -> None:
 
 
 def test_a_forged_request_is_one_line_a_minute(large: Daemon) -> None:
-    """With where it came from, and nothing of what it says: not even where it says it is from."""
+    """With where it came from, and nothing of what it says."""
     new = New(large)
     for _ in range(3):
-        headers = {HEADER: "f" * 64, "X-Forwarded-For": "6.6.6.6", "Authorization": "odd"}
+        headers = {HEADER: "f" * 64, "Authorization": "odd"}
         answer = httpx.post(large.webhook_url, content=b"{}", headers=headers, trust_env=False)
         assert answer.status_code == 401
     (line,) = new.lines
