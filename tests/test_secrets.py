@@ -447,7 +447,9 @@ def test_who_is_notified_gets_no_keys(idle: Site, told: Path) -> None:
         source.how = "refused"
         have_it_asked(daemon, source)
         refused = "Dreamship refuses the api key"
-        idle.until(lambda: told.exists() and "PATH=" in told.read_text().partition(refused)[2])
+        idle.until(
+            lambda: told.exists() and "PATH=" in told.read_text().partition(refused)[2], within_s=60
+        )
         daemon.stop()
     seen = Seen()
     seen.add("what it got", told.read_bytes())
