@@ -33,9 +33,11 @@ class Orders:
         try:
             while not waiting.done() or not told.empty():
                 getting = asyncio.create_task(told.get())
-                await asyncio.wait({getting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait({getting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    getting.cancel()  # who asked may have left; what is done stays done
                 if not getting.done():
-                    getting.cancel()
                     continue
                 progress = getting.result()
                 eta = reconciler.eta(progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import signal
@@ -9,12 +10,16 @@ import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from msgspec import json
 
+from syncd import control
+from syncd.orders import Orders
+from syncd.ports import SweepProgress
 from syncd.simulated import Throttle
 
 if TYPE_CHECKING:
@@ -289,6 +294,37 @@ def test_never_more_calls_than_configured(
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         assert len(site.api.calls) <= 1 + int((time.monotonic() - began) / 10)
+
+
+class Endless:
+    """A sweep that is always at its beginning, as far as `Orders` asks."""
+
+    async def request(self, *_: object, **__: object) -> tuple[int, bool]:
+        return 1, False
+
+    async def wait(self, _: int, tell: Callable[[SweepProgress], None]) -> None:
+        tell(SweepProgress(1, datetime.now(UTC), 0, None, 0))
+        await asyncio.Event().wait()
+
+    def eta(self, _: SweepProgress) -> None:
+        return None
+
+
+def test_who_asked_may_leave() -> None:
+    """Nothing goes on for somebody who pressed Ctrl-C; asyncio would log each task as an error."""
+
+    async def leave() -> set[asyncio.Task[Any]]:
+        orders = Orders(cast("Any", SimpleNamespace(reconciler=Endless())))
+        telling = orders.reconcile(control.ReconcileRequest())
+        assert await anext(telling) == control.Progress(0, None, None)
+        waiting = asyncio.ensure_future(anext(telling))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await asyncio.sleep(0)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(leave()) == set()
 
 
 def test_lists_with_variants_save_the_calls(site: Site) -> None:
