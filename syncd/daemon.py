@@ -129,6 +129,7 @@ class Daemon:
             api_keys=f"{len(config.keys)} from {config.keys_from}",
         )
         await self._notify("READY=1")
+        await monitor.look_once()
 
     async def _beat(self) -> None:
         """Show the shop and the service manager that the daemon lives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import socket
@@ -108,8 +109,12 @@ class Monitor:
             self._told_health = health
         self._schedule.adapt(is_silent=self._webhooks.state == "silent")
         await self._look_if_quiet(day, now)
+
+    async def look_once(self) -> None:
+        """Have something to tell, should the mirror become unreadable; counting takes a while."""
         if self._last_look is None:
-            await self.status()
+            with contextlib.suppress(MirrorError):
+                await self.status()
 
     async def status(self) -> JsonObject:
         """Return the status document: of a mirror that cannot be read, what was last seen in it.
