@@ -5,11 +5,12 @@ A canary may be in the configuration, at Dreamship and at the address it belongs
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -197,11 +198,12 @@ COMMANDS = (
 )
 
 
-def look_at_everything(seen: Seen, daemon: Daemon, name: str) -> None:
-    """Ask all there is to ask of a daemon and its mirror."""
-    for arguments in COMMANDS:
-        seen.run(daemon.site, *arguments)
-        seen.run(daemon.site, *arguments, "--json")
+def look_at_everything(
+    seen: Seen, daemon: Daemon, name: str, ways: Sequence[tuple[str, ...]] = ((), ("--json",))
+) -> None:
+    """Ask all there is to ask of a daemon and its mirror; each command in one of the `ways`."""
+    for arguments, way in zip(COMMANDS, itertools.cycle(ways), strict=False):
+        seen.run(daemon.site, *arguments, *way)
     copy = daemon.site.folder / name
     seen.run(daemon.site, "backup", str(copy))
     seen.add("backup", copy.read_bytes())
@@ -250,13 +252,14 @@ def test_a_dreamship_that_repeats_our_key(idle: Site) -> None:
             source.how = how
             have_it_asked(daemon, source)
             seen.run(idle, "doctor")
-            seen.run(idle, "status", "--json")
             seen.get(daemon.admin_url)
+            seen.get(f"{daemon.admin_url}/status.json")
             if how == "catalogue":
                 # What it found is in the mirror, masked.
                 idle.until(lambda: idle.rows("SELECT * FROM availability WHERE variant_id = 70"))
         assert "********" in idle.variant(70)["availability"]
         look_at_everything(seen, daemon, "backup")
+        look_at_everything(seen, daemon, "another backup", (("--json",), ()))
         end(daemon, seen)
         source.how = "refused"
         # Without a daemon a command reads by itself.
@@ -356,6 +359,7 @@ def test_a_key_in_the_wrong_place(idle: Site) -> None:
 
 
 SABOTAGE = """
+import itertools
 import os
 from pathlib import Path
 if "SABOTAGE" in os.environ:
@@ -446,7 +450,7 @@ def test_who_is_notified_gets_no_keys(idle: Site, told: Path) -> None:
         idle.until(lambda: idle.rows("SELECT 1 FROM state WHERE key = 'told_health'"))
         source.how = "refused"
         have_it_asked(daemon, source)
-        refused = "Dreamship refuses the api key"
+        refused = "Dreamship answered 401"
         idle.until(
             lambda: told.exists() and "PATH=" in told.read_text().partition(refused)[2], within_s=60
         )
