@@ -190,6 +190,12 @@ class Daemon:
             self._schedule.adapt()
             self._vocabulary.wake()
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")
+        except MirrorError as fault:
+            log.error(
+                "the mirror could not be judged by the new configuration; reload again",
+                fault=fault.message,
+                hint=fault.hint,
+            )
         except SyncdError as fault:
             log.error(
                 "the new configuration is faulty; the old one stays in force",

@@ -189,10 +189,10 @@ class Engine:
             self.asker.source = self._new_source(config)
             if old is not None:
                 await old.aclose()
+        self.reader.resume()
         await self.store.apply_policy(policy, self.clock.now)
         if config.catalog != before.catalog:
             await self.reconciler.restart()
-        self.reader.resume()
 
     async def close(self) -> None:
         """Finish what was received, stop reading, let go of the mirror."""

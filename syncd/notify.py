@@ -105,7 +105,7 @@ async def _post(url: str, body: bytes) -> str | None:
         # The code alone is read: a body may be as long and as slow as its sender likes.
         async with (
             asyncio.timeout(URL_LIMIT_S),
-            httpx.AsyncClient(follow_redirects=False) as client,
+            httpx.AsyncClient(timeout=URL_LIMIT_S, follow_redirects=False) as client,
             client.stream("POST", url, content=body, headers=_JSON) as answer,
         ):
             pass

@@ -241,6 +241,14 @@ def test_keys_that_everybody_can_read_are_a_warning(site: Site) -> None:
     assert examined(site)[1][check]["verdict"] == "pass"
 
 
+def test_a_file_of_keys_that_is_not_there_and_not_needed(site: Site) -> None:
+    """The environment has them: the file is never opened, and no traceback is made of it."""
+    site.configure(dreamship={"api_keys": [], "api_key_file": "nowhere/keys"})
+    done = site.syncd("doctor", environ={"SYNCD_DREAMSHIP_API_KEYS": site.key})
+    assert "Traceback" not in done.stderr
+    assert "the api keys are in no file that everybody can read" in done.stdout
+
+
 def test_a_faulty_configuration_is_all_it_looks_at(site: Site) -> None:
     """Each fault is a failed check."""
     site.configure(log={"level": "loud"})

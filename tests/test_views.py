@@ -23,9 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd import observations
+from syncd.errors import MirrorUnavailable
 from syncd.model import Claim, Delivery, ItemRead, Labels, SourceVariant
 from syncd.simulated import UPDATED, Event
-from syncd.state import Policy
+from syncd.state import Policy, Writes
 from syncd.store import Store
 
 if TYPE_CHECKING:
@@ -304,6 +305,71 @@ def test_deliveries_do_not_wait_for_another_configuration(
         asyncio.run(judge())
     finally:
         store.close()
+
+
+def test_a_configuration_that_broke_off_is_taken_back_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed halfway, and started with the old one again: nothing stays judged by the new one."""
+    monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
+    store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
+    store.open()
+    old, new = (Policy(frozenset({value}), timedelta(seconds=60)) for value in ("a", "preorder"))
+    slices = itertools.count()
+
+    def clock() -> datetime:
+        if next(slices) == 4:
+            raise RuntimeError
+        return datetime.now(UTC)
+
+    def sold() -> int:
+        with closing(sqlite3.connect(tmp_path / "availability.db")) as reader:
+            (number,) = reader.execute("SELECT sum(sellable) FROM availability").fetchone()
+        return int(number)
+
+    async def judge() -> None:
+        told = dict.fromkeys(range(1, 31), "preorder")
+        await live(store, [(("policy", {"a"}, 0), 1), (("read", 70, told, 0), 1)])
+        await store.apply_policy(old, lambda: datetime.now(UTC))
+        with pytest.raises(RuntimeError):
+            await store.apply_policy(new, clock)
+        assert sold() == 4 * 3
+        assert await store.apply_policy(old, lambda: datetime.now(UTC))
+        assert sold() == 0
+
+    try:
+        asyncio.run(judge())
+    finally:
+        store.close()
+
+
+def test_the_loop_does_not_stand_aside_for_what_cannot_begin(tmp_path: Path) -> None:
+    """Deliveries are refused at once while the mirror is gone, not 20 ms later each."""
+    store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
+    store.open()
+    waited: list[float | None] = []
+
+    async def refuse() -> None:
+        (tmp_path / "availability.db").rename(tmp_path / "elsewhere")
+        with pytest.MonkeyPatch.context() as patched:
+            wait = threading.Event.wait
+
+            def noted(event: threading.Event, timeout: float | None = None) -> bool:
+                is_set = wait(event, timeout)
+                if timeout is not None and not is_set:
+                    waited.append(timeout)
+                return is_set
+
+            patched.setattr(threading.Event, "wait", noted)
+            with pytest.raises(MirrorUnavailable):
+                await store.deliver([], lambda _: Writes(), datetime.now(UTC))
+        (tmp_path / "elsewhere").rename(tmp_path / "availability.db")
+
+    try:
+        asyncio.run(refuse())
+    finally:
+        store.close()
+    assert waited == []
 
 
 # Readers and the writer.

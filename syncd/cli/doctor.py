@@ -27,7 +27,6 @@ from syncd.store import Reports
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 # What Dreamship gives an answer.
 ANSWER_S = 30.0
-_ANSWER_BYTES = 4096
 
 
 @click.command("doctor", epilog="Example:\n\n  syncd doctor -c /etc/syncd/config.toml")
@@ -68,7 +67,10 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
     yield Finding(
         "the configuration is right", "pass", f"api keys: {len(config.keys)}, {config.keys_from}"
     )
-    yield examining.about_keys([_look(file) for file in _key_files(config_path, config)])
+    # Keys may come from elsewhere, and the file be none of ours.
+    yield examining.about_keys(
+        [_look(file) for file in _key_files(config_path, config) if os.access(file, os.F_OK)]
+    )
     yield _about_writing(config.mirror.path)
     yield examining.about_access(*_seen(config.mirror.path))
     yield from asyncio.run(_about_dreamship(config))
@@ -180,8 +182,8 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
     headers = {HEADER: sign(body, [key]), "Content-Type": "application/json"}
     try:
         with httpx.stream("POST", url, content=body, headers=headers, timeout=limit_s) as answer:
-            # Ours are shorter than one chunk; what stands in front may have much to say.
-            content = next(answer.iter_bytes(_ANSWER_BYTES), b"")
+            # Ours come in one piece; what stands in front may have much to say, or take its time.
+            content = next(answer.iter_raw(), b"")
     except httpx.ReadTimeout:
         hint = "what stands in front waits in vain for webhook.listen, or the daemon hangs"
         return Finding(examining.REACHES, "fail", f"no answer within {limit_s:g} s", hint)

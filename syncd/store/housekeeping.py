@@ -154,6 +154,11 @@ def is_new_policy(connection: sqlite3.Connection, policy: Policy) -> bool:
     return get_state(connection, "policy") != _judging(policy)
 
 
+def forget_policy(connection: sqlite3.Connection) -> None:
+    """Keep that variants are judged by more than one configuration."""
+    put_state(connection, "policy", "")
+
+
 def note_policy(connection: sqlite3.Connection, policy: Policy) -> None:
     """Keep by what configuration every variant is judged now."""
     put_state(connection, "policy", _judging(policy))

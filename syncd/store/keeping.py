@@ -80,10 +80,13 @@ class Kept:
     async def apply_policy(self, policy: Policy, clock: Callable[[], datetime]) -> bool:
         """Judge every variant by the configuration, if it changed; tell whether it did.
 
-        In slices, between which deliveries are taken; who is killed meanwhile begins anew.
+        In slices, between which deliveries are taken. Who comes after one that broke off begins
+        anew, by whatever configuration.
         """
 
         def judge(db: sqlite3.Connection, after: int) -> int | None:
+            if after < 0:
+                housekeeping.forget_policy(db)
             states = rows.next_variants(db, after, JUDGED_AT_ONCE)
             if not states:
                 housekeeping.note_policy(db, policy)

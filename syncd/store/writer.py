@@ -57,14 +57,19 @@ class Writer:
         """
         worked = threading.Event()
 
-        def last(connection: sqlite3.Connection) -> T:
+        def work_and_tell(connection: sqlite3.Connection) -> T:
             try:
                 return work(connection)
             finally:
                 worked.set()
 
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, self._transact, last)
+        def transact() -> T:
+            try:
+                return self._transact(work_and_tell)
+            finally:
+                worked.set()  # it may not have come that far
+
+        future = asyncio.get_running_loop().run_in_executor(self._executor, transact)
         worked.wait(ASIDE_S)
         return await future
 
