@@ -155,6 +155,7 @@ while :; do
     reads=$((reads + 1))
     sold=$(may_sell $(echo "$1" | tr '[,]' ' ') | sort -n | tr '\n' ' ')
     test "$sold" = "$3" || echo "fault|$sold"
+    test "$(may_sell 9999999 | wc -l)" -eq 0 || echo "fault|a line for none"
     one=${3%% *}
     variant "$one" | grep -q '"sellable":1' || echo 'fault|one'
     rows=$(changes "${position%%|*}")

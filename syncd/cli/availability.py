@@ -9,7 +9,11 @@ from syncd.model import MAX_ID
 from syncd.store import Reports
 
 
-@click.command("availability", epilog="Example:\n\n  syncd availability 48211 48212")
+@click.command(
+    "availability",
+    short_help="Tell what the mirror says of variants.",
+    epilog="Example:\n\n  syncd availability 48211 48212",
+)
 @click.argument(
     "variant_ids", metavar="VARIANT_ID...", nargs=-1, required=True, type=click.IntRange(1, MAX_ID)
 )

@@ -12,6 +12,7 @@ from syncd.store import backup
 
 @click.command(
     "backup",
+    short_help="Copy the mirror while everything runs.",
     epilog="Example:\n\n  syncd backup /var/backups/availability-$(date +%F).db",
 )
 @click.argument("path", metavar="PATH", type=click.Path(path_type=Path, dir_okay=False))

@@ -25,6 +25,7 @@ _BATCH = 1000
 
 @click.command(
     "changes",
+    short_help="Print the change feed.",
     epilog="""\b
 Examples:
   syncd changes                       the last 20

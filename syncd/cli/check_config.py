@@ -8,7 +8,11 @@ from syncd.cli.common import config_option, json_option, load_config, print_json
 from syncd.config import in_force, to_toml
 
 
-@click.command("check-config", epilog="Example:\n\n  syncd check-config -c config.toml")
+@click.command(
+    "check-config",
+    short_help="Check the configuration; print it masked.",
+    epilog="Example:\n\n  syncd check-config -c config.toml",
+)
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from syncd.store import Reports
 
 @click.command(
     "deliveries",
+    short_help="Print the deliveries that are kept.",
     epilog="""\b
 Examples:
   syncd deliveries                                 the last 20

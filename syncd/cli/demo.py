@@ -15,6 +15,7 @@ from syncd.demo import PlainShow, Play, Result, live_show
 
 @click.command(
     "demo",
+    short_help="See it work with a simulated Dreamship.",
     epilog="""\b
 Examples:
   syncd demo               one minute
@@ -39,6 +40,7 @@ def command(seconds: int, *, as_json: bool) -> int:
     if not as_json:
         click.echo(f"The mirror is {folder / 'availability.db'}; while this runs, try:")
         click.echo(f"  {_sqlite_line(folder)}")
+        click.echo(f"  {sys.argv[0]} status -c {folder / 'config.toml'}")
     if sys.stderr.isatty():
         with live_show() as show:
             result = asyncio.run(Play(folder, seconds, show).run())

@@ -29,7 +29,11 @@ _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 ANSWER_S = 30.0
 
 
-@click.command("doctor", epilog="Example:\n\n  syncd doctor -c /etc/syncd/config.toml")
+@click.command(
+    "doctor",
+    short_help="Check one by one what has to be right.",
+    epilog="Example:\n\n  syncd doctor -c /etc/syncd/config.toml",
+)
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> int:

@@ -10,7 +10,11 @@ from syncd.model import MAX_ID, Row
 from syncd.store import Reports
 
 
-@click.command("explain", epilog="Example:\n\n  syncd explain 48211")
+@click.command(
+    "explain",
+    short_help="Tell why the mirror says so of one variant.",
+    epilog="Example:\n\n  syncd explain 48211",
+)
 @click.argument("variant_id", metavar="VARIANT_ID", type=click.IntRange(1, MAX_ID))
 @config_option
 @json_option

@@ -16,6 +16,7 @@ _MODE = 0o640
 
 @click.command(
     "init",
+    short_help="Write a commented configuration.",
     epilog="""\b
 Examples:
   syncd init                  ./config.toml; as root /etc/syncd/config.toml

@@ -37,6 +37,7 @@ _TOLD = (
 
 @click.command(
     "reconcile-now",
+    short_help="Read the catalogue now, repair the mirror.",
     epilog="""\b
 Examples:
   syncd reconcile-now                 the whole mirrored catalogue

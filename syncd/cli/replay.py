@@ -17,6 +17,7 @@ from syncd.replay import Replayed
 
 @click.command(
     "replay",
+    short_help="Judge kept deliveries again.",
     epilog="""\b
 Examples:
   syncd replay 1207 1208        these kept deliveries

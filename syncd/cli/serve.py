@@ -8,7 +8,11 @@ from syncd import logs
 from syncd.cli.common import config_option, load_config
 
 
-@click.command("serve", epilog="Example:\n\n  syncd serve --config /etc/syncd/config.toml")
+@click.command(
+    "serve",
+    short_help="Run the daemon.",
+    epilog="Example:\n\n  syncd serve --config /etc/syncd/config.toml",
+)
 @config_option
 def command(config_path: str | None) -> None:
     """Run the daemon: take deliveries, keep the mirror, reconcile.

@@ -11,7 +11,11 @@ from syncd.model import JsonObject
 _COLORS = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 
-@click.command("status", epilog="Example:\n\n  syncd status --json | jq .webhooks")
+@click.command(
+    "status",
+    short_help="Tell the daemon's health, with reasons.",
+    epilog="Example:\n\n  syncd status --json | jq .webhooks",
+)
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> int:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.demo.play import Frame
+from syncd.simulated import UNREACHABLE
 
 PLAIN_EVERY_S = 2.0
 _ACTS = ("starting", "filling", "delivering", "outage", "reconciling", "comparing")
@@ -81,7 +82,9 @@ def _numbers(frame: Frame) -> Table:
     table.add_row("changes at Dreamship", str(frame.flipped))
     lost = f"[bold red]{frame.lost} lost[/]" if frame.lost else "none lost"
     table.add_row("deliveries", f"{frame.sent} taken, {frame.doubled} sent twice, {lost}")
-    outcomes = ", ".join(f"{n} {name}" for name, n in sorted(frame.outcomes.items()))
+    outcomes = ", ".join(
+        f"{n} {name}" for name, n in sorted(frame.outcomes.items()) if name != UNREACHABLE
+    )
     table.add_row("answers", outcomes or "-")
     if sweep is not None:
         bar = ProgressBar(total=sweep["total"] or 100, completed=sweep["checked"], width=40)

@@ -3,11 +3,12 @@
 from syncd.simulated.app import Api, Call
 from syncd.simulated.catalogue import ADDED, UPDATED, Catalogue, Event, Variant
 from syncd.simulated.faults import Faults, Throttle
-from syncd.simulated.postman import Postman, Way, iso, stale
+from syncd.simulated.postman import UNREACHABLE, Postman, Way, iso, stale
 from syncd.simulated.server import serving, serving_in_thread
 
 __all__ = [
     "ADDED",
+    "UNREACHABLE",
     "UPDATED",
     "Api",
     "Call",

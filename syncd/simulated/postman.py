@@ -17,6 +17,8 @@ from syncd.simulated.catalogue import UPDATED, Catalogue, Event
 
 Form = Literal["id", "object", "item_id", "none"]
 TRIES = 10
+# Counted beside what was answered: a try that nobody answered.
+UNREACHABLE = "unreachable"
 
 
 @dataclass
@@ -158,7 +160,7 @@ class Postman:
     async def _carry(self, event: Event) -> None:
         await asyncio.sleep(self.rng.uniform(*self.way.delay_s))
         for attempt in range(TRIES):
-            status, outcome = 0, "unreachable"
+            status, outcome = 0, UNREACHABLE
             if not self.way.outage:
                 try:
                     status, outcome = await self.deliver(event)
