@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,17 @@ PRUNE_FIRST_S = 5.0
 # So that many daemons do not sweep in the same second after Dreamship was down.
 JITTER_SHARE = 0.1
 LONGEST_JITTER_S = 300
+
+
+class _NoCancelled(logging.Filter):
+    """Drops what APScheduler tells, with a traceback, of a job that our end has cancelled."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fault = record.exc_info[1] if record.exc_info else None
+        return not isinstance(fault, asyncio.CancelledError)
+
+
+logging.getLogger("apscheduler.executors.default").addFilter(_NoCancelled())
 
 
 class Schedule:

@@ -52,7 +52,9 @@ def test_a_delivery_goes_through_byte_by_byte(
             body = odd(site, size, f"{size} left through {set_up.__name__}")
             assert len(body) == size
             answer = front.post(body, site.key)
-            assert (answer.status_code, answer.json()) == (200, {"outcome": "applied"})
+            assert answer.status_code == 200
+            # A read may have been faster.
+            assert answer.json()["outcome"] in {"applied", "unchanged"}
             told = site.syncd("deliveries", "--body", "--json", "--limit=1")
             assert json.loads(told.stdout)["body"].encode() == body
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
+import logging
 import os
 import re
 import resource
@@ -328,3 +331,15 @@ def test_the_socket_is_the_one_the_daemon_listens_on_by_itself() -> None:
     assert setting("syncd.socket", "FileDescriptorName") == "webhook"
     # Enabling the service alone works, and does not bring the socket along.
     assert "syncd.socket" not in (UNITS / "syncd.service").read_text()
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_told"), [(asyncio.CancelledError(), False), (ValueError("odd"), True)]
+)
+def test_a_job_that_the_end_cancels_is_no_error(
+    fault: BaseException, is_told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """APScheduler logs it as one; any other fault of a job is told."""
+    importlib.import_module("syncd.schedule")
+    logging.getLogger("apscheduler.executors.default").error("Error running job", exc_info=fault)
+    assert bool(caplog.records) is is_told
