@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
@@ -222,6 +223,35 @@ class Daemon:
         answer = self.post(self.site.body(event, **forms))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["outcome"])
+
+    @contextlib.contextmanager
+    def loaded(
+        self, variants: list[int], values: tuple[str, ...], numbers: Iterator[int]
+    ) -> Iterator[None]:
+        """Deliver one change after the other until the block ends, or the daemon does.
+
+        Round all `variants` with one of the `values`, then with the next; `numbers` go on counting.
+        """
+        over = threading.Event()
+
+        def deliver() -> None:
+            with httpx.Client(trust_env=False) as client:
+                while not over.is_set():
+                    number = next(numbers)
+                    value = values[number // len(variants) % len(values)]
+                    event = self.site.change(variants[number % len(variants)], value)
+                    try:
+                        self.post(self.site.body(event), client=client)
+                    except httpx.TransportError:
+                        return  # it was killed
+
+        thread = threading.Thread(target=deliver)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it as a service manager does; it must end well."""

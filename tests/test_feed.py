@@ -13,12 +13,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from msgspec import json
 from shops import README_MIRROR, blocks
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from conftest import Daemon, Site
 
 DAY = timedelta(days=1)
+VALUES = ("out_of_stock", "in_stock", "?")
 
 
 def reader(mirror: Path) -> Any:
@@ -88,31 +87,6 @@ class Consumer:
             time.sleep(0.005)
 
 
-@contextmanager
-def load(daemon: Daemon, variants: list[int], numbers: Iterator[int]) -> Iterator[None]:
-    """Deliver one change after the other until the block ends or the daemon does."""
-    over = threading.Event()
-
-    def deliver() -> None:
-        with httpx.Client(trust_env=False) as client:
-            while not over.is_set():
-                number = next(numbers)
-                value = ("out_of_stock", "in_stock", "?")[number // len(variants) % 3]
-                event = daemon.site.change(variants[number % len(variants)], value)
-                try:
-                    daemon.post(daemon.site.body(event), client=client)
-                except httpx.TransportError:
-                    return
-
-    thread = threading.Thread(target=deliver)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def newest(site: Site) -> int:
     (row,) = site.rows("SELECT max(seq) AS seq FROM changes")
     return int(row["seq"])
@@ -128,11 +102,11 @@ def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
     consumer = Consumer(site.mirror)
     told: list[int] = []
     try:
-        with load(daemon, variants, numbers):
+        with daemon.loaded(variants, VALUES, numbers):
             site.until(lambda: newest(site) > began + 60)
             daemon.kill()
         daemon = site.serve(filled=False)
-        with load(daemon, variants, numbers):
+        with daemon.loaded(variants, VALUES, numbers):
             site.until(lambda: newest(site) > began + 120)
             daemon.stop()
         told += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", began)]
@@ -140,7 +114,7 @@ def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
         clean_up(site)
         assert site.rows("SELECT seq FROM changes") == [{"seq": told[-1]}]
         daemon = site.serve(filled=False)
-        with load(daemon, variants, numbers):
+        with daemon.loaded(variants, VALUES, numbers):
             site.until(lambda: newest(site) > told[-1] + 60)
         daemon.stop()
         told += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", told[-1])]

@@ -12,13 +12,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from shops import SHOPS, Saw, Shop, Visit
 
@@ -125,29 +123,10 @@ class Story:
                 [(*row.values(),) for row in told],
             )
 
-    @contextmanager
-    def load(self, daemon: Daemon) -> Iterator[None]:
+    def load(self, daemon: Daemon) -> AbstractContextManager[None]:
         """Deliver one change after the other, of every variant but those that are asked for."""
-        over, others = threading.Event(), sorted({*self.site.catalogue.variants} - {*self.asked})
-
-        def deliver() -> None:
-            with httpx.Client(trust_env=False) as client:
-                while not over.is_set():
-                    number = next(self._numbers)
-                    value = ("out_of_stock", "in_stock", "low_stock")[number // len(others) % 3]
-                    event = self.site.change(others[number % len(others)], value)
-                    try:
-                        daemon.post(self.site.body(event), client=client)
-                    except httpx.TransportError:
-                        return  # it was killed
-
-        thread = threading.Thread(target=deliver)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        others = sorted({*self.site.catalogue.variants} - {*self.asked})
+        return daemon.loaded(others, ("out_of_stock", "in_stock", "low_stock"), self._numbers)
 
     def wait_for_changes(self, number: int) -> None:
         """Return once the feed has grown by so many."""

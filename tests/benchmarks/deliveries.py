@@ -42,6 +42,19 @@ def write(path: Path, count: int, variants: int) -> None:
             file.write(sign(body, (KEY,)).encode() + b"\t" + body + b"\n")
 
 
+def variant(variant_id: int, value: str) -> dict[str, object]:
+    """Return a variant as an item and a delivery carry it."""
+    return {
+        "id": variant_id,
+        "name": "Sport Grey / XL",
+        "color": {"id": 1, "name": "Sport Grey", "primary_hex": "#111", "pattern": None},
+        "size": {"id": 1, "name": "XL"},
+        "availability": value,
+        "cost": "9.50",
+        "basic_cost": 8.75,
+    }
+
+
 def _body(variant_id: int, value: str, at: datetime) -> bytes:
     """Return a body in the documented form, as long as a real one."""
     return json.encode(
@@ -57,15 +70,6 @@ def _body(variant_id: int, value: str, at: datetime) -> bytes:
                 "timestamp": at.replace(tzinfo=None).isoformat() + "Z",
                 "user": "System",
             },
-            "data": {
-                "id": variant_id,
-                "name": "Sport Grey / XL",
-                "color": {"id": 1, "name": "Sport Grey", "primary_hex": "#111", "pattern": None},
-                "size": {"id": 1, "name": "XL"},
-                "availability": value,
-                "cost": "9.50",
-                "basic_cost": 8.75,
-                "item": item_of(variant_id),
-            },
+            "data": {**variant(variant_id, value), "item": item_of(variant_id)},
         }
     )

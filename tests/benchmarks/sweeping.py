@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from benchmarks.deliveries import KEY
+from benchmarks.deliveries import KEY, variant
 from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
 from benchmarks.processes import Place, Running
 from benchmarks.table import Row
@@ -76,15 +76,8 @@ _INDEXES = range(VARIANTS_PER_ITEM)
 
 
 def _variant(item: int, index: int, value: str) -> dict[str, object]:
-    return {
-        "id": FIRST_VARIANT + (item - item_of(FIRST_VARIANT)) * VARIANTS_PER_ITEM + index,
-        "name": "Sport Grey / XL",
-        "color": {"id": 1, "name": "Sport Grey", "primary_hex": "#111", "pattern": None},
-        "size": {"id": 1, "name": "XL"},
-        "availability": value,
-        "cost": "9.50",
-        "basic_cost": 8.75,
-    }
+    first = FIRST_VARIANT + (item - item_of(FIRST_VARIANT)) * VARIANTS_PER_ITEM
+    return variant(first + index, value)
 
 
 def measure(folder: Path, rounds: int) -> list[Row]:
