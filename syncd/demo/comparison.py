@@ -36,7 +36,7 @@ def compare(mirror: Path, truth: dict[int, str]) -> Comparison:
     differences = sum(told.get(variant) != value for variant, value in truth.items())
     differences += sum(value is not None for variant, value in told.items() if variant not in truth)
     return Comparison(
-        variants=len(rows),
+        variants=len(truth.keys() | told.keys()),
         differences=differences,
         verifying=sum(row[3] for row in rows),
         sellable=sum(row[2] for row in rows),
