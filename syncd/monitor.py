@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import shutil
 import socket
-import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -22,9 +17,10 @@ from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorIncompatible
 from syncd.model import JsonObject, id_in
 from syncd.notify import Notifier
+from syncd.questions import Costly, Questions
 from syncd.schedule import Schedule
 from syncd.status import Assessment, LastDay, MirrorCounts, Running
-from syncd.store import Beat, Reports
+from syncd.store import Beat
 from syncd.timestamps import to_text
 from syncd.web import Webhook
 from syncd.webhook_health import Habit
@@ -33,10 +29,6 @@ log = structlog.get_logger(__name__)
 
 # A health that lasts for so many signs of life is told; what passes by itself wakes nobody.
 TOLD_AFTER_BEATS = 3
-# Counting a million variants takes a quarter of a second, and so does a day of many deliveries:
-# this part of the time may go into either.
-COUNT_SHARE = 0.05
-QUICK_S = 0.05
 
 
 class Monitor:
@@ -53,17 +45,15 @@ class Monitor:
         self._health_beats: tuple[str, int] = ("", 0)
         self._counted_401 = 0
         self._told_trouble = ""
-        self._reports = Reports(engine.config.mirror.path)
-        self._one_question = threading.Lock()
-        self._counts = _Costly(lambda reports: reports.counts())
-        self._day = _Costly(lambda reports: reports.day(engine.clock.now()))
+        self._questions = Questions(engine.config.mirror.path)
+        self._counts = Costly(lambda reports: reports.counts())
+        self._day = Costly(lambda reports: reports.day(engine.clock.now()))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
 
     async def close(self) -> None:
         """Let go of the mirror."""
         await self._notifier.close()
-        with self._one_question:  # one may still be asked in its thread
-            self._reports.close()
+        self._questions.close()
 
     async def beat(self) -> None:
         """Show the shop that the daemon lives, and judge whether deliveries still arrive."""
@@ -124,7 +114,7 @@ class Monitor:
         now = self._engine.clock.now()
         try:
             running, day = await self._running(now), await self._last_day(now)
-            counts = await self._ask(self._counts.answer)
+            counts = await self._questions.ask(self._counts.answer)
             self._last_look = running, counts, day
         except MirrorError as fault:
             if self._last_look is None:
@@ -170,9 +160,11 @@ class Monitor:
     async def page(self, asked: str) -> str:
         """Return the status page, with the variants that match what somebody `asked`."""
         now = self._engine.clock.now()
-        day = await self._ask(self._day.answer)
+        day = await self._questions.ask(self._day.answer)
         found = (
-            await self._ask(lambda reports: reports.find(asked, page.MOST_FOUND)) if asked else []
+            await self._questions.ask(lambda reports: reports.find(asked, page.MOST_FOUND))
+            if asked
+            else []
         )
         story = None
         variant_id = id_in(asked)
@@ -202,7 +194,9 @@ class Monitor:
         )
 
     async def _story(self, variant_id: int) -> JsonObject:
-        return explaining.document(await self._ask(lambda reports: reports.story(variant_id)))
+        return explaining.document(
+            await self._questions.ask(lambda reports: reports.story(variant_id))
+        )
 
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""
@@ -242,7 +236,11 @@ class Monitor:
     async def _look_if_quiet(self, day: LastDay, now: datetime) -> None:
         """Have the source asked early when deliveries stay away for unusually long."""
         last = day.evidence.last_delivery_at
-        habit = Habit() if last is None else await self._ask(lambda reports: reports.habit(last))
+        habit = (
+            Habit()
+            if last is None
+            else await self._questions.ask(lambda reports: reports.habit(last))
+        )
         is_quiet = webhook_health.is_quiet(habit, now)
         await self._schedule.quiet(now if is_quiet else None)
 
@@ -252,35 +250,8 @@ class Monitor:
 
     async def _last_day(self, now: datetime) -> LastDay:
         grace = self._engine.config.reconcile.missed_grace
-        day: LastDay = await self._ask(lambda reports: reports.last_day(now, grace))
+        day: LastDay = await self._questions.ask(lambda reports: reports.last_day(now, grace))
         return day
-
-    async def _ask(self, question: Callable[[Reports], Any]) -> Any:
-        """Ask the mirror in a thread of its own, one question at a time."""
-
-        def ask() -> Any:
-            with self._one_question:
-                return question(self._reports)
-
-        return await asyncio.to_thread(ask)
-
-
-class _Costly:
-    """A question that a large mirror is not asked each time somebody wants to know."""
-
-    def __init__(self, question: Callable[[Reports], Any]) -> None:
-        self._question = question
-        self._answer: Any = None
-        self._ask_again_s = 0.0
-
-    def answer(self, reports: Reports) -> Any:
-        """Return the answer, which may be a while old if it took long."""
-        began_s = time.monotonic()
-        if self._answer is None or began_s >= self._ask_again_s:
-            self._answer = self._question(reports)
-            took_s = time.monotonic() - began_s
-            self._ask_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
-        return self._answer
 
 
 def _size(path: Path) -> int:

@@ -51,7 +51,17 @@ FLOORS: dict[str, int] = {
         ["store", "dreamship", "web", "admin", "control", "http_server", "systemd", "notify"], 4
     ),
     **dict.fromkeys(
-        ["engine", "schedule", "monitor", "vocabulary", "orders", "listeners", "daemon"], 5
+        [
+            "engine",
+            "schedule",
+            "questions",
+            "monitor",
+            "vocabulary",
+            "orders",
+            "listeners",
+            "daemon",
+        ],
+        5,
     ),
     **dict.fromkeys(["cli", "demo", "simulated", "__main__"], 6),
 }

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation.moments import showing
 
-from syncd.monitor import QUICK_S, _Costly
 from syncd.page import CHANGES, HEADERS, _lasting, chart, strip
 from syncd.page.drawing import COLUMNS, WIDTH
+from syncd.questions import QUICK_S, Costly
 from syncd.store import Reports
 from syncd.store.connection import open_for_writing
 from syncd.store.day import day
@@ -250,6 +250,6 @@ def test_a_question_that_takes_long_is_not_asked_each_time() -> None:
         return len(asked)
 
     reports: Any = None
-    quick, slow = _Costly(question), _Costly(lambda reports: question(reports, 1.5 * QUICK_S))
+    quick, slow = Costly(question), Costly(lambda reports: question(reports, 1.5 * QUICK_S))
     assert [quick.answer(reports), quick.answer(reports)] == [1, 2]
     assert [slow.answer(reports), slow.answer(reports)] == [3, 3]

@@ -1,0 +1,57 @@
+"""How the daemon asks its own mirror: as a reader, beside the loop, and not too often."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from syncd.store import Reports
+
+# Counting a million variants takes a quarter of a second, and so does a day of many deliveries:
+# this part of the time may go into either.
+COUNT_SHARE = 0.05
+QUICK_S = 0.05
+
+
+class Questions:
+    """Asks the mirror at `path` in a thread of its own, one question at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._reports = Reports(path)
+        self._one_question = threading.Lock()
+
+    async def ask(self, question: Callable[[Reports], Any]) -> Any:
+        """Return the answer; raises MirrorError leaves."""
+
+        def ask() -> Any:
+            with self._one_question:
+                return question(self._reports)
+
+        return await asyncio.to_thread(ask)
+
+    def close(self) -> None:
+        """Let go of the mirror."""
+        with self._one_question:  # one may still be asked in its thread
+            self._reports.close()
+
+
+class Costly:
+    """A question that a large mirror is not asked each time somebody wants to know."""
+
+    def __init__(self, question: Callable[[Reports], Any]) -> None:
+        self._question = question
+        self._answer: Any = None
+        self._ask_again_s = 0.0
+
+    def answer(self, reports: Reports) -> Any:
+        """Return the answer, which may be a while old if it took long."""
+        began_s = time.monotonic()
+        if self._answer is None or began_s >= self._ask_again_s:
+            self._answer = self._question(reports)
+            took_s = time.monotonic() - began_s
+            self._ask_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
+        return self._answer
