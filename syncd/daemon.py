@@ -111,7 +111,8 @@ class Daemon:
             "control": serving.application(monitor.status, orders.reconcile, orders.replay),
         }
         for name, bound in listeners.sockets.items():
-            server = HttpServer(applications[name], bound)
+            late = self._webhook.note_late if name == "webhook" else None
+            server = HttpServer(applications[name], bound, on_late_body=late)
             await server.start()
             self._servers.append(server)
             log.info("listening", listener=name, address=server.address)

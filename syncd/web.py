@@ -27,7 +27,6 @@ from syncd.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 
 log = structlog.get_logger(__name__)
 
-BODY_TIMEOUT_S = 10.0
 # Dreamship tries again after minutes anyway; this is for whoever reads the header.
 RETRY_AFTER_S = 30
 # A stranger who posts nonsense all day writes one line a minute; so does a full disk.
@@ -52,7 +51,6 @@ class Webhook:
         now: Callable[[], datetime],
         *,
         max_body_bytes: int,
-        body_timeout_s: float = BODY_TIMEOUT_S,
     ) -> None:
         self.max_body_bytes = max_body_bytes
         self.answered: Counter[str] = Counter()
@@ -63,7 +61,6 @@ class Webhook:
         self._ingest = ingest
         self._keys = keys
         self._now = now
-        self._body_timeout_s = body_timeout_s
         self._held_bytes = 0
         self._complained_at: dict[str, float] = {}
 
@@ -83,12 +80,7 @@ class Webhook:
             await self._too_large(send)
             return
         try:
-            async with asyncio.timeout(self._body_timeout_s):
-                body = await self._body(receive)
-        except TimeoutError:
-            self.answered["408"] += 1
-            await _answer(send, 408, _error("the body did not arrive in time"), _CLOSE)
-            return
+            body = await self._body(receive)
         except _TooLargeError:
             await self._too_large(send)
             return
@@ -104,6 +96,10 @@ class Webhook:
             return
         self.forged_since_delivery = 0
         await self._take(send, body)
+
+    def note_late(self) -> None:
+        """Count a body that did not arrive in time; the HTTP server has refused it."""
+        self.answered["408"] += 1
 
     async def _take(self, send: Send, body: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -220,7 +216,6 @@ class _DisconnectedError(Exception):
     pass
 
 
-_CLOSE = (b"connection", b"close")
 _HEADERS_READ = frozenset({_HEADER, b"content-length"})
 
 

@@ -562,9 +562,14 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(tmp_path: Path) -> None
         store.open()
         policy = Policy(frozenset(), timedelta(seconds=1))
         ingest = Ingest(store, SystemClock(), SourceClock(SystemClock()), policy)
-        webhook = Webhook(ingest, lambda: ["key"], now, max_body_bytes=1000, body_timeout_s=0.2)
+        webhook = Webhook(ingest, lambda: ["key"], now, max_body_bytes=1000)
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
-        server = HttpServer(application(webhook, "/hook", lambda: True), bound)
+        server = HttpServer(
+            application(webhook, "/hook", lambda: True),
+            bound,
+            arrival_s=0.2,
+            on_late_body=webhook.note_late,
+        )
         await server.start()
         reader, writer = await asyncio.open_connection(*bound.getsockname())
         writer.write(f"POST /hook HTTP/1.1\r\nHost: x\r\n{HEADER}: 0\r\n".encode())

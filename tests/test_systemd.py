@@ -25,9 +25,9 @@ from systemd.saboteur import PARTS
 from syncd import control
 from syncd.config.settings import Webhook
 from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
+from syncd.http_server.connections import ARRIVAL_S
 from syncd.store.connection import BUSY_TIMEOUT_S
 from syncd.systemd import notify, notify_reloading, take_sockets, watchdog_s
-from syncd.web import BODY_TIMEOUT_S
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -321,7 +321,7 @@ def test_an_end_is_over_before_the_manager_loses_patience() -> None:
     longest_s = LONGEST_DRAIN_S + GRACEFUL_S + 3 * BUSY_TIMEOUT_S
     assert longest_s < int(setting("syncd.service", "TimeoutStopSec"))
     # A request has as long as all of its parts may take.
-    assert LONGEST_DRAIN_S > BODY_TIMEOUT_S + BUSY_TIMEOUT_S
+    assert LONGEST_DRAIN_S > ARRIVAL_S + BUSY_TIMEOUT_S
 
 
 def test_the_socket_is_the_one_the_daemon_listens_on_by_itself() -> None:

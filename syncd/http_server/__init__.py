@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """One application on one bound socket."""
+    """One application on one bound socket; `on_late_body` hears of each body that was given up."""
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class HttpServer:
         *,
         arrival_s: float = ARRIVAL_S,
         max_connections: int = MAX_CONNECTIONS,
+        on_late_body: Callable[[], None] | None = None,
     ) -> None:
         self._bound = bound
         self._config = Config(
@@ -65,7 +66,7 @@ class HttpServer:
             forwarded_allow_ips="*" if bound.family == socket.AF_UNIX else None,
             timeout_graceful_shutdown=GRACEFUL_S,
         )
-        self._config.lobby = Lobby(arrival_s, max_connections)
+        self._config.lobby = Lobby(arrival_s, max_connections, on_late_body or (lambda: None))
         self._server = _Server(self._config, self._config.lobby)
         self._task: asyncio.Task[None] | None = None
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# For the head of a request to arrive, and again for its body; longer than the 10 s that the
-# webhook itself gives a body, whose answer says more.
-ARRIVAL_S = 12.0
+# For the head of a request to arrive, and again for its body (contract.md, "HTTP").
+ARRIVAL_S = 10.0
 # Of a head whose beginning was not the end of it too; what Dreamship sends has some 600 bytes.
 MAX_HEAD_BYTES = 64 * 1024
 # What waits is closed in favour of who comes; below what a process may have open by default.
@@ -32,7 +32,10 @@ _log.setLevel(logging.ERROR)
 class Lobby:
     """Connections that wait for the other side, who came first in front."""
 
-    def __init__(self, arrival_s: float, max_connections: int) -> None:
+    def __init__(
+        self, arrival_s: float, max_connections: int, on_late_body: Callable[[], None]
+    ) -> None:
+        self.on_late_body = on_late_body
         self._arrival_s = arrival_s
         self._max_connections = max_connections
         self._since: dict[Protocol, float] = {}
@@ -72,6 +75,7 @@ class Protocol(HttpToolsProtocol):
         self._lobby = self.config.lobby
         self.logger = _log
         self._is_in_head = False
+        self._is_in_body = False
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
@@ -104,11 +108,13 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Give the body a time of its own."""
         self._is_in_head = False
+        self._is_in_body = True
         super().on_headers_complete()
         self._lobby.enter(self)
 
     def on_message_complete(self) -> None:
         """Wait no more, unless it was answered already: then for the next request."""
+        self._is_in_body = False
         super().on_message_complete()
         if not self.cycle.response_complete:
             self._lobby.leave(self)
@@ -131,11 +137,17 @@ class Protocol(HttpToolsProtocol):
             self._lobby.leave(self)
 
     def give_up(self) -> None:
-        """Close it; at once, if it does not even read what it was told."""
+        """Close it; at once, if it does not even read what it was told.
+
+        Who is still to be answered for an earlier request would take a 408 for that answer.
+        """
         if self.transport.is_closing():
             self.transport.abort()
         elif self._is_in_head:
             self._refuse(b"408 Request Timeout")
+        elif self._is_in_body and not (self.pipeline or self.cycle.response_started):
+            self._refuse(b"408 Request Timeout")
+            self._lobby.on_late_body()
         else:
             self.transport.close()
 
