@@ -334,7 +334,9 @@ def test_a_file_that_is_damaged_where_nobody_looked_yet(clerk: Clerk) -> None:
     clerk.daemon.stop()
     with closing(sqlite3.connect(site.mirror)) as mirror:
         page, size = (
-            mirror.execute("SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_once'"),
+            mirror.execute(
+                "SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_of_variants'"
+            ),
             mirror.execute("PRAGMA page_size"),
         )
         offset = (page.fetchone()[0] - 1) * size.fetchone()[0]

@@ -107,7 +107,11 @@ def test_a_mirror_of_the_first_step_takes_the_others(tmp_path: Path) -> None:
     now, then = tmp_path / "now.db", tmp_path / "then.db"
     make(now, fixture().read_text())
     undone = """DROP TABLE webhook_states;
-                DELETE FROM _sqlite_migrations WHERE name = 'webhook_states';"""
+                CREATE UNIQUE INDEX deliveries_once ON deliveries (event_id, told);
+                CREATE INDEX deliveries_by_variant ON deliveries (variant_id);
+                DROP INDEX deliveries_of_variants;
+                DROP INDEX deliveries_of_none;
+                DELETE FROM _sqlite_migrations WHERE name != 'first_contract';"""
     make(then, fixture().read_text() + undone)
     assert tables(then) != tables(now)
     store = Store(then, missed_grace=timedelta())

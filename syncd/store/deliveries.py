@@ -77,10 +77,12 @@ def snapshot(
 
 def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tuple[str, str]]:
     told = {(delivery.event_id, dedupe_key(delivery)) for delivery in batch}
+    # What is told stays here: SQLite's JSON ends a text at its first NUL.
     kept = connection.execute(
         """SELECT d.event_id, d.told FROM json_each(?) j JOIN deliveries d
-           ON d.event_id = j.value""",
-        (rows.as_json({event_id for event_id, _ in told}),),
+           ON d.variant_id IS json_extract(j.value, '$[0]')
+              AND d.event_id = json_extract(j.value, '$[1]')""",
+        (rows.as_json({(_variant_id(delivery), delivery.event_id) for delivery in batch}),),
     )
     return told & set(kept)
 
@@ -102,8 +104,8 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judg
             """UPDATE deliveries SET duplicates = duplicates + 1,
                    outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,
                    rule = coalesce(?2, rule)
-               WHERE event_id = ?3 AND told = ?4""",
-            [(one.outcome, one.rule, *one.key) for one in copies],
+               WHERE variant_id IS ?3 AND event_id = ?4 AND told = ?5""",
+            [(one.outcome, one.rule, *_name(one)) for one in copies],
         )
     return [
         replace(one, delivery_id=_number(connection, one) if one.is_copy else next(numbers))
@@ -113,9 +115,20 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judg
 
 def _number(connection: sqlite3.Connection, copy: Judged) -> int:
     row = connection.execute(
-        "SELECT delivery_id FROM deliveries WHERE event_id = ? AND told = ?", copy.key
+        """SELECT delivery_id FROM deliveries
+           WHERE variant_id IS ? AND event_id = ? AND told = ?""",
+        _name(copy),
     ).fetchone()
     return int(row[0])
+
+
+def _name(judged: Judged) -> tuple[int | None, str, str]:
+    """Return what one kept delivery has alone, in the order of its index."""
+    return (_variant_id(judged.delivery), *judged.key)
+
+
+def _variant_id(delivery: Delivery) -> int | None:
+    return None if delivery.claim is None else delivery.claim.variant_id
 
 
 def _row(judged: Judged) -> tuple[object, ...]:

@@ -69,17 +69,21 @@ def _note(connection: sqlite3.Connection, delivery_id: int, judged: Judged) -> N
     delivery, claim = judged.delivery, judged.delivery.claim
     connection.execute(
         """UPDATE deliveries SET outcome = ?, rule = ?, reason = ?, action = ?, event_at = ?,
-               variant_id = ?, item_id = ? WHERE delivery_id = ?""",
+               item_id = ? WHERE delivery_id = ?""",
         (
             judged.outcome,
             judged.rule,
             delivery.quarantined,
             delivery.action,
             None if claim is None else maybe_text(claim.event_at),
-            None if claim is None else claim.variant_id,
             None if claim is None else claim.item_id,
             delivery_id,
         ),
+    )
+    variant_id = None if claim is None else claim.variant_id
+    connection.execute(
+        "UPDATE OR IGNORE deliveries SET variant_id = ? WHERE delivery_id = ?",
+        (variant_id, delivery_id),
     )
     connection.execute(
         "UPDATE OR IGNORE deliveries SET event_id = ?, told = ? WHERE delivery_id = ?",

@@ -41,7 +41,10 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
                     """SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
                               CASE WHEN told LIKE '%=%' THEN substr(told, instr(told, '=') + 1)
                               END AS told
-                       FROM deliveries WHERE variant_id = ? ORDER BY delivery_id DESC LIMIT ?""",
+                       FROM deliveries WHERE delivery_id IN (
+                           SELECT delivery_id FROM deliveries WHERE variant_id = ?
+                           ORDER BY delivery_id DESC LIMIT ?)
+                       ORDER BY delivery_id DESC""",
                     (variant_id, _NEWEST),
                 )
             ),
