@@ -20,6 +20,7 @@ _FOR_EVER_S = 3600.0
 
 def _found(name: str) -> Any:
     """Return the one object of a class, wherever it is kept."""
+    gc.unfreeze()  # what was there when the daemon was ready is hidden else
     return next(one for one in gc.get_objects() if type(one).__name__ == name)
 
 
