@@ -16,7 +16,7 @@ from simulation.scenario import Scenario, drawn
 from simulation.simulation import simulate
 
 RUN = Path(__file__).parent / "simulation" / "run.py"
-SEEDS = "0:200"
+SEEDS = "0:120"
 # What a broken rule may take to be noticed; most are within a handful.
 SEEDS_TO_NOTICE = 60
 
