@@ -148,11 +148,15 @@ def _write_questions(connection: sqlite3.Connection, questions: Iterable[Questio
     connection.executemany(
         """INSERT INTO refresh_queue (item_id, asked_at, settle_at, latest_at)
            VALUES (?, ?, ?, ?)
-           ON CONFLICT (item_id) DO UPDATE SET
-               asked_at = coalesce(excluded.asked_at, asked_at),
-               settle_at = min(settle_at, excluded.settle_at),
-               latest_at = max(latest_at, excluded.latest_at)""",
+           ON CONFLICT (item_id) DO UPDATE SET latest_at = max(latest_at, excluded.latest_at)""",
         rows,
+    )
+    # Apart, and only where it is news, as both have an index (see above).
+    connection.executemany(
+        """UPDATE refresh_queue
+           SET asked_at = coalesce(?2, asked_at), settle_at = min(settle_at, ?3)
+           WHERE item_id = ?1 AND (asked_at IS NOT coalesce(?2, asked_at) OR settle_at > ?3)""",
+        [row[:3] for row in rows],
     )
 
 
