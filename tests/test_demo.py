@@ -33,6 +33,7 @@ def test_the_demo_ends_with_no_difference(idle: Site) -> None:
     assert list(result) == RESULT_KEYS
     assert result["differences"] == 0
     assert result["lost"] > 0
+    assert result["changes"] + result["doubled"] == result["sent"] + result["lost"]
     assert result["reconcile"]["result"] == "complete"
     assert result["reconcile"]["missed"] > 0
     for act in ("filling", "delivering", "outage", "reconciling", "comparing"):

@@ -56,12 +56,12 @@ def command(seconds: int, *, as_json: bool) -> int:
 def _tell(result: Result, folder: Path) -> None:
     reconcile = result.reconcile
     click.echo(
-        f"Dreamship changed {result.changes} times; {result.sent} deliveries were taken, "
-        f"{result.doubled} sent twice, {result.lost} lost."
+        f"Dreamship made {result.changes} changes and sent {result.doubled} of them twice; "
+        f"{result.sent} deliveries were taken and {result.lost} lost."
     )
     click.echo(
-        f"reconcile-now read {reconcile['items']} items with {reconcile['calls']} calls in "
-        f"{reconcile['seconds']} s and found {reconcile['missed']} changes no delivery had told."
+        f"reconcile-now read {reconcile['items']} items in {reconcile['seconds']:.1f} s with "
+        f"{reconcile['calls']} calls and found {reconcile['missed']} changes no delivery had told."
     )
     click.echo(f"The daemon has ended and its mirror is left to look at:\n  {_sqlite_line(folder)}")
     click.echo(

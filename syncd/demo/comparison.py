@@ -8,6 +8,18 @@ from pathlib import Path
 from msgspec import Struct
 
 
+class Changed(Struct, frozen=True):
+    """One row of the feed."""
+
+    variant_id: int
+    old_availability: str | None
+    availability: str | None
+    old_sellable: bool
+    sellable: bool
+    cause: str
+    missed: bool
+
+
 class Comparison(Struct, frozen=True):
     """One look: how many variants differ, how many are off sale while being verified."""
 
@@ -15,7 +27,7 @@ class Comparison(Struct, frozen=True):
     differences: int
     verifying: int
     sellable: int
-    last_changes: list[tuple[int, str | None, str | None, str, bool]]
+    last_changes: list[Changed]
 
 
 def compare(mirror: Path, truth: dict[int, str]) -> Comparison:
@@ -27,8 +39,9 @@ def compare(mirror: Path, truth: dict[int, str]) -> Comparison:
             "SELECT variant_id, availability, sellable, verifying FROM availability"
         ).fetchall()
         changes = connection.execute(
-            """SELECT variant_id, old_availability, availability, cause, missed FROM changes
-               ORDER BY seq DESC LIMIT 8"""
+            """SELECT variant_id, old_availability, availability, old_sellable, sellable, cause,
+                      missed
+               FROM changes ORDER BY seq DESC LIMIT 8"""
         ).fetchall()
     finally:
         connection.close()
@@ -40,5 +53,5 @@ def compare(mirror: Path, truth: dict[int, str]) -> Comparison:
         differences=differences,
         verifying=sum(row[3] for row in rows),
         sellable=sum(row[2] for row in rows),
-        last_changes=changes,
+        last_changes=[Changed(*row) for row in changes],
     )

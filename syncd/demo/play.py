@@ -41,6 +41,7 @@ class Frame(Struct):
     sent: int = 0
     lost: int = 0
     doubled: int = 0
+    underway: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     look: Comparison | None = None
     sweep: JsonObject | None = None
@@ -109,6 +110,8 @@ class Play:
         self._postman.way = Way(outage=True)
         await self._flip_until(self._seconds * 0.65)
         self._catalogue.remove_variant(self._rng.choice(list(self._catalogue.variants)))
+        self.frame.flipped += 1
+        self._postman.lost += 1
         self._postman.way = Way()
         self._begin("reconciling", "syncd reconcile-now reads the catalogue and repairs the mirror")
         code, reconcile = await self._daemon.command("reconcile-now")
@@ -150,6 +153,7 @@ class Play:
             self._postman.post(self._catalogue.set_availability(variant.variant_id, value))
             if self._rng.random() < 0.01:  # noqa: PLR2004 - now and then
                 self._postman.post(self._catalogue.add_variant(variant.item_id))
+                self.frame.flipped += 1
             self.frame.flipped += 1
             self._daemon.check()
             await asyncio.sleep(self._rng.expovariate(FLIPS_PER_S))
@@ -185,7 +189,7 @@ class Play:
         frame.elapsed_s = time.monotonic() - self._began
         if hasattr(self, "_postman"):
             frame.sent, frame.lost = self._postman.sent, self._postman.lost
-            frame.doubled = self._postman.doubled
+            frame.doubled, frame.underway = self._postman.doubled, self._postman.underway
         self._show(frame)
 
 

@@ -43,8 +43,8 @@ def _line(frame: Frame) -> str:
     look = frame.look
     far = "-" if look is None else f"{look.differences} of {look.variants} differ"
     return (
-        f"{far}; {frame.flipped} changes at Dreamship, {frame.sent} deliveries taken, "
-        f"{frame.doubled} of them copies, {frame.lost} lost"
+        f"{far}; Dreamship: {frame.flipped} changes, {frame.doubled} sent twice; "
+        f"deliveries: {frame.sent} taken, {frame.underway} under way, {frame.lost} lost"
     )
 
 
@@ -79,9 +79,9 @@ def _numbers(frame: Frame) -> Table:
             Text(f"{look.differences} of {look.variants} variants differ", style=style),
         )
         table.add_row("", f"{look.sellable} on sale, {look.verifying} being verified")
-    table.add_row("changes at Dreamship", str(frame.flipped))
+    table.add_row("at Dreamship", f"{frame.flipped} changes, {frame.doubled} sent twice")
     lost = f"[bold red]{frame.lost} lost[/]" if frame.lost else "none lost"
-    table.add_row("deliveries", f"{frame.sent} taken, {frame.doubled} sent twice, {lost}")
+    table.add_row("deliveries", f"{frame.sent} taken, {frame.underway} under way, {lost}")
     outcomes = ", ".join(
         f"{n} {name}" for name, n in sorted(frame.outcomes.items()) if name != UNREACHABLE
     )
@@ -97,11 +97,19 @@ def _changes(frame: Frame) -> Table:
     table = Table(title="latest changes in the mirror", title_justify="left", box=None)
     for name in ("variant", "was", "is", "found by"):
         table.add_column(name, min_width=12)
-    for variant, old, new, cause, missed in [] if frame.look is None else frame.look.last_changes:
+    for one in [] if frame.look is None else frame.look.last_changes:
+        found = f"{one.cause}, no delivery told" if one.missed else one.cause
         table.add_row(
-            str(variant),
-            "(new)" if old is None else old,
-            "(removed)" if new is None else new,
-            Text(f"{cause}, no delivery told" if missed else cause, "yellow" if missed else ""),
+            str(one.variant_id),
+            _value(one.old_availability, "(new)", is_sellable=one.old_sellable),
+            _value(one.availability, "(removed)", is_sellable=one.sellable),
+            Text(found, "yellow" if one.missed else ""),
         )
     return table
+
+
+def _value(availability: str | None, nothing: str, *, is_sellable: bool) -> str:
+    """Return a value, and whether it is sold: a doubt takes off sale what has the same value."""
+    if availability is None:
+        return nothing
+    return f"{availability}, {'on' if is_sellable else 'off'} sale"

@@ -65,6 +65,11 @@ class Postman:
         if self.client is not None:
             await self.client.aclose()
 
+    @property
+    def underway(self) -> int:
+        """How many are on their way."""
+        return len(self._underway)
+
     def enable(self) -> None:
         """Turn the endpoint on again, as a person does in the Dreamship app."""
         self.disabled = False
@@ -167,8 +172,10 @@ class Postman:
                 except httpx.HTTPError as fault:
                     outcome = type(fault).__name__
             self._note(event, status, outcome)
-            if status == httpx.codes.OK or self.disabled:
+            if status == httpx.codes.OK:
                 return
+            if self.disabled:
+                break
             await asyncio.sleep(self.retry_s * 2**attempt * self.rng.random())
         self.lost += 1
 
