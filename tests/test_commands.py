@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from msgspec import json
 from syncd import __version__
 from syncd.cli import COMMANDS, run
 from syncd.simulated import UPDATED, Event
+from syncd.store import Store
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -191,6 +193,21 @@ def test_changes_are_told_oldest_first(shared: Daemon) -> None:
     assert len(last) == 20
     assert f"variant {rows[-1]['variant_id']}" in last[-1]
     assert site.syncd("changes", "--since", "999999").stdout == ""
+
+
+def test_what_is_empty_says_so_to_people(site: Site) -> None:
+    """On standard error, and not where a script counts lines."""
+    store = Store(site.mirror, missed_grace=timedelta(seconds=1))
+    store.open()
+    store.close()
+    for arguments, says in (
+        (("changes",), "Note: no change is kept\n"),
+        (("deliveries",), "Note: no delivery is kept\n"),
+        (("deliveries", "--outcome", "ignored"), "Note: no ignored delivery is kept\n"),
+    ):
+        for flags, told in (((), says), (("--json",), "")):
+            done = site.syncd(*arguments, *flags)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
 
 
 def test_following_sees_a_change_as_it_happens(shared: Daemon) -> None:

@@ -170,6 +170,16 @@ def test_every_key_has_an_effect() -> None:
 # --- answers and the status document -------------------------------------------------------------
 
 
+def test_every_link_within_the_readme_leads_somewhere() -> None:
+    """To a heading, by the name that GitHub gives it; what is in a block of code is none."""
+    prose = BLOCK.sub("", README)
+    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+    links = re.findall(r"\]\(#([^)]+)\)", prose)
+    assert len(links) > 20
+    assert set(links) <= anchors
+
+
 def test_every_answer_is_documented() -> None:
     """Each outcome and status code the webhook answers, and what is answered in front of it."""
     cells = [row[0] for row in rows(section("HTTP answers of the webhook"), "answer")]

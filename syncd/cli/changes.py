@@ -51,6 +51,8 @@ def command(
                 f"Note: seq {since} is not kept (any more); changes after it may be missing",
                 err=True,
             )
+        if not (since or follow or as_json or _after(feed, 0, 1)):
+            click.echo("Note: no change is kept", err=True)
         _tell(feed, since, limit, follow=follow, as_json=as_json)
 
 

@@ -33,6 +33,8 @@ def command(
         rows = reports.deliveries(outcome, limit, with_body=with_body)
     finally:
         reports.close()
+    if not rows and not as_json:
+        click.echo(f"Note: no {f'{outcome} ' if outcome else ''}delivery is kept", err=True)
     for row in rows:
         if as_json:
             print_json_line(row)
