@@ -345,7 +345,7 @@ def test_the_demo_command_is_one_line() -> None:
 
 def test_files_the_readme_names_exist() -> None:
     """Links and the files to install."""
-    linked = re.findall(r"\]\(([^):]+)\)", README)
+    linked = re.findall(r"\]\(([^):#]+)\)", README)
     named = re.findall(
         r"(?:systemd|tests)/[\w@]+(?:\.\w+)+", README.replace("/etc/systemd/system/", "/etc/")
     )
