@@ -13,12 +13,13 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import httpx
 import pytest
+import uvloop
 from msgspec import json
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from conftest import Daemon, Site
 
 MB = 1024 * 1024
+# More than what is taken for who does not read.
+WORDS = 256 * 1024
 # What the daemon itself gives a body, and a head or one who does not read.
 ARRIVAL_S = 10.0
 
@@ -468,32 +471,93 @@ def test_a_late_body_does_not_answer_for_another_request(*, is_answered: bool) -
     assert asyncio.run(scenario()) == (answers, 0)
 
 
-def test_who_never_reads_is_let_go() -> None:
-    """An answer waits in memory for who does not fetch it, but not for ever."""
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HALF_A_POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha"
 
-    async def wordy(scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
-        length = [(b"content-length", b"%d" % MB)]
-        await send({"type": "http.response.start", "status": 200, "headers": length})
-        await send({"type": "http.response.body", "body": b"x" * MB})
 
-    async def scenario() -> int:
-        bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
-        # The kernel would take a megabyte as it is.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        server = HttpServer(wordy, bound, arrival_s=0.3)
-        await server.start()
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.connect(bound.getsockname())
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await asyncio.sleep(0.1)
-            held = server._server.server_state.connections
-            assert len(held) == 1
-            await asyncio.sleep(0.7)
-            left = len(held)
+async def wordy(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a GET with much, and a POST once its body is whole."""
+    if scope["method"] == "POST":
+        while (message := await receive()).get("more_body"):
+            pass
+        if message["type"] == "http.disconnect":
+            return
+    length = [(b"content-length", b"%d" % WORDS)]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": b"x" * WORDS})
+
+
+@asynccontextmanager
+async def serving_words(late: list[None], **bounds: float) -> AsyncIterator[HttpServer]:
+    """Serve `wordy`; the kernel takes hardly any of an answer that nobody reads."""
+    bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server = HttpServer(wordy, bound, on_late_body=lambda: late.append(None), **bounds)  # type: ignore[arg-type]  # of their kinds
+    await server.start()
+    try:
+        yield server
+    finally:
         await server.drain()
         await server.stop()
-        return left
 
-    assert asyncio.run(scenario()) == 0
+
+def greeted(server: HttpServer, greeting: bytes) -> socket.socket:
+    """Return a connection that has sent something."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(server._bound.getsockname())
+    connection.sendall(greeting)
+    connection.settimeout(0)
+    return connection
+
+
+@pytest.mark.parametrize("more", [b"", GET, GET * 2])
+def test_who_never_reads_is_let_go(more: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer waits in memory for who does not fetch it, but not for ever, whatever is asked."""
+
+    async def scenario() -> int:
+        async with serving_words([], arrival_s=0.3) as server:
+            with greeted(server, GET) as connection:
+                await asyncio.sleep(0.1)
+                connection.send(more)
+                held = server._server.server_state.connections
+                assert len(held) == 1
+                await asyncio.sleep(0.7)
+                return len(held)
+
+    assert uvloop.run(scenario()) == 0
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
+
+
+def test_a_body_is_late_whatever_is_read_meanwhile() -> None:
+    """Who reads an earlier answer at last is waited for as before: it still owes half a request."""
+    late: list[None] = []
+
+    async def scenario() -> bytes:
+        loop, told = asyncio.get_running_loop(), b""
+        async with serving_words(late, arrival_s=1) as server:
+            with greeted(server, GET + HALF_A_POST) as connection:
+                await asyncio.sleep(0.1)
+                async with asyncio.timeout(3):
+                    while some := await loop.sock_recv(connection, WORDS):
+                        told += some
+        return told
+
+    told = uvloop.run(scenario())
+    assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"200", b"408"]
+    assert late == [None]
+
+
+def test_who_makes_room_is_not_late() -> None:
+    """Closed in favour of who comes, without a word that says something else."""
+    late: list[None] = []
+
+    async def scenario() -> bytes:
+        loop = asyncio.get_running_loop()
+        async with serving_words(late, max_connections=2) as server:
+            with greeted(server, HALF_A_POST) as first, greeted(server, b""), greeted(server, b""):
+                async with asyncio.timeout(3):
+                    return await loop.sock_recv(first, 100)
+
+    assert uvloop.run(scenario()) == b""
+    assert late == []

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # For the head of a request to arrive, and again for its body (contract.md, "HTTP").
 ARRIVAL_S = 10.0
@@ -40,12 +40,19 @@ class Lobby:
         self._max_connections = max_connections
         self._since: dict[Protocol, float] = {}
 
+    def __contains__(self, connection: Protocol) -> bool:
+        return connection in self._since
+
+    def admit(self, newcomer: Protocol) -> None:
+        """Have a new one wait; whoever has waited longest goes when there are too many."""
+        self.enter(newcomer)
+        if len(newcomer.connections) > self._max_connections:
+            next(iter(self._since)).close()
+
     def enter(self, connection: Protocol) -> None:
-        """Have it wait from now on; whoever has waited longest goes when there are too many."""
+        """Have it wait from now on."""
         self._since.pop(connection, None)
         self._since[connection] = connection.loop.time()
-        if len(connection.connections) > self._max_connections:
-            next(iter(self._since)).give_up()
 
     def leave(self, connection: Protocol) -> None:
         """Wait no longer: what it waited for is there."""
@@ -66,7 +73,7 @@ class Config(uvicorn.Config):
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with bounds. It waits in the lobby unless a whole request is being answered."""
+    """uvicorn's, with bounds. It waits in the lobby unless only we have something to do."""
 
     config: Config
 
@@ -77,15 +84,20 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = False
         self._is_in_body = False
         self._head_bytes = 0
+        self._unanswered: list[RequestResponseCycle] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        self._lobby.enter(self)
+        self._lobby.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._lobby.leave(self)
+        # uvicorn tells only the last one, and the others would write to what is no more.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -110,46 +122,58 @@ class Protocol(HttpToolsProtocol):
         self._is_in_head = False
         self._is_in_body = True
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
         self._lobby.enter(self)
 
     def on_message_complete(self) -> None:
         """Wait no more, unless it was answered already: then for the next request."""
         self._is_in_body = False
         super().on_message_complete()
-        if not self.cycle.response_complete:
-            self._lobby.leave(self)
+        self._leave_if_it_is_our_turn()
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for what was answered to be read or to go on arriving."""
         super().on_response_complete()
+        self._unanswered = [one for one in self._unanswered if not one.response_complete]
         if self.cycle.response_complete:
             self._lobby.enter(self)
 
     def pause_writing(self) -> None:
-        """Wait for who does not read what it is told."""
+        """Wait for who does not read what it is told; no longer, if it is waited for already."""
         super().pause_writing()
-        self._lobby.enter(self)
+        if self not in self._lobby:
+            self._lobby.enter(self)
 
     def resume_writing(self) -> None:
         """Go on: it does read."""
         super().resume_writing()
-        if not self.cycle.response_complete:
-            self._lobby.leave(self)
+        self._leave_if_it_is_our_turn()
 
     def give_up(self) -> None:
-        """Close it; at once, if it does not even read what it was told.
+        """Refuse what did not arrive in time, and close.
 
         Who is still to be answered for an earlier request would take a 408 for that answer.
         """
         if self.transport.is_closing():
-            self.transport.abort()
-        elif self._is_in_head:
+            self.close()
+        elif self._is_in_head and not self._unanswered:
             self._refuse(b"408 Request Timeout")
-        elif self._is_in_body and not (self.pipeline or self.cycle.response_started):
+        elif self._is_in_body and self._unanswered == [self.cycle]:
             self._refuse(b"408 Request Timeout")
             self._lobby.on_late_body()
         else:
+            self.close()
+
+    def close(self) -> None:
+        """Close it; at once, if it does not even read what it was told."""
+        if self.transport.is_closing():
+            self.transport.abort()
+        else:
             self.transport.close()
+
+    def _leave_if_it_is_our_turn(self) -> None:
+        if not (self._is_in_body or self.flow.write_paused or self.cycle.response_complete):
+            self._lobby.leave(self)
 
     def _refuse(self, status: bytes) -> None:
         self._is_in_head = False
