@@ -110,11 +110,12 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 f"journal_size_limit = {WAL_LIMIT_BYTES}",
-                "temp_store = MEMORY",
                 "cache_size = -32768",
             ):
                 connection.execute(f"PRAGMA {pragma}")
             migrate(connection)
+            # Only now: a new index of a large mirror is sorted on disk.
+            connection.execute("PRAGMA temp_store = MEMORY")
             # Reading makes the log, if it is not there yet.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException:

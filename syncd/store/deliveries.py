@@ -76,15 +76,15 @@ def snapshot(
 
 
 def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tuple[str, str]]:
-    told = {(delivery.event_id, dedupe_key(delivery)) for delivery in batch}
+    told = {(_variant_id(one), one.event_id, dedupe_key(one)) for one in batch}
     # What is told stays here: SQLite's JSON ends a text at its first NUL.
     kept = connection.execute(
-        """SELECT d.event_id, d.told FROM json_each(?) j JOIN deliveries d
+        """SELECT d.variant_id, d.event_id, d.told FROM json_each(?) j JOIN deliveries d
            ON d.variant_id IS json_extract(j.value, '$[0]')
               AND d.event_id = json_extract(j.value, '$[1]')""",
-        (rows.as_json({(_variant_id(delivery), delivery.event_id) for delivery in batch}),),
+        (rows.as_json({name[:2] for name in told}),),
     )
-    return told & set(kept)
+    return {name[1:] for name in told & set(kept)}
 
 
 def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judged]:

@@ -81,11 +81,14 @@ def _note(connection: sqlite3.Connection, delivery_id: int, judged: Judged) -> N
         ),
     )
     variant_id = None if claim is None else claim.variant_id
-    connection.execute(
-        "UPDATE OR IGNORE deliveries SET variant_id = ? WHERE delivery_id = ?",
-        (variant_id, delivery_id),
+    # Both or none: a copy is looked for by variant and name together.
+    named = connection.execute(
+        """UPDATE OR IGNORE deliveries SET variant_id = ?, event_id = ?, told = ?
+           WHERE delivery_id = ?""",
+        (variant_id, *judged.key, delivery_id),
     )
-    connection.execute(
-        "UPDATE OR IGNORE deliveries SET event_id = ?, told = ? WHERE delivery_id = ?",
-        (*judged.key, delivery_id),
-    )
+    if not named.rowcount:
+        connection.execute(
+            "UPDATE OR IGNORE deliveries SET variant_id = ? WHERE delivery_id = ?",
+            (variant_id, delivery_id),
+        )

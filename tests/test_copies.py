@@ -1,0 +1,76 @@
+"""A copy is known again whatever became of the row it is a copy of."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+from msgspec import json
+from msgspec.structs import replace
+
+from syncd import observations
+from syncd.deliveries import parse
+from syncd.model import Delivery
+from syncd.state import Policy, Snapshot, Writes
+from syncd.store import deliveries, replays
+from syncd.store.migrations import migrate
+
+NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
+GRACE = timedelta(minutes=10)
+POLICY = Policy(sellable=frozenset(), settle=timedelta(seconds=60))
+
+
+def delivery(second: int) -> Delivery:
+    """Return one of several bodies of one event, which all tell the same."""
+    event = {
+        "uuid": "u",
+        "action": "item-variant-availability-updated",
+        "timestamp": f"2026-03-01T12:00:{second:02}Z",
+    }
+    data = {"id": 5, "item": 7, "availability": "in_stock"}
+    return parse(
+        json.encode({"id": 5, "object": "item_variant", "event": event, "data": data}), NOW
+    )
+
+
+def odd(one: Delivery) -> Delivery:
+    """Return a delivery that is kept and not understood."""
+    return replace(one, action=None, claim=None, quarantined="it could not be written")
+
+
+def test_a_replay_whose_name_was_taken_and_is_free_again() -> None:
+    """Quarantined twice and judged again each time; between them what had its name was pruned."""
+
+    def judge(snapshot: Snapshot, batch: list[Delivery]) -> Writes:
+        return observations.deliver(snapshot, batch, POLICY, now=NOW, source_now=NOW)
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as mirror:
+        migrate(mirror)
+
+        def take(*batch: Delivery) -> list[str]:
+            judged = deliveries.record(
+                mirror, batch, lambda known: judge(known, list(batch)), now=NOW, missed_grace=GRACE
+            )
+            return [one.outcome for one in judged]
+
+        def again() -> list[str | None]:
+            ids = replays.quarantined(mirror)
+            done = replays.replay(
+                mirror,
+                ids,
+                lambda known, batch: judge(known, list(batch)),
+                now=NOW,
+                missed_grace=GRACE,
+            )
+            return [one.outcome for one in done]
+
+        first, late = delivery(1), delivery(0)
+        assert take(first) == ["applied"]
+        assert take(odd(late)) == ["quarantined"]
+        assert again() == ["unchanged"]
+        assert take(odd(late)) == ["quarantined"]
+        mirror.execute("DELETE FROM deliveries WHERE delivery_id = 1")
+        assert again() == ["unchanged"]
+        assert take(late, odd(delivery(2))) == ["duplicate", "quarantined"]
+        assert take(late) == ["duplicate"]
