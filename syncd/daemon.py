@@ -30,8 +30,6 @@ from syncd.vocabulary import Vocabulary
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 20.0
-# A batch makes many objects and hardly a cycle: the collector may look 14 times more rarely.
-GARBAGE_OBJECTS = 10_000
 # What a process has opened or bound, it keeps.
 FIXED_UNTIL_RESTART = (
     ("webhook", "listen"),
@@ -127,7 +125,6 @@ class Daemon:
         )
         # What is loaded by now stays loaded; to look through all of it takes some 10 ms.
         gc.freeze()
-        gc.set_threshold(GARBAGE_OBJECTS)
         log.info(
             "ready",
             version=__version__,
