@@ -548,6 +548,28 @@ def test_a_body_is_late_whatever_is_read_meanwhile() -> None:
     assert late == [None]
 
 
+def test_a_head_without_an_end_does_not_answer_for_another_request() -> None:
+    """431 for who waits for nothing else."""
+
+    async def scenario(greeting: bytes) -> list[bytes]:
+        loop, told = asyncio.get_running_loop(), b""
+        async with serving_words([]) as server:
+            with greeted(server, greeting) as connection:
+                await asyncio.sleep(0.1)
+                for _ in range(3):
+                    with suppress(ConnectionError):
+                        await loop.sock_sendall(connection, b"x" * 30_000)
+                async with asyncio.timeout(3):
+                    with suppress(ConnectionError):
+                        while some := await loop.sock_recv(connection, WORDS):
+                            told += some
+        return re.findall(rb"HTTP/1.1 (\d+)", told)
+
+    head = b"GET / HTTP/1.1\r\nX: "
+    assert uvloop.run(scenario(head)) == [b"431"]
+    assert set(uvloop.run(scenario(GET * 2 + head))) == {b"200"}
+
+
 def test_who_makes_room_is_not_late() -> None:
     """Closed in favour of who comes, without a word that says something else."""
     late: list[None] = []

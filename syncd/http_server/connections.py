@@ -106,8 +106,10 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if was_in_head and self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES and not self._unanswered:
                 self._refuse(b"431 Request Header Fields Too Large")
+            elif self._head_bytes > MAX_HEAD_BYTES:
+                self.close()
 
     def on_message_begin(self) -> None:
         """Have the parser refuse what is sent long before it can be answered."""
@@ -150,10 +152,7 @@ class Protocol(HttpToolsProtocol):
         self._leave_if_it_is_our_turn()
 
     def give_up(self) -> None:
-        """Refuse what did not arrive in time, and close.
-
-        Who is still to be answered for an earlier request would take a 408 for that answer.
-        """
+        """Refuse what did not arrive in time, and close."""
         if self.transport.is_closing():
             self.close()
         elif self._is_in_head and not self._unanswered:
@@ -176,6 +175,7 @@ class Protocol(HttpToolsProtocol):
             self._lobby.leave(self)
 
     def _refuse(self, status: bytes) -> None:
+        """Say why, and close. Not while an earlier request waits: it would take that as answer."""
         self._is_in_head = False
         self.transport.write(
             b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
