@@ -82,7 +82,6 @@ class Protocol(HttpToolsProtocol):
         self._lobby = self.config.lobby
         self.logger = _log
         self._is_in_head = False
-        self._is_in_body = False
         self._head_bytes = 0
         self._unanswered: list[RequestResponseCycle] = []
 
@@ -106,10 +105,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if was_in_head and self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self._unanswered:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
-            elif self._head_bytes > MAX_HEAD_BYTES:
-                self.close()
 
     def on_message_begin(self) -> None:
         """Have the parser refuse what is sent long before it can be answered."""
@@ -122,14 +119,12 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Give the body a time of its own."""
         self._is_in_head = False
-        self._is_in_body = True
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         self._lobby.enter(self)
 
     def on_message_complete(self) -> None:
         """Wait no more, unless it was answered already: then for the next request."""
-        self._is_in_body = False
         super().on_message_complete()
         self._leave_if_it_is_our_turn()
 
@@ -153,15 +148,16 @@ class Protocol(HttpToolsProtocol):
 
     def give_up(self) -> None:
         """Refuse what did not arrive in time, and close."""
-        if self.transport.is_closing():
+        cycle = self.cycle
+        is_late_body = (
+            self._unanswered == [cycle] and cycle.more_body and not cycle.response_started
+        )
+        if self.transport.is_closing() or not (self._is_in_head or is_late_body):
             self.close()
-        elif self._is_in_head and not self._unanswered:
-            self._refuse(b"408 Request Timeout")
-        elif self._is_in_body and self._unanswered == [self.cycle]:
-            self._refuse(b"408 Request Timeout")
+            return
+        if is_late_body:
             self._lobby.on_late_body()
-        else:
-            self.close()
+        self._refuse(b"408 Request Timeout")
 
     def close(self) -> None:
         """Close it; at once, if it does not even read what it was told."""
@@ -171,13 +167,15 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _leave_if_it_is_our_turn(self) -> None:
-        if not (self._is_in_body or self.flow.write_paused or self.cycle.response_complete):
+        cycle = self.cycle
+        if not (cycle.more_body or cycle.response_complete or self.flow.write_paused):
             self._lobby.leave(self)
 
     def _refuse(self, status: bytes) -> None:
-        """Say why, and close. Not while an earlier request waits: it would take that as answer."""
+        """Say why, and close; without a word if an earlier request would take it as its answer."""
+        if not (self._is_in_head and self._unanswered):
+            self.transport.write(
+                b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
         self._is_in_head = False
-        self.transport.write(
-            b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        )
         self.transport.close()
