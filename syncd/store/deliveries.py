@@ -82,9 +82,9 @@ def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tupl
         """SELECT d.variant_id, d.event_id, d.told FROM json_each(?) j JOIN deliveries d
            ON d.variant_id IS json_extract(j.value, '$[0]')
               AND d.event_id = json_extract(j.value, '$[1]')""",
-        (rows.as_json({name[:2] for name in told}),),
+        (rows.as_json({one[:2] for one in told}),),
     )
-    return {name[1:] for name in told & set(kept)}
+    return {one[1:] for one in told & set(kept)}
 
 
 def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judged]:
@@ -105,7 +105,7 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judg
                    outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,
                    rule = coalesce(?2, rule)
                WHERE variant_id IS ?3 AND event_id = ?4 AND told = ?5""",
-            [(one.outcome, one.rule, *_name(one)) for one in copies],
+            [(one.outcome, one.rule, *name(one)) for one in copies],
         )
     return [
         replace(one, delivery_id=_number(connection, one) if one.is_copy else next(numbers))
@@ -117,12 +117,12 @@ def _number(connection: sqlite3.Connection, copy: Judged) -> int:
     row = connection.execute(
         """SELECT delivery_id FROM deliveries
            WHERE variant_id IS ? AND event_id = ? AND told = ?""",
-        _name(copy),
+        name(copy),
     ).fetchone()
     return int(row[0])
 
 
-def _name(judged: Judged) -> tuple[int | None, str, str]:
+def name(judged: Judged) -> tuple[int | None, str, str]:
     """Return what one kept delivery has alone, in the order of its index."""
     return (_variant_id(judged.delivery), *judged.key)
 
@@ -140,7 +140,7 @@ def _row(judged: Judged) -> tuple[object, ...]:
         to_text(delivery.arrived_at),
         None if claim is None else maybe_text(claim.event_at),
         delivery.action,
-        None if claim is None else claim.variant_id,
+        _variant_id(delivery),
         None if claim is None else claim.item_id,
         judged.outcome,
         judged.rule,

@@ -80,15 +80,15 @@ def _note(connection: sqlite3.Connection, delivery_id: int, judged: Judged) -> N
             delivery_id,
         ),
     )
-    variant_id = None if claim is None else claim.variant_id
-    # Both or none: a copy is looked for by variant and name together.
+    name = deliveries.name(judged)
+    # All of it or the variant alone: a copy is looked for by all of it.
     named = connection.execute(
         """UPDATE OR IGNORE deliveries SET variant_id = ?, event_id = ?, told = ?
            WHERE delivery_id = ?""",
-        (variant_id, *judged.key, delivery_id),
+        (*name, delivery_id),
     )
     if not named.rowcount:
         connection.execute(
             "UPDATE OR IGNORE deliveries SET variant_id = ? WHERE delivery_id = ?",
-            (variant_id, delivery_id),
+            (name[0], delivery_id),
         )
