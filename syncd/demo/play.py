@@ -18,7 +18,7 @@ from syncd.demo.comparison import Comparison, compare
 from syncd.demo.daemon import DaemonProcess
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
-from syncd.simulated import Api, Catalogue, Faults, Postman, Throttle, Way, serving
+from syncd.simulated import Api, Catalogue, Event, Faults, Postman, Throttle, Way, serving
 
 # Dreamship's 60 calls, in a window of a second instead of a minute.
 THROTTLE = Throttle(calls=60, window_s=1.0)
@@ -110,8 +110,6 @@ class Play:
         self._postman.way = Way(outage=True)
         await self._flip_until(self._seconds * 0.65)
         self._catalogue.remove_variant(self._rng.choice(list(self._catalogue.variants)))
-        self.frame.flipped += 1
-        self._postman.lost += 1
         self._postman.way = Way()
         self._begin("reconciling", "syncd reconcile-now reads the catalogue and repairs the mirror")
         code, reconcile = await self._daemon.command("reconcile-now")
@@ -150,13 +148,15 @@ class Play:
         while time.monotonic() - self._began < elapsed_s or self.frame.flipped < least:
             variant = self._rng.choice(list(self._catalogue.variants.values()))
             value = self._rng.choice([v for v in _VALUES if v != variant.availability])
-            self._postman.post(self._catalogue.set_availability(variant.variant_id, value))
+            self._post(self._catalogue.set_availability(variant.variant_id, value))
             if self._rng.random() < 0.01:  # noqa: PLR2004 - now and then
-                self._postman.post(self._catalogue.add_variant(variant.item_id))
-                self.frame.flipped += 1
-            self.frame.flipped += 1
+                self._post(self._catalogue.add_variant(variant.item_id))
             self._daemon.check()
             await asyncio.sleep(self._rng.expovariate(FLIPS_PER_S))
+
+    def _post(self, event: Event) -> None:
+        self._postman.post(event)
+        self.frame.flipped += 1
 
     async def _until(self, done: Callable[[JsonObject], bool]) -> None:
         deadline = time.monotonic() + LONGEST_END_S
