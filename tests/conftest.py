@@ -25,6 +25,8 @@ from syncd import control
 from syncd.demo.comparison import compare
 from syncd.signature import HEADER, sign
 from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
+from syncd.store import Store
+from syncd.store.migrations import migrate
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -275,6 +277,23 @@ def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Itera
         contextlib.closing(Site(folder, api, base_url)) as site,
     ):
         yield site
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Give an empty mirror, `availability.db` in the folder of the test, open to be written."""
+    one = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
+    one.open()
+    with contextlib.closing(one):
+        yield one
+
+
+@pytest.fixture(scope="module")
+def memory() -> Iterator[sqlite3.Connection]:
+    """Give the tables of a mirror in memory to every test of a module; who fills them clears."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        yield connection
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import json
@@ -14,7 +14,6 @@ from syncd.deliveries import parse
 from syncd.model import Delivery
 from syncd.state import Policy, Snapshot, Writes
 from syncd.store import deliveries, replays
-from syncd.store.migrations import migrate
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
 GRACE = timedelta(minutes=10)
@@ -39,38 +38,30 @@ def odd(one: Delivery) -> Delivery:
     return replace(one, action=None, claim=None, quarantined="it could not be written")
 
 
-def test_a_replay_whose_name_was_taken_and_is_free_again() -> None:
+def judge(snapshot: Snapshot, batch: Sequence[Delivery]) -> Writes:
+    return observations.deliver(snapshot, batch, POLICY, now=NOW, source_now=NOW)
+
+
+def test_a_replay_whose_name_was_taken_and_is_free_again(memory: sqlite3.Connection) -> None:
     """Quarantined twice and judged again each time; between them what had its name was pruned."""
 
-    def judge(snapshot: Snapshot, batch: list[Delivery]) -> Writes:
-        return observations.deliver(snapshot, batch, POLICY, now=NOW, source_now=NOW)
+    def take(*batch: Delivery) -> list[str]:
+        judged = deliveries.record(
+            memory, batch, lambda known: judge(known, batch), now=NOW, missed_grace=GRACE
+        )
+        return [one.outcome for one in judged]
 
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as mirror:
-        migrate(mirror)
+    def again() -> list[str | None]:
+        ids = replays.quarantined(memory)
+        done = replays.replay(memory, ids, judge, now=NOW, missed_grace=GRACE)
+        return [one.outcome for one in done]
 
-        def take(*batch: Delivery) -> list[str]:
-            judged = deliveries.record(
-                mirror, batch, lambda known: judge(known, list(batch)), now=NOW, missed_grace=GRACE
-            )
-            return [one.outcome for one in judged]
-
-        def again() -> list[str | None]:
-            ids = replays.quarantined(mirror)
-            done = replays.replay(
-                mirror,
-                ids,
-                lambda known, batch: judge(known, list(batch)),
-                now=NOW,
-                missed_grace=GRACE,
-            )
-            return [one.outcome for one in done]
-
-        first, late = delivery(1), delivery(0)
-        assert take(first) == ["applied"]
-        assert take(odd(late)) == ["quarantined"]
-        assert again() == ["unchanged"]
-        assert take(odd(late)) == ["quarantined"]
-        mirror.execute("DELETE FROM deliveries WHERE delivery_id = 1")
-        assert again() == ["unchanged"]
-        assert take(late, odd(delivery(2))) == ["duplicate", "quarantined"]
-        assert take(late) == ["duplicate"]
+    first, late = delivery(1), delivery(0)
+    assert take(first) == ["applied"]
+    assert take(odd(late)) == ["quarantined"]
+    assert again() == ["unchanged"]
+    assert take(odd(late)) == ["quarantined"]
+    memory.execute("DELETE FROM deliveries WHERE delivery_id = 1")
+    assert again() == ["unchanged"]
+    assert take(late, odd(delivery(2))) == ["duplicate", "quarantined"]
+    assert take(late) == ["duplicate"]

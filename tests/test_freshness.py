@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from syncd.store.migrations import migrate
 
 MOMENTS = st.sampled_from([f"2026-11-24T08:00:0{second}.000000Z" for second in range(6)])
 ITEMS = range(1, 5)
@@ -22,44 +18,36 @@ VARIANT = st.tuples(
 )
 
 
-@pytest.fixture(scope="module")
-def mirror() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
-
-
 @given(
     reads=st.lists(st.none() | MOMENTS, min_size=len(ITEMS), max_size=len(ITEMS)),
     variants=st.lists(VARIANT, max_size=10),
 )
 def test_the_oldest_confirmation_is_the_oldest_of_all(
-    mirror: sqlite3.Connection,
+    memory: sqlite3.Connection,
     reads: list[str | None],
     variants: list[tuple[int | None, str | None, str | None, str, str | None]],
 ) -> None:
     """Whatever is removed, doubted, absent, delivered since its read, or of no item."""
-    mirror.execute("DELETE FROM items")
-    mirror.execute("DELETE FROM variants")
-    mirror.executemany(
+    memory.execute("DELETE FROM items")
+    memory.execute("DELETE FROM variants")
+    memory.executemany(
         "INSERT INTO items (item_id, confirmed_at) VALUES (?, ?)", zip(ITEMS, reads, strict=True)
     )
-    mirror.executemany(
+    memory.executemany(
         """INSERT INTO variants (item_id, value, doubts, confirmed_at, absent_at, sellable,
                changed_at, source, rule, judged_at)
            VALUES (?, ?, ?, ?, ?, 0, '', 'read', 'settled', '')""",
         variants,
     )
-    (found,) = mirror.execute("SELECT oldest_confirmed_at FROM freshness").fetchone()
-    (true,) = mirror.execute(
+    (found,) = memory.execute("SELECT oldest_confirmed_at FROM freshness").fetchone()
+    (true,) = memory.execute(
         "SELECT min(confirmed_at) FROM availability WHERE removed = 0"
     ).fetchone()
     assert found == true
 
 
-def test_no_part_of_it_reads_the_whole_mirror(mirror: sqlite3.Connection) -> None:
+def test_no_part_of_it_reads_the_whole_mirror(memory: sqlite3.Connection) -> None:
     """A shop may ask as often as it likes, and a daemon does when it starts."""
-    plan = mirror.execute("EXPLAIN QUERY PLAN SELECT * FROM freshness").fetchall()
+    plan = memory.execute("EXPLAIN QUERY PLAN SELECT * FROM freshness").fetchall()
     scanned = {row[3] for row in plan if row[3].startswith("SCAN")}
     assert scanned <= {"SCAN CONSTANT ROW", "SCAN read", "SCAN freshness"}

@@ -553,13 +553,11 @@ def test_it_listens_on_a_unix_socket_too(site: Site) -> None:
     assert daemon.told("stopped")
 
 
-def test_a_body_that_does_not_arrive_in_time_is_given_up(tmp_path: Path) -> None:
+def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Store) -> None:
     """408 on a real socket; the ten seconds of the contract are a fifth of one here."""
 
     async def scenario() -> tuple[bytes, int]:
         now = partial(datetime.now, UTC)
-        store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
-        store.open()
         policy = Policy(frozenset(), timedelta(seconds=1))
         ingest = Ingest(store, SystemClock(), SourceClock(SystemClock()), policy)
         webhook = Webhook(ingest, lambda: ["key"], now, max_body_bytes=1000)
@@ -580,7 +578,6 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(tmp_path: Path) -> None
         await server.drain()
         await server.stop()
         await ingest.close()
-        store.close()
         return answer, webhook.answered["408"]
 
     answer, counted = asyncio.run(scenario())

@@ -259,19 +259,14 @@ def test_the_feed_ends_with_the_table_whatever_happened(
 
 
 def test_another_configuration_reaches_every_variant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many slices they are judged in, the feed has each of them once."""
     monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
     mirror = tmp_path / "availability.db"
-    store = Store(mirror, missed_grace=timedelta(seconds=1))
-    store.open()
     told = dict.fromkeys(range(1, 11), "in_stock")
     history: list[Any] = [(("read", 70, told, 0), 1), (("policy", {"low_stock"}, 0), 1)]
-    try:
-        asyncio.run(live(store, history))
-    finally:
-        store.close()
+    asyncio.run(live(store, history))
     with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as reader:
         assert reader.execute("SELECT count(*), sum(sellable) FROM availability").fetchone() == (
             10,
@@ -283,12 +278,10 @@ def test_another_configuration_reaches_every_variant(
 
 
 def test_deliveries_do_not_wait_for_another_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large mirror is judged in slices, and what came meanwhile is written between two."""
     monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
-    store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
-    store.open()
 
     async def judge() -> None:
         told = dict.fromkeys(range(1, 31), "in_stock")
@@ -301,19 +294,14 @@ def test_deliveries_do_not_wait_for_another_configuration(
         assert await judging
         assert not await store.apply_policy(policy, lambda: now)
 
-    try:
-        asyncio.run(judge())
-    finally:
-        store.close()
+    asyncio.run(judge())
 
 
 def test_a_configuration_that_broke_off_is_taken_back_everywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed halfway, and started with the old one again: nothing stays judged by the new one."""
     monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
-    store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
-    store.open()
     old, new = (Policy(frozenset({value}), timedelta(seconds=60)) for value in ("a", "preorder"))
     slices = itertools.count()
 
@@ -337,16 +325,11 @@ def test_a_configuration_that_broke_off_is_taken_back_everywhere(
         assert await store.apply_policy(old, lambda: datetime.now(UTC))
         assert sold() == 0
 
-    try:
-        asyncio.run(judge())
-    finally:
-        store.close()
+    asyncio.run(judge())
 
 
-def test_the_loop_does_not_stand_aside_for_what_cannot_begin(tmp_path: Path) -> None:
+def test_the_loop_does_not_stand_aside_for_what_cannot_begin(store: Store, tmp_path: Path) -> None:
     """Deliveries are refused at once while the mirror is gone, not 20 ms later each."""
-    store = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
-    store.open()
     waited: list[float | None] = []
 
     async def refuse() -> None:
@@ -365,10 +348,7 @@ def test_the_loop_does_not_stand_aside_for_what_cannot_begin(tmp_path: Path) -> 
                 await store.deliver([], lambda _: Writes(), datetime.now(UTC))
         (tmp_path / "elsewhere").rename(tmp_path / "availability.db")
 
-    try:
-        asyncio.run(refuse())
-    finally:
-        store.close()
+    asyncio.run(refuse())
     assert waited == []
 
 
