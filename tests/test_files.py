@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from conftest import Site
+    from conftest import Daemon, Site
 
 
 @pytest.fixture(params=[0o000, 0o077], ids=["umask 000", "umask 077"])
@@ -83,3 +85,17 @@ def test_a_file_in_place_of_a_socket_is_left_alone(idle: Site) -> None:
     idle.socket.write_text("precious")
     assert idle.syncd("serve").returncode == 2
     assert idle.socket.read_text() == "precious"
+
+
+def test_one_connection_of_the_daemon_may_write(shared: Daemon) -> None:
+    """Two that copy the log into the database can lose what was committed, with most SQLites."""
+    assert httpx.get(f"{shared.admin_url}/").status_code == 200
+    process = Path(f"/proc/{shared.process.pid}")
+    flags = []
+    for fd in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if fd.readlink() == shared.site.mirror:
+                told = (process / "fdinfo" / fd.name).read_text()
+                flags.append(int(told.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE)
+    assert flags.count(os.O_RDWR) == 1
+    assert os.O_RDONLY in flags  # else no reader was looked at

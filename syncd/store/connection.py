@@ -94,6 +94,12 @@ class Reader(sqlite3.Connection):
 def open_for_writing(path: Path) -> sqlite3.Connection:
     """Return the writer's connection to the mirror at `path`, created and migrated as needed.
 
+    It is the only one that may write, and so the only one that copies the log into the database.
+    A second one beside it would spare deliveries the wait for that, and could lose what was
+    answered 200: SQLite before 3.51.3 (3.50.7, 3.44.6) may skip committed pages when one
+    connection begins the log anew while another copies it (sqlite.org/wal.html, "The WAL-Reset
+    Bug").
+
     Raises MirrorIncompatible for a file that is no mirror of this contract and MirrorUnavailable
     when the file cannot be used now.
     """
