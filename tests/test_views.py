@@ -482,13 +482,25 @@ print(mirror.execute("SELECT count(*) FROM availability").fetchone()[0])
 """
 
 
+def stopped_between_commits(daemon: Daemon) -> bool:
+    """Stop a daemon, unless it is writing: a reader would wait for it, not be refused."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    with closing(sqlite3.connect(daemon.site.mirror, timeout=0)) as other:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            daemon.process.send_signal(signal.SIGCONT)
+            return False
+    return True
+
+
 def test_a_reader_that_is_refused_asks_again(
     foreign: tuple[Site, Callable[[], tuple[int, int]]],
 ) -> None:
     """Who may not write the index sees a commit half done, and SQLite does not look twice."""
     site, look = foreign
     daemon = site.serve()
-    daemon.process.send_signal(signal.SIGSTOP)  # or it would mend it
+    site.until(lambda: stopped_between_commits(daemon))  # or it would mend it
     with site.mirror.with_name(f"{site.mirror.name}-shm").open("r+b", buffering=0) as index:
         whole = index.read(48)
         index.seek(0)
