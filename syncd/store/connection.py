@@ -30,8 +30,6 @@ REFUSED_TIMEOUT_S = 1.0
 REFUSED_PAUSE_S = 0.002
 # After a long reader let the log grow, the file shrinks back to this.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
-# From here on a commit copies it into the database; long before, the writer does between commits.
-LONG_LOG_PAGES = 4000
 
 
 # Who may read it could hold it, and no daemon would start.
@@ -118,7 +116,6 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
                 "journal_mode = WAL",
                 "synchronous = FULL",
                 f"journal_size_limit = {WAL_LIMIT_BYTES}",
-                f"wal_autocheckpoint = {LONG_LOG_PAGES}",
                 "cache_size = -32768",
             ):
                 connection.execute(f"PRAGMA {pragma}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -18,10 +17,6 @@ T = TypeVar("T")
 
 # How long the loop stands aside at most. A batch of 500 deliveries is judged in some 20 ms.
 ASIDE_S = 0.02
-# Of the log, before it is copied into the database: as many as SQLite would wait for by itself.
-PAGES_BETWEEN = 1000
-# What a commit writes, beside a page for each row (measured: 12 for 5 rows, 74 for 65).
-PAGES_OF_A_COMMIT = 10
 
 
 class Writer:
@@ -33,8 +28,6 @@ class Writer:
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
         self._connection: sqlite3.Connection | None = None
         self._files: tuple[tuple[int, int], ...] = ()
-        self._rows = 0
-        self._log_pages = 0
 
     def open(self) -> None:
         """Take the mirror; raises the leaves of MirrorError."""
@@ -118,22 +111,7 @@ class Writer:
                 raise
             # Meanwhile it may have been taken away: what nobody can read is not durable.
             self._require_same_files()
-            self._note_written(connection)
             return result
-
-    def _note_written(self, connection: sqlite3.Connection) -> None:
-        """Have a long log copied once whoever waits for this commit has its answer."""
-        self._log_pages += connection.total_changes - self._rows + PAGES_OF_A_COMMIT
-        self._rows = connection.total_changes
-        if self._log_pages >= PAGES_BETWEEN:
-            self._log_pages = 0
-            with contextlib.suppress(RuntimeError):  # it is being closed, which copies all of it
-                self._executor.submit(self._copy_log)
-
-    def _copy_log(self) -> None:
-        # What cannot be copied now stays in the log; a commit that finds it too long tries again.
-        with contextlib.suppress(sqlite3.Error):
-            self._open_connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _require_same_files(self) -> None:
         """Raise MirrorUnavailable while the shop would read other files than are written.

@@ -51,9 +51,7 @@ class _Disk(Inline):
         self._chance = chance
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        process, name = self._process, getattr(fn, "__name__", "")
-        if name == "_copy_log":  # given while a transaction still runs, and none itself
-            return super().submit(fn, *args, **kwargs)
+        process = self._process
         if process.is_dead or process.dies("before"):
             return _cancelled()
         if self.faults and process.is_up and self._chance.random() < self.faults:
@@ -62,7 +60,8 @@ class _Disk(Inline):
             return full
         process.store.step = None
         done = super().submit(fn, *args, **kwargs)
-        if process.is_up and name != "_look" and done.exception() is None:
+        is_look = getattr(fn, "__name__", "") == "_look"  # writes nothing
+        if process.is_up and not is_look and done.exception() is None:
             process.on_commit(process.store.step, process.engine.source_clock.now())
         return _cancelled() if process.dies("after") else done
 
