@@ -485,6 +485,13 @@ print(mirror.execute("SELECT count(*) FROM availability").fetchone()[0])
 def stopped_between_commits(daemon: Daemon) -> bool:
     """Stop a daemon, unless it is writing: a reader would wait for it, not be refused."""
     daemon.process.send_signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{daemon.process.pid}/task")
+    daemon.site.until(
+        lambda: all(
+            (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+            for thread in threads.iterdir()
+        )
+    )
     with closing(sqlite3.connect(daemon.site.mirror, timeout=0)) as other:
         try:
             other.execute("BEGIN IMMEDIATE")
