@@ -1,3 +1,3 @@
 """A daemon that keeps a shop's mirror of Dreamship's availability equal to Dreamship."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,50 +1,28 @@
-"""One question to Dreamship: ask it, keep what it teaches, and know what its failure means."""
+"""One call to Dreamship: make it, and keep what it teaches."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from syncd import listing, observations
 from syncd.budget import Budget
-from syncd.errors import (
-    MirrorError,
-    SourceAnswerInvalid,
-    SourceError,
-    SourceGone,
-    SourceRefused,
-    SourceThrottled,
-    SourceUnreachable,
-)
+from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.listing import Position
-from syncd.model import ItemRead, Page
-from syncd.pace import backoff
+from syncd.model import ItemRead
 from syncd.ports import Clock, Job, ReadLedger, Source, SweepSummary
+from syncd.read_failures import ReadFailures, named
 from syncd.source_clock import SourceClock
 from syncd.state import Policy
-from syncd.timestamps import maybe_text
 
 log = structlog.get_logger(__name__)
 
-# A broken item is tried this often in one sweep before the sweep goes on without it.
-TRIES_PER_SWEEP = 4
-# So many failures in a row are no broken item but a source that is down.
-DOWN_AFTER = 6
-# Fewer failures in a row are everyday.
-TOLD_AFTER = 3
-DOWN_CAP_S = 60.0
-REFUSED_WAIT = timedelta(minutes=5)
-
 
 class Asker:
-    """Asks one job at a time of however many are in flight.
-
-    `refused` and `unreachable` say why nothing is learned at the moment; nothing shall be asked
-    before `paused_until`.
-    """
+    """Makes the call of one job at a time, of however many are in flight."""
 
     def __init__(
         self,
@@ -63,25 +41,23 @@ class Asker:
         self.policy = policy
         self.categories = categories
         self.source = source
-        self.refused: str | None = None
-        self.unreachable: str | None = None
-        self.paused_until: datetime | None = None
         self.is_listing = False
         self.heard_since = heard_since
+        self.failures = ReadFailures(
+            ledger,
+            lambda: self.source,
+            budget,
+            clock,
+            policy=lambda: self.policy,
+            categories=lambda: self.categories,
+            rng=rng,
+            on_finished=on_finished,
+        )
         self._ledger = ledger
         self._budget = budget
         self._clock = clock
         self._source_clock = source_clock
-        self._chance = (rng or random.Random()).random  # noqa: S311 - jitter, no secret
         self._on_finished = on_finished
-        self._failures = 0
-        self._page_failures = 0
-
-    def resume(self) -> None:
-        """Ask again at once what was refused or unreachable: the configuration has changed."""
-        self.paused_until = None
-        self.refused = None
-        self._failures = 0
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; raises MirrorError when what it taught cannot be kept."""
@@ -91,32 +67,22 @@ class Asker:
                 await self._read(job.item_id)
             elif job.sweep_id is not None:
                 await self._list(job.sweep_id, job.position)
-        except SourceThrottled as fault:
-            await self._budget.throttled(fault.wait_s, for_sweep=job.is_for_sweep)
-            log.warning(
-                "throttled by Dreamship",
-                **_named(job),
-                asked_s=fault.wait_s,
-                paused_until=maybe_text(self._budget.paused_until),
-            )
-        except SourceRefused as fault:
-            await self._was_refused(fault)
-        except (SourceUnreachable, SourceAnswerInvalid) as fault:
-            await self._failed(job, fault)
+        except SourceError as fault:
+            await self.failures.failed(job, fault)
         except MirrorError:
             raise
         except Exception:
             # A fault of ours: one item must not stop the others, as a broken one does not.
-            log.exception("a read failed for no known reason", **_named(job))
-            await self._failed(job, SourceAnswerInvalid("for no known reason; the log has more"))
+            log.exception("a read failed for no known reason", **named(job))
+            await self.failures.failed(
+                job, SourceAnswerInvalid("for no known reason; the log has more")
+            )
         else:
-            self._failures = 0
-            self._page_failures = 0 if job.item_id is None else self._page_failures
-            self.refused = self.unreachable = None
+            self.failures.answered(job)
             self._budget.answered()
             log.debug(
                 "read",
-                **_named(job),
+                **named(job),
                 seconds=(self._clock.now() - began_at).total_seconds(),
             )
 
@@ -145,7 +111,11 @@ class Asker:
         began_at = self._clock.now()
         try:
             seen = await self.source.item(item_id)
-        except SourceGone:
+        except SourceGone as fault:
+            # A wrong address answers so for everything: absence counts while the list answers.
+            check = await self.failures.account.check()
+            if check.state != "answers":
+                raise check.fault or fault from fault
             seen = ItemRead(item_id, None, None, began_at, None)
         self._source_clock.observe(seen.source_at, seen.began_at)
         await self._keep(seen)
@@ -165,18 +135,10 @@ class Asker:
         try:
             page = await self.source.page(position.category, position.page)
         except SourceGone as fault:
-            if position.page == 1:
-                raise SourceAnswerInvalid(fault.message, hint=fault.hint) from fault
-            nothing = Page(
-                items=(), count=None, has_next=False, began_at=self._clock.now(), source_at=None
-            )
-            await self._ledger.listed(
-                sweep_id,
-                nothing,
-                position,
-                lambda _: listing.cut_short(position, self.categories),
-            )
+            await self._page_is_gone(sweep_id, position, fault)
             return
+        if position.category is None:
+            self.failures.account.list_answered()
         self._source_clock.observe(page.source_at, page.began_at)
         await self._ledger.listed(
             sweep_id,
@@ -185,59 +147,36 @@ class Asker:
             lambda seen: listing.following(position, seen, self.categories),
         )
         for item in page.items:
-            if item.variants is not None:
+            # An empty list of variants in a row says nothing of them: some lists always have one.
+            if item.variants:
                 await self._keep(
-                    ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
+                    ItemRead(
+                        item.item_id,
+                        item.name,
+                        item.variants,
+                        page.began_at,
+                        page.source_at,
+                        is_whole=False,
+                    )
                 )
 
-    async def _was_refused(self, fault: SourceRefused) -> None:
-        log.error("Dreamship refuses the api key", fault=fault.message, hint=fault.hint)
-        self.refused = fault.message
-        self.paused_until = self._clock.now() + REFUSED_WAIT
-        await self._end_sweeps(f"refused: {fault.message}")
-
-    async def _failed(self, job: Job, fault: SourceError) -> None:
-        self._failures += 1
-        if self._failures >= TOLD_AFTER:
-            self.unreachable = fault.message
-        log.warning("a read failed", **_named(job), fault=fault.message, in_a_row=self._failures)
-        pause_until = self._clock.now() + backoff(self._failures, self._chance(), cap_s=DOWN_CAP_S)
-        if job.item_id is None:
-            self._page_failures += 1
-            self.paused_until = pause_until
-        else:
-            await self._ledger.read_failed(job.item_id, pause_until, give_up_after=TRIES_PER_SWEEP)
-        if self._page_failures >= DOWN_AFTER:
-            self._page_failures = 0
-            await self._end_sweeps(f"unreachable: {fault.message}")
-        elif self._failures >= DOWN_AFTER and job.item_id is not None and not self.is_listing:
-            await self._probe(pause_until)
-
-    async def _probe(self, pause_until: datetime) -> None:
-        """Tell a source that is down from items that are broken: ask for the catalogue."""
-        self.is_listing = True
-        try:
-            while (wait_s := self._budget.wait_s(urgent=True)) > 0:
-                await self._clock.sleep(wait_s)
-            await self._budget.spend(for_sweep=True)
-            await self.source.page(None, 1)
-        except SourceThrottled as fault:
-            await self._budget.throttled(fault.wait_s, for_sweep=True)
-        except SourceRefused as fault:
-            await self._was_refused(fault)
-        except SourceError as fault:
-            self.paused_until = pause_until
-            await self._end_sweeps(f"unreachable: {fault.message}")
-        else:
-            self._failures = 0
-            self.unreachable = None
-        finally:
-            self.is_listing = False
-
-    async def _end_sweeps(self, error: str) -> None:
-        for summary in await self._ledger.fail_sweeps(self._clock.now(), self.policy, error):
-            self._on_finished(summary)
-
-
-def _named(job: Job) -> dict[str, object]:
-    return {"kind": job.kind, "item_id": job.item_id, "sweep_id": job.sweep_id}
+    async def _page_is_gone(self, sweep_id: int, position: Position, fault: SourceGone) -> None:
+        """Go on after a page that does not exist: the list has ended, or the category is gone."""
+        if position.page > 1:
+            await self.failures.list_on(
+                sweep_id,
+                position,
+                lambda seen: listing.cut_short(position, self.categories, listed=seen.listed),
+            )
+            return
+        if position.category is None:
+            raise SourceAnswerInvalid(fault.message, hint=fault.hint) from fault
+        check = await self.failures.account.check()
+        if check.state != "answers":
+            raise check.fault or fault
+        log.warning("Dreamship has no such category", category_id=position.category)
+        await self.failures.list_on(
+            sweep_id,
+            position,
+            lambda _: listing.abandoned(position, self.categories, "Dreamship has none"),
+        )

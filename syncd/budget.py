@@ -31,10 +31,11 @@ class Budget:
         """Learn from a good answer."""
         self._pace = pace.answered(self._pace)
 
-    async def throttled(self, wait_s: float | None, *, for_sweep: bool) -> None:
-        """Learn from a 429."""
+    async def throttled(self, wait_s: float | None, *, for_sweep: bool, slows: bool = True) -> None:
+        """Learn from a 429; one that is about a single item or page only counts (`slows` False)."""
         now = self._clock.now()
-        self._pace = pace.throttled(self._pace, now, wait_s)
+        if slows:
+            self._pace = pace.throttled(self._pace, now, wait_s)
         await self._log.log_throttled(now, self._pace.paused_until or now, for_sweep=for_sweep)
 
     def limit(self, calls_per_minute: int) -> None:

@@ -14,25 +14,15 @@ from typing import Any
 import httpx
 import msgspec
 
-from syncd import __version__
+from syncd import __version__, answer_faults, listing
 from syncd.deliveries import availability_text, labels, parse_id
-from syncd.errors import (
-    SourceAnswerInvalid,
-    SourceError,
-    SourceGone,
-    SourceRefused,
-    SourceThrottled,
-    SourceUnreachable,
-)
+from syncd.errors import SourceAnswerInvalid, SourceUnreachable
 from syncd.model import ItemRead, JsonObject, Page, SourceItem, SourceVariant
-from syncd.pace import wait_in_words
 from syncd.timestamps import parse_http_date
 
 PAGE_ITEMS = 100
 # An item has some hundred variants of some hundred bytes; this is a hundred times as much.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-# Of what Dreamship says about a fault; it goes into logs, the status and the history of sweeps.
-MAX_SAID_CHARS = 200
 MASK = b"********"
 # A shorter key could be a part of any word, and masking it would change what was answered.
 MIN_MASKED_CHARS = 8
@@ -91,17 +81,20 @@ class Dreamship:
         began_at = self._now()
         path = "items/" if category_id is None else f"categories/{category_id}/items/"
         document, source_at = await self._get(path, {"page": page, "limit": PAGE_ITEMS})
-        items, paging = document.get("data"), document.get("paging")
-        if not isinstance(items, list) or not isinstance(paging, dict) or "next" not in paging:
+        rows, paging = document.get("data"), document.get("paging")
+        if not isinstance(rows, list) or not isinstance(paging, dict):
             raise SourceAnswerInvalid(f"page {page} of {path} has no data or no paging")
         count = paging.get("count")
-        has_next = paging["next"] is not None
+        items = [item for item in map(_row, rows) if item is not None]
+        if rows and not items:
+            raise SourceAnswerInvalid(f"no row of page {page} of {path} can be read")
         return Page(
-            items=tuple(_item(one) for one in items),
+            items=tuple(items),
             count=count if isinstance(count, int) and not isinstance(count, bool) else None,
-            has_next=has_next,
+            has_next=listing.leads_on(paging.get("next"), page),
             began_at=began_at,
             source_at=source_at,
+            broken_rows=len(rows) - len(items),
         )
 
     async def _get(
@@ -127,7 +120,7 @@ class Dreamship:
             if document is None:
                 raise SourceAnswerInvalid(f"the answer for {path} is no JSON object")
             return document, source_at
-        raise _fault(path, answer, document, self._now())
+        raise answer_faults.fault(path, answer.status_code, answer.headers, document, self._now())
 
     async def _fetch(
         self, path: str, params: dict[str, int] | None
@@ -149,50 +142,7 @@ class Dreamship:
     def _why(self, fault: Exception) -> str:
         """Return a fault of the network in a few words; what is no HTTP may be quoted in it."""
         why = self._without_key((str(fault) or type(fault).__name__).encode()).decode()
-        return _in_short(why)
-
-
-def _fault(
-    path: str, answer: httpx.Response, document: JsonObject | None, now: datetime
-) -> SourceError:
-    status = answer.status_code
-    error = (document or {}).get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    said = f": {_in_short(message)}" if isinstance(message, str) else ""
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        return SourceThrottled(f"throttled on {path}{said}", wait_s=_wait_s(answer, message, now))
-    if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-        return SourceRefused(
-            f"Dreamship answered {status} for {path}{said}",
-            hint="the api key is wrong, revoked or lacks permission; "
-            "see https://app.dreamship.com/app/settings/api/",
-        )
-    if status == httpx.codes.NOT_FOUND and document is not None:
-        # A proxy's HTML 404, or a wrong base_url, must never look like an item that is gone.
-        return SourceGone(f"Dreamship has no {path}", hint="check dreamship.base_url")
-    if answer.is_redirect:
-        return SourceAnswerInvalid(
-            f"Dreamship redirects {path} elsewhere", hint="check dreamship.base_url"
-        )
-    return SourceUnreachable(
-        f"Dreamship answered {status} for {path}{said}", hint="usually passes by itself"
-    )
-
-
-def _wait_s(answer: httpx.Response, message: Any, now: datetime) -> float | None:
-    header = answer.headers.get("Retry-After", "").strip()
-    if header.isascii() and header.isdigit():
-        return float(header[:9])
-    moment = parse_http_date(header)
-    if moment is not None:
-        # Both moments are Dreamship's; ours would bring the difference of two clocks in.
-        said_at = parse_http_date(answer.headers.get("Date")) or now
-        return max(0.0, (moment - said_at).total_seconds())
-    return wait_in_words(message) if isinstance(message, str) else None
-
-
-def _in_short(text: str) -> str:
-    return " ".join(text.split())[:MAX_SAID_CHARS]
+        return answer_faults.in_short(why)
 
 
 def _decoded(body: bytes) -> JsonObject | None:
@@ -201,6 +151,14 @@ def _decoded(body: bytes) -> JsonObject | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def _row(document: Any) -> SourceItem | None:
+    """Return a row of a list, None when it cannot be read: the other rows count all the same."""
+    try:
+        return _item(document)
+    except SourceAnswerInvalid:
+        return None
 
 
 def _item(document: Any) -> SourceItem:

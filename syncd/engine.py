@@ -138,6 +138,7 @@ class Engine:
             shelves=self.store,
             source=self.asker.source,
             budget=self.budget,
+            account=self.asker.failures.account,
             clock=self.clock,
             policy=self.asker.policy,
             items=self.config.catalog.items,

@@ -34,7 +34,14 @@ class UsageError(SyncdError):
 
 
 class SourceError(SyncdError):
-    """Dreamship did not answer what was asked."""
+    """Dreamship did not answer what was asked.
+
+    `wait_s`: the seconds that the answer asks to wait (`Retry-After`), None when it does not.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", wait_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.wait_s = wait_s
 
 
 class SourceUnreachable(SourceError):
@@ -50,21 +57,24 @@ class SourceAnswerInvalid(SourceError):
 
 
 class SourceThrottled(SourceError):
-    """Too many calls for one key; `wait_s` seconds as Dreamship says, None when it does not."""
+    """Too many calls for one key."""
 
     retryable = True
 
     def __init__(self, message: str, *, wait_s: float | None) -> None:
-        super().__init__(message, hint="other programs share this key; lower calls_per_minute")
-        self.wait_s = wait_s
+        hint = "other programs share this key; lower calls_per_minute"
+        super().__init__(message, hint=hint, wait_s=wait_s)
 
 
 class SourceRefused(SourceError):
-    """401 or 403: the api key is wrong, revoked or lacks permission."""
+    """401 or 403 in Dreamship's own form: this key may not read what was asked.
+
+    Only the list of items speaks for the key: every key may read it.
+    """
 
 
 class SourceGone(SourceError):
-    """404: what was asked for does not exist at the source."""
+    """404 or 410 in Dreamship's own form: what was asked for does not exist at the source."""
 
 
 class MirrorError(SyncdError):

@@ -7,6 +7,7 @@ read again; what a listing does not show is never gone because of that, it is as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
@@ -17,6 +18,13 @@ from msgspec.structs import replace
 MAX_ATTEMPTS = 3
 # Pages in a row that bring nothing new and yet name a next one: it does not end by itself.
 MAX_BARREN = 3
+# Pages in a row that cannot be read, where nothing says how many follow.
+MAX_BROKEN = 2
+# Of those that could not be read, so many are named.
+MAX_FAULTS = 5
+
+_NOWHERE = frozenset({"", "null", "none", "false", "undefined", "#"})
+_PAGE_OF_URL = re.compile(r"[?&]page=(\d{1,9})(?:[&#]|$)")
 
 
 class Position(Struct, frozen=True):
@@ -25,6 +33,8 @@ class Position(Struct, frozen=True):
     `category` None: the whole catalogue. `run` numbers the readings of a listing in this sweep, of
     which `attempt` are of this category. `count` is the total that the first page of this run
     named; `shifted` says that something moved since. `is_unsure`: a listing moved each time.
+    `page_items` is the longest page of this run; `broken` counts pages in a row that could not be
+    read; `faults` name the parts that could not be read.
     """
 
     category: int | None = None
@@ -35,24 +45,53 @@ class Position(Struct, frozen=True):
     barren: int = 0
     shifted: bool = False
     is_unsure: bool = False
+    page_items: int = 0
+    broken: int = 0
+    faults: tuple[str, ...] = ()
 
 
 class Seen(Struct, frozen=True):
-    """What one page brought: `new` items, `repeated` ones of this run, and how many so far."""
+    """What one page brought: `new` items, `repeated` ones of this run, and how many so far.
+
+    `broken_rows` are rows of it that could not be read.
+    """
 
     new: int
     repeated: int
     listed: int
     count: int | None
     has_next: bool
+    broken_rows: int = 0
+
+
+def leads_on(next_page: object, page: int) -> bool:
+    """Tell whether the `next` of a page leads to another page, whatever its form.
+
+    It does not when it is missing, null, false, empty or zero, or names this page or an earlier
+    one: a list whose end points to its beginning ends there.
+    """
+    if isinstance(next_page, str):
+        text = next_page.strip()
+        found = _PAGE_OF_URL.search(text)
+        if found is None and text.isascii() and text.isdigit():
+            return int(text[:9]) > page
+        return text.lower() not in _NOWHERE and (found is None or int(found.group(1)) > page)
+    if isinstance(next_page, int | float) and not isinstance(next_page, bool):
+        return next_page > page
+    return bool(next_page)
 
 
 def look(
-    ids: Sequence[int], before: AbstractSet[int], *, count: int | None, has_next: bool
+    ids: Sequence[int],
+    before: AbstractSet[int],
+    *,
+    count: int | None,
+    has_next: bool,
+    broken_rows: int = 0,
 ) -> Seen:
     """Return what a page with these items brought to a run that had shown those `before`."""
     new = len(set(ids) - before)
-    return Seen(new, len(ids) - new, len(before | set(ids)), count, has_next)
+    return Seen(new, len(ids) - new, len(before | set(ids)), count, has_next, broken_rows)
 
 
 def first(categories: tuple[int, ...]) -> Position:
@@ -66,24 +105,57 @@ def following(position: Position, seen: Seen, categories: tuple[int, ...]) -> Po
     moved = (
         position.shifted
         or seen.repeated > 0
-        or (not is_first and seen.count != position.count)
+        # After a first page that could not be read, the count is not known.
+        or (not is_first and not position.faults and seen.count != position.count)
         or (seen.has_next and seen.new == 0)
     )
     here = replace(
         position,
-        count=seen.count if is_first else position.count,
+        count=seen.count if is_first or position.count is None else position.count,
         barren=0 if seen.new else position.barren + 1,
         shifted=moved,
+        broken=0,
+        page_items=max(position.page_items, seen.new + seen.repeated + seen.broken_rows),
     )
+    if seen.broken_rows:
+        rows = f"{seen.broken_rows} rows of {_named(position)} cannot be read"
+        here = _with_fault(here, rows)
     if seen.has_next and here.barren < MAX_BARREN:
         return replace(here, page=here.page + 1)
     is_short = here.count is not None and seen.listed < here.count
     return _after_last(here, categories, is_short=is_short)
 
 
-def cut_short(position: Position, categories: tuple[int, ...]) -> Position:
-    """Return where to go on when the page that was promised is not there any more."""
-    return _after_last(replace(position, shifted=True), categories, is_short=False)
+def cut_short(position: Position, categories: tuple[int, ...], *, listed: int) -> Position:
+    """Return where to go on when the page that was promised is not there any more.
+
+    When the pages before it showed as many items as the list counts, they were all of them.
+    """
+    if position.count is None:
+        return _after_last(position, categories, is_short=True)
+    is_short = listed < position.count
+    return _after_last(
+        replace(position, shifted=position.shifted or is_short), categories, is_short=False
+    )
+
+
+def skipped(position: Position, categories: tuple[int, ...], why: str) -> Position:
+    """Return where to go on without a page that cannot be read; `why` names its fault."""
+    here = _with_fault(position, f"{_named(position)}: {why}")
+    here = replace(here, broken=position.broken + 1)
+    if here.count is not None and here.page_items:
+        is_last = here.page * here.page_items >= here.count
+    else:
+        is_last = here.broken >= MAX_BROKEN
+    if is_last:
+        return _after_last(here, categories, is_short=False)
+    return replace(here, page=here.page + 1)
+
+
+def abandoned(position: Position, categories: tuple[int, ...], why: str) -> Position:
+    """Return where to go on without the rest of a category that cannot be listed."""
+    here = _with_fault(position, f"{_named(position)}: {why}")
+    return _after_last(here, categories, is_short=False)
 
 
 def is_whole(position: Position) -> bool:
@@ -93,15 +165,17 @@ def is_whole(position: Position) -> bool:
 
 def again(position: Position, categories: tuple[int, ...]) -> Position | None:
     """Return a new reading of a whole listing that is known to have moved; None: often enough."""
-    if position.run >= MAX_ATTEMPTS * max(1, len(categories)):
+    if position.run >= MAX_ATTEMPTS * max(1, len(categories)) or position.faults:
         return None
     return replace(first(categories), run=position.run + 1, attempt=MAX_ATTEMPTS)
 
 
 def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bool) -> Position:
     attempt, run = position.attempt, position.run + 1
-    # A listing that names more items than it shows may always do so: once more, and no more.
-    if (position.shifted and attempt < MAX_ATTEMPTS) or (is_short and attempt == 1):
+    # A listing that names more items than it shows may always do so: once more, and no more. One
+    # with a part that cannot be read is always short, and reading it again does not mend it.
+    is_again = (position.shifted and attempt < MAX_ATTEMPTS) or (is_short and attempt == 1)
+    if is_again and not position.faults:
         return Position(
             position.category, run=run, attempt=attempt + 1, is_unsure=position.is_unsure
         )
@@ -110,5 +184,14 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
     if position.category is not None and position.category in categories:
         later = categories[categories.index(position.category) + 1 :]
     if later:
-        return Position(later[0], run=run, is_unsure=is_unsure)
+        return Position(later[0], run=run, is_unsure=is_unsure, faults=position.faults)
     return replace(position, page=0, is_unsure=is_unsure)
+
+
+def _with_fault(position: Position, fault: str) -> Position:
+    return replace(position, faults=(*position.faults, fault)[:MAX_FAULTS])
+
+
+def _named(position: Position) -> str:
+    of = "the list" if position.category is None else f"category {position.category}"
+    return f"page {position.page} of {of}"

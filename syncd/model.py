@@ -81,10 +81,11 @@ class SourceItem(Struct, frozen=True):
 
 
 class ItemRead(Struct, frozen=True):
-    """A finished look at one item: `variants` is all it has; None means the item is gone.
+    """A finished read of one item: `variants` is all it has; None means the item is gone.
 
     `began_at` is this host's moment before the request left. `source_at` is the `Date` header of
-    the answer, Dreamship's clock.
+    the answer, Dreamship's clock. `is_whole` False: `variants` may lack some (a row of a list), so
+    a variant that is absent from it proves nothing.
     """
 
     item_id: int
@@ -92,16 +93,21 @@ class ItemRead(Struct, frozen=True):
     variants: tuple[SourceVariant, ...] | None
     began_at: datetime
     source_at: datetime | None
+    is_whole: bool = True
 
 
 class Page(Struct, frozen=True):
-    """One page of a listing; `count` is the listing's own total, None when it does not say."""
+    """One page of a listing; `count` is the listing's own total, None when it does not say.
+
+    `broken_rows`: how many of its rows could not be read.
+    """
 
     items: tuple[SourceItem, ...]
     count: int | None
     has_next: bool
     began_at: datetime
     source_at: datetime | None
+    broken_rows: int = 0
 
 
 JsonObject = dict[str, Any]

@@ -148,8 +148,14 @@ class ReadLedger(Protocol):
         """Judge and write one finished read, and tick it off wherever it was asked for."""
         ...
 
-    async def read_failed(self, item_id: int, not_before: datetime, *, give_up_after: int) -> None:
+    async def read_failed(
+        self, item_id: int, not_before: datetime, error: str, *, give_up_after: int
+    ) -> None:
         """Note a failed read: not again before that moment; a sweep gives up after some."""
+        ...
+
+    async def put_off(self, item_id: int, not_before: datetime) -> None:
+        """Ask for an item after others, and not before that moment; it has not failed."""
         ...
 
     async def listed(

@@ -58,7 +58,7 @@ class Reader:
 
     def resume(self) -> None:
         """Ask again at once what was refused or unreachable."""
-        self._asker.resume()
+        self._asker.failures.resume()
         self.wake()
 
     async def run(self) -> None:
@@ -92,7 +92,7 @@ class Reader:
         if len(self._flights) >= MAX_IN_FLIGHT:
             await self._wait(None)
             return
-        now, paused_until = self._clock.now(), self._asker.paused_until
+        now, paused_until = self._clock.now(), self._asker.failures.paused_until
         if paused_until is not None and paused_until > now:
             await self._wait((paused_until - now).total_seconds())
             return
@@ -101,6 +101,8 @@ class Reader:
         if job is None:
             # What is due already but being read comes back when its flight lands.
             due_at = await self._ledger.next_due_at(now)
+            moments = [at for at in (due_at, self._asker.failures.list_paused_until) if at]
+            due_at = min((at for at in moments if at > now), default=None)
             await self._wait(None if due_at is None else (due_at - now).total_seconds())
             return
         wait_s = self._budget.wait_s(urgent=job.is_urgent)
@@ -117,7 +119,8 @@ class Reader:
         if self._turn % TURN == TURN - 1:
             first = TURNS[(self._turn // TURN) % len(TURNS)]
             order = (first, *(kind for kind in ORDER if kind != first))
-        may_list = not self._asker.is_listing
+        list_from = self._asker.failures.list_paused_until
+        may_list = not self._asker.is_listing and (list_from is None or list_from <= now)
         return await self._ledger.next_job(now, self._busy, order, listing=may_list)
 
     async def _wait(self, seconds: float | None) -> None:
@@ -157,5 +160,5 @@ class Reader:
                 sweep_id=job.sweep_id,
                 fault=str(fault),
             )
-            self._asker.paused_until = self._clock.now() + timedelta(seconds=1)
+            self._asker.failures.paused_until = self._clock.now() + timedelta(seconds=1)
         self.wake()

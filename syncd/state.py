@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from syncd.merge import Belief, Rule, Value
 from syncd.model import Cause, Delivery, Labels, Outcome
 
-# So many may vanish in one sweep whatever part of the mirror they are (design.md, "Removal").
+# So many may vanish within a day, unless they are more than half of all that is mirrored.
 FEW_REMOVALS = 50
 
 AbsenceMode = Literal["removes", "doubts", "is-noted"]
@@ -35,8 +35,9 @@ class Policy(Struct, frozen=True):
         )
 
     def brakes(self, absent: int, mirrored: int) -> bool:
-        """Tell whether one sweep that removed `absent` of `mirrored` variants is not believed."""
-        return absent > FEW_REMOVALS and absent * 100 > self.removal_limit_percent * mirrored
+        """Tell whether it is not believed that `absent` of `mirrored` variants are gone."""
+        is_few = absent <= FEW_REMOVALS and absent * 2 <= mirrored
+        return not is_few and absent * 100 > self.removal_limit_percent * mirrored
 
     def excludes(self, item_id: int | None) -> bool:
         """Tell whether an item is surely not mirrored; which a category has, only reads tell."""

@@ -51,7 +51,8 @@ class LastDay(Struct, frozen=True):
     """What happened in the last 24 hours, and the last of everything.
 
     `missed`: changes no delivery told, those of the daemon's own absence included.
-    `last_sweep_held`: variants it did not find, too many to be removed without a word.
+    `last_sweep_held`: variants it did not find, too many to be removed without an operator;
+    `held`: those that reads outside of a sweep did not find.
     """
 
     last_delivery_at: datetime | None
@@ -64,6 +65,7 @@ class LastDay(Struct, frozen=True):
     last_sweep_result: str | None
     last_sweep_error: str
     last_sweep_held: int
+    held: int = 0
 
 
 class Running(Struct, frozen=True):
@@ -218,4 +220,9 @@ def _about_sweeps(now: Running, day: LastDay) -> list[str]:
         if day.last_sweep_held:
             what = "`syncd reconcile-now --accept-removals` removes them."
         reasons.append(f"The last sweep ended {day.last_sweep_result}{why}; {what}")
+    if day.held and not day.last_sweep_held:
+        reasons.append(
+            f"{day.held} variants were not found by reads of their items; so many are not removed "
+            "without you: `syncd reconcile-now --accept-removals` removes them."
+        )
     return reasons

@@ -11,13 +11,20 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd import listing, observations
-from syncd.asking import TRIES_PER_SWEEP
+from syncd.account import Account
 from syncd.budget import Budget
-from syncd.errors import SourceAnswerInvalid, SourceGone, SourceThrottled, SourceUnreachable
+from syncd.errors import (
+    SourceAnswerInvalid,
+    SourceGone,
+    SourceRefused,
+    SourceThrottled,
+    SourceUnreachable,
+)
 from syncd.listing import Position
-from syncd.model import ItemRead, Page
+from syncd.model import ItemRead, Page, SweepResult
 from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
+from syncd.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
 from syncd.state import Change, Known, Policy, VariantState, count
 
 log = structlog.get_logger(__name__)
@@ -43,11 +50,14 @@ class Survey(Struct):
     shelves: Shelves
     source: Source
     budget: Budget
+    account: Account
     clock: Clock
     policy: Policy
     items: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
     differences: list[Change] = field(default_factory=list)
+    _faults: list[str] = field(default_factory=list)
+    _in_a_row: int = 0
     _done: set[int] = field(default_factory=set)
     _calls: int = 0
     _throttled: int = 0
@@ -72,14 +82,20 @@ class Survey(Struct):
             seen = await self._read(item_id)
             if seen is None:
                 failed.append(item_id)
-            else:
-                await self._compare(seen)
+                continue
+            if only and seen.variants is None:
+                self._faults.append(f"Dreamship has no item {item_id}")
+            await self._compare(seen)
         counted = count(self.differences)
+        if failed and not self._done:
+            result: SweepResult = "failed"
+        else:
+            result = "partial" if failed or self._faults else "complete"
         return SweepSummary(
             sweep_id=0,
             is_catalogue=not only,
             began_at=began_at,
-            result="partial" if failed else "complete",
+            result=result,
             items=len(self._done),
             variants=self._variants,
             changed=counted.changed,
@@ -90,6 +106,7 @@ class Survey(Struct):
             throttled=self._throttled,
             seconds=round((self.clock.now() - began_at).total_seconds(), 3),
             failed_items=failed,
+            error="; ".join(self._faults),
         )
 
     async def _list(self) -> list[int]:
@@ -110,28 +127,70 @@ class Survey(Struct):
                 lambda: self.source.page(position.category, position.page)
             )
         except SourceGone:
-            if position.page == 1:
+            if position.page > 1:
+                return listing.cut_short(position, self.categories, listed=len(listed))
+            if position.category is None or not await self._list_answers():
                 raise
-            return listing.cut_short(position, self.categories)
+            return self._without(listing.abandoned(position, self.categories, "Dreamship has none"))
+        except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as fault:
+            is_the_list = position.category is None and position.page == 1
+            if is_the_list or not await self._list_answers():
+                raise
+            go_on = listing.abandoned if isinstance(fault, SourceRefused) else listing.skipped
+            return self._without(go_on(position, self.categories, fault.message))
         shown = [item.item_id for item in page.items]
-        seen = listing.look(shown, listed, count=page.count, has_next=page.has_next)
+        seen = listing.look(
+            shown,
+            listed,
+            count=page.count,
+            has_next=page.has_next,
+            broken_rows=page.broken_rows,
+        )
         listed.update(shown)
         for item in page.items:
-            if item.variants is not None and item.item_id not in self._done:
+            if item.variants and item.item_id not in self._done:
                 await self._compare(
-                    ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
+                    ItemRead(
+                        item.item_id,
+                        item.name,
+                        item.variants,
+                        page.began_at,
+                        page.source_at,
+                        is_whole=False,
+                    )
                 )
-        return listing.following(position, seen, self.categories)
+        return self._without(listing.following(position, seen, self.categories))
+
+    def _without(self, position: Position) -> Position:
+        """Keep which parts of the list a position goes on without."""
+        self._faults += [fault for fault in position.faults if fault not in self._faults]
+        return position
 
     async def _read(self, item_id: int) -> ItemRead | None:
         began_at = self.clock.now()
         try:
-            return await self._asked(lambda: self.source.item(item_id))
+            seen = await self._asked(lambda: self.source.item(item_id))
         except SourceGone:
+            if not await self._list_answers():
+                raise
             return ItemRead(item_id, None, None, began_at, None)
-        except (SourceUnreachable, SourceAnswerInvalid) as fault:
+        except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as fault:
+            self._in_a_row += 1
+            is_in_doubt = isinstance(fault, SourceRefused) or self._in_a_row >= DOWN_AFTER
+            if is_in_doubt and not await self._list_answers():
+                raise
             log.warning("a read failed", item_id=item_id, fault=fault.message)
+            self._faults.append(f"item {item_id}: {fault.message}")
             return None
+        self._in_a_row = 0
+        return seen
+
+    async def _list_answers(self) -> bool:
+        """Tell whether the list answers this key: else a fault is not about one part."""
+        check = await self.account.check()
+        if isinstance(check.fault, SourceThrottled):
+            await self.budget.throttled(check.fault.wait_s, for_sweep=False)
+        return check.fault is None
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return an answer, paid for from the budget, after some tries if need be."""
@@ -158,6 +217,8 @@ class Survey(Struct):
 
     async def _compare(self, seen: ItemRead) -> None:
         known = await self.shelves.known_variants(seen)
+        if not seen.is_whole and observations.absent(known, seen):
+            return  # the item is asked by itself
         # Judged as if it were settled: what differs now is a difference now.
         settled = {
             variant_id: replace(state, belief=replace(state.belief, delivered_at=None))

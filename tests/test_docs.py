@@ -241,6 +241,7 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         writer,
         seen,
         lambda known: observations.read(known, seen, policy, now=now),
+        policy,
         now,
     )
     writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (to_text(now),))

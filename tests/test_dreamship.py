@@ -43,6 +43,7 @@ ITEM = {
         }
     ],
 }
+REFUSED = {"error": {"key": "not_authenticated", "status_code": 401, "message": "No."}}
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -129,7 +130,7 @@ def test_the_request_is_what_dreamship_documents() -> None:
 
 def test_where_next_points_does_not_matter() -> None:
     """To another host, or to itself: it only says that there is one more page."""
-    paging = {"count": 300, "next": "https://evil.example/v1/items/?page=1", "previous": None}
+    paging = {"count": 300, "next": "https://evil.example/v1/items/?page=9", "previous": None}
     told = page(answering(http({"paging": paging, "data": [ITEM]})))
     assert told.has_next
 
@@ -164,8 +165,8 @@ def test_a_row_of_a_list_may_carry_its_variants_or_not() -> None:
             SourceAnswerInvalid,
             id="a redirect, which would take the key elsewhere",
         ),
-        pytest.param(http({"error": {}}, "401 Unauthorized"), SourceRefused, id="401"),
-        pytest.param(http(b"<html>", "403 Forbidden"), SourceRefused, id="403"),
+        pytest.param(http(REFUSED, "401 Unauthorized"), SourceRefused, id="401"),
+        pytest.param(http(b"<html>", "403 Forbidden"), SourceUnreachable, id="a firewall's 403"),
         pytest.param(http({"error": {"key": "not_found"}}, "404 Not Found"), SourceGone, id="404"),
         pytest.param(http(b"<html>", "404 Not Found"), SourceUnreachable, id="a proxy's 404"),
         pytest.param(b"nonsense\r\n\r\n", SourceUnreachable, id="no HTTP"),

@@ -14,11 +14,14 @@ from syncd.listing import (
     MAX_BARREN,
     Position,
     Seen,
+    abandoned,
     again,
     cut_short,
     first,
     following,
     is_whole,
+    leads_on,
+    skipped,
 )
 
 FULL = Seen(new=100, repeated=0, listed=100, count=150, has_next=True)
@@ -53,7 +56,7 @@ def test_a_listing_that_moved_is_read_again(seen: Seen) -> None:
 
 def test_a_promised_page_that_is_not_there_shows_it_too() -> None:
     """404 for page 2 after page 1 named a next one."""
-    assert cut_short(following(first(()), FULL, ()), ()).attempt == 2
+    assert cut_short(following(first(()), FULL, ()), (), listed=100).attempt == 2
 
 
 def test_a_listing_that_always_moves_is_believed_in_the_end_and_says_so() -> None:
@@ -134,3 +137,79 @@ def test_every_listing_ends_that_does_not_bring_new_items_for_ever(
             seen = replace(seen, new=0)
         position = following(position, seen, categories)
     pytest.fail("it goes on")
+
+
+@pytest.mark.parametrize(
+    "nowhere",
+    [None, "", " ", False, 0, {}, [], "null", "None", "#", "https://x/items/?page=2", 2, "2", 1.0],
+)
+def test_a_next_that_leads_nowhere_is_the_end(nowhere: object) -> None:
+    """Missing, empty, or this page once more."""
+    assert not leads_on(nowhere, 2)
+
+
+@pytest.mark.parametrize(
+    "onward",
+    ["https://x/items/?page=3", "?limit=100&page=3", "https://x/items/?cursor=ab", 3, "3", True],
+)
+def test_a_next_that_leads_on_is_followed_by_number(onward: object) -> None:
+    """Where it points does not matter, as long as it is no earlier page."""
+    assert leads_on(onward, 2)
+
+
+def test_a_promised_page_that_is_not_there_is_the_end_of_a_list_shown_whole() -> None:
+    """As many items as the list counts: nothing slid away."""
+    end = cut_short(following(first(()), FULL, ()), (), listed=150)
+    assert is_whole(end)
+    assert not end.is_unsure
+
+
+def test_a_list_without_a_count_that_ends_in_404_is_read_once_more() -> None:
+    """Nobody can know whether an item slid away."""
+    position = following(first(()), replace(FULL, count=None), ())
+    position = cut_short(position, (), listed=100)
+    assert (position.page, position.attempt) == (1, 2)
+    position = cut_short(following(position, replace(FULL, count=None), ()), (), listed=100)
+    assert is_whole(position)
+    assert not position.is_unsure
+
+
+def test_a_page_that_cannot_be_read_costs_itself() -> None:
+    """The pages after it are read as far as the count reaches; the fault is named."""
+    position = following(first(()), replace(FULL, count=350), ())
+    position = skipped(position, (), "500")
+    assert position.page == 3
+    position = following(position, replace(FULL, count=350, listed=200), ())
+    position = following(position, replace(LAST, count=350, listed=250), ())
+    assert is_whole(position)
+    assert position.faults == ("page 2 of the list: 500",)
+
+
+def test_a_last_page_that_cannot_be_read_ends_the_list() -> None:
+    """By the count and the length of the pages before it."""
+    position = skipped(following(first(()), FULL, ()), (), "500")
+    assert is_whole(position)
+    assert position.faults
+
+
+def test_a_list_without_a_count_goes_on_after_a_broken_page_or_two() -> None:
+    """And no further: nothing says how many pages follow."""
+    position = skipped(first(()), (), "500")
+    assert (position.page, is_whole(position)) == (2, False)
+    assert is_whole(skipped(position, (), "500"))
+
+
+def test_a_category_that_is_gone_leaves_the_others() -> None:
+    """The next one is listed."""
+    position = abandoned(first((5, 6)), (5, 6), "Dreamship has none")
+    assert (position.category, position.page) == (6, 1)
+    end = following(position, replace(LAST, count=50, listed=50), (5, 6))
+    assert is_whole(end)
+    assert end.faults == ("page 1 of category 5: Dreamship has none",)
+
+
+def test_a_row_that_cannot_be_read_is_named_and_lists_nothing_again() -> None:
+    """The list is short by it, and would be so each time."""
+    end = following(first(()), Seen(99, 0, 99, 100, has_next=False, broken_rows=1), ())
+    assert is_whole(end)
+    assert end.faults == ("1 rows of page 1 of the list cannot be read",)

@@ -112,7 +112,7 @@ def test_a_mirror_of_the_first_step_takes_the_others(tmp_path: Path) -> None:
                 DROP INDEX deliveries_of_variants;
                 DROP INDEX deliveries_of_none;
                 DELETE FROM _sqlite_migrations WHERE name != 'first_contract';"""
-    make(then, fixture().read_text() + undone)
+    make(then, fixture("0.1.0").read_text() + undone)
     assert tables(then) != tables(now)
     store = Store(then, missed_grace=timedelta())
     store.open()

@@ -106,6 +106,8 @@ def command(
 
 
 def _what_to_try(summary: SweepSummary) -> str:
+    if "Dreamship has no item" in summary.error:
+        return "check the id in the Dreamship app"
     if summary.held:
         return "look at one of them in the Dreamship app, then run it with --accept-removals"
     if summary.result == "partial":

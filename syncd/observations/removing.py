@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
 
 from syncd.merge import Rule, on_read
+from syncd.model import ItemRead
 from syncd.observations.noting import note
 from syncd.state import Policy, VariantState, Writes
+
+
+def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
+    """Return how many variants of the item a read does not name, of those that are not removed."""
+    named = {variant.variant_id for variant in seen.variants or ()}
+    return sum(
+        variant_id not in named and state.item_id == seen.item_id and state.belief.value is not None
+        for variant_id, state in known.items()
+    )
 
 
 def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Writes:

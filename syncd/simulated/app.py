@@ -70,7 +70,12 @@ class Api:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal, None
-        fault = self.faults.next_for(request.path_params.get("item_id"))
+        page = request.query_params.get("page", "")
+        fault = self.faults.next_for(
+            request.path_params.get("item_id"),
+            page=int(page) if page.isdigit() else None,
+            category=request.path_params.get("category_id"),
+        )
         if fault == "slow":
             await asyncio.sleep(self.faults.slow_s)
         if fault in _INSTEAD:
@@ -121,16 +126,17 @@ class Api:
             self.catalogue.item_object(one, with_variants=self.faults.lists_variants(one), lag=lag)
             for one in ids
         ]
-        response = _page(request, rows)
+        for row in rows:
+            if "item_variants" in row:
+                row["item_variants"] = self.faults.cut_row(row["item_variants"])
+        response = _page(request, rows, self.faults)
         if response.status_code == HTTP_200_OK:
             self.faults.after_page(int(request.query_params.get("page", "1")))
         return response
 
     def _categories(self, request: Request) -> Response:
-        return _page(
-            request,
-            [{"id": one, "name": f"Category {one}"} for one in sorted(self.catalogue.categories)],
-        )
+        rows = [{"id": one, "name": f"Category {one}"} for one in sorted(self.catalogue.categories)]
+        return _page(request, rows, self.faults)
 
 
 class _Endpoint:
@@ -164,7 +170,7 @@ class _Endpoint:
         await response(scope, receive, send)
 
 
-def _page(request: Request, rows: list[dict[str, Any]]) -> Response:
+def _page(request: Request, rows: list[dict[str, Any]], faults: Faults) -> Response:
     query = request.query_params
     try:
         page = int(query.get("page", "1"))
@@ -175,15 +181,19 @@ def _page(request: Request, rows: list[dict[str, Any]]) -> Response:
     if not 1 <= page <= pages:
         return _error(404, "not_found", "Invalid page.")
 
-    def url(number: int) -> str | None:
+    def url(number: int) -> object:
         if not 1 <= number <= pages:
-            return None
+            return faults.next_page
         return str(request.url.include_query_params(page=number, limit=limit))
 
     return _json(
         {
-            "paging": {"count": len(rows), "next": url(page + 1), "previous": url(page - 1)},
-            "data": rows[(page - 1) * limit : page * limit],
+            "paging": {
+                "count": len(rows) if faults.counts else None,
+                "next": url(page + 1),
+                "previous": url(page - 1),
+            },
+            "data": faults.rows(rows[(page - 1) * limit : page * limit]),
         }
     )
 
@@ -196,12 +206,26 @@ def _error(status: int, key: str, message: str) -> Response:
     return _json({"error": {"key": key, "status_code": status, "message": message}}, status)
 
 
+def _asking_to_wait(response: Response, seconds: int) -> Response:
+    response.headers["Retry-After"] = str(seconds)
+    return response
+
+
 def _html(status: int) -> Response:
     return Response(_HTML.format(f"{status} Error"), status, media_type="text/html")
 
 
 _INSTEAD: dict[Fault | None, Callable[[], Response]] = {
     "500": lambda: _html(500),
+    "401": lambda: _error(401, "not_authenticated", "Invalid api key."),
+    "403": lambda: _error(403, "permission_denied", "Not allowed."),
+    "410": lambda: _error(410, "gone", "Gone."),
+    "429": lambda: _error(429, "throttled", "Request was throttled. Expected in 1 second."),
+    "html-403": lambda: _html(403),
+    "gateway-403": lambda: _json({"message": "Forbidden"}, 403),
+    "gateway-404": lambda: _json({"message": "no Route matched with those values"}, 404),
+    "retry-403": lambda: _asking_to_wait(_error(403, "permission_denied", "Slow down."), 1),
+    "retry-503": lambda: _asking_to_wait(_html(503), 1),
     "502": lambda: _html(502),
     "503": lambda: _html(503),
     "404": lambda: _error(404, "not_found", "Not found."),

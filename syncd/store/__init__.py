@@ -69,16 +69,24 @@ class Store(Kept):
         """See ports.ReadLedger."""
 
         def work(db: sqlite3.Connection) -> Writes:
-            writes = reads.record(db, seen, judge, now)
+            writes = reads.record(db, seen, judge, policy, now)
             if any(state.absent_at is not None for state in writes.variants.values()):
                 absences.brake(db, policy.brakes, _lift(policy, now), now)
             return writes
 
         return await self._writer.transact(work)
 
-    async def read_failed(self, item_id: int, not_before: datetime, *, give_up_after: int) -> None:
+    async def read_failed(
+        self, item_id: int, not_before: datetime, error: str, *, give_up_after: int
+    ) -> None:
         """See ports.ReadLedger."""
-        await self._writer.transact(lambda db: reads.failed(db, item_id, not_before, give_up_after))
+        await self._writer.transact(
+            lambda db: reads.failed(db, item_id, not_before, error, give_up_after)
+        )
+
+    async def put_off(self, item_id: int, not_before: datetime) -> None:
+        """See ports.ReadLedger."""
+        await self._writer.transact(lambda db: reads.put_off(db, item_id, not_before))
 
     async def listed(
         self, sweep_id: int, page: Page, position: Position, follow: Callable[[Seen], Position]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from syncd.state import AbsenceMode, VariantState, Writes
 from syncd.store import rows
@@ -12,12 +12,27 @@ from syncd.timestamps import to_text
 
 # As `observations.remove` and `observations.lift` are, the policy and the moment given.
 Resolve = Callable[[Iterable[VariantState]], Writes]
+# The time within which removals are counted together (README, "Removals").
+REMOVAL_WINDOW = timedelta(days=1)
+
 # As `Policy.brakes` is.
 Brakes = Callable[[int, int], bool]
 
 
-def mode(connection: sqlite3.Connection, item_id: int, began_at: str) -> AbsenceMode:
-    """Return what it means that a read of this item, begun at `began_at`, misses a variant."""
+def mode(
+    connection: sqlite3.Connection,
+    item_id: int,
+    began_at: str,
+    *,
+    absent: int,
+    brakes: Brakes,
+    now: datetime,
+) -> AbsenceMode:
+    """Return what it means that a read of this item misses `absent` variants.
+
+    A read of no sweep, begun at `began_at`, removes them at once, unless too many were removed
+    within a day: what would empty a shop item by item waits for an operator as well.
+    """
     row = connection.execute(
         """SELECT min(w.is_braked) FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
            WHERE s.item_id = ? AND s.state != 'done' AND w.ended_at IS NULL
@@ -25,7 +40,7 @@ def mode(connection: sqlite3.Connection, item_id: int, began_at: str) -> Absence
         (item_id, began_at),
     ).fetchone()
     if row[0] is None:
-        return "removes"
+        return "is-noted" if absent and _is_too_much(connection, absent, brakes, now) else "removes"
     return "is-noted" if row[0] else "doubts"
 
 
@@ -35,8 +50,7 @@ def brake(connection: sqlite3.Connection, brakes: Brakes, lift: Resolve, now: da
         "SELECT sweep_id, accepts_removals FROM sweeps WHERE ended_at IS NULL AND is_braked = 0"
     ).fetchall():
         absent = _absent(connection, sweep_id)
-        # Counting the mirror takes a while; a few brake nothing, however small it is.
-        if not accepts and brakes(len(absent), 0) and brakes(len(absent), _mirrored(connection)):
+        if absent and not accepts and _is_too_much(connection, len(absent), brakes, now):
             connection.execute("UPDATE sweeps SET is_braked = 1 WHERE sweep_id = ?", (sweep_id,))
             rows.write_observed(connection, lift(absent), now)
 
@@ -57,12 +71,14 @@ def resolve(
     (accepts,) = connection.execute(
         "SELECT accepts_removals FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
-    if not accepts and brakes(len(absent), _mirrored(connection)):
+    if not accepts and _is_too_much(connection, len(absent), brakes, now):
         rows.write_observed(connection, lift(absent), now)
         connection.execute("UPDATE sweeps SET held = ? WHERE sweep_id = ?", (len(absent), sweep_id))
         return
     writes = remove(absent)
     rows.write_observed(connection, writes, now)
+    if accepts:
+        rows.put_state(connection, "removals_accepted_at", to_text(now))
     connection.execute(
         "UPDATE sweeps SET removed = removed + ? WHERE sweep_id = ?",
         (len(writes.variants), sweep_id),
@@ -86,6 +102,25 @@ def give_up(connection: sqlite3.Connection, sweep_id: int, lift: Resolve, now: d
     )
 
 
+def _is_too_much(
+    connection: sqlite3.Connection, absent: int, brakes: Brakes, now: datetime
+) -> bool:
+    """Tell whether so many more removals are not believed, after those of the last day.
+
+    Removals that an operator accepted do not count, and neither do variants that are back.
+    """
+    accepted_at = rows.get_state(connection, "removals_accepted_at") or ""
+    since = max(to_text(now - REMOVAL_WINDOW), accepted_at)
+    removed = connection.execute(
+        """SELECT count(DISTINCT c.variant_id) FROM change_log c
+           JOIN variants v ON v.variant_id = c.variant_id AND v.value IS NULL
+           WHERE c.availability IS NULL AND c.recorded_at > ? AND c.cause = 'read'""",
+        (since,),
+    ).fetchone()[0]
+    lost = absent + removed
+    return brakes(lost, _mirrored(connection, at_most=100 * lost + 1) + removed)
+
+
 def _absent(connection: sqlite3.Connection, sweep_id: int) -> list[VariantState]:
     return list(
         rows.all_variants(
@@ -97,6 +132,9 @@ def _absent(connection: sqlite3.Connection, sweep_id: int) -> list[VariantState]
     )
 
 
-def _mirrored(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT count(*) FROM variants WHERE value IS NOT NULL").fetchone()
+def _mirrored(connection: sqlite3.Connection, *, at_most: int) -> int:
+    """Count what is not removed; no further than can matter, for counting all takes a while."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM variants WHERE value IS NOT NULL LIMIT ?)", (at_most,)
+    ).fetchone()
     return int(row[0])

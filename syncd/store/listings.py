@@ -32,7 +32,13 @@ def listed(
     )
     add(connection, sweep_id, ids, run=position.run)
     shown = [item.item_id for item in page.items]
-    seen = listing.look(shown, before, count=page.count, has_next=page.has_next)
+    seen = listing.look(
+        shown,
+        before,
+        count=page.count,
+        has_next=page.has_next,
+        broken_rows=page.broken_rows,
+    )
     _go_on(connection, sweep_id, follow(seen))
 
 

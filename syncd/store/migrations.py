@@ -236,6 +236,19 @@ def deliveries_by_variant(db: Database) -> None:
         db.conn.execute(statement)
 
 
+_SWEEP_FAULTS = """
+ALTER TABLE sweep_items ADD COLUMN error TEXT;
+CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability IS NULL;
+"""
+
+
+@migrations()
+def sweep_faults(db: Database) -> None:
+    """Keep why a sweep could not read an item, and find the removals of a day."""
+    for statement in _statements(_SWEEP_FAULTS):
+        db.conn.execute(statement)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to this version; a step that fails leaves the one before it in force.
 

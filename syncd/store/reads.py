@@ -8,10 +8,11 @@ from datetime import datetime
 
 import msgspec
 
+from syncd import observations
 from syncd.listing import Position
 from syncd.model import ItemRead
 from syncd.ports import Job, JobKind
-from syncd.state import Change, Known, VariantState, Writes, count
+from syncd.state import Change, Known, Policy, VariantState, Writes, count
 from syncd.store import absences, rows
 from syncd.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
@@ -24,8 +25,9 @@ _PICKS: dict[JobKind, str] = {
     "unread": """
         SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = s.item_id
-        WHERE w.ended_at IS NULL AND s.state = 'todo'
-          AND (i.confirmed_at IS NULL OR NOT w.is_catalogue) AND {ready}
+        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
+          -- What failed lately is no longer first, but last (see "stale").
+          AND ((i.confirmed_at IS NULL AND i.attempts = 0) OR NOT w.is_catalogue)
         ORDER BY w.is_catalogue LIMIT 1""",
     "settle": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
@@ -34,7 +36,7 @@ _PICKS: dict[JobKind, str] = {
         SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = s.item_id
         WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
-        ORDER BY i.confirmed_at LIMIT 1""",
+        ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
 }
 _READY = """(i.not_before IS NULL OR i.not_before <= :now)
             AND i.item_id NOT IN (SELECT value FROM json_each(:busy))"""
@@ -86,15 +88,26 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
     return maybe_from_text(row[0])
 
 
-def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: datetime) -> Writes:
-    """Judge one finished read, write what it says and tick it off wherever it was asked for."""
+def record(
+    connection: sqlite3.Connection, seen: ItemRead, judge: Judge, policy: Policy, now: datetime
+) -> Writes:
+    """Judge one finished read, write what it says and tick it off wherever it was asked for.
+
+    A row of a list that lacks a variant of its item is no read of it: the item is asked by itself.
+    """
     before = rows.items_by_id(connection, [seen.item_id]).get(seen.item_id)
     told = rows.as_json(v.variant_id for v in seen.variants or ())
     began_at = to_text(seen.began_at)
+    variants = known_variants(connection, seen)
+    absent = observations.absent(variants, seen)
+    if absent and not seen.is_whole:
+        return Writes()
     known = Known(
-        variants=known_variants(connection, seen),
+        variants=variants,
         item=before,
-        absence=absences.mode(connection, seen.item_id, began_at),
+        absence=absences.mode(
+            connection, seen.item_id, began_at, absent=absent, brakes=policy.brakes, now=now
+        ),
         heard=_heard(connection, told),
     )
     writes = judge(known)
@@ -151,19 +164,28 @@ def known_items(connection: sqlite3.Connection) -> list[int]:
 
 
 def failed(
-    connection: sqlite3.Connection, item_id: int, not_before: datetime, give_up_after: int
+    connection: sqlite3.Connection,
+    item_id: int,
+    not_before: datetime,
+    error: str,
+    give_up_after: int,
 ) -> None:
     """Put one item off after a failed read; a sweep goes on without it after some tries."""
+    put_off(connection, item_id, not_before)
     connection.execute(
-        "UPDATE items SET attempts = attempts + 1, not_before = ? WHERE item_id = ?",
-        (to_text(not_before), item_id),
-    )
-    connection.execute(
-        """UPDATE sweep_items SET tries = tries + 1,
+        """UPDATE sweep_items SET tries = tries + 1, error = ?,
                state = CASE WHEN tries + 1 >= ? THEN 'failed' ELSE state END
            WHERE item_id = ? AND state = 'todo'
              AND sweep_id IN (SELECT sweep_id FROM sweeps WHERE ended_at IS NULL)""",
-        (give_up_after, item_id),
+        (error, give_up_after, item_id),
+    )
+
+
+def put_off(connection: sqlite3.Connection, item_id: int, not_before: datetime) -> None:
+    """Have one item read after others, and not before that moment."""
+    connection.execute(
+        "UPDATE items SET attempts = attempts + 1, not_before = ? WHERE item_id = ?",
+        (to_text(not_before), item_id),
     )
 
 

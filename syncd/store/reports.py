@@ -167,6 +167,10 @@ class Reports:
                 last_sweep_result=sweep[1],
                 last_sweep_error=sweep[2],
                 last_sweep_held=sweep[3],
+                held=one(
+                    """SELECT count(*) FROM variants WHERE absent_at IS NOT NULL
+                       AND NOT EXISTS (SELECT 1 FROM sweeps WHERE ended_at IS NULL)"""
+                ),
             )
 
     def habit(self, last_at: datetime) -> Habit:

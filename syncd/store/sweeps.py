@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -184,32 +184,56 @@ def wants_locating(connection: sqlite3.Connection) -> bool:
 def _end(
     connection: sqlite3.Connection, sweep_id: int, now: datetime, *, error: str
 ) -> SweepSummary:
-    left = [
-        row[0]
-        for row in connection.execute(
-            """SELECT item_id FROM sweep_items WHERE sweep_id = ? AND state = 'failed'
-               ORDER BY item_id""",
-            (sweep_id,),
-        )
-    ]
-    held, position_text = connection.execute(
-        "SELECT held, position FROM sweeps WHERE sweep_id = ?", (sweep_id,)
-    ).fetchone()
-    result = "failed" if error else "complete"
-    if not error and (left or held):
-        result = "partial"
-    if held:
-        error = f"{held} variants were not found; so many at once are not removed without you"
-    elif not error and position_text is not None and listings.position_of(position_text).is_unsure:
-        result = "partial"
-        error = "the listing moved each time it was read; a new item may have been missed"
+    """End one sweep; `error`: why it ends too soon."""
+    left = connection.execute(
+        """SELECT item_id, error FROM sweep_items
+           WHERE sweep_id = ? AND (state = 'failed' OR (? AND state = 'todo')) ORDER BY item_id""",
+        (sweep_id, bool(error)),
+    ).fetchall()
+    faults = [error] if error else _faults(connection, sweep_id, left)
+    read = connection.execute("SELECT items FROM sweeps WHERE sweep_id = ?", (sweep_id,))
+    result = "complete"
+    if faults:
+        # What was read is in the mirror: only a sweep that could read nothing at all has failed.
+        is_whole_failure = (error or left) and read.fetchone()[0] == 0
+        result = "failed" if is_whole_failure else "partial"
     connection.execute(
         """UPDATE sweeps SET ended_at = ?, is_listing = 0, result = ?, failed_items = ?, error = ?
            WHERE sweep_id = ?""",
-        (to_text(now), result, rows.as_json(left), error, sweep_id),
+        (to_text(now), result, rows.as_json(row[0] for row in left), "; ".join(faults), sweep_id),
     )
     connection.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
     ended = summary(connection, sweep_id)
     if ended is None:
         raise sqlite3.ProgrammingError("a sweep that was ended has ended")
     return ended
+
+
+def _faults(
+    connection: sqlite3.Connection, sweep_id: int, left: Sequence[tuple[int, str | None]]
+) -> list[str]:
+    """Return why a sweep that came to its end is not complete; nothing if it is."""
+    held, position_text, is_catalogue = connection.execute(
+        "SELECT held, position, is_catalogue FROM sweeps WHERE sweep_id = ?", (sweep_id,)
+    ).fetchone()
+    faults = []
+    if held:
+        faults.append(f"{held} variants were not found; so many are not removed without you")
+    if position_text is not None:
+        position = listings.position_of(position_text)
+        faults += position.faults
+        if position.is_unsure and not position.faults:
+            faults.append("the list moved each time it was read; a new item may have been missed")
+    if left:
+        item_id, why = left[0]
+        count = "1 item" if len(left) == 1 else f"{len(left)} items"
+        faults.append(f"{count} could not be read, item {item_id}: {why or 'it was not answered'}")
+    if not is_catalogue:
+        gone = connection.execute(
+            """SELECT s.item_id FROM sweep_items s JOIN items i ON i.item_id = s.item_id
+               WHERE s.sweep_id = ? AND i.is_gone = 1 ORDER BY 1 LIMIT 20""",
+            (sweep_id,),
+        ).fetchall()
+        if gone:
+            faults.append(f"Dreamship has no item {', '.join(str(row[0]) for row in gone)}")
+    return faults

@@ -123,7 +123,7 @@ class Process:
         engine = self.engine
         await engine.open()
         when_open()
-        engine.asker._chance = self._chance.random
+        engine.asker.failures.chance = self._chance.random
         self.is_up = True
         every, now = self.config.reconcile.every, self.clock.now()
         remembered = engine.remembered

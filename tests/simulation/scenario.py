@@ -10,6 +10,7 @@ from typing import Literal
 Naming = Literal["id", "object", "item_id", "none", "mixed"]
 Rows = Literal["bare", "with variants", "mixed"]
 Scope = Literal["all", "items", "categories"]
+CutRows = Literal["no", "empty", "shortened"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Scenario:
     scope: Scope
     deaths: int
     disk_faults: float
+    # Parts that are broken until the world turns mild, and answers that are not Dreamship's.
+    broken_item: bool
+    broken_page: int | None
+    foreign: float  # of calls: a gateway answers 404 or 403 in its own form
+    cut_rows: CutRows
 
     @property
     def is_told(self) -> bool:
@@ -70,7 +76,9 @@ class Scenario:
         """Whether the only thing a read waits for is its turn."""
         return (
             self.throttle is None
-            and self.unreachable == self.invalid == self.disk_faults == 0
+            and self.unreachable == self.invalid == self.disk_faults == self.foreign == 0
+            and not self.broken_item
+            and self.broken_page is None
             and not self.outages
             and self.deaths == 0
         )
@@ -146,4 +154,8 @@ def drawn(seed: int) -> Scenario:
         scope=rng.choice(["all", "all", "all", "items", "categories"]),
         deaths=0 if is_calm else rng.choice([0, 1, 2, 4]),
         disk_faults=when_rough(sometimes(0.2, 0.002, 0.03)),
+        broken_item=not is_calm and rng.random() < 0.2,
+        broken_page=rng.choice([1, 2]) if not is_calm and rng.random() < 0.2 else None,
+        foreign=when_rough(sometimes(0.3, 0.02, 0.2)),
+        cut_rows=rng.choice(["no", "no", "empty", "shortened"]),
     )

@@ -6,10 +6,11 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -70,6 +71,7 @@ class _Run:
         self._folder = folder
         self._answered: set[str] = set()
         self._lives = 0
+        self._beside: set[asyncio.Task[object]] = set()
 
     def heard(self, logger: object, method: str, event: structlog.types.EventDict) -> str:
         """Take a line of the product's log; what it calls unknown is a fault."""
@@ -129,7 +131,9 @@ class _Run:
         """Have the whole catalogue read, from now on."""
         process = self.process
         for _ in range(SWEEPS_AT_MOST):
-            sweep_id, _ = await process.engine.reconciler.request("operator")
+            sweep_id, _ = await process.engine.reconciler.request(
+                "operator", accept_removals=self._is_held()
+            )
 
             def ended(sweep_id: int = sweep_id) -> bool:
                 last = process.last_sweep
@@ -141,9 +145,33 @@ class _Run:
                 return
         self.checks.fail("no sweep is ever complete")
 
+    def _is_held(self) -> bool:
+        """Tell whether the status asks an operator to accept removals."""
+        absent = self.checks.ask("SELECT 1 FROM variants WHERE absent_at IS NOT NULL LIMIT 1")
+        return bool(absent)
+
     async def _quiet(self) -> None:
-        """Wait until nothing is left to ask."""
-        await self._until(self._is_quiet, "there is always something left to ask")
+        """Wait until nothing is left to ask, as an operator who accepts what is held back."""
+        waited: list[int] = []
+
+        def is_quiet() -> bool:
+            last = self.process.last_sweep
+            is_new = last is not None and last.sweep_id not in waited
+            if is_new and last is not None and last.result == "partial":
+                waited.append(last.sweep_id)
+                if last.held or self.scenario.broken_item or self.scenario.broken_page:
+                    self.source.is_mild = self.source.is_mild or len(waited) > 1
+                    request = self.process.engine.reconciler.request
+                    self._spare(request("operator", accept_removals=last.held > 0))
+            return self._is_quiet()
+
+        await self._until(is_quiet, "there is always something left to ask")
+
+    def _spare(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do something beside the story, as a part of the daemon's life."""
+        task = asyncio.create_task(self.process.run(work))
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def _is_quiet(self) -> bool:
         ask = self.checks.ask

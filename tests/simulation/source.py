@@ -11,13 +11,8 @@ from datetime import datetime
 from simulation.clock import Clock
 from simulation.scenario import Scenario
 from simulation.truth import Truth
-from syncd.errors import (
-    SourceAnswerInvalid,
-    SourceGone,
-    SourceRefused,
-    SourceThrottled,
-    SourceUnreachable,
-)
+from syncd import answer_faults
+from syncd.errors import SourceAnswerInvalid, SourceError, SourceThrottled, SourceUnreachable
 from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 
 # What one call may need to get there; pace.WINDOW has a second in reserve for it.
@@ -49,9 +44,11 @@ class Source:
     async def item(self, item_id: int) -> ItemRead:
         began_at = self._host.now()
         moment_s, source_at = await self._call(f"item {item_id}")
+        if self._scenario.broken_item and not self.is_mild and item_id == self._first:
+            raise self._own(403, f"items/{item_id}/")
         if item_id not in self._truth.items or self._truth.items[item_id].at(moment_s) is None:
             self._tell(f"source: item {item_id} is gone")
-            raise SourceGone(f"no item {item_id}")
+            raise self._own(404, f"items/{item_id}/")
         variants = self._variants(item_id, moment_s)
         self._tell(f"source: item {item_id}, as of {moment_s:.1f}: {_told(variants)}")
         return ItemRead(item_id, f"Item {item_id}", variants, began_at, source_at)
@@ -59,6 +56,9 @@ class Source:
     async def page(self, category_id: int | None, page: int) -> Page:
         began_at = self._host.now()
         moment_s, source_at = await self._call(f"page {page} of {category_id or 'all'}")
+        if self._scenario.broken_page == page and not self.is_mild:
+            self.failed += 1
+            raise SourceUnreachable(f"500 for page {page}")
         listed = [
             item_id
             for item_id, history in self._truth.items.items()
@@ -70,14 +70,14 @@ class Source:
         size = self._scenario.page_size
         rows = listed[(page - 1) * size : page * size]
         if not rows and page > 1:
-            raise SourceGone(f"no page {page}")
+            raise self._own(404, f"items/?page={page}")
         self._tell(f"source: page {page} of {len(listed)}, as of {moment_s:.1f}: {rows}")
         return Page(
             items=tuple(
                 SourceItem(
                     item_id,
                     f"Item {item_id}",
-                    self._variants(item_id, moment_s) if self._has_variants() else None,
+                    self._cut(self._variants(item_id, moment_s)) if self._has_variants() else None,
                 )
                 for item_id in rows
             ),
@@ -93,6 +93,22 @@ class Source:
             for variant_id in self._truth.of_item(item_id)
             if (value := self._truth.seen(variant_id, moment_s)) is not None
         )
+
+    def _cut(self, variants: tuple[SourceVariant, ...]) -> tuple[SourceVariant, ...]:
+        """Return what a row of the list shows of an item's variants."""
+        if self._scenario.cut_rows == "no":
+            return variants
+        return variants[:1] if self._scenario.cut_rows == "shortened" else ()
+
+    @property
+    def _first(self) -> int:
+        """The item that was there first."""
+        return min(self._truth.items)
+
+    def _own(self, status: int, path: str) -> SourceError:
+        """Return what a refusal or an absence in Dreamship's own form means."""
+        document = {"error": {"key": "some_key", "status_code": status, "message": "No."}}
+        return answer_faults.fault(path, status, {}, document, self._host.now())
 
     def _has_variants(self) -> bool:
         rows = self._scenario.rows
@@ -149,7 +165,14 @@ class Source:
             if begins_s <= now_s < ends_s:
                 self.failed += 1
                 self._tell(f"source: {what} {'refused' if is_refusal else 'down'}")
-                raise SourceRefused("401") if is_refusal else SourceUnreachable("503")
+                raise self._own(401, what) if is_refusal else SourceUnreachable("503")
+        if self._chance.random() < self._scenario.foreign:
+            self.failed += 1
+            self._tell(f"source: {what} answered by a gateway")
+            status = self._chance.choice([403, 404])
+            raise answer_faults.fault(
+                what, status, {}, {"message": "no such route"}, self._host.now()
+            )
         if fate < self._scenario.unreachable:
             self.failed += 1
             self._tell(f"source: {what} unreachable")

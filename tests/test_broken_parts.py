@@ -1,0 +1,367 @@
+"""One bad part of the source costs itself, and absence needs Dreamship's own word.
+
+With real sockets, the real client and the real mirror, and a Dreamship whose parts break.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from msgspec import json
+
+from syncd.config import load
+from syncd.engine import Engine
+from syncd.model import SweepResult
+from syncd.ports import SweepSummary
+from syncd.simulated.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Site
+
+
+def reconcile(
+    site: Site, *items: int, accept_removals: bool = False
+) -> tuple[SweepResult, SweepSummary]:
+    """Sweep as `reconcile-now` does without a daemon, but wait for no back-off."""
+
+    async def run() -> SweepSummary:
+        engine = Engine(load(site.config, {}))
+        await engine.open()
+        engine.asker.failures.chance = lambda: 0.0
+        try:
+            sweep_id, _ = await engine.reconciler.request(
+                "operator", items=items or None, accept_removals=accept_removals
+            )
+            engine.start_reading()
+            return await engine.reconciler.wait(sweep_id)
+        finally:
+            await engine.close()
+
+    summary = asyncio.run(asyncio.wait_for(run(), 50))
+    return summary.result, summary
+
+
+def command(site: Site, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Return exit code, document and standard error of the command itself."""
+    done = site.syncd("reconcile-now", "--json", *arguments)
+    assert "Traceback" not in done.stderr
+    return done.returncode, json.decode(done.stdout), done.stderr
+
+
+def counted(site: Site, where: str) -> int:
+    """Count the variants of the mirror of which something is true."""
+    (row,) = site.rows(f"SELECT count(*) AS n FROM availability WHERE {where}")  # noqa: S608
+    return int(row["n"])
+
+
+# --- one item ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["403", "401", "gateway-403", "html-403", "gateway-404", "500", "garbage", "429", "retry-403"],
+)
+def test_one_broken_item_costs_itself(site: Site, fault: Fault) -> None:
+    """A first fill mirrors the other items, and names the broken one."""
+    broken = min(site.catalogue.names)
+    site.api.faults.always = {broken: fault}
+    result, summary = reconcile(site)
+    assert (result, summary.failed_items, summary.items) == ("partial", [broken], 4)
+    assert f"item {broken}: " in summary.error
+    assert "refused:" not in summary.error
+    assert counted(site, "sellable IN (0, 1)") == 16
+
+
+def test_later_sweeps_ask_a_broken_item_last(site: Site) -> None:
+    """And read it as soon as it can be read."""
+    broken = min(site.catalogue.names)
+    site.api.faults.always = {broken: "403"}
+    reconcile(site)
+    site.api.calls.clear()
+    assert reconcile(site)[0] == "partial"
+    asked = [call.path for call in site.api.calls if call.path != "/v1/items/"]
+    assert f"/v1/items/{broken}/" not in asked[:4]
+    site.api.faults.always = {}
+    assert reconcile(site)[0] == "complete"
+    assert site.differences == 0
+
+
+def test_the_command_and_the_daemon_do_not_blame_the_key_for_one_item(site: Site) -> None:
+    """The status names the item; it never says that the key is refused."""
+    broken = min(site.catalogue.names)
+    site.api.faults.always = {broken: "403"}
+    code, summary, err = command(site)
+    assert (code, summary["result"], summary["failed_items"]) == (1, "partial", [broken])
+    assert f"item {broken}: " in err
+    reasons = site.serve().status()["reasons"]
+    assert any(f"item {broken}: " in reason for reason in reasons)
+    assert not any("refuses the api key" in reason for reason in reasons)
+
+
+def test_a_broken_item_in_doubt_does_not_eat_the_budget(site: Site) -> None:
+    """A delivery doubts it and it cannot be read: it is asked ever more rarely."""
+    daemon = site.serve()
+    broken = min(site.catalogue.names)
+    variant = site.catalogue.of_item(broken)[0]
+    site.api.faults.always = {broken: "403"}
+    body = site.body(site.change(variant.variant_id, "made to order"), timestamp=None)
+    assert daemon.post(body).json()["outcome"] == "verifying"
+    path = f"/v1/items/{broken}/"
+    site.until(lambda: sum(call.path == path for call in site.api.calls) >= 4)
+    assert command(site, "--item", str(max(site.catalogue.names)))[0] == 0
+    assert sum(call.path == path for call in site.api.calls) < 12
+    row = site.variant(variant.variant_id)
+    assert (row["verifying"], row["sellable"]) == (1, 0)
+
+
+def test_a_refused_key_is_still_said_to_be_refused(site: Site) -> None:
+    """The list refuses it, in Dreamship's own form."""
+    daemon = site.serve()
+    site.api.faults.refuses = 403
+    code, summary, err = command(site)
+    assert (code, summary["result"]) == (4, "failed")
+    assert "refused" in err
+    assert any("refuses the api key" in reason for reason in daemon.status()["reasons"])
+
+
+def test_a_key_that_is_revoked_during_a_sweep_is_noticed(site: Site) -> None:
+    """The first refused item has the list asked, once what it showed is old enough."""
+    reconcile(site)
+
+    def revoke(_: int) -> None:
+        site.api.faults.refuses = 401
+
+    site.api.faults.after_page = revoke
+    result, summary = reconcile(site)
+    assert (result, summary.removed) == ("failed", 0)
+    assert "refused: " in summary.error
+
+
+@pytest.mark.parametrize("down", ["html-403", "gateway-403", "gateway-404", "500"])
+def test_nobody_else_refuses_the_key(site: Site, down: Fault) -> None:
+    """A challenge page before everything: failed, nothing removed, the key is not blamed."""
+    reconcile(site)
+    site.api.faults.always = dict.fromkeys(site.catalogue.names, down)
+    site.api.faults.always_page = dict.fromkeys(range(1, 9), down)
+    result, summary = reconcile(site)
+    assert (result, summary.removed) == ("failed", 0)
+    assert summary.error.startswith("unreachable: ")
+    assert counted(site, "removed") == 0
+
+
+# --- pages and categories ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path) -> Any:
+    """Give a site whose list has three pages."""
+    with open_site(tmp_path, items=230, variants_per_item=1) as site:
+        yield site
+
+
+@pytest.mark.parametrize(("page", "listed"), [(1, 130), (2, 130), (3, 200)])
+def test_one_broken_page_costs_itself(large: Site, page: int, listed: int) -> None:
+    """A first fill reads what the other pages list, and says which page is broken."""
+    large.api.faults.always_page = {page: "500"}
+    result, summary = reconcile(large)
+    assert (result, summary.items) == ("partial", listed)
+    assert f"page {page} of the list" in summary.error
+    assert summary.calls < listed + 20
+
+
+def test_a_broken_page_does_not_stop_a_repair(large: Site) -> None:
+    """What is known already is read, whether or not a page still lists it."""
+    assert reconcile(large)[0] == "complete"
+    large.api.faults.always_page = {2: "500"}
+    for variant_id in list(large.catalogue.variants):
+        large.catalogue.set_availability(variant_id, "made to order")
+    result, summary = reconcile(large)
+    assert (result, summary.items, summary.changed) == ("partial", 230, 230)
+    assert large.differences == 0
+
+
+def test_a_row_that_cannot_be_read_costs_itself(site: Site) -> None:
+    """The other rows of its page are listed."""
+    site.api.faults.rows = lambda rows: [None, {"name": "no id"}, {"id": "x"}, *rows]
+    result, summary = reconcile(site)
+    assert (result, summary.items) == ("partial", 5)
+    assert "3 rows of page 1 of the list" in summary.error
+    assert site.differences == 0
+
+
+@pytest.mark.parametrize("fault", ["404", "403", "500"])
+def test_one_broken_category_costs_itself(site: Site, fault: Fault) -> None:
+    """The others are listed, and what is known already is read."""
+    ids = sorted(site.catalogue.names)
+    site.catalogue.categories = {1: set(ids[:2]), 2: set(ids[2:4]), 3: set(ids[4:])}
+    site.configure(catalog={"categories": [1, 2, 3]})
+    site.api.faults.always_category = {2: fault}
+    result, summary = reconcile(site)
+    assert (result, summary.items) == ("partial", 3)
+    assert "category 2" in summary.error
+    site.api.faults.always_category = {}
+    assert reconcile(site)[0] == "complete"
+    site.api.faults.always_category = {2: fault}
+    result, summary = reconcile(site)
+    assert (result, summary.items, summary.removed) == ("partial", 5, 0)
+
+
+@pytest.mark.parametrize("end", ["", False, 0, {}, "null", "https://x.example/v1/items/?page=1"])
+def test_the_end_of_a_list_has_many_forms(site: Site, end: object) -> None:
+    """One call for the page, and the sweep is complete."""
+    site.api.faults.next_page = end
+    result, summary = reconcile(site)
+    assert (result, summary.calls) == ("complete", 6)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_next_that_leads_to_404_is_the_end(site: Site, *, counts: bool) -> None:
+    """A list that promises one more page than it has."""
+    site.api.faults.next_page = "https://x.example/v1/items/?page=99"
+    site.api.faults.counts = counts
+    result, summary = reconcile(site)
+    assert (result, summary.items) == ("complete", 5)
+
+
+def test_a_dry_run_goes_on_past_broken_parts(site: Site) -> None:
+    """It reports what differs in the rest."""
+    reconcile(site)
+    broken, *others = sorted(site.catalogue.names)
+    site.api.faults.always = {broken: "403"}
+    changed = site.catalogue.of_item(others[0])[0].variant_id
+    site.catalogue.set_availability(changed, "made to order")
+    code, summary, err = command(site, "--dry-run")
+    assert (code, summary["result"], summary["failed_items"]) == (1, "partial", [broken])
+    assert [one["variant_id"] for one in summary["differences"]] == [changed]
+    assert f"item {broken}: " in err
+
+
+def test_a_sweep_that_read_a_part_before_the_source_went_down_is_partial(site: Site) -> None:
+    """Only one that could read nothing at all has failed; what is left is named."""
+    reconcile(site)
+    items = sorted(site.catalogue.names)
+
+    def go_down(_: int) -> None:
+        site.api.faults.always = dict.fromkeys(items[1:], "500")
+        site.api.faults.always_page = {1: "500", 2: "500"}
+
+    site.api.faults.after_page = go_down
+    result, summary = reconcile(site)
+    assert (result, summary.failed_items) == ("partial", items[1:])
+    assert "unreachable: " in summary.error
+
+
+# --- absence -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [lambda _: [], lambda rows: rows[:1]], ids=["empty", "shortened"])
+def test_a_row_that_lacks_variants_removes_nothing(
+    site: Site, cut: Callable[[list[Any]], list[Any]]
+) -> None:
+    """The item itself is asked."""
+    assert reconcile(site)[0] == "complete"
+    site.api.faults.lists_variants = lambda _: True
+    site.api.faults.cut_row = cut
+    result, summary = reconcile(site)
+    assert (result, summary.removed, summary.calls) == ("complete", 0, 6)
+    assert counted(site, "removed OR verifying") == 0
+    assert site.rows("SELECT count(*) AS n FROM changes") == [{"n": 20}]
+
+
+def test_a_first_fill_from_rows_without_variants_asks_each_item(site: Site) -> None:
+    """An empty list in a row is no item without variants."""
+    site.api.faults.lists_variants = lambda _: True
+    site.api.faults.cut_row = lambda _: []
+    assert reconcile(site)[0] == "complete"
+    assert site.differences == 0
+
+
+@pytest.mark.parametrize("fault", ["gateway-404", "html-404"])
+def test_a_gateways_404_removes_nothing(site: Site, fault: Fault) -> None:
+    """Half of the items answered by a gateway that has no route."""
+    assert reconcile(site)[0] == "complete"
+    gone = sorted(site.catalogue.names)[:3]
+    site.api.faults.always = dict.fromkeys(gone, fault)
+    _, summary = reconcile(site)
+    assert (summary.removed, summary.failed_items) == (0, gone)
+    assert counted(site, "removed OR verifying") == 0
+
+
+@pytest.mark.parametrize("fault", ["404", "410"])
+def test_dreamships_own_404_and_410_remove_an_item(site: Site, fault: Fault) -> None:
+    """About exactly what was asked, while the list answers."""
+    assert reconcile(site)[0] == "complete"
+    site.api.faults.always = {min(site.catalogue.names): fault}
+    result, summary = reconcile(site)
+    assert (result, summary.removed) == ("complete", 4)
+
+
+@pytest.mark.parametrize("how", ["each item is 404", "each item has no variants"])
+def test_a_whole_small_shop_is_not_removed_without_an_operator(site: Site, how: str) -> None:
+    """Twenty variants are few, and all of them are too many."""
+    assert reconcile(site)[0] == "complete"
+    if how == "each item is 404":
+        site.api.faults.always = dict.fromkeys(site.catalogue.names, "404")
+    else:
+        site.catalogue.variants.clear()
+    sellable = counted(site, "sellable")
+    code, summary, err = command(site)
+    assert (code, summary["result"], summary["removed"]) == (1, "partial", 0)
+    assert "--accept-removals" in err
+    assert counted(site, "sellable") == sellable
+    code, summary, _ = command(site, "--accept-removals")
+    assert (code, summary["removed"]) == (0, 20)
+
+
+def test_a_404_counts_only_while_the_list_answers(site: Site) -> None:
+    """A wrong address answers 404 for everything, in Dreamship's form as well."""
+    assert reconcile(site)[0] == "complete"
+    site.api.faults.always = dict.fromkeys(site.catalogue.names, "404")
+    site.api.faults.always_page = {1: "404", 2: "404"}
+    result, summary = reconcile(site, min(site.catalogue.names))
+    assert (result, summary.removed) == ("failed", 0)
+    assert counted(site, "removed") == 0
+
+
+@pytest.mark.parametrize("how", ["asked by an operator", "confirming deliveries"])
+def test_removals_one_by_one_are_braked_as_well(
+    open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path, how: str
+) -> None:
+    """Reads that find item after item gone: the limit holds over a day, not over one sweep."""
+    with open_site(tmp_path, items=12, variants_per_item=10) as site:
+        reconcile(site)
+        ids = sorted(site.catalogue.names)
+        site.api.faults.always = dict.fromkeys(ids, "404")
+        if how == "asked by an operator":
+            for item_id in ids:
+                reconcile(site, item_id)
+        daemon = site.serve()
+        if how == "confirming deliveries":
+            for item_id in ids:
+                variant = site.catalogue.of_item(item_id)[0]
+                daemon.deliver(site.change(variant.variant_id, "low_stock"))
+            site.until(lambda: site.rows("SELECT 1 FROM refresh_queue") == [])
+        removed = counted(site, "removed")
+        assert 0 < removed <= 60
+        assert counted(site, "NOT removed AND availability IS NOT NULL") == 120 - removed
+        status = site.syncd("status")
+        assert status.returncode == 1
+        assert "--accept-removals" in status.stdout
+        code, summary, _ = command(site, "--accept-removals")
+        assert (code, summary["removed"]) == (0, 120 - removed)
+        assert not any("--accept-removals" in reason for reason in daemon.status()["reasons"])
+
+
+def test_an_item_that_dreamship_does_not_have_is_said_to_be_missing(site: Site) -> None:
+    """`reconcile-now --item` of a wrong id ends 1 and names it, dry or not."""
+    reconcile(site)
+    for dry in ([], ["--dry-run"]):
+        code, summary, err = command(site, "--item", "5", *dry)
+        assert (code, summary["result"]) == (1, "partial")
+        assert "Dreamship has no item 5" in err
