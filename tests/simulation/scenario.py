@@ -60,7 +60,7 @@ class Scenario:
     scope: Scope
     deaths: int
     disk_faults: float
-    # Parts that are broken until the world turns mild, and answers that are not Dreamship's.
+    # Parts that are broken for a while, and answers that are not Dreamship's.
     broken_item: bool
     broken_page: int | None
     foreign: float  # of calls: a gateway answers 404 or 403 in its own form

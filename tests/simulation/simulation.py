@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import tempfile
 from collections import Counter
@@ -25,6 +26,7 @@ from simulation.truth import Truth
 from simulation.world import CATEGORIES, World
 from syncd import deliveries
 from syncd.config import Config
+from syncd.errors import MirrorUnavailable
 
 # Memory, if there is such a place: FULL synchronous costs nothing there.
 FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
@@ -157,17 +159,19 @@ class _Run:
         def is_quiet() -> bool:
             last = self.process.last_sweep
             is_new = last is not None and last.sweep_id not in waited
-            if is_new and last is not None and last.result == "partial":
+            if is_new and last is not None:
                 waited.append(last.sweep_id)
-                if last.held or self.scenario.broken_item or self.scenario.broken_page:
-                    self.source.is_mild = self.source.is_mild or len(waited) > 1
-                    request = self.process.engine.reconciler.request
-                    self._spare(request("operator", accept_removals=last.held > 0))
+                if last.held:
+                    self._begin_beside(self._accept())
             return self._is_quiet()
 
         await self._until(is_quiet, "there is always something left to ask")
 
-    def _spare(self, work: Coroutine[Any, Any, object]) -> None:
+    async def _accept(self) -> None:
+        with contextlib.suppress(MirrorUnavailable):
+            await self.process.engine.reconciler.request("operator", accept_removals=True)
+
+    def _begin_beside(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something beside the story, as a part of the daemon's life."""
         task = asyncio.create_task(self.process.run(work))
         self._beside.add(task)

@@ -44,7 +44,7 @@ class Source:
     async def item(self, item_id: int) -> ItemRead:
         began_at = self._host.now()
         moment_s, source_at = await self._call(f"item {item_id}")
-        if self._scenario.broken_item and not self.is_mild and item_id == self._first:
+        if self._scenario.broken_item and self._is_broken and item_id == self._first:
             raise self._own(403, f"items/{item_id}/")
         if item_id not in self._truth.items or self._truth.items[item_id].at(moment_s) is None:
             self._tell(f"source: item {item_id} is gone")
@@ -56,7 +56,7 @@ class Source:
     async def page(self, category_id: int | None, page: int) -> Page:
         began_at = self._host.now()
         moment_s, source_at = await self._call(f"page {page} of {category_id or 'all'}")
-        if self._scenario.broken_page == page and not self.is_mild:
+        if self._scenario.broken_page == page and self._is_broken:
             self.failed += 1
             raise SourceUnreachable(f"500 for page {page}")
         listed = [
@@ -99,6 +99,12 @@ class Source:
         if self._scenario.cut_rows == "no":
             return variants
         return variants[:1] if self._scenario.cut_rows == "shortened" else ()
+
+    @property
+    def _is_broken(self) -> bool:
+        """Whether parts are still broken: until some time after the last change."""
+        until_s = 1.5 * self._scenario.horizon_s
+        return not self.is_mild and asyncio.get_running_loop().time() < until_s
 
     @property
     def _first(self) -> int:
