@@ -26,6 +26,9 @@ HASHED = "sha256:"
 
 MAX_EVENT_ID_CHARS = 200
 
+# What `syncd doctor` sends: it shows that the URL leads here, not that Dreamship delivers.
+TEST_ACTION = "syncd-doctor"
+
 
 class _Envelope(Struct):
     id: Any = None

@@ -143,6 +143,7 @@ def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -
             "used_last_minute": now.used_last_minute,
             "throttled_24h": day.throttled,
         },
+        "waiting_for_first_delivery": day.last_delivery_at is None,
         "refresh_queue": counts.refresh_queue,
         "quarantined": counts.quarantined,
         "version": __version__,
@@ -169,6 +170,12 @@ def _degraded(now: Running, day: LastDay) -> list[str]:
 
 def _about_deliveries(now: Running, day: LastDay) -> list[str]:
     reasons = []
+    if day.last_delivery_at is None:
+        reasons.append(
+            "No delivery has arrived yet: subscribe to item-variant-availability-updated in the "
+            "Dreamship app, with the URL of this webhook; `syncd doctor` tests that URL. "
+            "Until then only reads find changes."
+        )
     if now.webhooks_state == "silent":
         reasons.append(
             "Deliveries have stopped: reads found changes that no delivery told. Most likely "

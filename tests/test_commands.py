@@ -47,6 +47,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "next_at",
     ],
     "budget": ["calls_per_minute", "used_last_minute", "throttled_24h"],
+    "waiting_for_first_delivery": None,
     "refresh_queue": None,
     "quarantined": None,
     "version": None,
@@ -133,6 +134,11 @@ def test_status_says_health_by_its_exit_code(site: Site) -> None:
     """0 when ok, 1 when degraded, 3 when nobody answers."""
     assert "syncd serve" in fault_of(site.syncd("status"), 3)
     daemon = site.serve()
+    new = site.syncd("status")
+    assert (new.returncode, new.stdout.splitlines()[0]) == (1, "degraded")
+    assert "No delivery has arrived yet" in new.stdout
+    assert "waiting for the first delivery" in new.stdout
+    daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
     good = site.syncd("status")
     assert (good.returncode, good.stdout.splitlines()[0]) == (0, "ok")
     assert daemon.post(b"no JSON").status_code == 200

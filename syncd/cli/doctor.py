@@ -18,6 +18,7 @@ from msgspec.structs import asdict
 from syncd import control, examining
 from syncd.cli.common import config_option, has_color, json_option, load_config, print_json
 from syncd.config import Config, find
+from syncd.deliveries import TEST_ACTION
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen
@@ -179,8 +180,9 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
     """Tell what becomes of a signed delivery of at least so many bytes."""
     # What a proxy that parses JSON and writes it anew would not leave as it is.
     body = (
-        f'{{ "object" : "syncd-doctor", "event": {{"uuid": "{uuid.uuid4()}",\n'
-        '  "action": "syncd-doctor"}, "data": {"n": 1.0, "t": "\\u00e9 \u00e9", "n": 1e0} }'
+        f'{{ "object" : "{TEST_ACTION}", "event": {{"uuid": "{uuid.uuid4()}",\n'
+        f'  "action": "{TEST_ACTION}"}}, '
+        '"data": {"n": 1.0, "t": "\\u00e9 \u00e9", "n": 1e0} }'
     ).encode()
     body += b" " * (size - len(body))
     headers = {HEADER: sign(body, [key]), "Content-Type": "application/json"}

@@ -47,7 +47,10 @@ def _show(status: JsonObject) -> None:
     budget = status["budget"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row(
-        "webhooks", f"{webhooks['state']}, last {webhooks['last_delivery_at'] or 'never'}"
+        "webhooks",
+        "waiting for the first delivery"
+        if status.get("waiting_for_first_delivery")
+        else f"{webhooks['state']}, last {webhooks['last_delivery_at']}",
     )
     table.add_row(
         "last 24 hours",

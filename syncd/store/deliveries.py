@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from syncd.deliveries import dedupe_key
+from syncd.deliveries import TEST_ACTION, dedupe_key
 from syncd.model import Delivery
 from syncd.state import Judged, Snapshot, Writes
 from syncd.store import rows
@@ -28,7 +28,9 @@ def record(
     writes = judge(snapshot(connection, batch, now - missed_grace))
     judged = _keep(connection, writes.judged)
     write(connection, writes, now)
-    rows.put_state(connection, "last_delivery_at", to_text(batch[-1].arrived_at))
+    arrived = [one.arrived_at for one in batch if one.action != TEST_ACTION]
+    if arrived:
+        rows.put_state(connection, "last_delivery_at", to_text(arrived[-1]))
     return judged
 
 
