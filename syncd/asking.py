@@ -10,6 +10,7 @@ import structlog
 
 from syncd import listing, observations
 from syncd.budget import Budget
+from syncd.cached_answers import CachedAnswers
 from syncd.errors import (
     MirrorError,
     SourceAnswerInvalid,
@@ -74,6 +75,7 @@ class Asker:
         self._source_clock = source_clock
         self._chance = (rng or random.Random()).random  # noqa: S311 - jitter, no secret
         self._on_finished = on_finished
+        self.cached = CachedAnswers(budget, self._chance)
         self._failures = 0
         self._page_failures = 0
 
@@ -145,10 +147,24 @@ class Asker:
         began_at = self._clock.now()
         try:
             seen = await self.source.item(item_id)
-        except SourceGone:
-            seen = ItemRead(item_id, None, None, began_at, None)
-        self._source_clock.observe(seen.source_at, seen.began_at)
+        except SourceGone as gone:
+            seen = ItemRead(
+                item_id,
+                None,
+                None,
+                began_at,
+                gone.source_at,
+                age=gone.age,
+                fresh_for=gone.fresh_for,
+            )
+        seen = self._source_clock.placed(seen, item_id)
         await self._keep(seen)
+        if not seen.age:
+            self.cached.is_new(item_id)
+            return
+        # Whatever this copy has left open waits; a sweep goes on without the item after some tries.
+        at = self.cached.ask_again_at(item_id, seen, self._clock.now())
+        await self._ledger.read_failed(item_id, at, give_up_after=TRIES_PER_SWEEP)
 
     async def _keep(self, seen: ItemRead) -> None:
         now, policy = self._clock.now(), self.policy
@@ -177,7 +193,11 @@ class Asker:
                 lambda _: listing.cut_short(position, self.categories),
             )
             return
-        self._source_clock.observe(page.source_at, page.began_at)
+        page = self._source_clock.placed(page, (position.category, position.page))
+        if page.age:
+            self.cached.ask_again_at(None, page, self._clock.now())
+        else:
+            self.cached.is_new(None)
         await self._ledger.listed(
             sweep_id,
             page,
@@ -187,7 +207,14 @@ class Asker:
         for item in page.items:
             if item.variants is not None:
                 await self._keep(
-                    ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
+                    ItemRead(
+                        item.item_id,
+                        item.name,
+                        item.variants,
+                        page.began_at,
+                        page.source_at,
+                        age=page.age,
+                    )
                 )
 
     async def _was_refused(self, fault: SourceRefused) -> None:

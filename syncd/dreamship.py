@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -26,6 +27,7 @@ from syncd.errors import (
 )
 from syncd.model import ItemRead, JsonObject, Page, SourceItem, SourceVariant
 from syncd.pace import wait_in_words
+from syncd.read_age import ToldAge, told_age
 from syncd.timestamps import parse_http_date
 
 PAGE_ITEMS = 100
@@ -36,6 +38,12 @@ MAX_SAID_CHARS = 200
 MASK = b"********"
 # A shorter key could be a part of any word, and masking it would change what was answered.
 MIN_MASKED_CHARS = 8
+
+
+class _Answer(NamedTuple):
+    document: JsonObject
+    source_at: datetime | None
+    told: ToldAge
 
 
 class Dreamship:
@@ -62,7 +70,12 @@ class Dreamship:
                 "Authorization": f"Bearer {api_key}",
                 "Accept": "application/json",
                 "User-Agent": f"syncd/{__version__}",
+                # A copy from a cache is no news; the second line is for caches of HTTP/1.0.
+                "Cache-Control": "no-cache",
+                "Pragma": "no-cache",
             },
+            # Cookies of answers would be sent with each request, more and more of them.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=timeout_s,
             # The key must not follow a redirect to another host; trailing slashes are ours to set.
             follow_redirects=False,
@@ -78,20 +91,28 @@ class Dreamship:
     async def item(self, item_id: int) -> ItemRead:
         """Read one item whole; raises SourceGone when there is none, else leaves of SourceError."""
         began_at = self._now()
-        document, source_at = await self._get(f"items/{item_id}/")
-        item = _item(document)
+        answer = await self._get(f"items/{item_id}/")
+        item = _item(answer.document)
         if item.item_id != item_id:
             raise SourceAnswerInvalid(f"asked for item {item_id}, was told of {item.item_id}")
         if item.variants is None:
             raise SourceAnswerInvalid(f"the answer for item {item_id} has no item_variants")
-        return ItemRead(item_id, item.name, item.variants, began_at, source_at)
+        return ItemRead(
+            item_id,
+            item.name,
+            item.variants,
+            began_at,
+            answer.source_at,
+            age=answer.told.age,
+            fresh_for=answer.told.fresh_for,
+        )
 
     async def page(self, category_id: int | None, page: int) -> Page:
         """Read one page of the catalogue, or of one category; raises the leaves of SourceError."""
         began_at = self._now()
         path = "items/" if category_id is None else f"categories/{category_id}/items/"
-        document, source_at = await self._get(path, {"page": page, "limit": PAGE_ITEMS})
-        items, paging = document.get("data"), document.get("paging")
+        answer = await self._get(path, {"page": page, "limit": PAGE_ITEMS})
+        items, paging = answer.document.get("data"), answer.document.get("paging")
         if not isinstance(items, list) or not isinstance(paging, dict) or "next" not in paging:
             raise SourceAnswerInvalid(f"page {page} of {path} has no data or no paging")
         count = paging.get("count")
@@ -101,12 +122,12 @@ class Dreamship:
             count=count if isinstance(count, int) and not isinstance(count, bool) else None,
             has_next=has_next,
             began_at=began_at,
-            source_at=source_at,
+            source_at=answer.source_at,
+            age=answer.told.age,
+            fresh_for=answer.told.fresh_for,
         )
 
-    async def _get(
-        self, path: str, params: dict[str, int] | None = None
-    ) -> tuple[JsonObject, datetime | None]:
+    async def _get(self, path: str, params: dict[str, int] | None = None) -> _Answer:
         try:
             # httpx limits each step of a call; a drip of bytes would make every step in time.
             async with asyncio.timeout(self._timeout_s):
@@ -122,12 +143,13 @@ class Dreamship:
                 hint="check the network and dreamship.base_url",
             ) from fault
         source_at = parse_http_date(answer.headers.get("Date"))
+        told = told_age(answer.headers.get_list)
         document = _decoded(self._without_key(body))
         if answer.status_code == httpx.codes.OK:
             if document is None:
                 raise SourceAnswerInvalid(f"the answer for {path} is no JSON object")
-            return document, source_at
-        raise _fault(path, answer, document, self._now())
+            return _Answer(document, source_at, told)
+        raise _dated(_fault(path, answer, document, self._now()), source_at, told)
 
     async def _fetch(
         self, path: str, params: dict[str, int] | None
@@ -177,6 +199,16 @@ def _fault(
     return SourceUnreachable(
         f"Dreamship answered {status} for {path}{said}", hint="usually passes by itself"
     )
+
+
+def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> SourceError:
+    """Return a fault with the age of its answer; no copy says whether the key is valid now."""
+    if isinstance(fault, SourceGone):
+        fault.source_at, fault.age, fault.fresh_for = source_at, told.age, told.fresh_for
+    elif isinstance(fault, SourceRefused) and told.age:
+        hint = "exempt dreamship.base_url from caching in the proxy that this host uses"
+        return SourceUnreachable(f"a cache repeats: {fault.message}", hint=hint)
+    return fault
 
 
 def _wait_s(answer: httpx.Response, message: Any, now: datetime) -> float | None:

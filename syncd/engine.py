@@ -139,6 +139,7 @@ class Engine:
             source=self.asker.source,
             budget=self.budget,
             clock=self.clock,
+            source_clock=self.source_clock,
             policy=self.asker.policy,
             items=self.config.catalog.items,
             categories=self.config.catalog.categories,

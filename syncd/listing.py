@@ -38,21 +38,30 @@ class Position(Struct, frozen=True):
 
 
 class Seen(Struct, frozen=True):
-    """What one page brought: `new` items, `repeated` ones of this run, and how many so far."""
+    """What one page brought: `new` items, `repeated` ones of this run, and how many so far.
+
+    `is_old`: a cache answered, with a page from before the sweep.
+    """
 
     new: int
     repeated: int
     listed: int
     count: int | None
     has_next: bool
+    is_old: bool = False
 
 
 def look(
-    ids: Sequence[int], before: AbstractSet[int], *, count: int | None, has_next: bool
+    ids: Sequence[int],
+    before: AbstractSet[int],
+    *,
+    count: int | None,
+    has_next: bool,
+    is_old: bool = False,
 ) -> Seen:
     """Return what a page with these items brought to a run that had shown those `before`."""
     new = len(set(ids) - before)
-    return Seen(new, len(ids) - new, len(before | set(ids)), count, has_next)
+    return Seen(new, len(ids) - new, len(before | set(ids)), count, has_next, is_old)
 
 
 def first(categories: tuple[int, ...]) -> Position:
@@ -65,6 +74,7 @@ def following(position: Position, seen: Seen, categories: tuple[int, ...]) -> Po
     is_first = position.page == 1
     moved = (
         position.shifted
+        or seen.is_old
         or seen.repeated > 0
         or (not is_first and seen.count != position.count)
         or (seen.has_next and seen.new == 0)

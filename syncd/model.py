@@ -6,7 +6,7 @@ Moments are aware `datetime` in UTC. Ids are positive integers that fit SQLite's
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -83,8 +83,9 @@ class SourceItem(Struct, frozen=True):
 class ItemRead(Struct, frozen=True):
     """A finished look at one item: `variants` is all it has; None means the item is gone.
 
-    `began_at` is this host's moment before the request left. `source_at` is the `Date` header of
-    the answer, Dreamship's clock.
+    `began_at` is this host's moment before the request left; the source clock moves it back by
+    the `age` of the content when a cache answered. `source_at` is the `Date` header of the answer,
+    Dreamship's clock. `fresh_for` is how long the cache may go on answering the same.
     """
 
     item_id: int
@@ -92,16 +93,23 @@ class ItemRead(Struct, frozen=True):
     variants: tuple[SourceVariant, ...] | None
     began_at: datetime
     source_at: datetime | None
+    age: timedelta = timedelta()
+    fresh_for: timedelta | None = None
 
 
 class Page(Struct, frozen=True):
-    """One page of a listing; `count` is the listing's own total, None when it does not say."""
+    """One page of a listing; `count` is the listing's own total, None when it does not say.
+
+    The moments are those of `ItemRead`.
+    """
 
     items: tuple[SourceItem, ...]
     count: int | None
     has_next: bool
     began_at: datetime
     source_at: datetime | None
+    age: timedelta = timedelta()
+    fresh_for: timedelta | None = None
 
 
 JsonObject = dict[str, Any]

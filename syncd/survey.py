@@ -18,6 +18,8 @@ from syncd.listing import Position
 from syncd.model import ItemRead, Page
 from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
+from syncd.read_age import COPY_AGE
+from syncd.source_clock import SourceClock
 from syncd.state import Change, Known, Policy, VariantState, count
 
 log = structlog.get_logger(__name__)
@@ -44,6 +46,7 @@ class Survey(Struct):
     source: Source
     budget: Budget
     clock: Clock
+    source_clock: SourceClock
     policy: Policy
     items: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
@@ -109,6 +112,7 @@ class Survey(Struct):
             page: Page = await self._asked(
                 lambda: self.source.page(position.category, position.page)
             )
+            page = self.source_clock.placed(page, (position.category, position.page))
         except SourceGone:
             if position.page == 1:
                 raise
@@ -117,7 +121,8 @@ class Survey(Struct):
         seen = listing.look(shown, listed, count=page.count, has_next=page.has_next)
         listed.update(shown)
         for item in page.items:
-            if item.variants is not None and item.item_id not in self._done:
+            is_new = item.variants is not None and page.age < COPY_AGE
+            if is_new and item.item_id not in self._done:
                 await self._compare(
                     ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
                 )
@@ -126,12 +131,25 @@ class Survey(Struct):
     async def _read(self, item_id: int) -> ItemRead | None:
         began_at = self.clock.now()
         try:
-            return await self._asked(lambda: self.source.item(item_id))
+            return await self._asked(lambda: self._item(item_id))
         except SourceGone:
             return ItemRead(item_id, None, None, began_at, None)
         except (SourceUnreachable, SourceAnswerInvalid) as fault:
             log.warning("a read failed", item_id=item_id, fault=fault.message)
             return None
+
+    async def _item(self, item_id: int) -> ItemRead:
+        """Read one item; a copy from a cache shows no difference of now."""
+        copied = SourceAnswerInvalid(f"a cache answered for item {item_id}, not Dreamship")
+        try:
+            seen = self.source_clock.placed(await self.source.item(item_id), item_id)
+        except SourceGone as gone:
+            if gone.age < COPY_AGE:
+                raise
+            raise copied from gone
+        if seen.age >= COPY_AGE:
+            raise copied
+        return seen
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return an answer, paid for from the budget, after some tries if need be."""

@@ -202,7 +202,10 @@ def _end(
         error = f"{held} variants were not found; so many at once are not removed without you"
     elif not error and position_text is not None and listings.position_of(position_text).is_unsure:
         result = "partial"
-        error = "the listing moved each time it was read; a new item may have been missed"
+        error = (
+            "the listing moved each time it was read, or came from a cache; "
+            "a new item may have been missed"
+        )
     connection.execute(
         """UPDATE sweeps SET ended_at = ?, is_listing = 0, result = ?, failed_items = ?, error = ?
            WHERE sweep_id = ?""",
