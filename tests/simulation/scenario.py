@@ -10,6 +10,7 @@ from typing import Literal
 Naming = Literal["id", "object", "item_id", "none", "mixed"]
 Rows = Literal["bare", "with variants", "mixed"]
 Scope = Literal["all", "items", "categories"]
+CacheTrace = Literal["age", "date", "mark"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Scenario:
     scope: Scope
     deaths: int
     disk_faults: float
+    # A cache in front of the source, and answers with a Date of another time.
+    cache_s: float
+    cache_trace: CacheTrace
+    cache_names_lifetime: bool
+    wild_dates: float
 
     @property
     def is_told(self) -> bool:
@@ -73,6 +79,7 @@ class Scenario:
             and self.unreachable == self.invalid == self.disk_faults == 0
             and not self.outages
             and self.deaths == 0
+            and self.cache_s == 0
         )
 
     def chance(self, of: str) -> random.Random:
@@ -146,4 +153,8 @@ def drawn(seed: int) -> Scenario:
         scope=rng.choice(["all", "all", "all", "items", "categories"]),
         deaths=0 if is_calm else rng.choice([0, 1, 2, 4]),
         disk_faults=when_rough(sometimes(0.2, 0.002, 0.03)),
+        cache_s=when_rough(rng.choice([0.0, 0.0, 20.0, 60.0, 300.0, 900.0])),
+        cache_trace=rng.choice(["age", "date", "mark"]),
+        cache_names_lifetime=rng.random() < 0.5,
+        wild_dates=sometimes(0.2, 0.02, 0.3),
     )
