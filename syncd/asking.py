@@ -10,11 +10,12 @@ import structlog
 
 from syncd import listing, observations
 from syncd.budget import Budget
+from syncd.cached_answers import CachedAnswers
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.listing import Position
 from syncd.model import ItemRead
 from syncd.ports import Clock, Job, ReadLedger, Source, SweepSummary
-from syncd.read_failures import ReadFailures, named
+from syncd.read_failures import TRIES_PER_SWEEP, ReadFailures, named
 from syncd.source_clock import SourceClock
 from syncd.state import Policy
 
@@ -58,6 +59,7 @@ class Asker:
         self._clock = clock
         self._source_clock = source_clock
         self._on_finished = on_finished
+        self.cached = CachedAnswers(budget, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; raises MirrorError when what it taught cannot be kept."""
@@ -111,14 +113,30 @@ class Asker:
         began_at = self._clock.now()
         try:
             seen = await self.source.item(item_id)
-        except SourceGone as fault:
-            # A wrong address answers so for everything: absence counts while the list answers.
-            check = await self.failures.account.check()
-            if check.state != "answers":
-                raise check.fault or fault from fault
-            seen = ItemRead(item_id, None, None, began_at, None)
-        self._source_clock.observe(seen.source_at, seen.began_at)
+        except SourceGone as gone:
+            seen = ItemRead(
+                item_id,
+                None,
+                None,
+                began_at,
+                gone.source_at,
+                age=gone.age,
+                fresh_for=gone.fresh_for,
+            )
+            if not gone.age:
+                # A wrong address answers so for everything: absence counts while the list answers.
+                check = await self.failures.account.check()
+                if check.state != "answers":
+                    raise check.fault or gone from gone
+        seen = self._source_clock.placed(seen, item_id)
         await self._keep(seen)
+        if not seen.age:
+            self.cached.is_new(item_id)
+            return
+        # Whatever this copy has left open waits; a sweep goes on without the item after some tries.
+        at = self.cached.ask_again_at(item_id, seen, self._clock.now())
+        error = f"a cache answered, with a copy {seen.age.total_seconds():.0f} s old"
+        await self._ledger.read_failed(item_id, at, error, give_up_after=TRIES_PER_SWEEP)
 
     async def _keep(self, seen: ItemRead) -> None:
         now, policy = self._clock.now(), self.policy
@@ -137,9 +155,13 @@ class Asker:
         except SourceGone as fault:
             await self._page_is_gone(sweep_id, position, fault)
             return
-        if position.category is None:
+        page = self._source_clock.placed(page, (position.category, position.page))
+        if page.age:
+            self.cached.ask_again_at(None, page, self._clock.now())
+        else:
+            self.cached.is_new(None)
+        if position.category is None and not page.age:
             self.failures.account.list_answered()
-        self._source_clock.observe(page.source_at, page.began_at)
         await self._ledger.listed(
             sweep_id,
             page,
@@ -156,6 +178,7 @@ class Asker:
                         item.variants,
                         page.began_at,
                         page.source_at,
+                        age=page.age,
                         is_whole=False,
                     )
                 )

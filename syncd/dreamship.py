@@ -9,15 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 
 from syncd import __version__, answer_faults, listing
 from syncd.deliveries import availability_text, labels, parse_id
-from syncd.errors import SourceAnswerInvalid, SourceUnreachable
+from syncd.errors import (
+    SourceAnswerInvalid,
+    SourceError,
+    SourceGone,
+    SourceRefused,
+    SourceUnreachable,
+)
 from syncd.model import ItemRead, JsonObject, Page, SourceItem, SourceVariant
+from syncd.read_age import ToldAge, told_age
 from syncd.timestamps import parse_http_date
 
 PAGE_ITEMS = 100
@@ -26,6 +34,12 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 MASK = b"********"
 # A shorter key could be a part of any word, and masking it would change what was answered.
 MIN_MASKED_CHARS = 8
+
+
+class _Answer(NamedTuple):
+    document: JsonObject
+    source_at: datetime | None
+    told: ToldAge
 
 
 class Dreamship:
@@ -52,7 +66,12 @@ class Dreamship:
                 "Authorization": f"Bearer {api_key}",
                 "Accept": "application/json",
                 "User-Agent": f"syncd/{__version__}",
+                # A copy from a cache is no news; the second line is for caches of HTTP/1.0.
+                "Cache-Control": "no-cache",
+                "Pragma": "no-cache",
             },
+            # Cookies of answers would be sent with each request, more and more of them.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=timeout_s,
             # The key must not follow a redirect to another host; trailing slashes are ours to set.
             follow_redirects=False,
@@ -68,20 +87,28 @@ class Dreamship:
     async def item(self, item_id: int) -> ItemRead:
         """Read one item whole; raises SourceGone when there is none, else leaves of SourceError."""
         began_at = self._now()
-        document, source_at = await self._get(f"items/{item_id}/")
-        item = _item(document)
+        answer = await self._get(f"items/{item_id}/")
+        item = _item(answer.document)
         if item.item_id != item_id:
             raise SourceAnswerInvalid(f"asked for item {item_id}, was told of {item.item_id}")
         if item.variants is None:
             raise SourceAnswerInvalid(f"the answer for item {item_id} has no item_variants")
-        return ItemRead(item_id, item.name, item.variants, began_at, source_at)
+        return ItemRead(
+            item_id,
+            item.name,
+            item.variants,
+            began_at,
+            answer.source_at,
+            age=answer.told.age,
+            fresh_for=answer.told.fresh_for,
+        )
 
     async def page(self, category_id: int | None, page: int) -> Page:
         """Read one page of the catalogue, or of one category; raises the leaves of SourceError."""
         began_at = self._now()
         path = "items/" if category_id is None else f"categories/{category_id}/items/"
-        document, source_at = await self._get(path, {"page": page, "limit": PAGE_ITEMS})
-        rows, paging = document.get("data"), document.get("paging")
+        answer = await self._get(path, {"page": page, "limit": PAGE_ITEMS})
+        rows, paging = answer.document.get("data"), answer.document.get("paging")
         if not isinstance(rows, list) or not isinstance(paging, dict):
             raise SourceAnswerInvalid(f"page {page} of {path} has no data or no paging")
         count = paging.get("count")
@@ -93,13 +120,13 @@ class Dreamship:
             count=count if isinstance(count, int) and not isinstance(count, bool) else None,
             has_next=listing.leads_on(paging.get("next"), page),
             began_at=began_at,
-            source_at=source_at,
+            source_at=answer.source_at,
+            age=answer.told.age,
+            fresh_for=answer.told.fresh_for,
             broken_rows=len(rows) - len(items),
         )
 
-    async def _get(
-        self, path: str, params: dict[str, int] | None = None
-    ) -> tuple[JsonObject, datetime | None]:
+    async def _get(self, path: str, params: dict[str, int] | None = None) -> _Answer:
         try:
             # httpx limits each step of a call; a drip of bytes would make every step in time.
             async with asyncio.timeout(self._timeout_s):
@@ -115,12 +142,16 @@ class Dreamship:
                 hint="check the network and dreamship.base_url",
             ) from fault
         source_at = parse_http_date(answer.headers.get("Date"))
+        told = told_age(answer.headers.get_list)
         document = _decoded(self._without_key(body))
         if answer.status_code == httpx.codes.OK:
             if document is None:
                 raise SourceAnswerInvalid(f"the answer for {path} is no JSON object")
-            return document, source_at
-        raise answer_faults.fault(path, answer.status_code, answer.headers, document, self._now())
+            return _Answer(document, source_at, told)
+        status, headers = answer.status_code, answer.headers
+        raise _dated(
+            answer_faults.fault(path, status, headers, document, self._now()), source_at, told
+        )
 
     async def _fetch(
         self, path: str, params: dict[str, int] | None
@@ -143,6 +174,16 @@ class Dreamship:
         """Return a fault of the network in a few words; what is no HTTP may be quoted in it."""
         why = self._without_key((str(fault) or type(fault).__name__).encode()).decode()
         return answer_faults.in_short(why)
+
+
+def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> SourceError:
+    """Return a fault with the age of its answer; no copy says whether the key is valid now."""
+    if isinstance(fault, SourceGone):
+        fault.source_at, fault.age, fault.fresh_for = source_at, told.age, told.fresh_for
+    elif isinstance(fault, SourceRefused) and told.age:
+        hint = "exempt dreamship.base_url from caching in the proxy that this host uses"
+        return SourceUnreachable(f"a cache repeats: {fault.message}", hint=hint)
+    return fault
 
 
 def _decoded(body: bytes) -> JsonObject | None:

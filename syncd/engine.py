@@ -140,6 +140,7 @@ class Engine:
             budget=self.budget,
             account=self.asker.failures.account,
             clock=self.clock,
+            source_clock=self.source_clock,
             policy=self.asker.policy,
             items=self.config.catalog.items,
             categories=self.config.catalog.categories,

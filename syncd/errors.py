@@ -6,6 +6,8 @@ Raise inward, translate once at each edge: an HTTP status in `web`, an exit code
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 
 class SyncdError(Exception):
     """Something is wrong that a person can read in one line and act on in the next.
@@ -74,7 +76,14 @@ class SourceRefused(SourceError):
 
 
 class SourceGone(SourceError):
-    """404 or 410 in Dreamship's own form: what was asked for does not exist at the source."""
+    """404 or 410 in Dreamship's own form: what was asked for does not exist at the source.
+
+    `source_at`, `age` and `fresh_for` say how old that answer is, as those of `ItemRead` do.
+    """
+
+    source_at: datetime | None = None
+    age: timedelta = timedelta()
+    fresh_for: timedelta | None = None
 
 
 class MirrorError(SyncdError):

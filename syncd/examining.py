@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from syncd.read_age import NO_EVIDENCE_AGE
 from syncd.signature import HEADER, INVALID, MISSING
 
 Verdict = Literal["pass", "warn", "fail"]
@@ -70,6 +71,17 @@ def about_access(folders: Sequence[Seen], files: Sequence[Seen]) -> Finding:
     if all(file.mode & stat.S_IROTH for file in files):
         return Finding(check, "pass", "everybody can")
     return Finding(check, "pass", f"members of group {files[0].group} can")
+
+
+def about_cache(age: timedelta) -> Finding:
+    """Tell that the answer to a call was a copy, although a new one was asked for."""
+    how_old = "of an unknown age" if age >= NO_EVIDENCE_AGE else f"{age.total_seconds():.0f} s old"
+    return Finding(
+        "Dreamship itself answers",
+        "warn",
+        f"a cache answered, with a copy {how_old}",
+        "exempt dreamship.base_url from caching in the proxy that this host uses",
+    )
 
 
 def about_keys(files: Sequence[Seen]) -> Finding:

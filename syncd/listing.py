@@ -53,7 +53,8 @@ class Position(Struct, frozen=True):
 class Seen(Struct, frozen=True):
     """What one page brought: `new` items, `repeated` ones of this run, and how many so far.
 
-    `broken_rows` are rows of it that could not be read.
+    `broken_rows` are rows of it that could not be read. `is_old`: a cache answered, with a page
+    from before the sweep.
     """
 
     new: int
@@ -62,6 +63,7 @@ class Seen(Struct, frozen=True):
     count: int | None
     has_next: bool
     broken_rows: int = 0
+    is_old: bool = False
 
 
 def leads_on(next_page: object, page: int) -> bool:
@@ -88,10 +90,11 @@ def look(
     count: int | None,
     has_next: bool,
     broken_rows: int = 0,
+    is_old: bool = False,
 ) -> Seen:
     """Return what a page with these items brought to a run that had shown those `before`."""
-    new = len(set(ids) - before)
-    return Seen(new, len(ids) - new, len(before | set(ids)), count, has_next, broken_rows)
+    new, listed = len(set(ids) - before), len(before | set(ids))
+    return Seen(new, len(ids) - new, listed, count, has_next, broken_rows, is_old)
 
 
 def first(categories: tuple[int, ...]) -> Position:
@@ -104,6 +107,7 @@ def following(position: Position, seen: Seen, categories: tuple[int, ...]) -> Po
     is_first = position.page == 1
     moved = (
         position.shifted
+        or seen.is_old
         or seen.repeated > 0
         # After a first page that could not be read, the count is not known.
         or (not is_first and not position.faults and seen.count != position.count)

@@ -22,6 +22,9 @@ DATE_RESOLUTION = timedelta(seconds=1)
 WITNESS_SHARE = 3
 # How far ahead of Dreamship's clock an event may claim to be; more is no moment but a mistake.
 FUTURE_TOLERANCE = timedelta(seconds=2)
+# What was learned earlier is a mistake when it is further ahead of Dreamship's clock than the
+# estimate of that clock may be wrong. Less than this passes by itself.
+AHEAD_TOLERANCE = timedelta(hours=1)
 
 Value = str | None
 """Availability as received; None means gone from the catalogue (or, in a doubt, not known)."""
@@ -95,8 +98,14 @@ def on_delivery(
     """
     if event_at is not None and event_at > source_now + FUTURE_TOLERANCE:
         event_at = None
+    read_at = _not_ahead(read_at, source_now)
     if known is None:
         return _first_word(value, event_at, arrived_at, read_at)
+    known = replace(
+        known,
+        event_at=_not_ahead(known.event_at, source_now),
+        read_at=_not_ahead(known.read_at, source_now),
+    )
     told = replace(known, delivered_at=_latest(known.delivered_at, arrived_at))
     if value is not None and value == known.value:
         # A word that agrees and has no place in time may be as new as now: what is older than now
@@ -165,6 +174,14 @@ def _first_word(
         delivered_at=arrived_at,
     )
     return Verdict(belief, "first-word" if placed else "first-word-doubted", ask_soon=True)
+
+
+def _not_ahead(moment: datetime | None, source_now: datetime) -> datetime | None:
+    """Return a moment of Dreamship's clock, None for one that its clock has yet to reach.
+
+    It was learned from a clock that was wrong for a while, and would outdate every honest event.
+    """
+    return None if moment is None or moment > source_now + AHEAD_TOLERANCE else moment
 
 
 def _is_after(moment: datetime, other: datetime | None) -> bool:

@@ -6,7 +6,7 @@ Moments are aware `datetime` in UTC. Ids are positive integers that fit SQLite's
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -83,9 +83,10 @@ class SourceItem(Struct, frozen=True):
 class ItemRead(Struct, frozen=True):
     """A finished read of one item: `variants` is all it has; None means the item is gone.
 
-    `began_at` is this host's moment before the request left. `source_at` is the `Date` header of
-    the answer, Dreamship's clock. `is_whole` False: `variants` may lack some (a row of a list), so
-    a variant that is absent from it proves nothing.
+    `began_at` is this host's moment before the request left; the source clock moves it back by
+    the `age` of the content when a cache answered. `source_at` is the `Date` header of the answer,
+    Dreamship's clock. `fresh_for` is how long the cache may go on answering the same. `is_whole`
+    False: `variants` may lack some, so a variant that is absent from it proves nothing.
     """
 
     item_id: int
@@ -93,13 +94,15 @@ class ItemRead(Struct, frozen=True):
     variants: tuple[SourceVariant, ...] | None
     began_at: datetime
     source_at: datetime | None
+    age: timedelta = timedelta()
+    fresh_for: timedelta | None = None
     is_whole: bool = True
 
 
 class Page(Struct, frozen=True):
     """One page of a listing; `count` is the listing's own total, None when it does not say.
 
-    `broken_rows`: how many of its rows could not be read.
+    The moments are those of `ItemRead`. `broken_rows`: how many of its rows could not be read.
     """
 
     items: tuple[SourceItem, ...]
@@ -107,6 +110,8 @@ class Page(Struct, frozen=True):
     has_next: bool
     began_at: datetime
     source_at: datetime | None
+    age: timedelta = timedelta()
+    fresh_for: timedelta | None = None
     broken_rows: int = 0
 
 

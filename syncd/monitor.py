@@ -137,6 +137,7 @@ class Monitor:
             paused_until=engine.budget.paused_until,
             refused=asker.failures.refused,
             unreachable=asker.failures.unreachable,
+            cached=asker.cached.reason,
             progress=progress,
             eta=None if progress is None else reconciler.eta(progress),
             next_sweep_at=self._schedule.next_sweep_at,

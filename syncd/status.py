@@ -74,7 +74,7 @@ class Running(Struct, frozen=True):
     `trouble`: why deliveries cannot be made durable.
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
     `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
-    to wait that long.
+    to wait that long. `cached`: the sentence about a cache that answers instead of Dreamship.
     """
 
     at: datetime
@@ -94,6 +94,7 @@ class Running(Struct, frozen=True):
     used_last_minute: int
     invalid_signatures: int
     forged_since_delivery: int
+    cached: str | None = None
 
 
 def assess(now: Running, day: LastDay) -> Assessment:
@@ -209,6 +210,8 @@ def _about_reading(now: Running) -> list[str]:
         )
     if now.unreachable is not None:
         reasons.append(f"The last read failed: {now.unreachable}.")
+    if now.cached is not None:
+        reasons.append(now.cached)
     return reasons
 
 

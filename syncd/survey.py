@@ -24,7 +24,9 @@ from syncd.listing import Position
 from syncd.model import ItemRead, Page, SweepResult
 from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
+from syncd.read_age import COPY_AGE
 from syncd.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
+from syncd.source_clock import SourceClock
 from syncd.state import Change, Known, Policy, VariantState, count
 
 log = structlog.get_logger(__name__)
@@ -52,6 +54,7 @@ class Survey(Struct):
     budget: Budget
     account: Account
     clock: Clock
+    source_clock: SourceClock
     policy: Policy
     items: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
@@ -126,6 +129,7 @@ class Survey(Struct):
             page: Page = await self._asked(
                 lambda: self.source.page(position.category, position.page)
             )
+            page = self.source_clock.placed(page, (position.category, position.page))
         except SourceGone:
             if position.page > 1:
                 return listing.cut_short(position, self.categories, listed=len(listed))
@@ -148,7 +152,8 @@ class Survey(Struct):
         )
         listed.update(shown)
         for item in page.items:
-            if item.variants and item.item_id not in self._done:
+            is_new = item.variants and page.age < COPY_AGE
+            if is_new and item.item_id not in self._done:
                 await self._compare(
                     ItemRead(
                         item.item_id,
@@ -169,7 +174,7 @@ class Survey(Struct):
     async def _read(self, item_id: int) -> ItemRead | None:
         began_at = self.clock.now()
         try:
-            seen = await self._asked(lambda: self.source.item(item_id))
+            seen = await self._asked(lambda: self._item(item_id))
         except SourceGone:
             if not await self._list_answers():
                 raise
@@ -191,6 +196,19 @@ class Survey(Struct):
         if isinstance(check.fault, SourceThrottled):
             await self.budget.throttled(check.fault.wait_s, for_sweep=False)
         return check.fault is None
+
+    async def _item(self, item_id: int) -> ItemRead:
+        """Read one item; a copy from a cache shows no difference of now."""
+        copied = SourceAnswerInvalid(f"a cache answered for item {item_id}, not Dreamship")
+        try:
+            seen = self.source_clock.placed(await self.source.item(item_id), item_id)
+        except SourceGone as gone:
+            if gone.age < COPY_AGE:
+                raise
+            raise copied from gone
+        if seen.age >= COPY_AGE:
+            raise copied
+        return seen
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return an answer, paid for from the budget, after some tries if need be."""

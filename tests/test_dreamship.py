@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
@@ -126,6 +127,65 @@ def test_the_request_is_what_dreamship_documents() -> None:
     assert asked[0].startswith(b"GET /v1/items/?page=2&limit=100 HTTP/1.1\r\n")
     assert asked[1].startswith(b"GET /v1/categories/5/items/?page=2&limit=100 ")
     assert f"Authorization: Bearer {KEY}".encode() in asked[0]
+
+
+def test_no_copy_is_asked_for() -> None:
+    """A cache is told so in the words of HTTP/1.1 and of HTTP/1.0; the URL stays as it is."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        writer.write(http(ITEM))
+
+    item(serve)
+    assert b"\r\ncache-control: no-cache\r\n" in asked[0]
+    assert b"\r\npragma: no-cache\r\n" in asked[0]
+    assert asked[0].startswith(b"get /v1/items/7/ http/1.1\r\n")
+
+
+def test_cookies_of_answers_are_never_sent() -> None:
+    """After 300 answers with a cookie of their own each, faults and redirects among them."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        number = len(asked)
+        status = ("200 OK", "503 Busy", "302 Found", "404 Not Found")[number % 4]
+        cookie = f"Set-Cookie: visit{number}={'x' * 200}; Path=/; Max-Age=99999"
+        writer.write(http(ITEM, status, cookie, cookie.replace("visit", "again")))
+
+    async def ask() -> None:
+        async with source(serve) as client:
+            for _ in range(300):
+                with contextlib.suppress(SourceError):
+                    await client.item(7)
+
+    asyncio.run(ask())
+    assert len(asked) == 300
+    assert not any(b"cookie" in request.lower() for request in asked)
+    assert len({len(request) for request in asked}) == 1
+
+
+def test_the_age_of_an_answer_is_read_from_its_headers() -> None:
+    """Of an item, a page and an item that is not there."""
+    old = ("Age: 240", "Cache-Control: max-age=300")
+    read = item(answering(http(ITEM, "200 OK", *old)))
+    assert (read.age, read.fresh_for) == (timedelta(seconds=241), timedelta(seconds=59))
+    listed = page(answering(http({"paging": {"next": None}, "data": []}, "200 OK", *old)))
+    assert (listed.age, listed.fresh_for) == (timedelta(seconds=241), timedelta(seconds=59))
+    error = {"error": {"key": "not_found", "status_code": 404, "message": "Not found."}}
+    with pytest.raises(SourceGone) as gone:
+        item(answering(http(error, "404 Not Found", *old)))
+    assert (gone.value.age, gone.value.fresh_for) == (read.age, read.fresh_for)
+    assert not item(answering(http(ITEM, "200 OK", "Age: 0", "X-Cache: MISS"))).age
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_refusal_that_a_cache_repeats_says_nothing_of_the_key(status: str) -> None:
+    """The key may be another one by now."""
+    with pytest.raises(SourceUnreachable) as fault:
+        item(answering(http({}, status, "Age: 60")))
+    assert "a cache repeats" in fault.value.message
 
 
 def test_where_next_points_does_not_matter() -> None:

@@ -19,6 +19,7 @@ FLOORS: dict[str, int] = {
             "signature",
             "deliveries",
             "merge",
+            "read_age",
             "state",
             "observations",
             "pace",
@@ -33,6 +34,7 @@ FLOORS: dict[str, int] = {
         [
             "ports",
             "source_clock",
+            "cached_answers",
             "budget",
             "ingest",
             "account",

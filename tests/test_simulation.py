@@ -117,4 +117,6 @@ def busy(seed: int) -> Scenario:
         scope="all",
         deaths=0,
         disk_faults=0.0,
+        cache_s=0.0,
+        wild_dates=0.0,
     )

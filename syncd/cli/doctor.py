@@ -22,6 +22,7 @@ from syncd.deliveries import TEST_ACTION
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen
+from syncd.read_age import COPY_AGE
 from syncd.signature import HEADER, sign
 from syncd.store import Reports
 
@@ -145,7 +146,9 @@ async def _about_dreamship(config: Config) -> list[Finding]:
         await source.aclose()
     count = "" if page.count is None else f" of {page.count} items"
     findings = [Finding(check, "pass", f"it listed the first page{count}")]
-    if page.source_at is not None:
+    if page.age >= COPY_AGE:
+        findings.append(examining.about_cache(page.age))
+    elif page.source_at is not None:
         # `Date` is cut to whole seconds, and was stamped while the answer was on its way.
         findings.append(examining.about_clock(page.began_at - page.source_at))
     return findings

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from syncd.merge import Verdict, on_read, with_doubt
 from syncd.model import ItemRead, Labels, SourceVariant
 from syncd.observations.noting import ask, fuller, note
+from syncd.read_age import COPY_AGE, NO_EVIDENCE_AGE
 from syncd.state import Known, Policy, VariantState, Writes
 
 
@@ -32,7 +33,7 @@ def read(
     look = _Look(known, seen, policy, now, heard_since, Writes())
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
     last = None if known.item is None else known.item.confirmed_at
-    overtaken = last is not None and seen.began_at < last
+    overtaken = (last is not None and seen.began_at < last) or is_no_evidence(known, seen)
     for variant_id in [*told, *(v for v in known.variants if v not in told)]:
         state, variant = known.variants.get(variant_id), told.get(variant_id)
         if variant is None and state is not None and state.item_id != seen.item_id:
@@ -47,6 +48,24 @@ def read(
         # The deliveries asked for that already, but `settle` may be longer since.
         ask(look.writes, seen.item_id, None, look.settles_at)
     return look.writes
+
+
+def is_no_evidence(known: Known, seen: ItemRead) -> bool:
+    """Tell whether a copy from a cache shows nothing but that the source must be asked again.
+
+    So it is when nobody knows how old it is, and when it lacks something: that it is not there is
+    only believed from the source itself.
+    """
+    if seen.age < COPY_AGE:
+        return False
+    if seen.variants is None or seen.age >= NO_EVIDENCE_AGE:
+        return True
+    told = {variant.variant_id for variant in seen.variants}
+    return any(
+        state.item_id == seen.item_id and state.belief.value is not None
+        for variant_id, state in known.variants.items()
+        if variant_id not in told
+    )
 
 
 class _Look(Struct):

@@ -2,7 +2,7 @@
 
 from syncd.simulated.app import Api, Call
 from syncd.simulated.catalogue import ADDED, UPDATED, Catalogue, Event, Variant
-from syncd.simulated.faults import Faults, Throttle
+from syncd.simulated.faults import Cache, Faults, Throttle
 from syncd.simulated.postman import UNREACHABLE, Postman, Way, iso, stale
 from syncd.simulated.server import serving, serving_in_thread
 
@@ -11,6 +11,7 @@ __all__ = [
     "UNREACHABLE",
     "UPDATED",
     "Api",
+    "Cache",
     "Call",
     "Catalogue",
     "Event",

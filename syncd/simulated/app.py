@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,7 +18,7 @@ from starlette.status import HTTP_200_OK
 from starlette.types import Receive, Scope, Send
 
 from syncd.simulated.catalogue import Catalogue
-from syncd.simulated.faults import Fault, Faults
+from syncd.simulated.faults import Fault, Faults, http_date
 
 _HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
 _MAX_LIMIT = 100
@@ -150,10 +149,19 @@ class _Endpoint:
         api = self._api
         at = api.now()
         request = Request(scope, receive)
+        faults, url = api.faults, str(request.url)
+        if faults.cache is not None and (copy := faults.cache.answer(url, at)) is not None:
+            api.calls.append(Call(at, request.url.path, copy.status_code))
+            await copy(scope, receive, send)
+            return
         response, fault = await api.respond(request, self._answer)
         api.calls.append(Call(at, request.url.path, response.status_code))
-        moment = api.now() + timedelta(seconds=api.faults.date_skew_s)
-        response.headers["Date"] = format_datetime(moment.replace(microsecond=0), usegmt=True)
+        skew_s = faults.date_skews_s.pop(0) if faults.date_skews_s else faults.date_skew_s
+        response.headers["Date"] = http_date(api.now() + timedelta(seconds=skew_s))
+        if faults.cookies:
+            response.headers["Set-Cookie"] = f"visit{len(api.calls)}={'x' * 200}; Path=/"
+        if faults.cache is not None:
+            faults.cache.keep(url, response, at)
         if fault in {"reset", "truncate"}:
             # Once an answer has begun, all that uvicorn can do with a fault is to hang up.
             await send(

@@ -6,7 +6,12 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Literal
+
+from starlette.responses import Response
+from starlette.status import HTTP_200_OK, HTTP_404_NOT_FOUND
 
 Fault = Literal[
     "502",
@@ -51,6 +56,54 @@ class Throttle:
         return None
 
 
+CacheTrace = Literal["age", "date", "mark", "expires", "none"]
+
+
+@dataclass
+class Cache:
+    """A cache in front of the API that ignores what a request asks for; `trace` shows its copies.
+
+    `date`: the old `Date` alone. `expires`: as Django's page cache. `none`: as nginx by default.
+    Copies say that they are `older_s` older than they are, so that tests need not wait.
+    """
+
+    lifetime_s: float
+    trace: CacheTrace = "age"
+    older_s: float = 0.0
+    copies: int = 0
+    _kept: dict[str, tuple[datetime, Response]] = field(default_factory=dict)
+
+    def answer(self, url: str, now: datetime) -> Response | None:
+        """Return a copy of an answer that is not too old, None if there is none."""
+        made_at, kept = self._kept.get(url, (now, None))
+        if kept is None or (now - made_at).total_seconds() >= self.lifetime_s:
+            return None
+        self.copies += 1
+        made_at -= timedelta(seconds=self.older_s)
+        lifetime_s = self.lifetime_s + self.older_s
+        copy = Response(kept.body, kept.status_code, media_type="application/json")
+        if self.trace == "age":
+            copy.headers["Age"] = str(int((now - made_at).total_seconds()))
+            copy.headers["Cache-Control"] = f"max-age={lifetime_s:.0f}"
+        if self.trace == "mark":
+            copy.headers["X-Cache-Status"] = "HIT"
+        if self.trace == "expires":
+            copy.headers["Cache-Control"] = f"max-age={lifetime_s:.0f}"
+            copy.headers["Expires"] = http_date(made_at + timedelta(seconds=lifetime_s))
+        copy.headers["Date"] = http_date(made_at if self.trace in {"age", "date"} else now)
+        return copy
+
+    def keep(self, url: str, response: Response, now: datetime) -> None:
+        """Keep an answer that found something or found that it is not there."""
+        if response.status_code in {HTTP_200_OK, HTTP_404_NOT_FOUND}:
+            self._kept[url] = (now, response)
+
+
+def http_date(moment: datetime) -> str:
+    """Return a moment as HTTP writes it."""
+    return format_datetime(moment.replace(microsecond=0), usegmt=True)
+
+
 @dataclass
 class Faults:
     """The knobs. `of_item` are used up one a call; `share` is the part of calls that fail.
@@ -58,6 +111,8 @@ class Faults:
     `always` fails an item and `always_page` a page of the list, by number; `always_category` each
     page of a category. `cut_row` makes the variants of a row fewer, `next_page` is a list's `next`
     where there is no further page, and `rows` what a page holds instead of its rows.
+    `date_skews_s` are used up one a call, before `date_skew_s` counts. `cookies`: each answer sets
+    another one.
     """
 
     throttle: Throttle | None = None
@@ -76,6 +131,9 @@ class Faults:
     slow_s: float = 0.2
     lag_s: float = 0.0
     date_skew_s: float = 0.0
+    date_skews_s: list[float] = field(default_factory=list)
+    cache: Cache | None = None
+    cookies: bool = False
     lists_variants: Callable[[int], bool] = lambda _: False
     after_page: Callable[[int], None] = lambda _: None
     rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - a toy

@@ -10,7 +10,9 @@ import msgspec
 from syncd import listing
 from syncd.listing import Position, Seen
 from syncd.model import Page
+from syncd.read_age import COPY_AGE
 from syncd.store import reads, rows
+from syncd.timestamps import to_text
 
 
 def listed(
@@ -21,7 +23,8 @@ def listed(
     follow: Callable[[Seen], Position],
 ) -> None:
     """Note the items of the page at `position` and where the listing goes on after it."""
-    if not _is_open(connection, sweep_id):
+    began_at = _open_since(connection, sweep_id)
+    if began_at is None:
         return
     ids = {item.item_id for item in page.items}
     before = _listed_in(connection, sweep_id, position.run)
@@ -38,6 +41,7 @@ def listed(
         count=page.count,
         has_next=page.has_next,
         broken_rows=page.broken_rows,
+        is_old=page.age >= COPY_AGE and to_text(page.began_at) < began_at,
     )
     _go_on(connection, sweep_id, follow(seen))
 
@@ -95,8 +99,8 @@ def _go_on(connection: sqlite3.Connection, sweep_id: int, position: Position) ->
     )
 
 
-def _is_open(connection: sqlite3.Connection, sweep_id: int) -> bool:
+def _open_since(connection: sqlite3.Connection, sweep_id: int) -> str | None:
     row = connection.execute(
-        "SELECT 1 FROM sweeps WHERE sweep_id = ? AND ended_at IS NULL", (sweep_id,)
+        "SELECT began_at FROM sweeps WHERE sweep_id = ? AND ended_at IS NULL", (sweep_id,)
     ).fetchone()
-    return row is not None
+    return None if row is None else row[0]

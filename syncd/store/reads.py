@@ -111,6 +111,9 @@ def record(
         heard=_heard(connection, told),
     )
     writes = judge(known)
+    if observations.is_no_evidence(known, seen):
+        rows.write_observed(connection, writes, now)
+        return writes
     _answer(connection, seen.item_id, began_at)
     rows.write_observed(connection, writes, now)
     if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
@@ -194,7 +197,7 @@ def _write_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
         """INSERT INTO items (item_id, name, confirmed_at, read_at, is_gone) VALUES (?, ?, ?, ?, ?)
            ON CONFLICT (item_id) DO UPDATE SET
                name = coalesce(excluded.name, name), confirmed_at = excluded.confirmed_at,
-               read_at = max(coalesce(excluded.read_at, ''), coalesce(read_at, '')),
+               read_at = coalesce(excluded.read_at, read_at),
                is_gone = excluded.is_gone, attempts = 0, not_before = NULL""",
         (
             seen.item_id,
@@ -203,9 +206,6 @@ def _write_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
             maybe_text(seen.source_at),
             seen.variants is None,
         ),
-    )
-    connection.execute(
-        "UPDATE items SET read_at = NULL WHERE item_id = ? AND read_at = ''", (seen.item_id,)
     )
 
 

@@ -223,7 +223,7 @@ def _faults(
         position = listings.position_of(position_text)
         faults += position.faults
         if position.is_unsure and not position.faults:
-            faults.append("the list moved each time it was read; a new item may have been missed")
+            faults.append("the list moved each time it was read, or came from a cache")
     if left:
         item_id, why = left[0]
         count = "1 item" if len(left) == 1 else f"{len(left)} items"

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 
 from syncd import merge
 from syncd.merge import Belief, Verdict
+from syncd.model import ItemRead
 from syncd.observations import noting
+from syncd.source_clock import SourceClock
 from syncd.state import Writes
 
 Patches = Callable[[], list[Any]]
@@ -52,11 +54,20 @@ def _older_discarded() -> list[Any]:
     return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
 
 
+def _copies_believed() -> list[Any]:
+    def placed(clock: SourceClock, answer: ItemRead, resource: object) -> ItemRead:
+        del clock, resource
+        return replace(answer, age=timedelta(), source_at=None)
+
+    return [mock.patch("syncd.source_clock.SourceClock.placed", placed)]
+
+
 BREAKS: dict[str, Patches] = {
     "no-confirming-read": _no_confirming_read,
     "unsettled-read-wins": _unsettled_wins,
     "ties-applied": _ties_applied,
     "older-discarded": _older_discarded,
+    "copies-believed": _copies_believed,
 }
 
 

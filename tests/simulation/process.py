@@ -24,6 +24,7 @@ from syncd.engine import Engine
 from syncd.errors import MirrorUnavailable, SyncdError
 from syncd.ports import SweepCause, SweepSummary
 from syncd.reconcile import due_since, next_after_failure
+from syncd.source_clock import SourceClock
 
 T = TypeVar("T")
 Death = Literal["before", "after"]
@@ -80,8 +81,10 @@ class Process:
         on_commit: Callable[[Step | None, datetime], None],
         on_swept: Callable[[SweepSummary], None],
         tell: Callable[[str], None],
+        clock_offset: timedelta = timedelta(),
     ) -> None:
         self.config = config
+        self.clock_offset = clock_offset
         self.clock = clock
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.on_commit = on_commit
@@ -123,6 +126,9 @@ class Process:
         engine = self.engine
         await engine.open()
         when_open()
+        # What the sign of life of the life before has kept; here nobody gives one.
+        remembered_clock = SourceClock(self.clock, self.clock_offset)
+        vars(engine.source_clock).update(vars(remembered_clock))
         engine.asker.failures.chance = self._chance.random
         self.is_up = True
         every, now = self.config.reconcile.every, self.clock.now()

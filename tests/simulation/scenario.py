@@ -11,6 +11,7 @@ Naming = Literal["id", "object", "item_id", "none", "mixed"]
 Rows = Literal["bare", "with variants", "mixed"]
 Scope = Literal["all", "items", "categories"]
 CutRows = Literal["no", "empty", "shortened"]
+CacheTrace = Literal["age", "date", "mark"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Scenario:
     broken_page: int | None
     foreign: float  # of calls: a gateway answers 404 or 403 in its own form
     cut_rows: CutRows
+    # A cache in front of the source, and answers with a Date of another time.
+    cache_s: float
+    cache_trace: CacheTrace
+    cache_names_lifetime: bool
+    wild_dates: float
 
     @property
     def is_told(self) -> bool:
@@ -81,6 +87,7 @@ class Scenario:
             and self.broken_page is None
             and not self.outages
             and self.deaths == 0
+            and self.cache_s == 0
         )
 
     def chance(self, of: str) -> random.Random:
@@ -158,4 +165,8 @@ def drawn(seed: int) -> Scenario:
         broken_page=rng.choice([1, 2]) if not is_calm and rng.random() < 0.2 else None,
         foreign=when_rough(sometimes(0.3, 0.02, 0.2)),
         cut_rows=rng.choice(["no", "no", "empty", "shortened"]),
+        cache_s=when_rough(rng.choice([0.0, 0.0, 20.0, 60.0, 300.0, 900.0])),
+        cache_trace=rng.choice(["age", "date", "mark"]),
+        cache_names_lifetime=rng.random() < 0.5,
+        wild_dates=sometimes(0.2, 0.02, 0.3),
     )

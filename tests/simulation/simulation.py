@@ -66,6 +66,8 @@ def simulate(seed: int, *, scenario: Scenario | None = None, verbose: bool = Fal
 
 
 class _Run:
+    process: Process
+
     def __init__(self, scenario: Scenario, folder: Path, report: Report, *, verbose: bool) -> None:
         self.scenario = scenario
         self.report = report
@@ -222,6 +224,7 @@ class _Run:
         """Start a daemon."""
         self.tell("daemon: starts")
         self._lives += 1
+        clock_offset = self.process.engine.source_clock.offset if self._lives > 1 else timedelta()
         self.process = Process(
             config,
             clock=self.host,
@@ -231,6 +234,7 @@ class _Run:
             on_commit=self.checks.committed,
             on_swept=lambda summary: self.checks.swept(summary.began_at, self._in_scope),
             tell=self.tell,
+            clock_offset=clock_offset,
         )
         config.mirror.path.parent.mkdir(exist_ok=True)
         self.checks.watch(None)

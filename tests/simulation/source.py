@@ -6,18 +6,41 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from simulation.clock import Clock
 from simulation.scenario import Scenario
 from simulation.truth import Truth
 from syncd import answer_faults
-from syncd.errors import SourceAnswerInvalid, SourceError, SourceThrottled, SourceUnreachable
+from syncd.errors import (
+    SourceAnswerInvalid,
+    SourceError,
+    SourceGone,
+    SourceThrottled,
+    SourceUnreachable,
+)
 from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.read_age import UNKNOWN_AGE
 
 # What one call may need to get there; pace.WINDOW has a second in reserve for it.
 LONGEST_TRIP_S = 0.9
 WINDOW_S = 60.0
+WILD = timedelta(days=3650)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """How old an answer is, and what its headers say: the moment of the copy of the truth, `Date`.
+
+    `sent_s`: when it was stamped, the true clock's.
+    """
+
+    moment_s: float
+    sent_s: float
+    source_at: datetime
+    age: timedelta = timedelta()
+    fresh_for: timedelta | None = None
 
 
 class Source:
@@ -40,22 +63,34 @@ class Source:
         self._chance = scenario.chance("source")
         self._allowed: deque[float] = deque()
         self._window: deque[float] = deque()
+        self._cache: dict[str, Stamp] = {}
+        self._wild = scenario.chance("wild dates")
 
     async def item(self, item_id: int) -> ItemRead:
         began_at = self._host.now()
-        moment_s, source_at = await self._call(f"item {item_id}")
+        stamp = await self._call(f"item {item_id}")
+        moment_s = stamp.moment_s
         if self._scenario.broken_item and self._is_broken and item_id == self._first:
             raise self._own(403, f"items/{item_id}/")
         if item_id not in self._truth.items or self._truth.items[item_id].at(moment_s) is None:
             self._tell(f"source: item {item_id} is gone")
-            raise self._own(404, f"items/{item_id}/")
+            raise _gone(f"no item {item_id}", stamp)
         variants = self._variants(item_id, moment_s)
         self._tell(f"source: item {item_id}, as of {moment_s:.1f}: {_told(variants)}")
-        return ItemRead(item_id, f"Item {item_id}", variants, began_at, source_at)
+        return ItemRead(
+            item_id,
+            f"Item {item_id}",
+            variants,
+            began_at,
+            stamp.source_at,
+            age=stamp.age,
+            fresh_for=stamp.fresh_for,
+        )
 
     async def page(self, category_id: int | None, page: int) -> Page:
         began_at = self._host.now()
-        moment_s, source_at = await self._call(f"page {page} of {category_id or 'all'}")
+        stamp = await self._call(f"page {page} of {category_id or 'all'}")
+        moment_s = stamp.moment_s
         if self._scenario.broken_page == page and self._is_broken:
             self.failed += 1
             raise SourceUnreachable(f"500 for page {page}")
@@ -70,7 +105,7 @@ class Source:
         size = self._scenario.page_size
         rows = listed[(page - 1) * size : page * size]
         if not rows and page > 1:
-            raise self._own(404, f"items/?page={page}")
+            raise _gone(f"no page {page}", stamp)
         self._tell(f"source: page {page} of {len(listed)}, as of {moment_s:.1f}: {rows}")
         return Page(
             items=tuple(
@@ -84,7 +119,9 @@ class Source:
             count=len(listed),
             has_next=page * size < len(listed),
             began_at=began_at,
-            source_at=source_at,
+            source_at=stamp.source_at,
+            age=stamp.age,
+            fresh_for=stamp.fresh_for,
         )
 
     def _variants(self, item_id: int, moment_s: float) -> tuple[SourceVariant, ...]:
@@ -120,7 +157,7 @@ class Source:
         rows = self._scenario.rows
         return rows == "with variants" or (rows == "mixed" and self._chance.random() < 0.5)
 
-    async def _call(self, what: str) -> tuple[float, datetime]:
+    async def _call(self, what: str) -> Stamp:
         """Return the moment of the copy that answers and the `Date`, or fail as the world may."""
         scenario, chance = self._scenario, self._chance
         latency_s = chance.uniform(0.05, scenario.latency_s)
@@ -135,11 +172,36 @@ class Source:
         await asyncio.sleep(rest_s * share)
         moment_s = asyncio.get_running_loop().time() - lag_s * scenario.lag_s
         await asyncio.sleep(rest_s * (1 - share) * late)
-        source_at = self._clock.now().replace(microsecond=0)
+        stamp = self._stamp(what, moment_s)
         await asyncio.sleep(rest_s * (1 - share) * (1 - late))
         self._fail(now_s, fate, what)
         self.answered += 1
-        return moment_s, source_at
+        return stamp
+
+    def _stamp(self, what: str, moment_s: float) -> Stamp:
+        """Return what the source says of its own answer, or a cache of the copy that it has."""
+        scenario, now_s = self._scenario, asyncio.get_running_loop().time()
+        date = self._clock.now().replace(microsecond=0)
+        kept = self._cache.get(what)
+        if kept is None or self.is_mild or now_s - kept.sent_s >= scenario.cache_s:
+            wild = self._wild.random() < scenario.wild_dates and not self.is_mild
+            years = WILD * self._wild.choice([-1, 1]) if wild else timedelta()
+            stamp = self._cache[what] = Stamp(moment_s, now_s, date + years)
+            return stamp
+        age = timedelta(seconds=math.floor(now_s - kept.sent_s))
+        self._tell(f"source: a cache answers for {what}, {age} old")
+        if scenario.cache_trace == "mark":
+            return Stamp(kept.moment_s, kept.sent_s, date, UNKNOWN_AGE)
+        if scenario.cache_trace == "date":
+            return kept
+        left = max(timedelta(), timedelta(seconds=scenario.cache_s) - age)
+        return Stamp(
+            kept.moment_s,
+            kept.sent_s,
+            kept.source_at,
+            age + timedelta(seconds=1) if age else age,
+            left if scenario.cache_names_lifetime else None,
+        )
 
     def _count(self, now_s: float) -> None:
         self.calls_at.append(now_s)
@@ -187,6 +249,12 @@ class Source:
             self.failed += 1
             self._tell(f"source: {what} answered nonsense")
             raise SourceAnswerInvalid("nonsense")
+
+
+def _gone(message: str, stamp: Stamp) -> SourceGone:
+    gone = SourceGone(message)
+    gone.source_at, gone.age, gone.fresh_for = stamp.source_at, stamp.age, stamp.fresh_for
+    return gone
 
 
 def _told(variants: tuple[SourceVariant, ...]) -> str:

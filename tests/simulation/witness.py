@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from syncd import observations
 from syncd.model import Delivery, ItemRead
 from syncd.state import Judged, Known, Policy, Snapshot, Writes
 from syncd.store import Store
@@ -41,7 +42,10 @@ class WatchedStore(Store):
         def noted(known: Known) -> Writes:
             writes = judge(known)
             last = None if known.item is None else known.item.confirmed_at
-            self.step = Step(seen=seen, was_overtaken=last is not None and seen.began_at < last)
+            overtaken = last is not None and seen.began_at < last
+            self.step = Step(
+                seen=seen, was_overtaken=overtaken or observations.is_no_evidence(known, seen)
+            )
             return writes
 
         return await super().read(seen, noted, policy, now)

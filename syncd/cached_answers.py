@@ -1,0 +1,116 @@
+"""Items that a cache answers for: when to ask for them again, and what to say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import structlog
+from msgspec import Struct
+
+from syncd.budget import Budget
+from syncd.model import ItemRead, Page
+from syncd.read_age import COPY_AGE, NO_EVIDENCE_AGE
+
+log = structlog.get_logger(__name__)
+
+FIRST_WAIT_S = 30.0
+LONGEST_WAIT_S = 900.0
+# Also when the cache names its lifetime, or many items wait.
+LONGEST = timedelta(hours=1)
+# Asking again takes at most this part of the budget.
+SHARE = 4
+# So many items, or one that was asked for so often, are worth a reason in the status.
+TOLD_AFTER_ITEMS = 3
+TOLD_AFTER_TRIES = 2
+
+
+class _Waiting(Struct):
+    """One item or page whose last answer was a copy: how often in a row, and until when to wait."""
+
+    tries: int
+    until: datetime
+
+
+class CachedAnswers:
+    """Remembers which answers were copies; a new answer ends that."""
+
+    def __init__(self, budget: Budget, chance: Callable[[], float]) -> None:
+        self._budget = budget
+        self._chance = chance
+        self._waiting: dict[int | None, _Waiting] = {}
+        self._age = timedelta()
+        self._is_told = False
+
+    def is_new(self, item_id: int | None) -> None:
+        """Note that Dreamship itself answered for an item (None: for a page of the catalogue)."""
+        self._waiting.pop(item_id, None)
+        if self._is_told and not self._waiting:
+            self._is_told = False
+            log.info("answers no longer come from a cache")
+
+    def ask_again_at(self, item_id: int | None, answer: ItemRead | Page, now: datetime) -> datetime:
+        """Return when to ask again for what a copy has answered.
+
+        After the lifetime that is left to the copy if its headers say so, else after ever longer
+        waits; and so late that everything that waits takes only a share of the budget.
+        """
+        before = self._waiting.get(item_id)
+        tries = 1 if before is None else before.tries + 1
+        wait = self._wait(answer, tries)
+        if answer.age < COPY_AGE:
+            return now + wait
+        self._forget_before(now - LONGEST)
+        wait = min(LONGEST, max(wait, self._apart() * len(self._waiting)))
+        self._age = answer.age
+        self._waiting[item_id] = _Waiting(tries, now + wait)
+        self._tell(item_id)
+        return now + wait
+
+    @property
+    def reason(self) -> str | None:
+        """What to tell a person; None while copies are too few to matter."""
+        waiting = self._waiting
+        if len(waiting) < TOLD_AFTER_ITEMS and all(
+            one.tries < TOLD_AFTER_TRIES for one in waiting.values()
+        ):
+            return None
+        how_old = "unknown"
+        if self._age < NO_EVIDENCE_AGE:
+            how_old = f"{self._age.total_seconds():.0f} s"
+        return (
+            f"A cache answers instead of Dreamship (answers that are asked for again: "
+            f"{len(waiting)}; age of the last copy: {how_old}); exempt dreamship.base_url from "
+            "caching in the proxy that this host uses."
+        )
+
+    def _wait(self, answer: ItemRead | Page, tries: int) -> timedelta:
+        if answer.age < COPY_AGE:
+            return answer.age
+        seconds = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(tries - 1, 10))
+        wait = timedelta(seconds=seconds * (0.75 + self._chance() / 2))
+        if answer.fresh_for is not None:
+            left = answer.fresh_for + timedelta(seconds=1)
+            # A cache may keep a copy for longer than its lifetime.
+            wait = left if tries == 1 else max(wait, left)
+        return min(LONGEST, wait)
+
+    def _apart(self) -> timedelta:
+        return timedelta(minutes=1) * SHARE / max(1.0, self._budget.per_minute)
+
+    def _forget_before(self, moment: datetime) -> None:
+        """Forget what nothing asks for any more."""
+        for item_id in [one for one, waits in self._waiting.items() if waits.until < moment]:
+            del self._waiting[item_id]
+
+    def _tell(self, item_id: int | None) -> None:
+        about = {"item_id": item_id, "age_s": self._age.total_seconds()}
+        if self._is_told or self.reason is None:
+            log.debug("an answer came from a cache", **about)
+            return
+        self._is_told = True
+        log.warning(
+            "answers come from a cache",
+            **about,
+            hint="exempt dreamship.base_url from caching in the proxy that this host uses",
+        )

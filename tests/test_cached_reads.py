@@ -1,0 +1,212 @@
+"""A cache answers instead of Dreamship, or an answer has a wrong `Date`: what is believed."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from msgspec import json
+
+from syncd.simulated import Cache
+from syncd.simulated.faults import CacheTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from conftest import Site
+
+TEN_YEARS_S = 3650 * 86_400.0
+OLD_S = 240.0
+
+
+@pytest.fixture
+def small(tmp_path: Path, open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Site]:
+    """Give a site with a catalogue of two items."""
+    with open_site(tmp_path, items=2, variants_per_item=3) as site:
+        yield site
+
+
+def prime(site: Site, *paths: str) -> None:
+    """Have the cache keep what Dreamship answers now."""
+    for path in paths:
+        url = f"{site.settings['dreamship']['base_url']}/{path}"
+        httpx.get(url, headers={"Authorization": f"Bearer {site.key}"}, trust_env=False)
+
+
+def cached_items(site: Site, lifetime_s: float, trace: CacheTrace = "age") -> Cache:
+    """Put a cache in front of the API that has an old copy of every item."""
+    cache = site.api.faults.cache = Cache(lifetime_s, trace, older_s=OLD_S)
+    prime(site, *(f"items/{item_id}/" for item_id in site.catalogue.names))
+    return cache
+
+
+def in_stock(site: Site) -> int:
+    """Return a variant that is on sale."""
+    row = site.rows("SELECT variant_id FROM availability WHERE sellable ORDER BY 1 LIMIT 1")[0]
+    return int(row["variant_id"])
+
+
+@pytest.mark.parametrize("trace", ["age", "date", "expires", "mark"])
+def test_an_old_copy_is_no_witness_against_a_delivery(small: Site, trace: CacheTrace) -> None:
+    """Not for the variant, not for the sender, and not for the next delivery."""
+    daemon = small.serve()
+    variant_id = in_stock(small)
+    cache = cached_items(small, 60, trace)
+    assert daemon.deliver(small.change(variant_id, "out_of_stock")) == "applied"
+    small.until(lambda: cache.copies)
+    small.until(lambda: small.rows("SELECT 1 FROM items WHERE not_before IS NOT NULL"))
+    row = small.variant(variant_id)
+    assert (row["availability"], row["sellable"]) == ("out_of_stock", 0)
+    assert small.rows("SELECT 1 FROM refresh_queue")
+    assert not small.rows("SELECT 1 FROM changes WHERE missed")
+    assert daemon.deliver(small.change(variant_id, "discontinued")) in {"applied", "verifying"}
+    other = next(v for v in small.catalogue.variants if v != variant_id)
+    assert daemon.deliver(small.change(other, "a new value")) == "applied"
+    assert cache.copies <= 3
+    daemon.stop()
+
+
+@pytest.mark.parametrize("trace", ["age", "expires"])
+def test_a_copy_is_asked_again_when_its_lifetime_is_over(small: Site, trace: CacheTrace) -> None:
+    """Once, and then the delivery is confirmed."""
+    daemon = small.serve()
+    variant_id = in_stock(small)
+    cache = cached_items(small, 4, trace)
+    daemon.deliver(small.change(variant_id, "out_of_stock"))
+    small.until(lambda: cache.copies and not small.rows("SELECT 1 FROM refresh_queue"))
+    assert cache.copies <= 2
+    assert small.variant(variant_id)["verifying"] == 0
+    assert small.differences == 0
+    assert daemon.status()["webhooks"]["missed_24h"] == 0
+    daemon.stop()
+
+
+def test_a_cached_404_and_a_copy_without_a_variant_remove_nothing(small: Site) -> None:
+    """A copy shows what was there; that something is not there is asked of Dreamship itself."""
+    daemon = small.serve()
+    gone, short = sorted(small.catalogue.names)
+    lost = small.catalogue.of_item(short)[0]
+    small.api.faults.always[gone] = "404"
+    del small.catalogue.variants[lost.variant_id]
+    cache = cached_items(small, 60)
+    small.api.faults.always.clear()
+    small.catalogue.variants[lost.variant_id] = lost
+    for item_id in (gone, short):
+        daemon.deliver(small.change(small.catalogue.of_item(item_id)[1].variant_id, "few left"))
+    small.until(lambda: cache.copies >= 2)
+    small.until(lambda: len(small.rows("SELECT 1 FROM items WHERE not_before IS NOT NULL")) == 2)
+    assert not small.rows("SELECT 1 FROM availability WHERE removed")
+    assert not small.rows("SELECT 1 FROM items WHERE is_gone")
+    daemon.stop()
+
+
+def test_a_sweep_is_not_complete_when_a_cache_answered_with_the_list(small: Site) -> None:
+    """A new item may be missing in it, so the list is read again, three times, and then said."""
+    daemon = small.serve()
+    small.api.faults.cache = cache = Cache(60, older_s=OLD_S)
+    prime(small, "items/?page=1&limit=100")
+    new = small.catalogue.add_item()
+    done = small.syncd("reconcile-now", "--json")
+    assert (done.returncode, json.decode(done.stdout)["result"]) == (1, "partial")
+    assert cache.copies == 3
+    assert any("or came from a cache" in reason for reason in daemon.status()["reasons"])
+    small.api.faults.cache = None
+    assert small.syncd("reconcile-now").returncode == 0
+    assert small.rows("SELECT 1 FROM availability WHERE item_id = ?", new)
+    daemon.stop()
+
+
+def test_a_first_fill_from_copies_is_as_old_as_they_are(small: Site) -> None:
+    """What a copy shows is mirrored; the shop sees when it was true."""
+    cached_items(small, 3)
+    before = time.time()
+    daemon = small.serve(filled=False)
+    small.until(lambda: small.rows("SELECT 1 FROM availability"))
+    (row,) = small.rows(
+        "SELECT CAST(strftime('%s', min(confirmed_at)) AS INTEGER) AS at FROM availability"
+    )
+    assert before - OLD_S - 5 <= row["at"] <= time.time() - OLD_S
+    small.until(lambda: daemon.status()["sweep"]["last_result"] == "complete")
+    assert small.differences == 0
+    daemon.stop()
+
+
+def test_a_copy_of_unknown_age_is_never_sold(small: Site) -> None:
+    """A new mirror that only such copies answer for stays empty and says why."""
+    cached_items(small, 60, "mark")
+    small.api.faults.cache.copies = 0  # type: ignore[union-attr]
+    daemon = small.serve(filled=False)
+    small.until(lambda: small.api.faults.cache.copies >= 2)  # type: ignore[union-attr]
+    small.until(lambda: len(small.rows("SELECT 1 FROM items WHERE not_before IS NOT NULL")) == 2)
+    assert not small.rows("SELECT 1 FROM availability")
+    daemon.stop()
+
+
+@pytest.mark.parametrize("skew_s", [TEN_YEARS_S, -TEN_YEARS_S])
+def test_one_wild_date_does_not_doubt_later_deliveries(small: Site, skew_s: float) -> None:
+    """Not of that item, not of any, not after a restart."""
+    daemon = small.serve()
+    variant_id = in_stock(small)
+    item_id = small.catalogue.variants[variant_id].item_id
+    small.api.faults.date_skews_s = [skew_s]
+    assert small.syncd("reconcile-now", "--item", str(item_id)).returncode == 0
+    assert small.api.faults.date_skews_s == []
+    for value in ("out_of_stock", "in_stock"):
+        assert daemon.deliver(small.change(variant_id, value)) == "applied"
+        time.sleep(1.4)
+    daemon.stop()
+    daemon = small.serve(filled=False)
+    assert daemon.deliver(small.change(variant_id, "out_of_stock")) == "applied"
+    daemon.stop()
+
+
+def test_what_an_earlier_version_learned_from_a_wild_date_is_unlearned(small: Site) -> None:
+    """A mirror whose rows and clock are ten years ahead takes honest deliveries again."""
+    daemon = small.serve()
+    variant_id = in_stock(small)
+    daemon.stop()
+    with closing(sqlite3.connect(small.mirror, isolation_level=None)) as mirror:
+        mirror.execute("UPDATE items SET read_at = '2046-01-01T00:00:00.000000Z'")
+        mirror.execute("UPDATE variants SET event_at = '2046-01-01T00:00:00.000000Z'")
+        mirror.execute("UPDATE state SET value = '315360000.0' WHERE key = 'clock_offset_s'")
+    daemon = small.serve(filled=False)
+    assert daemon.deliver(small.change(variant_id, "out_of_stock")) == "applied"
+    small.until(lambda: not small.rows("SELECT 1 FROM refresh_queue"))
+    assert not small.rows(
+        "SELECT 1 FROM items i JOIN variants v USING (item_id) WHERE v.variant_id = ? AND "
+        "(i.read_at > '2046' OR v.event_at > '2046')",
+        variant_id,
+    )
+    daemon.stop()
+
+
+def test_a_dry_run_shows_no_difference_that_only_a_copy_has(small: Site) -> None:
+    """It names the items that a cache answered for."""
+    small.serve().stop()
+    with_copies = sorted(small.catalogue.names)
+    cached_items(small, 60)
+    done = small.syncd("reconcile-now", "--dry-run", "--json")
+    told = json.decode(done.stdout)
+    assert (told["result"], told["failed_items"], told["differences"]) == (
+        "partial",
+        with_copies,
+        [],
+    )
+
+
+def test_doctor_sees_a_cache(small: Site) -> None:
+    """And does not compare the clock with the Date of a copy."""
+    small.api.faults.cache = Cache(60, older_s=OLD_S)
+    prime(small, "items/?page=1&limit=100")
+    checks = json.decode(small.syncd("doctor", "--json").stdout)["checks"]
+    (found,) = (check for check in checks if check["check"] == "Dreamship itself answers")
+    assert found["verdict"] == "warn"
+    assert "24" in found["told"]
+    assert not any("clock" in check["check"] for check in checks)

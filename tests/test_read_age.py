@@ -1,0 +1,428 @@
+"""How old an answer says that it is, and what its `Date` teaches."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.budget import Budget
+from syncd.cached_answers import LONGEST, CachedAnswers
+from syncd.merge import Belief, on_delivery
+from syncd.model import ItemRead
+from syncd.pace import start
+from syncd.read_age import (
+    COPY_AGE,
+    LONGEST_AGE,
+    NO_EVIDENCE_AGE,
+    UNKNOWN_AGE,
+    ToldAge,
+    told_age,
+)
+from syncd.simulated.faults import http_date
+from syncd.source_clock import SourceClock
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+def told(*headers: tuple[str, str]) -> ToldAge:
+    return told_age(lambda name: [value for key, value in headers if key.lower() == name.lower()])
+
+
+class HandClock:
+    """A host's clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.moment = NOW
+
+    def now(self) -> datetime:
+        return self.moment
+
+    async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+
+class Host:
+    """A host that reads from a Dreamship whose clock is `ahead` of its own."""
+
+    def __init__(self, offset: timedelta = timedelta(), *, ahead: timedelta = timedelta()) -> None:
+        self.clock = HandClock()
+        self.source = SourceClock(self.clock, offset)
+        self.ahead = ahead
+
+    def read(
+        self,
+        resource: int = 1,
+        *,
+        made: timedelta = timedelta(),
+        wrong: timedelta = timedelta(),
+        age: timedelta = timedelta(),
+    ) -> ItemRead:
+        """Read an item, `made` ago, with a `Date` that is `wrong`; a second passes each time."""
+        began_at = self.clock.moment
+        self.clock.moment += SECOND / 5
+        date = (began_at - made + self.ahead + wrong).replace(microsecond=0)
+        answer = self.source.placed(ItemRead(resource, None, (), began_at, date, age=age), resource)
+        self.clock.moment += SECOND * 4 / 5
+        return answer
+
+    @property
+    def error(self) -> timedelta:
+        return self.source.offset - self.ahead
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0), ("240", 241), ("3, 240", 241), ('"7"', 8), ("12.9", 13), (" 5 ", 6)],
+)
+def test_an_age_is_taken_as_it_is_told(value: str, seconds: int) -> None:
+    """Whole seconds are cut off, so a second is added; zero is a new answer."""
+    assert told(("Age", value)).age == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("value", ["-5", "soon", "", "1e9", "٣", "0x10", "240s", "+3"])
+def test_an_age_that_is_no_number_tells_nothing(value: str) -> None:
+    """Garbage never makes an answer old."""
+    assert told(("Age", value)) == ToldAge()
+
+
+def test_of_several_ages_the_largest_counts() -> None:
+    """Two caches in a row may each add a header of their own."""
+    assert told(("Age", "3"), ("Age", "junk"), ("Age", "90")).age == timedelta(seconds=91)
+
+
+def test_a_huge_age_is_still_an_age() -> None:
+    """No number is too long to be read or to be taken from a moment."""
+    age = told(("Age", "9" * 400)).age
+    assert NO_EVIDENCE_AGE < age <= LONGEST_AGE + SECOND
+    assert NOW - age < NOW
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    "Age",
+                    "Date",
+                    "Expires",
+                    "Cache-Control",
+                    "Warning",
+                    "X-Cache",
+                    "Cache-Status",
+                    "CF-Cache-Status",
+                ]
+            ),
+            st.text(max_size=40),
+        )
+    )
+)
+def test_no_headers_break_the_reading(headers: list[tuple[str, str]]) -> None:
+    """Whatever the headers are, the age is a plausible one."""
+    answer = told(*headers)
+    assert timedelta() <= answer.age <= LONGEST_AGE + SECOND
+    assert answer.fresh_for is None or answer.fresh_for >= timedelta()
+
+
+@given(st.integers(0, 10**7), st.integers(0, 10**7))
+def test_the_age_and_the_rest_of_the_lifetime_add_up(age: int, lifetime: int) -> None:
+    """A cache may go on with the same answer until its lifetime is over."""
+    answer = told(("Age", str(age)), ("Cache-Control", f"public, max-age={lifetime}"))
+    if answer.fresh_for is not None:
+        assert answer.fresh_for == max(
+            timedelta(), min(LONGEST_AGE, timedelta(seconds=lifetime)) - answer.age
+        )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("X-Cache", "HIT"),
+        ("X-Cache", "Hit from cloudfront"),
+        ("X-Cache", "TCP_MEM_HIT from a23 (AkamaiGHost)"),
+        ("X-Cache", "TCP_REFRESH_FAIL_HIT"),
+        ("X-Cache", "MISS, HIT"),
+        ("X-Cache", "hit-stale"),
+        ("X-Cache-Status", "STALE"),
+        ("X-Cache-Status", "UPDATING"),
+        ("CF-Cache-Status", "HIT"),
+        ("Cache-Status", 'ExampleCache; hit; ttl=376, "other"; fwd=miss'),
+        ("Warning", '110 proxy "Response is Stale"'),
+        ("Warning", '112 - "Disconnected Operation"'),
+    ],
+)
+def test_a_mark_without_an_age_is_an_unknown_age(header: tuple[str, str]) -> None:
+    """A copy of which nobody says how old it is shows nothing."""
+    assert told(header) == ToldAge(UNKNOWN_AGE)
+    assert told(header, ("Age", "0")) == ToldAge()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("X-Cache", "MISS"),
+        ("X-Cache", "Miss from hit.example"),
+        ("X-Cache", "RefreshHit from cloudfront"),
+        ("X-Cache", "TCP_REFRESH_HIT from a23"),
+        ("X-Cache", "white"),
+        ("X-Cache-Status", "REVALIDATED"),
+        ("CF-Cache-Status", "DYNAMIC"),
+        ("CF-Cache-Status", "EXPIRED"),
+        ("Cache-Status", "ExampleCache; fwd=stale; stored"),
+        ("Cache-Status", "Hit; fwd=miss"),
+        ("Warning", '199 - "Miscellaneous"'),
+        ("Via", "1.1 varnish"),
+    ],
+)
+def test_an_answer_that_the_origin_gave_or_confirmed_is_new(header: tuple[str, str]) -> None:
+    """The names of caches, and answers they asked the origin for, are no mark."""
+    assert told(header) == ToldAge()
+
+
+def test_djangos_page_cache_shows_its_age_in_expires() -> None:
+    """Its copy has a new Date and no Age in older versions, but the Expires of when it was made."""
+    date = ("Date", http_date(NOW))
+    expires = ("Expires", http_date(NOW + timedelta(seconds=60)))
+    assert told(date, expires, ("Cache-Control", "max-age=300")) == ToldAge(
+        timedelta(seconds=241), timedelta(seconds=59)
+    )
+    assert told(date, expires, ("Cache-Control", "max-age=60")) == ToldAge()
+
+
+@pytest.mark.parametrize(
+    "control", ["max-age=30", "max-age=300, no-store", "max-age=300, max-age=60", "private", ""]
+)
+def test_an_expiry_that_does_not_fit_the_lifetime_tells_nothing(control: str) -> None:
+    """An Expires in the past, or beside another lifetime, was not set together with it."""
+    date = ("Date", http_date(NOW))
+    for seconds in (-3600, 60):
+        expires = ("Expires", http_date(NOW + timedelta(seconds=seconds)))
+        assert told(date, expires, ("Cache-Control", control)) == ToldAge()
+
+
+def test_new_answers_are_left_as_they_are() -> None:
+    """The same record comes back, and the clock is known from the first answer on."""
+    host = Host(ahead=MINUTE)
+    for _ in range(5):
+        read = host.read()
+        assert not read.age
+        assert timedelta() <= host.error <= SECOND
+        assert read.began_at == host.clock.moment - SECOND
+
+
+def test_a_copy_with_an_age_teaches_the_clock_nothing() -> None:
+    """The read began when the copy was made, by both clocks, whoever wrote the Date."""
+    host = Host(ahead=MINUTE)
+    host.read()
+    before = host.source.offset
+    for made in (timedelta(), timedelta(seconds=240)):
+        at = host.clock.moment
+        read = host.read(made=made, age=timedelta(seconds=240))
+        assert host.source.offset == before
+        assert read.began_at == at - timedelta(seconds=240)
+        assert read.source_at is not None
+        assert abs(read.source_at - (read.began_at + host.ahead)) <= SECOND
+
+
+def test_an_old_date_alone_shows_a_copy() -> None:
+    """Its age is the difference to Dreamship's clock, and the clock does not follow it."""
+    host = Host(ahead=-MINUTE)
+    host.read(1)
+    at, before = host.clock.moment, host.source.offset
+    read = host.read(2, made=timedelta(seconds=240))
+    assert timedelta(seconds=239) <= read.age <= timedelta(seconds=242)
+    assert read.began_at == at - read.age
+    assert host.source.offset == before
+
+
+def test_one_copy_read_again_and_again_does_not_pull_the_clock() -> None:
+    """A Date that stands still is one second older with each call."""
+    host = Host()
+    host.read()
+    ages = [host.read(made=timedelta(seconds=second)).age for second in range(200)]
+    assert ages[-1] >= timedelta(seconds=198)
+    assert -SECOND <= host.error <= 2 * SECOND
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 900)), max_size=60))
+def test_copies_of_any_age_never_pull_the_clock_far(copies: list[tuple[int, int]]) -> None:
+    """Beside answers that are new, the estimate stays where a true event is not in the future."""
+    host = Host(ahead=timedelta(seconds=100))
+    for _ in range(3):
+        host.read()
+    for resource, seconds in copies:
+        host.read(resource, made=timedelta(seconds=seconds))
+        host.read(0)
+        assert -SECOND <= host.error <= 2 * SECOND
+
+
+@pytest.mark.parametrize("years", [10, -10])
+def test_one_wild_date_teaches_nothing(years: int) -> None:
+    """Neither the clock nor the read of the item has it, first or later."""
+    host = Host()
+    wild = timedelta(days=365 * years)
+    first = host.read(1, wrong=wild)
+    assert first.source_at is None
+    assert not first.age
+    assert host.source.offset == timedelta()
+    host.read(2)
+    later = host.read(1, wrong=wild)
+    assert timedelta() <= host.error <= SECOND
+    assert later.source_at is None or later.source_at < host.source.now()
+
+
+def test_a_host_with_a_wrong_clock_among_others_never_convinces() -> None:
+    """Every third answer is ten years ahead, for hundreds of answers of different items."""
+    host = Host()
+    for number in range(600):
+        wrong = timedelta(days=3650) if number % 3 == 0 else timedelta()
+        host.read(number, wrong=wrong)
+        assert host.error <= SECOND
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=1), -timedelta(hours=1), timedelta(days=900)])
+def test_a_clock_that_was_set_is_learned_anew(by: timedelta) -> None:
+    """With a small catalogue by three answers for an item that was read twice, else by many."""
+    host = Host()
+    for number in range(40):
+        host.read(number)
+    host.ahead += by
+    for _ in range(3):
+        host.read(1)
+        host.clock.moment += MINUTE / 2
+    assert timedelta() <= host.error <= SECOND
+    host.ahead -= by
+    for number in range(24):
+        assert abs(host.error) > MINUTE
+        host.read(100 + number)
+    assert timedelta() <= host.error <= SECOND
+    assert not host.read(200).age
+
+
+def test_a_new_mirror_on_a_host_years_behind_learns_from_three_answers() -> None:
+    """Nothing speaks for this host's own clock when the first answers agree in another."""
+    host = Host(ahead=timedelta(days=3000))
+    reads = [host.read(number) for number in range(4)]
+    assert [read.source_at is None for read in reads] == [True, True, False, False]
+    assert not any(read.age for read in reads)
+    assert timedelta() <= host.error <= SECOND
+
+
+def test_an_offset_that_a_wild_date_left_behind_is_unlearned() -> None:
+    """What an earlier version kept of ten years is not taken over."""
+    assert Host(timedelta(days=3650)).source.offset == timedelta()
+    kept = Host(timedelta(seconds=-90), ahead=timedelta(seconds=-91))
+    assert kept.source.offset == timedelta(seconds=-90)
+    assert not kept.read().age
+    assert kept.read(made=timedelta(seconds=240)).age > timedelta(seconds=200)
+
+
+def test_a_host_clock_that_is_set_while_a_call_is_under_way_teaches_nothing() -> None:
+    """The answer arrives before its request left."""
+    host = Host()
+    read = ItemRead(1, None, (), NOW + MINUTE, NOW)
+    assert host.source.placed(read, 1).source_at is None
+    assert host.source.offset == timedelta()
+
+
+def test_the_estimate_follows_a_host_clock_that_was_set() -> None:
+    """Who notices that says so; Dreamship's clock is where it was."""
+    host = Host(ahead=MINUTE)
+    host.read()
+    before = host.source.now()
+    host.clock.moment += timedelta(hours=1)
+    host.source.host_clock_was_set(timedelta(hours=1))
+    host.ahead -= timedelta(hours=1)
+    assert host.source.now() == before
+    assert not host.read().age
+
+
+def test_what_was_learned_from_a_wild_date_outdates_no_event() -> None:
+    """A read and an event of ten years ahead, kept by an earlier version, are no moments."""
+    wild = NOW + timedelta(days=3650)
+    known = Belief("in_stock", event_at=wild, read_at=wild, delivered_at=NOW)
+    verdict = on_delivery(
+        known,
+        value="out_of_stock",
+        event_at=NOW,
+        arrived_at=NOW,
+        read_at=wild,
+        source_now=NOW,
+    )
+    assert (verdict.rule, verdict.belief.event_at) == ("newer", NOW)
+    agreed = on_delivery(
+        known, value="in_stock", event_at=NOW, arrived_at=NOW, read_at=wild, source_now=NOW
+    )
+    assert agreed.belief.event_at == NOW
+    first = on_delivery(
+        None, value="in_stock", event_at=NOW, arrived_at=NOW, read_at=wild, source_now=NOW
+    )
+    assert first.rule == "first-word"
+
+
+class _NoLog:
+    async def log_call(self, now: datetime, *, for_sweep: bool) -> None:
+        raise NotImplementedError
+
+    async def log_throttled(
+        self, now: datetime, paused_until: datetime, *, for_sweep: bool
+    ) -> None:
+        raise NotImplementedError
+
+
+def cached() -> CachedAnswers:
+    return CachedAnswers(Budget(HandClock(), _NoLog(), start(45)), lambda: 0.5)
+
+
+def copy(age: timedelta, fresh_for: timedelta | None = None) -> ItemRead:
+    return ItemRead(1, None, (), NOW - age, None, age=age, fresh_for=fresh_for)
+
+
+def test_a_copy_is_asked_again_when_its_lifetime_is_over() -> None:
+    """And if the cache keeps it for longer, ever more rarely."""
+    answers = cached()
+    one = copy(MINUTE, 4 * MINUTE)
+    assert answers.ask_again_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
+    one = copy(6 * MINUTE, timedelta())
+    waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(8)]
+    assert waits == [MINUTE, *(2**n * MINUTE for n in (1, 2, 3)), *[15 * MINUTE] * 4]
+
+
+def test_copies_take_a_share_of_the_budget_however_many_they_are() -> None:
+    """The calls for 500 items that wait are spread; no wait is longer than an hour."""
+    answers = cached()
+    waits = [answers.ask_again_at(number, copy(MINUTE), NOW) - NOW for number in range(500)]
+    assert waits[-1] / MINUTE == pytest.approx(499 * 4 / 45)
+    for item_id in range(5000):
+        assert answers.ask_again_at(item_id, copy(MINUTE), NOW) - NOW <= LONGEST
+
+
+def test_the_reason_names_how_many_wait_and_goes_with_the_last() -> None:
+    """One copy alone is everyday; one that comes again, or three items, is worth a sentence."""
+    answers = cached()
+    answers.ask_again_at(1, copy(MINUTE), NOW)
+    reasons = [answers.reason]
+    answers.ask_again_at(1, copy(2 * MINUTE), NOW)
+    reasons.append(answers.reason)
+    answers.ask_again_at(2, copy(UNKNOWN_AGE), NOW)
+    reasons.append(answers.reason)
+    answers.is_new(1)
+    answers.is_new(2)
+    reasons.append(answers.reason)
+    assert reasons[0] is reasons[3] is None
+    assert "again: 1;" in (reasons[1] or "")
+    assert "copy: 120 s" in (reasons[1] or "")
+    assert "copy: unknown" in (reasons[2] or "")
+
+
+def test_content_of_some_seconds_waits_as_long_and_is_no_copy() -> None:
+    """A proxy with another clock must not look like a cache."""
+    answers = cached()
+    young = COPY_AGE - SECOND
+    for _ in range(5):
+        assert answers.ask_again_at(1, copy(young), NOW) == NOW + young
+    assert answers.reason is None
