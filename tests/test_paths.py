@@ -178,10 +178,10 @@ print(mirror.execute("SELECT count(*) FROM availability").fetchone()[0])
 """
 _AS_SHOP = """
 import os, sys
-os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[2]))
 from pathlib import Path
 from syncd.errors import SyncdError
 from syncd.store import Reports
+os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[2]))
 try:
     Reports(Path(sys.argv[3]))
 except SyncdError as fault:
