@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -311,6 +312,36 @@ def test_names_with_signs_of_their_own(site: Site) -> None:
     assert len([*site.mirror.parent.iterdir()]) == 4
 
 
+def test_a_folder_whose_name_is_no_text_is_named_beforehand(idle: Site) -> None:
+    """A relative path in it could be shown by no status, page or log: `check-config` says so."""
+    folder = idle.folder / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    name_mirror(idle, Path("availability.db"))
+    idle.config = idle.config.rename(folder / "config.toml")
+    for command in ("check-config", "serve"):
+        done = subprocess.run(
+            idle.command(command), capture_output=True, check=False, env=idle.environ
+        )
+        assert done.returncode == 2, done.stderr
+        assert b"mirror.path: starts at a folder whose name is not UTF-8" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_disk_whose_files_share_no_memory_is_named(site: Site) -> None:
+    """As a network file system is: the log cannot work there, and the hint says where it can."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    site.serve().stop()
+    index = site.mirror.with_name(f"{site.mirror.name}-shm")
+    strace = ["strace", "--follow-forks", "--output=/dev/null", f"--trace-path={index}"]
+    command = [*strace, "--inject=mmap:error=ENODEV", *site.command("serve")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace: {done.stderr}")
+    assert done.returncode == 1, done.stderr
+    assert "Try: SQLite's log needs memory that processes share" in done.stderr
+
+
 def test_a_name_that_is_too_long_says_so(idle: Site) -> None:
     """Of a file, whose log has a longer one, and of a whole path."""
     name_mirror(idle, idle.folder / ("n" * 250) / ("n" * 254))
@@ -354,8 +385,12 @@ def test_a_database_copied_over_the_mirror_in_use(site: Site, what: str) -> None
     assert "another database was copied over the mirror" in reasons
     assert "disk space" not in reasons
     site.until(lambda: daemon.told("the mirror cannot be used"))
+    if what == "foreign":
+        time.sleep(11)  # every job has run once
     daemon.stop()
-    assert [line["event"] for line in daemon.lines() if "traceback" in line] == []
+    errors = [line["event"] for line in daemon.lines() if line["level"] in {"error", "critical"}]
+    assert set(errors) == {"a delivery could not be kept", "the mirror cannot be used"}
+    assert b"Traceback" not in daemon.log.read_bytes()
     assert site.mirror.read_bytes() == whole
     # The log of the mirror that is gone still lies there.
     assert "is the log of another database" in refused(site)

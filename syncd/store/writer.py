@@ -114,8 +114,11 @@ class Writer:
         self._lock.release()
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._open_connection()
         with translated(self.path):
-            return work(self._open_connection())
+            if self._lock.is_overwritten():
+                raise overwritten(self.path)
+            return work(connection)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._open_connection()
