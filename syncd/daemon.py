@@ -82,6 +82,8 @@ class Daemon:
             raise
         if (down := self._engine.down) is not None:
             log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
+        for oddity in self._engine.store.oddities():
+            log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
         self._webhook = web.Webhook(
             self._engine.ingest,
             # Read for each delivery: after a reload the new keys hold at once.

@@ -40,10 +40,13 @@ class Seen(Struct, frozen=True):
     group: str
 
 
-def about_access(folders: Sequence[Seen], files: Sequence[Seen]) -> Finding:
+def about_access(
+    folders: Sequence[Seen], files: Sequence[Seen], missing: Sequence[str] = ()
+) -> Finding:
     """Tell whether somebody who is only in the mirror's group can read it.
 
-    `folders` lead to the mirror, outermost first; `files` are the database and what lies beside it.
+    `folders` lead to the mirror, outermost first; `files` are the database and what lies beside it;
+    `missing` names what should lie there, too.
     """
     check = "the shop can read the mirror"
     if not files:
@@ -61,6 +64,16 @@ def about_access(folders: Sequence[Seen], files: Sequence[Seen]) -> Finding:
             return Finding(
                 check, "fail", f"{file.path} cannot be read by its group", f"chmod g+r {file.path}"
             )
+    if missing:
+        return Finding(
+            check,
+            "fail",
+            f"{' and '.join(missing)} are gone, and without them SQLite refuses a reader that may "
+            "not write: a program that closed the mirror last has deleted them",
+            "any syncd command of the mirror's owner makes them again, and so does the daemon: run "
+            "`syncd doctor` as its user once more; look into the mirror with `sqlite3 -readonly`",
+        )
+    for file in files:
         if file.mode & (stat.S_IWGRP | stat.S_IWOTH):
             return Finding(
                 check,

@@ -149,7 +149,7 @@ class Monitor:
 
     async def exposition(self) -> bytes:
         """Return the metrics page; raises MirrorError leaves when it cannot be told."""
-        path = self._engine.config.mirror.path
+        path = self._engine.store.path
         sizes = metrics.Sizes(
             database_bytes=_size(path),
             log_bytes=_size(path.with_name(f"{path.name}-wal")),

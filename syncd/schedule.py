@@ -14,6 +14,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from syncd.config import Config
 from syncd.engine import Engine
+from syncd.errors import MirrorError
 from syncd.ports import SweepSummary
 from syncd.reconcile import due_since, next_after_failure
 
@@ -166,8 +167,11 @@ class Schedule:
 
 
 async def _run(job: Callable[[], Awaitable[None]]) -> None:
-    """Run a job; the end of the daemon, which cancels it, is no fault that the log must show."""
-    with contextlib.suppress(asyncio.CancelledError):
+    """Run a job; the end of the daemon, which cancels it, is no fault that the log must show.
+
+    Nor is a mirror that cannot be used: the beat reports it, once, and every job is run again.
+    """
+    with contextlib.suppress(asyncio.CancelledError, MirrorError):
         await job()
 
 

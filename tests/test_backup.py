@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +17,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+
+from syncd.errors import UsageError
+from syncd.store import backups
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -87,7 +94,7 @@ def test_a_backup_under_load_is_one_moment_and_can_be_put_in_place(site: Site) -
     daemon.stop()
 
 
-@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
 def test_a_backup_replaces_nothing(shared: Daemon, tmp_path: Path, end: str) -> None:
     """Neither a file of that name, nor does it lie down beside a log that is not its own."""
     taken = tmp_path / f"copy.db{end}"
@@ -126,3 +133,114 @@ def test_what_is_not_there_is_not_backed_up(idle: Site) -> None:
     assert done.returncode == 1
     assert "there is no mirror" in done.stderr
     assert not (idle.folder / "copy.db").exists()
+
+
+def traced(site: Site, target: Path, *inject: str) -> subprocess.CompletedProcess[str]:
+    """Run a backup in whose process the kernel fails some calls."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    strace = ["strace", "--follow-forks", "--output=/dev/null"]
+    strace += [f"--inject={one}" for one in inject]
+    command = [*strace, *site.command("backup", str(target))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace: {done.stderr}")
+    return done
+
+
+@pytest.mark.parametrize("error", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EACCES"])
+def test_a_backup_where_files_have_one_name_and_no_modes(
+    shared: Daemon, tmp_path: Path, error: str
+) -> None:
+    """FAT, exFAT, some shares: no hard links, no chmod; the copy is whole and replaces nothing."""
+    no_links = f"link,linkat:error={error}"
+    target = tmp_path / "copy.db"
+    done = traced(shared.site, target, no_links, "fchmod:error=EPERM")
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(f"{target.as_uri()}?mode=ro", uri=True)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert [*tmp_path.iterdir()] == [target]
+    assert "exists already" in traced(shared.site, target, no_links).stderr
+
+
+def test_a_name_that_is_taken_while_the_copy_is_made(
+    shared: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another backup, say: neither replaces the other, with hard links or without."""
+    fill = backups._fill
+
+    def taken_meanwhile(part: Path, source: sqlite3.Connection, *paths: Path) -> None:
+        fill(part, source, *paths)
+        paths[-1].write_text("precious")
+
+    def no_link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(backups, "_fill", taken_meanwhile)
+    for number in range(2):
+        target = tmp_path / f"copy-{number}.db"
+        with pytest.raises(UsageError, match="exists already"):
+            backups.backup(shared.site.mirror, target)
+        assert target.read_text() == "precious"
+        monkeypatch.setattr(os, "link", no_link)
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal", ".lock"])
+def test_a_backup_is_no_part_of_a_mirror(site: Site, end: str) -> None:
+    """Under such a name SQLite would take the copy for the log of the mirror."""
+    site.serve().stop()
+    target = site.mirror.with_name(site.mirror.name + end)
+    target.unlink(missing_ok=True)
+    (site.folder / "link").symlink_to(site.mirror.parent)
+    for path in (target, site.folder / "link" / target.name):
+        done = site.syncd("backup", str(path))
+        assert done.returncode == 2, done.stderr
+        assert "would be taken for a part of" in done.stderr or "exists already" in done.stderr
+        assert not target.exists() or target.stat().st_size < 40_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_backup_that_is_interrupted_leaves_nothing(
+    shared: Daemon, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Exit code 130, in the middle of the copy, and no file is left."""
+    slow = (
+        "import sys, time; from syncd.store import backups as b\n"
+        "b._fill = lambda *_: time.sleep(30)\n"
+        "import syncd.cli; syncd.cli.main()"
+    )
+    command = [sys.executable, "-c", slow, *shared.site.command("backup", "x.db")[3:]]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
+    shared.site.until(lambda: [*tmp_path.iterdir()])
+    process.send_signal(number)
+    assert b"Traceback" not in process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_what_a_killed_backup_left_is_removed_by_a_later_one(
+    shared: Daemon, tmp_path: Path
+) -> None:
+    """Not what may still be written to, and nothing of anybody else."""
+    old, new = (tmp_path / f".syncd-backup-{n}-00000000.part" for n in (1, 2))
+    alien = tmp_path / ".copy.db.17.part"
+    for file in (old, new, alien):
+        file.touch()
+    for file in (old, alien):
+        os.utime(file, (0, 0))
+    assert shared.site.syncd("backup", str(tmp_path / "copy.db")).returncode == 0
+    assert {file.name for file in tmp_path.iterdir()} == {new.name, alien.name, "copy.db"}
+
+
+def test_a_backup_under_an_odd_or_very_long_name(shared: Daemon, tmp_path: Path) -> None:
+    """As long as names can be with a log beside them; signs of a URI are part of the name."""
+    for name in ("n" * 247, "a?mode=ro#b%20 \u00e9.db"):
+        done = shared.site.syncd("backup", str(tmp_path / name))
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name).exists()
+    assert shared.site.syncd("backup", str(tmp_path)).returncode == 2
+    assert shared.site.syncd("backup", "/dev/stdout").returncode == 2
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    assert shared.site.syncd("backup", str(tmp_path / "dangling")).returncode == 2
+    assert not (tmp_path / "nowhere").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -24,9 +26,17 @@ def command(path: Path, config_path: str | None, *, as_json: bool) -> None:
     The copy is one file; put in the mirror's place while no daemon runs, it is the mirror. What
     exists already is never replaced. Needs no daemon.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     backup(load_config(config_path).mirror.path, path)
     size = path.stat().st_size
     if as_json:
         print_json({"path": str(path), "bytes": size})
     else:
         click.echo(f"{path}: {size / 1e6:.1f} MB")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does: what is half written is removed."""
+    del number, frame
+    raise KeyboardInterrupt

@@ -25,6 +25,8 @@ from syncd.examining import Answer, Finding, Seen
 from syncd.read_age import COPY_AGE
 from syncd.signature import HEADER, sign
 from syncd.store import Reports
+from syncd.store.files import missing_sidecars, require_file, require_own_log, resolve, sidecars
+from syncd.store.places import oddities
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 # What Dreamship gives an answer.
@@ -77,8 +79,10 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
     yield examining.about_keys(
         [_look(file) for file in _key_files(config_path, config) if os.access(file, os.F_OK)]
     )
+    # Seen first: whoever may write the folder makes what is missing as soon as the mirror is read.
+    access = _about_access(config.mirror.path)
     yield _about_writing(config.mirror.path)
-    yield examining.about_access(*_seen(config.mirror.path))
+    yield access
     yield from asyncio.run(_about_dreamship(config))
     yield _about_the_daemon(config)
     yield _about_delivery(config)
@@ -93,32 +97,54 @@ def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
 
 def _about_writing(mirror: Path) -> Finding:
     check = "the mirror can be written by this user"
-    folder = mirror.parent
+    try:
+        real = resolve(mirror)
+        require_file(real)
+    except MirrorError as fault:
+        return Finding(check, "fail", fault.message, fault.hint)
+    folder = real.parent
     if not folder.is_dir():
         return Finding(check, "fail", f"there is no folder {folder}", "make it, or mirror.path's")
-    for path in (folder, *(one for one in _files(mirror) if one.exists())):
+    for path in (folder, *(one for one in (real, *sidecars(real)) if one.exists())):
         if not os.access(path, os.W_OK):
             hint = "run this as the daemon's user; the folder and its files must be its own"
             return Finding(check, "fail", f"{path} cannot be written", hint)
-    if not mirror.exists():
+    if not real.exists():
         return Finding(check, "warn", "there is none yet", "start the daemon")
     try:
+        with real.open("rb") as file:
+            require_own_log(real, file.read(100), os.fstat(file.fileno()).st_size)
         Reports(mirror).close()
     except MirrorError as fault:
         return Finding(check, "fail", fault.message, fault.hint)
     return Finding(check, "pass", str(mirror))
 
 
-def _seen(mirror: Path) -> tuple[list[Seen], list[Seen]]:
-    folders = [*reversed(mirror.absolute().parents)][1:]
-    return (
-        [_look(folder) for folder in folders if folder.exists()],
-        [_look(file) for file in _files(mirror) if file.exists()],
+def _about_access(mirror: Path) -> Finding:
+    try:
+        real = resolve(mirror)
+        require_file(real)
+        # A shop that follows a link must be let through on both ways.
+        folders = dict.fromkeys(
+            folder for path in (mirror.absolute(), real) for folder in [*reversed(path.parents)][1:]
+        )
+        finding = examining.about_access(
+            [_look(folder) for folder in folders if folder.exists()],
+            [_look(file) for file in (real, *sidecars(real)) if file.exists()],
+            missing_sidecars(real),
+        )
+        odd = oddities(mirror) if real.exists() else []
+    except MirrorError as fault:
+        return Finding("the shop can read the mirror", "fail", fault.message, fault.hint)
+    if not odd:
+        return finding
+    is_well = finding.verdict == "pass"
+    return Finding(
+        finding.check,
+        "warn" if is_well else finding.verdict,
+        "; ".join([*([] if is_well else [finding.told]), *(one.told for one in odd)]),
+        "; ".join([*([] if is_well else [finding.hint]), *(one.hint for one in odd)]),
     )
-
-
-def _files(mirror: Path) -> list[Path]:
-    return [mirror, *(mirror.with_name(mirror.name + end) for end in ("-wal", "-shm"))]
 
 
 def _look(path: Path) -> Seen:

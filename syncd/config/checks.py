@@ -83,7 +83,15 @@ def path(value: Any, folder: Path) -> Path:
     """Take a path; a relative one starts at the folder of the configuration file."""
     if not text(value, folder).strip() or "\0" in value:
         raise ValueError("must name a path")
-    return absolute(value, folder)
+    found = absolute(value, folder)
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        # Neither JSON, nor a page, nor a log could show it.
+        raise ValueError(
+            "starts at a folder whose name is not UTF-8; name an absolute path"
+        ) from None
+    return found
 
 
 def socket_path(value: Any, folder: Path) -> Path:

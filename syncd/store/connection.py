@@ -4,69 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
-import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from syncd.errors import (
-    MirrorError,
-    MirrorIncompatible,
-    MirrorLocked,
-    MirrorMissing,
-    MirrorUnavailable,
-)
+from syncd.errors import MirrorIncompatible, MirrorMissing
+from syncd.store.files import create, require_file, resolve
 from syncd.store.migrations import APPLICATION_ID, CONTRACT, migrate
+from syncd.store.translation import translated
 
-# The shop's user reads through its group; a new -wal or -shm takes its mode from this file's.
-FILE_MODE = 0o640
 BUSY_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_MS = 500
 REFUSED_TIMEOUT_S = 1.0
 REFUSED_PAUSE_S = 0.002
 # After a long reader let the log grow, the file shrinks back to this.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
-
-
-# Who may read it could hold it, and no daemon would start.
-LOCK_MODE = 0o600
-# A link in its place would have the number of the process written into some other file.
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-
-
-class Lock:
-    """Held by the one process that writes a mirror; the kernel lets go of it if that one dies."""
-
-    def __init__(self, mirror: Path) -> None:
-        self._path = mirror.with_name(mirror.name + ".lock")
-        self._fd: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock; raises MirrorLocked when another process holds it."""
-        fd = os.open(self._path, _LOCK_FLAGS, LOCK_MODE)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as fault:
-            holder = os.pread(fd, 20, 0).decode(errors="replace").strip()
-            os.close(fd)
-            raise MirrorLocked(
-                f"another syncd process{f' (pid {holder})' if holder else ''} holds the mirror",
-                hint="stop it first, or let it do the work",
-            ) from fault
-        with contextlib.suppress(OSError):  # a full disk; it is only for who asks who holds it
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
-        self._fd = fd
-
-    def release(self) -> None:
-        """Let go. The file stays: removing it would let two processes lock two files."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
 
 class Reader(sqlite3.Connection):
@@ -104,7 +58,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     when the file cannot be used now.
     """
     with translated(path):
-        _create(path)
+        path = resolve(path)
+        create(path)
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -125,20 +80,23 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             # Reading makes the log, if it is not there yet.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException:
-            _let_go(connection)
+            let_go(connection)
             raise
     return connection
 
 
 def open_for_reading(path: Path, *, check_same_thread: bool = True) -> Reader:
     """Return a connection that can only read, as a shop's would be."""
-    if not path.exists():
-        raise MirrorMissing(
-            f"there is no mirror at {path}", hint="start the daemon, or check mirror.path"
-        )
+    with translated(path):
+        path = resolve(path)
+        if not path.exists():
+            raise MirrorMissing(
+                f"there is no mirror at {path}", hint="start the daemon, or check mirror.path"
+            )
+        require_file(path)
     with translated(path):
         connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
+            f"{path.as_uri()}?mode=ro",
             uri=True,
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
@@ -156,16 +114,6 @@ def open_for_reading(path: Path, *, check_same_thread: bool = True) -> Reader:
     return connection
 
 
-def files_of(path: Path) -> tuple[tuple[int, int], ...]:
-    """Return which files database, log and index are; raises FileNotFoundError when one is not.
-
-    SQLite goes on with files that were deleted or replaced under its feet, and nobody else would
-    ever see what it writes there.
-    """
-    found = (os.stat(f"{path}{end}") for end in ("", "-wal", "-shm"))  # noqa: PTH116 - each batch
-    return tuple((file.st_dev, file.st_ino) for file in found)
-
-
 def leave(connection: sqlite3.Connection) -> None:
     """End the writer so that a reader without write permission can go on reading.
 
@@ -177,11 +125,11 @@ def leave(connection: sqlite3.Connection) -> None:
         # A reader that stays in its transaction must not hold the end up; the log then stays, too.
         connection.execute(f"PRAGMA busy_timeout = {LEAVE_TIMEOUT_MS}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    _let_go(connection)
+    let_go(connection)
 
 
-def _let_go(connection: sqlite3.Connection) -> None:
-    """End a writer without a word to the files, damaged as they may be."""
+def let_go(connection: sqlite3.Connection) -> None:
+    """Close the writer without a checkpoint; the files may be damaged, or not its own any more."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
         connection.close()
@@ -191,42 +139,6 @@ def _let_go(connection: sqlite3.Connection) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the system's faults into ours, with what to try."""
-    try:
-        yield
-    except MirrorError:
-        raise
-    except sqlite3.OperationalError as fault:
-        raise MirrorUnavailable(
-            f"the mirror at {path} cannot be used now: {fault}",
-            hint="check free disk space and the permissions of the file and its folder",
-        ) from fault
-    except sqlite3.DatabaseError as fault:
-        if type(fault) is not sqlite3.DatabaseError:
-            raise  # a value no column takes: the caller's matter, the file is sound
-        raise MirrorIncompatible(
-            f"the mirror at {path} is damaged or no database: {fault}",
-            hint="move it away with its -wal and -shm, and start again: from a backup put in its "
-            "place, or from nothing, which a sweep fills",
-        ) from fault
-    except OSError as fault:
-        raise MirrorUnavailable(
-            f"the mirror at {path} cannot be used: {fault.strerror or fault}",
-            hint="check that mirror.path names a folder this user may write",
-        ) from fault
-
-
-def _create(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Made beforehand, so that no umask of the day decides who may read it.
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
-        os.fchmod(fd, FILE_MODE)
-        os.close(fd)
-
-
 def _contract(connection: sqlite3.Connection, path: Path) -> int:
     """Return the contract number of the file, 0 for an empty one; refuse what is not ours."""
     contract = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -234,7 +146,9 @@ def _contract(connection: sqlite3.Connection, path: Path) -> int:
     application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
     if tables and application_id != APPLICATION_ID and not _is_half_made(connection):
         raise MirrorIncompatible(
-            f"{path} is a database, but no mirror of syncd", hint="check mirror.path"
+            f"{path} is a database, but no mirror of syncd",
+            hint="check mirror.path; if it was put in the mirror's place, move it away with its "
+            "-wal and -shm: from a backup, or from nothing, a sweep makes the mirror whole",
         )
     if contract > CONTRACT:
         raise MirrorIncompatible(

@@ -13,6 +13,7 @@ from syncd import observations
 from syncd.state import Policy
 from syncd.store import housekeeping, retention, rows, values
 from syncd.store.housekeeping import Beat, Remembered
+from syncd.store.places import Oddity, oddities
 from syncd.store.writer import Writer
 
 # Variants judged at once when the configuration has changed: what deliveries wait for.
@@ -31,6 +32,15 @@ class Kept:
     def open(self) -> None:
         """Take the mirror and bring its schema up to date; raises the leaves of MirrorError."""
         self._writer.open()
+
+    @property
+    def path(self) -> Path:
+        """The real path of the mirror, once it is open."""
+        return self._writer.path
+
+    def oddities(self) -> list[Oddity]:
+        """Return what is odd about the place of the mirror."""
+        return oddities(self.path)
 
     def close(self) -> None:
         """Let go of the mirror; other users can go on reading it."""

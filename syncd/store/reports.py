@@ -13,10 +13,11 @@ from syncd.explaining import Story
 from syncd.model import Row
 from syncd.status import LastDay, MirrorCounts
 from syncd.store import day, stories
-from syncd.store.connection import open_for_reading, translated
+from syncd.store.connection import open_for_reading
 from syncd.store.day import Day
 from syncd.store.rows import as_json
 from syncd.store.stories import dicts
+from syncd.store.translation import translated
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from syncd.errors import MirrorUnavailable
-from syncd.store.connection import Lock, files_of, leave, open_for_writing, translated
+from syncd.store.connection import leave, let_go, open_for_writing
+from syncd.store.files import Lock, files_of, is_of_syncd, resolve
+from syncd.store.translation import overwritten, translated
 
 T = TypeVar("T")
 
@@ -23,23 +25,31 @@ class Writer:
     """Runs functions of a connection in the writer's thread, each as one whole transaction."""
 
     def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
+        self._name = path
         self.path = path
-        self._lock = Lock(path)
+        self._lock = Lock()
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
         self._connection: sqlite3.Connection | None = None
         self._files: tuple[tuple[int, int], ...] = ()
 
     def open(self) -> None:
         """Take the mirror; raises the leaves of MirrorError."""
-        with translated(self.path):
+        with translated(self._name):
+            # Once: a link that is changed later is noticed, not followed.
+            self.path = resolve(self._name)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            self._lock.acquire(self.path)
         try:
             self._connection = open_for_writing(self.path)
             with translated(self.path):
+                if not is_of_syncd(self._lock.header()):
+                    # From now on the file itself says that it is a mirror, not only its log.
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 self._files = files_of(self.path)
+                if self._files[0] != self._lock.file:
+                    raise _replaced(self.path)
         except BaseException:
-            self._lock.release()
+            self._abandon()
             raise
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -85,14 +95,30 @@ class Writer:
     def close(self) -> None:
         """Finish what was begun and let go of the mirror, leaving it readable."""
         self._executor.shutdown(wait=True)
-        if self._connection is not None:
+        if self._connection is not None and self._is_own_file():
             leave(self._connection)
+            self._connection = None
+        self._abandon()
+
+    def _is_own_file(self) -> bool:
+        try:
+            return not self._lock.is_overwritten()
+        except OSError:
+            return False  # nothing is known of it
+
+    def _abandon(self) -> None:
+        if self._connection is not None:
+            # A checkpoint would write the pages of the mirror into somebody else's database.
+            let_go(self._connection)
             self._connection = None
         self._lock.release()
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._open_connection()
         with translated(self.path):
-            return work(self._open_connection())
+            if self._lock.is_overwritten():
+                raise overwritten(self.path)
+            return work(connection)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._open_connection()
@@ -119,18 +145,32 @@ class Writer:
         They are not opened anew: the log may be another database's, and all that this process
         remembers is of the old one. Put back they are used again; else a restart sorts it out.
         """
+        if self._lock.is_overwritten():
+            raise overwritten(self.path)
         try:
-            is_same = files_of(self.path) == self._files
+            is_same = files_of(self.path) == self._files and self._is_named
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise MirrorUnavailable(
-                f"the mirror at {self.path} was deleted or replaced while it was in use",
-                hint="put the same files back, or restart: then what is there now is used, and "
-                "without a file a sweep fills a new one",
-            )
+            raise _replaced(self.path)
+
+    @property
+    def _is_named(self) -> bool:
+        """Tell whether the configured path still leads to the file: it may be a link."""
+        if self._name == self.path:
+            return True
+        found = self._name.stat()
+        return (found.st_dev, found.st_ino) == self._files[0]
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
             raise MirrorUnavailable("the mirror is closed")
         return self._connection
+
+
+def _replaced(path: Path) -> MirrorUnavailable:
+    return MirrorUnavailable(
+        f"the mirror at {path} was deleted or replaced while it was in use",
+        hint="put the same files back, or restart: then what is there now is used, and "
+        "without a file a sweep fills a new one",
+    )
