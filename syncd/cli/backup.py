@@ -24,7 +24,7 @@ def command(path: Path, config_path: str | None, *, as_json: bool) -> None:
     The copy is one file; put in the mirror's place while no daemon runs, it is the mirror. What
     exists already is never replaced. Needs no daemon.
     """
-    backup(load_config(config_path).mirror.path, path)
+    backup(load_config(config_path, with_keys=False).mirror.path, path)
     size = path.stat().st_size
     if as_json:
         print_json({"path": str(path), "bytes": size})
