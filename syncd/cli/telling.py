@@ -91,7 +91,9 @@ def usage(fault: click.ClickException) -> tuple[str, str]:
         return f"{_name(fault.param)} is missing", hint
     if isinstance(fault, click.BadParameter) and fault.param is not None:
         return f"{_name(fault.param)}: {fault.message.rstrip('.')}", hint
-    message = fault.format_message().rstrip(".")
+    if isinstance(fault, click.BadOptionUsage):
+        return f"{fault.option_name} takes a value, and has none", hint
+    message = fault.format_message().rstrip(".").removeprefix("Got unexpected ")
     return message[:1].lower() + message[1:], hint
 
 

@@ -22,12 +22,16 @@ def read_small(path: Path) -> str:
     Raises OSError or UnicodeError; what is no ordinary file, or endless, is an OSError, too,
     instead of a wait for what never comes.
     """
-    # Without it, a pipe that nobody writes to would never be opened.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+    # Without O_NONBLOCK, a pipe that nobody writes to would never be opened.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
         if kind != stat.S_IFREG:
             raise OSError(0, f"is {_KINDS.get(kind, 'something else')}, not a file")
-        content = file.read(MAX_BYTES + 1)
+        with open(fd, "rb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+            content = file.read(MAX_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(content) > MAX_BYTES:
         raise OSError(0, f"is longer than {MAX_BYTES // 1024} KiB")
     return content.decode()
