@@ -86,7 +86,7 @@ class WholeNumber(click.IntRange):
             return super().convert(value, param, ctx)
         except click.BadParameter:
             shown = repr(value[:40] if isinstance(value, str) else value)
-            most = "" if self.max is None or self.max >= MAX_ID else f" to {self.max}"
+            most = "" if self.max is None else f" to {self.max}"
             self.fail(f"{shown} is no whole number from {self.min}{most}", param, ctx)
 
 
