@@ -114,6 +114,22 @@ def test_who_may_not_read_the_configuration_is_told_so(shared_site: Daemon) -> N
     assert "member of its group" in lines_of(done.stderr)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
+def test_folders_that_are_closed_are_two_lines(shared_site: Daemon) -> None:
+    """Of mirror and socket: who may not enter learns that, not that nothing is there."""
+    site = shared_site.site
+    site.mirror.parent.chmod(0o700)
+    done = as_shop(site, "availability", "1")
+    assert done.returncode == 1
+    assert "Permission denied" in lines_of(done.stderr)
+    closed = site.folder / "closed"
+    closed.mkdir(mode=0o700)
+    site.configure(control={"socket": str(closed / "control.sock")})
+    done = as_shop(site, "status")
+    assert done.returncode == 1
+    assert "this user may not use" in lines_of(done.stderr)
+
+
 # root
 
 

@@ -15,6 +15,7 @@ from syncd.config import Secret
 from syncd.errors import ConfigurationError, SyncdError
 
 DEBUG_VARIABLE = "SYNCD_DEBUG"
+_REPORTS = "https://github.com/syncd/syncd/issues"
 _HINTS = {
     errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of the unit",
     errno.ENFILE: "this host has too many files open: end what is not needed",
@@ -68,7 +69,7 @@ def unexpected(fault: BaseException) -> tuple[str, str]:
         )
     return (
         f"something happened that syncd does not know: {_in_short(fault)}",
-        f"report it with what {DEBUG_VARIABLE}=1 in the environment shows of it",
+        f"report it at {_REPORTS} with what {DEBUG_VARIABLE}=1 in the environment shows",
     )
 
 
