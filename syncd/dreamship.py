@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 
-from syncd import __version__, answer_faults, listing
+from syncd import __version__, answer_faults, http_client, listing
 from syncd.deliveries import availability_text, labels, parse_id
 from syncd.errors import (
     SourceAnswerInvalid,
@@ -60,7 +60,8 @@ class Dreamship:
         in_json = msgspec.json.encode(api_key)[1:-1]
         echoes = {api_key.encode(), in_json, in_json.replace(b"/", rb"\/")}
         self._echoes = echoes if len(api_key) >= MIN_MASKED_CHARS else set()
-        self._client = httpx.AsyncClient(
+        self._client = http_client.async_client(
+            base_url,
             base_url=base_url.rstrip("/") + "/",
             headers={
                 "Authorization": f"Bearer {api_key}",
@@ -73,10 +74,10 @@ class Dreamship:
             # Cookies of answers would be sent with each request, more and more of them.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=timeout_s,
+            # In the clear it goes to this host alone: no proxy of the environment gets to see it.
+            is_direct=not base_url.startswith("https:"),
             # The key must not follow a redirect to another host; trailing slashes are ours to set.
             follow_redirects=False,
-            # In the clear it goes to this host alone: no proxy of the environment gets to see it.
-            trust_env=base_url.startswith("https:"),
             transport=transport,
         )
 

@@ -70,15 +70,14 @@ def configure(
 def catch_all() -> None:
     """Have what would be written past the log be lines of it, too: for a process that serves."""
     logging.captureWarnings(capture=True)
+    sys.excepthook = lambda _, fault, __: report(fault)
+    threading.excepthook = lambda told: report(told.exc_value or told.exc_type())
+
+
+def report(fault: BaseException) -> None:
+    """Log an exception that nothing translated, with its traceback."""
     log = structlog.get_logger(__name__)
-
-    def ended(kind: type[BaseException], fault: BaseException, trace: Any) -> None:
-        log.critical("a fault nobody expected", exc_info=(kind, fault, trace))
-
-    sys.excepthook = ended
-    threading.excepthook = lambda told: ended(
-        told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback
-    )
+    log.critical("a fault nobody expected", exc_info=fault)
 
 
 class _Unfailing:

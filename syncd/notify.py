@@ -16,7 +16,9 @@ import httpx
 import structlog
 from msgspec import json
 
+from syncd import http_client
 from syncd.config import KEYS_VARIABLE
+from syncd.errors import ConfigurationError
 from syncd.model import JsonObject
 from syncd.pace import backoff
 
@@ -64,7 +66,11 @@ class Notifier:
 
     async def _carry(self, way: str, carry: Callable[[], Awaitable[str | None]]) -> None:
         for attempt in range(1, TRIES + 1):
-            fault = await carry()
+            try:
+                fault = await carry()
+            except Exception as unknown:  # noqa: BLE001
+                # No thread to look up the name, no descriptor left: it must not be lost in silence.
+                fault = f"notify.{way} failed: {type(unknown).__name__}"
             if fault is None:
                 return
             log.warning("a notification failed", way=way, fault=fault, attempt=attempt)
@@ -84,8 +90,10 @@ class Notifier:
                 # What it is told it needs; our keys it does not.
                 env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
             )
-        except OSError as fault:
-            return f"notify.command cannot be run: {fault.strerror}"
+        except (OSError, ValueError) as fault:
+            # ValueError: an argument that this locale cannot write.
+            why = getattr(fault, "strerror", None) or type(fault).__name__
+            return f"notify.command cannot be run: {why}"
         try:
             async with asyncio.timeout(self._limit_s):
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -105,10 +113,13 @@ async def _post(url: str, body: bytes) -> str | None:
         # The code alone is read: a body may be as long and as slow as its sender likes.
         async with (
             asyncio.timeout(URL_LIMIT_S),
-            httpx.AsyncClient(timeout=URL_LIMIT_S, follow_redirects=False) as client,
+            http_client.async_client(url, timeout=URL_LIMIT_S, follow_redirects=False) as client,
             client.stream("POST", url, content=body, headers=_JSON) as answer,
         ):
             pass
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as fault:
+    except ConfigurationError as fault:
+        # What the environment names for the way there; it repeats no value either.
+        return f"notify.url cannot be reached: {fault.message}"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
         return f"notify.url could not be reached: {type(fault).__name__}"
     return None if answer.is_success else f"notify.url answered {answer.status_code}"

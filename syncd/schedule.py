@@ -74,11 +74,11 @@ class Schedule:
             else remembered.complete_at + every,
         )
         for job, seconds in ((beat, beat_every_s), (self._locate, LOCATE_CHECK_S)):
-            self._scheduler.add_job(_run, IntervalTrigger(seconds=seconds), args=[job])
+            self._scheduler.add_job(_run, _every(seconds), args=[job])
         # Soon for the first time: a daemon that is often started again must prune, too.
         self._scheduler.add_job(
             _run,
-            IntervalTrigger(seconds=PRUNE_EVERY_S),
+            _every(PRUNE_EVERY_S),
             args=[self._prune],
             next_run_time=datetime.now(UTC) + timedelta(seconds=PRUNE_FIRST_S),
         )
@@ -141,7 +141,7 @@ class Schedule:
         every = reconcile.every_when_silent if self._is_silent else reconcile.every
         seconds = every.total_seconds()
         jitter = min(LONGEST_JITTER_S, int(seconds * JITTER_SHARE))
-        return IntervalTrigger(seconds=seconds, jitter=jitter or None)
+        return _every(seconds, jitter=jitter or None)
 
     async def _sweep(self) -> None:
         await self._engine.reconciler.request("schedule")
@@ -164,6 +164,11 @@ class Schedule:
             now=now,
         ):
             await asyncio.sleep(0.05)  # not a poll but a pause: deliveries go first
+
+
+def _every(seconds: float, *, jitter: int | None = None) -> IntervalTrigger:
+    """Return a trigger; without a time zone it would ask for the host's, which may not exist."""
+    return IntervalTrigger(seconds=seconds, jitter=jitter, timezone=UTC)
 
 
 async def _run(job: Callable[[], Awaitable[None]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import os
 import pickle
 import tomllib
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.config import SECTIONS, Config, Secret, find, in_force, load, to_toml
+from syncd.config import SECTIONS, Config, Secret, find, in_force, load, search, to_toml
 from syncd.config.checks import CHECKS
 from syncd.config.values import duration_text, parse_address, parse_duration
 from syncd.errors import ConfigurationError
@@ -204,6 +206,173 @@ def test_the_order_in_which_a_file_is_looked_for(
     assert find("/x", {"SYNCD_CONFIG": "/e"}) == Path("/x")
     with pytest.raises(ConfigurationError, match="/x"):
         load(Path("/x"), {})
+
+
+def test_a_place_that_may_not_be_looked_at_is_passed_over_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is taken; when there is none, it is said which could not be looked at."""
+    monkeypatch.chdir(tmp_path)
+    stat = Path.stat
+
+    def closed(path: Path, **how: bool) -> os.stat_result:
+        if path.name == "config.toml" and not path.is_absolute():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    monkeypatch.setattr("syncd.config.loading.SYSTEM_PATH", tmp_path / "system.toml")
+    with pytest.raises(ConfigurationError, match=r"config\.toml cannot be looked at") as caught:
+        find(None, {})
+    assert "--config" in caught.value.hint
+    (tmp_path / "system.toml").write_text("")
+    found, passed_over = search(None, {})
+    assert found == tmp_path / "system.toml"
+    assert passed_over == [f"{tmp_path}/config.toml cannot be looked at: Permission denied"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("folder", "is a folder"),
+        ("pipe", "is a pipe"),
+        ("/dev/null", "is a device"),
+        ("/dev/zero", "is a device"),
+        ("endless", "is longer than"),
+        ("~nobody/config.toml", "No such file"),
+        ("/x" * 3000, "name too long"),
+    ],
+)
+def test_what_is_no_file_is_said_at_once(tmp_path: Path, kind: str, told: str) -> None:
+    """Of a configuration and of a file of keys: nothing waits for a pipe, or reads for ever."""
+    path = tmp_path / kind if kind.isalpha() else Path(kind)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.write_bytes(b"#" * (1024 * 1024 + 1))
+    with pytest.raises(ConfigurationError, match=f"(?i){told}"):
+        load(path, {})
+    if not kind.startswith("~"):
+        text = f'[dreamship]\napi_key_file = "{path}"'
+        assert told.casefold() in faults(tmp_path, text)[0].casefold()
+
+
+def test_a_byte_order_mark_before_toml_is_no_fault(tmp_path: Path) -> None:
+    """Some editors write one."""
+    (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbf[log]\nlevel = "debug"\n')
+    assert load(tmp_path / "c.toml", {}).log.level == "debug"
+
+
+def test_a_home_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the environment nor among the users, or not a whole path."""
+    for home, path in (("", "~/a.db"), ("relative", "~/a.db"), ("/", "~no_such_user/a.db")):
+        monkeypatch.setenv("HOME", home)
+        assert faults(tmp_path, f'[mirror]\npath = "{path}"')[0].startswith("mirror.path: starts")
+    monkeypatch.setenv("HOME", "/home/shop")
+    assert str(loaded(tmp_path, '[mirror]\npath = "~/a.db"').mirror.path) == "/home/shop/a.db"
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
+    """The mirror would have a path that no status document can say."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    assert "mirror.path: has a name" in faults(folder, '[mirror]\npath = "a.db"')[0]
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+GOOD_KEY = "Hush_0123-abc/DEF+x.y~z=="
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f'"{GOOD_KEY}"', "quotes"),
+        (f"'{GOOD_KEY}'", "quotes"),
+        (f"\u201c{GOOD_KEY}\u201d", "quotes"),
+        (f"`{GOOD_KEY}`", "quotes"),
+        (f"api_key={GOOD_KEY}", "name before it"),
+        (f"export SYNCD_DREAMSHIP_API_KEYS={GOOD_KEY}", "name before it"),
+        (f"export {GOOD_KEY}", "name before it"),
+        (f"api_key = {GOOD_KEY}", "name before it"),
+        (f"api_key: {GOOD_KEY}", "name before it"),
+        (f"X-API-Key:{GOOD_KEY}", "name before it"),
+        (f"Authorization: Bearer {GOOD_KEY}", "name before it"),
+        (f"Bearer {GOOD_KEY}", "Bearer before it"),
+        (f"bearer {GOOD_KEY}", "Bearer before it"),
+        (f"{GOOD_KEY} # the shop's", "comment"),
+        (f"{GOOD_KEY}\t; the shop's", "comment"),
+        (f"\ufeff{GOOD_KEY}", "byte order mark"),
+        (f"{GOOD_KEY}\u200b", "zero width space"),
+        (f"{GOOD_KEY[:9]}\u00ad{GOOD_KEY[9:]}", "cannot be seen"),
+        (f"{GOOD_KEY[:9]}\u00a0{GOOD_KEY[9:]}", "U+00A0"),
+        (f"{GOOD_KEY}\u00a0", "U+00A0"),
+        (f"{GOOD_KEY}\u2028", "cannot be seen"),
+        (f"{GOOD_KEY[:9]}\u043e{GOOD_KEY[9:]}", "cyrillic"),
+        (f"{GOOD_KEY}\x00", "U+0000"),
+        (f"https://app.dreamship.com/{GOOD_KEY}", "address"),
+        (f"{GOOD_KEY} {GOOD_KEY}", "one key a line"),
+        (f"{GOOD_KEY};{GOOD_KEY}", "one key a line"),
+        ("********", "placeholder"),
+        ("xxxxxxxx", "placeholder"),
+        ("your api key", "placeholder"),
+        ("YOUR_API_KEY", "placeholder"),
+        ("your-api-key-here", "placeholder"),
+        ("<api key>", "placeholder"),
+        ("${DREAMSHIP_API_KEY}", "placeholder"),
+        ("$DREAMSHIP_API_KEY", "placeholder"),
+        ("{{ dreamship_api_key }}", "placeholder"),
+        ("changeme", "placeholder"),
+        ("paste your key here", "placeholder"),
+        ("ds_live_0123456789", "placeholder"),
+        ("-----BEGIN PRIVATE KEY-----", "another kind"),
+    ],
+)
+def test_a_key_with_dirt_is_named_with_what_is_wrong(tmp_path: Path, text: str, told: str) -> None:
+    """In the file of keys by its line, in the variable by its number; and never the key itself."""
+    (tmp_path / "keys").write_text(f"# ours\n{text}\n", encoding="utf-8")
+    found = faults(tmp_path, '[dreamship]\napi_key_file = "keys"')
+    assert len(found) == 1
+    assert found[0].startswith("dreamship.api_key_file: line 2 holds an api key that")
+    in_variable = faults(tmp_path, "", {"SYNCD_DREAMSHIP_API_KEYS": f"a_good_one,{text}"})
+    assert in_variable[0].startswith("$SYNCD_DREAMSHIP_API_KEYS: key 2 holds")
+    written = msgspec.json.encode(text).decode()
+    in_list = faults(tmp_path, f"[dreamship]\napi_keys = [{written}]")
+    assert in_list[0].startswith("dreamship.api_keys: holds")
+    for fault in (*found, *in_variable, *in_list):
+        assert told in fault
+        assert GOOD_KEY[:4] not in fault
+
+
+@pytest.mark.parametrize(
+    "key",
+    [GOOD_KEY, "k", "sk-live_0", "the_second_key", "a.b-c", "example0", "0x1", "key-3ax6xnjp29jd6"],
+)
+def test_what_may_be_a_key_is_taken(tmp_path: Path, key: str) -> None:
+    """Dreamship does not publish its form; spaces around it and a Windows line end do not count."""
+    (tmp_path / "keys").write_bytes(f"  {key}\t\r\n".encode())
+    config = loaded(tmp_path, '[dreamship]\napi_key_file = "keys"')
+    assert [one.reveal() for one in config.keys] == [key]
+
+
+def test_without_keys_no_source_of_them_is_read(tmp_path: Path) -> None:
+    """Who may read the configuration may not read them, and needs none to look."""
+    text = '[dreamship]\napi_key_file = "nowhere"\napi_keys = ["not a key"]\n'
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    environ = {"CREDENTIALS_DIRECTORY": "/x" * 3000, "SYNCD_DREAMSHIP_API_KEYS": "not a key"}
+    config = load(path, environ, with_keys=False)
+    assert (config.keys, config.dreamship.api_keys) == ((), ())
+    assert config.dreamship.api_key_file == tmp_path / "nowhere"
+
+
+def test_credentials_that_may_not_be_looked_at_are_a_fault(tmp_path: Path) -> None:
+    """Whether there are any cannot be known; going on with others would be a guess."""
+    found = faults(tmp_path, "", {"CREDENTIALS_DIRECTORY": "/x" * 3000})
+    assert found[0].startswith("credential dreamship-api-keys: cannot be read: ")
+    assert loaded(tmp_path, "", {"CREDENTIALS_DIRECTORY": "nowhere"}).keys == ()
 
 
 # --- values --------------------------------------------------------------------------------------

@@ -29,9 +29,10 @@ FLOORS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["config", "logs"], 2),
+    **dict.fromkeys(["config", "logs", "http_client"], 2),
     **dict.fromkeys(
         [
+            "environment",
             "ports",
             "source_clock",
             "cached_answers",

@@ -184,3 +184,37 @@ def test_a_redirect_is_not_followed(ear: Ear) -> None:
         thread.join()
     assert logs[0]["fault"] == "notify.url answered 307"
     assert ear.heard == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("SSL_CERT_FILE", "/nowhere"), ("ALL_PROXY", "socks4://u:hush@p"), ("HTTPS_PROXY", "p:x")],
+)
+def test_a_way_that_the_environment_spoils_is_said(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """With the variable; not one message is lost without a line in the log."""
+    for name in ("NO_PROXY", "no_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    with capture_logs() as logged:
+        tell(url="https://hooks.example.com/hush")
+    assert [line["event"] for line in logged].count("a notification failed") == TRIES
+    assert logged[-1]["event"] == "a notification was given up"
+    assert logged[0]["fault"].startswith(f"notify.url cannot be reached: {variable}: ")
+    assert "hush" not in str(logged)
+
+
+def test_a_fault_that_nobody_foresaw_is_tried_again_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No thread to look up the name with, for instance."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("syncd.http_client.async_client", refuse)
+    with capture_logs() as logged:
+        tell(url="https://hooks.example.com/hush")
+    assert logged[0]["fault"] == "notify.url failed: RuntimeError"
+    assert logged[-1]["event"] == "a notification was given up"

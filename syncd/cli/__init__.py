@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from syncd import __version__
+from syncd.cli import common, streams, telling
 from syncd.errors import (
     ConfigurationError,
     DaemonAbsent,
@@ -67,6 +68,15 @@ class _Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was asked for; raises UsageError with the one that was meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            message, hint = telling.no_such_command(args[0], COMMANDS)
+            raise UsageError(message, hint=hint)
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
         if cmd_name not in COMMANDS:
@@ -93,36 +103,38 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and leave with the exit code of the contract."""
-    sys.exit(run(sys.argv[1:]))
+    streams.make_whole()
+    code = run(sys.argv[1:])
+    if told := streams.flush():
+        telling.say([f"the output cannot be written: {told}"], "send it somewhere else")
+        code = code or 1
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code, having told faults on stderr."""
     try:
         result = cli.main(arguments, prog_name="syncd", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as fault:
+        fault.show()
+        return fault.exit_code
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
     except click.ClickException as fault:
-        fault.show()
+        message, hint = telling.usage(fault)
+        telling.say([message], hint)
         return fault.exit_code
     except SyncdError as fault:
-        _tell(fault)
+        telling.tell(fault, common.secrets)
         return next(code for kind, code in EXIT_CODES if isinstance(fault, kind))
+    except Exception as fault:  # noqa: BLE001 - the last one
+        # Nothing translated it: a fault of ours, or of the host, but never a traceback of whoever
+        # only called a command.
+        telling.trace(fault, common.secrets)
+        message, hint = telling.unexpected(fault)
+        telling.say([message], hint, common.secrets)
+        return 1
     return result if isinstance(result, int) else 0
-
-
-def _tell(fault: SyncdError) -> None:
-    lines = fault.faults if isinstance(fault, ConfigurationError) else [fault.message]
-    for line in lines:
-        click.echo(f"{click.style('Error:', fg='red')} {line}", err=True, color=_wants_color())
-    if fault.hint:
-        click.echo(
-            f"{click.style('Try:', fg='yellow')} {fault.hint}", err=True, color=_wants_color()
-        )
-
-
-def _wants_color() -> bool:
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.common import config_option, json_option, load_config, print_json
-from syncd.model import MAX_ID
+from syncd.cli.common import ID, config_option, json_option, load_config, print_json
 from syncd.store import Reports
 
 
@@ -14,9 +13,7 @@ from syncd.store import Reports
     short_help="Tell what the mirror says of variants.",
     epilog="Example:\n\n  syncd availability 48211 48212",
 )
-@click.argument(
-    "variant_ids", metavar="VARIANT_ID...", nargs=-1, required=True, type=click.IntRange(1, MAX_ID)
-)
+@click.argument("variant_ids", metavar="VARIANT_ID...", nargs=-1, required=True, type=ID)
 @config_option
 @json_option
 def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: bool) -> int:
@@ -24,7 +21,7 @@ def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: b
 
     Exit code 1 when one of them is not in the mirror.
     """
-    reports = Reports(load_config(config_path).mirror.path)
+    reports = Reports(load_config(config_path, with_keys=False).mirror.path)
     try:
         rows = reports.availability(variant_ids)
     finally:

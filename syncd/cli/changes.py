@@ -10,7 +10,14 @@ from typing import TypeVar
 
 import click
 
-from syncd.cli.common import config_option, has_color, json_option, load_config, print_json_line
+from syncd.cli.common import (
+    WholeNumber,
+    config_option,
+    has_color,
+    json_option,
+    load_config,
+    print_json_line,
+)
 from syncd.errors import MirrorMissing, MirrorUnavailable
 from syncd.model import Row
 from syncd.store import Reports
@@ -32,8 +39,8 @@ Examples:
   syncd changes --since 1200 --json   everything after seq 1200, one JSON object a line
   syncd changes --follow              the last 20, then each as it happens""",
 )
-@click.option("--since", metavar="SEQ", type=click.IntRange(0), help="Only what came after it.")
-@click.option("--limit", metavar="N", type=click.IntRange(1), help="At most so many.")
+@click.option("--since", metavar="SEQ", type=WholeNumber(0), help="Only what came after it.")
+@click.option("--limit", metavar="N", type=WholeNumber(1), help="At most so many.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with each change as it happens.")
 @config_option
 @json_option
@@ -41,7 +48,7 @@ def command(
     since: int | None, limit: int | None, config_path: str | None, *, follow: bool, as_json: bool
 ) -> None:
     """Print the change feed, oldest first; without --since its last rows."""
-    path = load_config(config_path).mirror.path
+    path = load_config(config_path, with_keys=False).mirror.path
     with closing(_Feed(path)) as feed:
         if since is None:
             # Gaps are allowed, so this may be fewer than asked; it is a look, not an account.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
 
-from syncd.cli.common import config_option, json_option, load_config, print_json
-from syncd.config import in_force, to_toml
+from syncd.cli.common import config_option, json_option, load_for_daemon, print_json
+from syncd.config import in_force, search, to_toml
+from syncd.config.files import absolute
+from syncd.errors import ConfigurationError
 
 
 @click.command(
@@ -18,12 +23,24 @@ from syncd.config import in_force, to_toml
 def command(config_path: str | None, *, as_json: bool) -> None:
     """Check the configuration and print what is in force, secrets masked.
 
-    Every fault is named at once, with its key.
+    Every fault is named at once, with its key; what is wrong with the environment, the proxy
+    variables for instance, with its variable. With --json a fault is a document as well.
     """
-    config = load_config(config_path)
-    config.require_keys()
+    file: Path | None = None
+    passed_over: list[str] = []
+    try:
+        file, passed_over = search(config_path, os.environ)
+        config = load_for_daemon(str(file))
+    except ConfigurationError as fault:
+        if as_json:
+            shown = None if file is None else str(absolute(file))
+            print_json({"faults": fault.faults, "hint": fault.hint, "file": shown})
+        raise
     if as_json:
-        print_json(in_force(config))
+        print_json({"file": str(absolute(file))} | in_force(config))
         return
+    click.echo(f"# read from {absolute(file)}")
+    for place in passed_over:
+        click.echo(f"# {place}")
     click.echo(to_toml(config), nl=False)
     click.echo(f"# api keys: {len(config.keys)}, from {config.keys_from}")

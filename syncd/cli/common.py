@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
-from collections.abc import Callable, Collection
-from functools import partial
-from types import TracebackType
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 from msgspec import json
 
-from syncd.config import Config, Secret, find, load
+from syncd.config import Config, find, load
+from syncd.errors import ConfigurationError
+from syncd.model import MAX_ID
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,26 +36,61 @@ def json_option(function: F) -> F:
     )(function)
 
 
-def load_config(config_path: str | None) -> Config:
+secrets: set[str] = set()
+"""Everything this process read that must never be written down, for whatever it says at its end."""
+
+
+def load_config(config_path: str | None, *, with_keys: bool = True) -> Config:
     """Return the configuration in force; raises ConfigurationError naming every fault.
 
-    From then on the traceback of a fault nobody expected has no secret of it.
+    What only reads the mirror or the socket takes it without keys, which the members of the
+    mirror's group may not read.
     """
-    config = load(find(config_path, os.environ), os.environ)
-    sys.excepthook = partial(_end, config.secrets)
+    config = load(find(config_path, os.environ), os.environ, with_keys=with_keys)
+    secrets.update(config.secrets)
     return config
 
 
-def _end(
-    secrets: Collection[str],
-    kind: type[BaseException],
-    fault: BaseException,
-    trace: TracebackType | None,
-) -> None:
-    text = "".join(traceback.format_exception(kind, fault, trace))
-    for secret in secrets:
-        text = text.replace(secret, Secret.MASK)
-    sys.stderr.write(text)
+def load_for_daemon(config_path: str | None) -> Config:
+    """Return the configuration of a process that asks Dreamship and writes the mirror.
+
+    Raises ConfigurationError naming every fault of file, keys and environment.
+    """
+    # With httpx, which what only reads the mirror does without.
+    from syncd import environment  # noqa: PLC0415
+
+    config = load_config(config_path)
+    faults: list[str] = []
+    hints: list[str] = []
+    for check in (
+        config.require_keys,
+        lambda: environment.require_network(config, os.environ),
+        environment.require_limits,
+    ):
+        try:
+            check()
+        except ConfigurationError as fault:
+            faults += fault.faults
+            hints.append(fault.hint)
+    if faults:
+        raise ConfigurationError(faults, hint="; ".join(hints))
+    return config
+
+
+class WholeNumber(click.IntRange):
+    """A whole number of a range; says what is wrong with another in plain words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or raise click.BadParameter."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            shown = repr(value[:40] if isinstance(value, str) else value)
+            most = "" if self.max is None else f" to {self.max}"
+            self.fail(f"{shown} is no whole number from {self.min}{most}", param, ctx)
+
+
+ID = WholeNumber(1, MAX_ID)
 
 
 def print_json(document: object) -> None:

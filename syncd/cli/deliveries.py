@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.common import config_option, json_option, load_config, print_json_line
+from syncd.cli.common import WholeNumber, config_option, json_option, load_config, print_json_line
 from syncd.model import OUTCOMES
 from syncd.store import Reports
 
@@ -19,7 +19,7 @@ Examples:
 )
 @click.option("--outcome", metavar="NAME", type=click.Choice(OUTCOMES), help="Only these.")
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="At most."
+    "--limit", metavar="N", type=WholeNumber(1), default=20, show_default=True, help="At most."
 )
 @click.option("--body", "with_body", is_flag=True, help="With the raw body as it was received.")
 @config_option
@@ -28,7 +28,7 @@ def command(
     outcome: str | None, limit: int, config_path: str | None, *, with_body: bool, as_json: bool
 ) -> None:
     """Print the deliveries that are kept, newest first; with --json one object a line."""
-    reports = Reports(load_config(config_path).mirror.path)
+    reports = Reports(load_config(config_path, with_keys=False).mirror.path)
     try:
         rows = reports.deliveries(outcome, limit, with_body=with_body)
     finally:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.common import json_option, print_json
+from syncd.cli.common import WholeNumber, json_option, print_json
 from syncd.demo import PlainShow, Play, Result, live_show
+from syncd.errors import UsageError
 
 
 @click.command(
@@ -24,7 +25,7 @@ Examples:
 @click.option(
     "--seconds",
     metavar="N",
-    type=click.IntRange(5, 3600),
+    type=WholeNumber(5, 3600),
     default=60,
     show_default=True,
     help="About how long it takes.",
@@ -36,7 +37,13 @@ def command(seconds: int, *, as_json: bool) -> int:
     Needs no account, no configuration and no network. Exit code 0 only when the mirror equals
     the source at the end.
     """
-    folder = Path(tempfile.mkdtemp(prefix="syncd-demo-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="syncd-demo-"))
+    except OSError as fault:
+        raise UsageError(
+            f"there is no folder to run in: {fault.strerror}",
+            hint="set TMPDIR to a folder this user may write",
+        ) from fault
     if not as_json:
         click.echo(f"The mirror is {folder / 'availability.db'}; while this runs, try:")
         click.echo(f"  {_sqlite_line(folder)}")

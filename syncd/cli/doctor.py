@@ -15,8 +15,8 @@ import httpx
 from msgspec import DecodeError, json
 from msgspec.structs import asdict
 
-from syncd import control, examining
-from syncd.cli.common import config_option, has_color, json_option, load_config, print_json
+from syncd import control, examining, http_client
+from syncd.cli.common import config_option, has_color, json_option, load_for_daemon, print_json
 from syncd.config import Config, find
 from syncd.deliveries import TEST_ACTION
 from syncd.dreamship import Dreamship
@@ -66,8 +66,7 @@ def _show(finding: Finding) -> None:
 
 def _examine(config_path: str | None) -> Iterator[Finding]:
     try:
-        config = load_config(config_path)
-        config.require_keys()
+        config = load_for_daemon(config_path)
     except ConfigurationError as fault:
         for one in fault.faults:
             yield Finding("the configuration is right", "fail", one, fault.hint)
@@ -216,13 +215,18 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
     body += b" " * (size - len(body))
     headers = {HEADER: sign(body, [key]), "Content-Type": "application/json"}
     try:
-        with httpx.stream("POST", url, content=body, headers=headers, timeout=limit_s) as answer:
+        with (
+            http_client.client(url, timeout=limit_s) as client,
+            client.stream("POST", url, content=body, headers=headers) as answer,
+        ):
             # Ours come in one piece; what stands in front may have much to say, or take its time.
             content = next(answer.iter_raw(), b"")
     except httpx.ReadTimeout:
         hint = "what stands in front waits in vain for webhook.listen, or the daemon hangs"
         return Finding(examining.REACHES, "fail", f"no answer within {limit_s:g} s", hint)
-    except (httpx.HTTPError, httpx.InvalidURL) as fault:
+    except ConfigurationError as fault:
+        return Finding(examining.REACHES, "fail", fault.message, fault.hint)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
         told = f"{len(body):,} bytes could not be sent: {str(fault) or type(fault).__name__}"
         hint = (
             "check the name, the certificate and the firewall; some hosts cannot reach themselves"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from syncd import explaining
-from syncd.cli.common import config_option, json_option, load_config, print_json
-from syncd.model import MAX_ID, Row
+from syncd.cli.common import ID, config_option, json_option, load_config, print_json
+from syncd.model import Row
 from syncd.store import Reports
 
 
@@ -15,7 +15,7 @@ from syncd.store import Reports
     short_help="Tell why the mirror says so of one variant.",
     epilog="Example:\n\n  syncd explain 48211",
 )
-@click.argument("variant_id", metavar="VARIANT_ID", type=click.IntRange(1, MAX_ID))
+@click.argument("variant_id", metavar="VARIANT_ID", type=ID)
 @config_option
 @json_option
 def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
@@ -24,7 +24,7 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     Which delivery or read set the value, when, and what was rejected since, by which rule. Exit
     code 1 when it is not in the mirror.
     """
-    reports = Reports(load_config(config_path).mirror.path)
+    reports = Reports(load_config(config_path, with_keys=False).mirror.path)
     try:
         story = reports.story(variant_id)
     finally:

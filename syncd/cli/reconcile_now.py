@@ -12,10 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from syncd import control, logs
-from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.cli.common import (
+    ID,
+    config_option,
+    json_option,
+    load_config,
+    load_for_daemon,
+    print_json,
+)
+from syncd.cli.ownership import require_owner
 from syncd.config import Config
 from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
-from syncd.model import MAX_ID, JsonObject
+from syncd.model import JsonObject
 from syncd.ports import SweepProgress, SweepSummary
 from syncd.state import Change
 
@@ -50,7 +58,7 @@ Examples:
     "items",
     metavar="ID",
     multiple=True,
-    type=click.IntRange(1, MAX_ID),
+    type=ID,
     help="Only this item; may be given several times.",
 )
 @click.option(
@@ -74,7 +82,7 @@ def command(
     With a daemon running the daemon does it, inside its call budget, and a second request joins
     the first; without one the command does it itself. Exit code 0 complete, 1 partial, 4 failed.
     """
-    config = load_config(config_path)
+    config = load_config(config_path, with_keys=False)
     outside = set(items) - set(config.catalog.items)
     if config.catalog.items and not config.catalog.categories and outside:
         raise UsageError(
@@ -88,6 +96,8 @@ def command(
         except DaemonAbsent as absent:
             if absent.was_reached:
                 raise
+            config = load_for_daemon(config_path)
+            require_owner(config.mirror.path)
             ended = asyncio.run(_by_itself(config, request, teller))
     summary = ended.summary if isinstance(ended, control.Differences) else ended
     document = {name: getattr(summary, name) for name in _TOLD}

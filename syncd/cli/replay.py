@@ -8,10 +8,17 @@ from collections import Counter
 import click
 
 from syncd import control, logs
-from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.cli.common import (
+    ID,
+    config_option,
+    json_option,
+    load_config,
+    load_for_daemon,
+    print_json,
+)
+from syncd.cli.ownership import require_owner
 from syncd.config import Config
 from syncd.errors import DaemonAbsent, UsageError
-from syncd.model import MAX_ID
 from syncd.replay import Replayed
 
 
@@ -23,9 +30,7 @@ Examples:
   syncd replay 1207 1208        these kept deliveries
   syncd replay --quarantined    whatever was not understood, after an upgrade""",
 )
-@click.argument(
-    "delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=click.IntRange(1, MAX_ID)
-)
+@click.argument("delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=ID)
 @click.option("--quarantined", is_flag=True, help="Every delivery that was not understood.")
 @config_option
 @json_option
@@ -41,13 +46,15 @@ def command(
         raise UsageError(
             "which deliveries?", hint="name their ids (`syncd deliveries`), or --quarantined"
         )
-    config = load_config(config_path)
+    config = load_config(config_path, with_keys=False)
     request = control.ReplayRequest(list(delivery_ids), quarantined)
     try:
         done = control.ask_replay(config.control.socket, request)
     except DaemonAbsent as absent:
         if absent.was_reached:
             raise
+        config = load_for_daemon(config_path)
+        require_owner(config.mirror.path)
         done = asyncio.run(_by_itself(config, request))
     if as_json:
         print_json({"replayed": done})
@@ -64,7 +71,7 @@ def command(
 async def _by_itself(config: Config, request: control.ReplayRequest) -> list[Replayed]:
     from syncd.engine import Engine  # noqa: PLC0415 - with a daemon none of it is needed
 
-    logs.configure("warning", config.log.format, secrets=[key.reveal() for key in config.keys])
+    logs.configure("warning", config.log.format, secrets=config.secrets)
     engine = Engine(config)
     await engine.open()
     try:

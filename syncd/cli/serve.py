@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from syncd import logs
-from syncd.cli.common import config_option, load_config
+from syncd.cli.common import config_option, load_for_daemon
+from syncd.cli.ownership import require_owner
+from syncd.errors import SyncdError
 
 
 @click.command(
@@ -20,10 +22,16 @@ def command(config_path: str | None) -> None:
     Ends on SIGTERM or SIGINT after finishing what it received; SIGHUP reads the configuration
     and the keys again.
     """
-    config = load_config(config_path)
-    config.require_keys()
+    config = load_for_daemon(config_path)
+    require_owner(config.mirror.path)
     logs.configure(config.log.level, config.log.format, secrets=config.secrets)
     logs.catch_all()
-    from syncd import daemon  # noqa: PLC0415 - after the configuration is known to be right
+    try:
+        from syncd import daemon  # noqa: PLC0415 - after the configuration is known to be right
 
-    daemon.run(config, reload=lambda: load_config(config_path))
+        daemon.run(config, reload=lambda: load_for_daemon(config_path))
+    except SyncdError:
+        raise
+    except Exception as fault:
+        logs.report(fault)
+        raise

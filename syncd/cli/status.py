@@ -23,7 +23,7 @@ def command(config_path: str | None, *, as_json: bool) -> int:
 
     Exit code 0 when it is ok, 1 when not, 3 when no daemon answers.
     """
-    config = load_config(config_path)
+    config = load_config(config_path, with_keys=False)
     document = control.ask_status(config.control.socket)
     if as_json:
         print_json(document)

@@ -1,7 +1,7 @@
 """One frozen configuration from a TOML file and the environment, every fault reported together."""
 
 from syncd.config.checks import is_loopback
-from syncd.config.loading import SYSTEM_PATH, find, load
+from syncd.config.loading import SYSTEM_PATH, find, load, search
 from syncd.config.settings import KEYS_VARIABLE, REMOTE_ADMIN_VARIABLE, SECTIONS, Config
 from syncd.config.showing import in_force, to_toml
 from syncd.config.values import Address, Secret
@@ -18,5 +18,6 @@ __all__ = [
     "in_force",
     "is_loopback",
     "load",
+    "search",
     "to_toml",
 ]

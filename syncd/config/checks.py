@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from syncd.config.keys import secret
 from syncd.config.values import (
     MAX_SOCKET_PATH_BYTES,
     Address,
@@ -153,14 +154,6 @@ def secrets(value: Any, folder: Path) -> tuple[Secret, ...]:
     return tuple(secret(one) for one in found)
 
 
-def secret(value: str) -> Secret:
-    """Take one api key; what no header can carry is no key."""
-    value = value.strip()
-    if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("holds an api key that is empty or has characters no api key has")
-    return Secret(value)
-
-
 def base_url(value: Any, folder: Path) -> str:
     """Take the API's address: https, or http on this host alone, since the key travels with it."""
     url = _url(text(value, folder))
@@ -194,7 +187,8 @@ def _url(value: str) -> Any:
         url.port  # noqa: B018 - reading it checks it
     except ValueError:
         raise ValueError("is no http or https address") from None
-    if url.scheme not in {"http", "https"} or not url.hostname or not value.isprintable():
+    is_odd = not value.isprintable() or " " in value
+    if url.scheme not in {"http", "https"} or not url.hostname or is_odd:
         raise ValueError("is no http or https address")
     return url
 

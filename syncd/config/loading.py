@@ -9,15 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncd.config.checks import CHECKS, is_loopback, secret
-from syncd.config.settings import (
-    KEYS_CREDENTIAL,
-    KEYS_VARIABLE,
-    REMOTE_ADMIN_VARIABLE,
-    SECTIONS,
-    Config,
-)
-from syncd.config.values import Secret
+from syncd.config.checks import CHECKS, is_loopback
+from syncd.config.files import absolute, read_small, reason
+from syncd.config.keys import keys_of
+from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, Config
 from syncd.errors import ConfigurationError
 
 SYSTEM_PATH = Path("/etc/syncd/config.toml")
@@ -31,33 +26,54 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
 
     Raises ConfigurationError when there is none.
     """  # noqa: D205 - the search order is the promise
+    return search(explicit, environ)[0]
+
+
+def search(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, list[str]]:
+    """Return what `find` does, and which places this user may not look at, each with why."""
     if explicit:
-        return Path(explicit)
+        return Path(explicit), []
     if environ.get("SYNCD_CONFIG"):
-        return Path(environ["SYNCD_CONFIG"])
-    local = Path("config.toml")
-    for candidate in (local, SYSTEM_PATH):
-        if candidate.exists():
-            return candidate
+        return Path(environ["SYNCD_CONFIG"]), []
+    candidates = (Path("config.toml"), SYSTEM_PATH)
+    passed_over = []
+    for candidate in candidates:
+        try:
+            candidate.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as fault:
+            passed_over.append(f"{absolute(candidate)} cannot be looked at: {fault.strerror}")
+        else:
+            return candidate, passed_over
+    if passed_over:
+        raise ConfigurationError(
+            passed_over, hint="call it from a folder this user may enter, or name it with --config"
+        )
     raise ConfigurationError(
-        [f"no configuration: neither $SYNCD_CONFIG, {local.absolute()} nor {SYSTEM_PATH}"],
+        [
+            f"no configuration: neither $SYNCD_CONFIG, {absolute(candidates[0])} nor {SYSTEM_PATH}",
+        ],
         hint="`syncd init` writes a commented one, or name yours with --config",
     )
 
 
-def load(path: Path, environ: Mapping[str, str]) -> Config:
+def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> Config:
     """Return the configuration in `path` with the keys of `environ`, checked whole.
 
-    Relative paths in it start at its own folder. Raises ConfigurationError naming every fault.
+    Relative paths in it start at its own folder. Without keys no source of them is read, which not
+    everybody who may read the configuration may do. Raises ConfigurationError naming every fault.
     """
     document = _parsed(path)
-    folder = path.absolute().parent
+    folder = absolute(path).parent
     faults: list[str] = []
+    if not with_keys and isinstance(section := document.get("dreamship"), dict):
+        section.pop("api_keys", None)
     sections = {name: _section(name, document.get(name, {}), folder, faults) for name in SECTIONS}
     faults += [_unknown(name, SECTIONS, "") for name in document if name not in SECTIONS]
     config = Config(**sections)
     _check_listeners(config, environ, faults)
-    keys, keys_from = _keys(config, environ, faults)
+    keys, keys_from = keys_of(config, environ, faults) if with_keys else ((), "nowhere")
     if faults:
         raise ConfigurationError(
             faults, hint=f"correct {path}; config.example.toml documents every key"
@@ -67,13 +83,16 @@ def load(path: Path, environ: Mapping[str, str]) -> Config:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_bytes().decode()
-    except UnicodeDecodeError as fault:
-        raise ConfigurationError(
-            [f"{path}: is not UTF-8 (byte {fault.start})"], hint="save it as UTF-8"
-        ) from None
+        text = read_small(path).removeprefix("\ufeff")
+    except UnicodeError as fault:
+        raise ConfigurationError([f"{path}: {reason(fault)}"], hint="save it as UTF-8") from None
     except OSError as fault:
-        raise ConfigurationError([f"{path}: {fault.strerror}"], hint=_EXAMPLE) from None
+        hint = _EXAMPLE
+        if isinstance(fault, PermissionError):
+            hint = "run it as a user who may read it (a member of its group), or name another one"
+        elif str(path).startswith("~"):
+            hint = "write the whole path: nothing has made a folder of the ~"
+        raise ConfigurationError([f"{path}: {reason(fault)}"], hint=hint) from None
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as fault:
@@ -121,50 +140,3 @@ def _check_listeners(config: Config, environ: Mapping[str, str], faults: list[st
             "admin.listen: is not on loopback, and anybody who reaches it may read it; put a web "
             f"server with a password before it, or set ${REMOTE_ADMIN_VARIABLE}=1"
         )
-
-
-def _keys(
-    config: Config, environ: Mapping[str, str], faults: list[str]
-) -> tuple[tuple[Secret, ...], str]:
-    """Return the first source that is set, and its name; an empty variable is not set."""
-    variable = environ.get(KEYS_VARIABLE, "")
-    if variable.strip(", \t\n"):
-        found = _secrets(variable.split(","), f"${KEYS_VARIABLE}", faults)
-        return found, f"the environment, ${KEYS_VARIABLE}"
-    folder = environ.get("CREDENTIALS_DIRECTORY", "")
-    credential = Path(folder) / KEYS_CREDENTIAL
-    if folder and credential.exists():
-        found = _from_file(credential, f"credential {KEYS_CREDENTIAL}", faults)
-        return found, f"the service manager's credential {KEYS_CREDENTIAL}"
-    if config.dreamship.api_key_file is not None:
-        file = config.dreamship.api_key_file
-        return _from_file(file, "dreamship.api_key_file", faults), f"the file {file}"
-    if config.dreamship.api_keys:
-        return config.dreamship.api_keys, "the configuration, dreamship.api_keys"
-    return (), "nowhere"
-
-
-def _from_file(path: Path, key: str, faults: list[str]) -> tuple[Secret, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as fault:
-        reason = fault.strerror if isinstance(fault, OSError) else "is not UTF-8"
-        # Without the name: who wrote the key itself there would find it in the log.
-        faults.append(f"{key}: cannot be read: {reason}; a relative path starts at this file")
-        return ()
-    found = _secrets([line for line in lines if not line.lstrip().startswith("#")], key, faults)
-    if not found and not any(fault.startswith(f"{key}:") for fault in faults):
-        faults.append(f"{key}: holds no api key; write one a line")
-    return found
-
-
-def _secrets(texts: list[str], key: str, faults: list[str]) -> tuple[Secret, ...]:
-    found = []
-    for text in texts:
-        if not text.strip():
-            continue
-        try:
-            found.append(secret(text))
-        except ValueError as fault:
-            faults.append(f"{key}: {fault}")
-    return tuple(dict.fromkeys(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -108,5 +109,26 @@ class Secret:
 
 
 def absolute(text: str, folder: Path) -> Path:
-    """Return a path of the configuration; a relative one starts at the file's own folder."""
-    return folder / Path(text).expanduser()
+    """Return a path of the configuration; a relative one starts at the file's own folder.
+
+    Raises ValueError when it leads to a home that is not known, or has a name nobody can open.
+    """
+    path = Path(text)
+    if text.startswith("~"):
+        try:
+            path = path.expanduser()
+        except RuntimeError:
+            path = Path()
+        # $HOME may be anything, empty for instance.
+        if not path.is_absolute() or os.environ.get("HOME") == "":
+            raise ValueError("starts with ~, and there is no such home: write the whole path")
+    path = folder / path
+    try:
+        os.fsencode(path)
+        str(path).encode()
+    except UnicodeEncodeError:
+        # Or syncd and the shop would not even mean the same file.
+        raise ValueError(
+            "has a name this locale cannot write: set LC_ALL=C.UTF-8, and name folders in UTF-8"
+        ) from None
+    return path

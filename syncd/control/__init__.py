@@ -140,7 +140,7 @@ def _reaching(socket: Path) -> Iterator[httpx.Client]:
         ) as client:
             yield client
     except httpx.ConnectError as fault:
-        if socket.exists() and not os.access(socket, os.W_OK):
+        if _is_denied(socket):
             raise ControlDenied(
                 f"this user may not use {socket}",
                 hint="run it as root or as a member of the daemon's group",
@@ -155,3 +155,14 @@ def _reaching(socket: Path) -> Iterator[httpx.Client]:
             hint="see its log",
             was_reached=True,
         ) from fault
+
+
+def _is_denied(socket: Path) -> bool:
+    """Tell whether this user may not use a socket, or not even look whether there is one."""
+    try:
+        socket.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(socket, os.W_OK)

@@ -61,6 +61,8 @@ class HttpServer:
             log_config=None,
             server_header=False,
             ws="none",
+            # Else it is read from $WEB_CONCURRENCY, which belongs to other programs.
+            workers=1,
             # Who is behind a proxy is only logged. Whoever reaches a unix socket is on this host;
             # over TCP uvicorn believes 127.0.0.1.
             forwarded_allow_ips="*" if bound.family == socket.AF_UNIX else None,

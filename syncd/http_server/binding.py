@@ -13,19 +13,46 @@ from syncd.errors import ConfigurationError
 
 
 def bind_tcp(host: str, port: int, *, key: str) -> socket.socket:
-    """Return a bound socket; raises ConfigurationError naming `key` when the address is taken."""
+    """Return a bound socket; raises ConfigurationError naming `key` and why it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
         bound = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as fault:
+        raise _cannot_listen(f"{host}:{port}", fault, key, port) from fault
+    try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(found[0][4])
     except OSError as fault:
-        raise ConfigurationError(
-            [f"{key}: cannot listen on {host}:{port}: {fault.strerror or fault}"],
-            hint="choose another port, or end the program that has it",
-        ) from fault
+        bound.close()
+        raise _cannot_listen(f"{host}:{port}", fault, key, port) from fault
     return bound
+
+
+def _cannot_listen(
+    where: str, fault: OSError | UnicodeError, key: str, port: int
+) -> ConfigurationError:
+    why = getattr(fault, "strerror", None) or "is no name of a host"
+    if isinstance(fault, socket.gaierror | UnicodeError):
+        hint = "write an address of this host, 127.0.0.1 for instance, or a name that leads to one"
+    else:
+        hint = _TCP_HINTS.get(fault.errno or 0, "choose another address")
+    return ConfigurationError(
+        [f"{key}: cannot listen on {where}: {why}"], hint=hint.format(port=port)
+    )
+
+
+_TCP_HINTS = {
+    errno.EADDRINUSE: "choose another port, or end the program that has it "
+    "(`ss -ltnp sport = :{port}` names it)",
+    errno.EACCES: "choose a port from 1024 up and have your web server pass it on; a lower one "
+    "takes syncd.socket, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit",
+    errno.EADDRNOTAVAIL: "write an address that this host has (`ip address` lists them), "
+    "127.0.0.1 for instance",
+    errno.EAFNOSUPPORT: "this host has no IPv6: write an IPv4 address",
+    errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of the unit",
+}
+_TCP_HINTS[errno.EPERM] = _TCP_HINTS[errno.EACCES]
 
 
 def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
@@ -33,23 +60,37 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.lstat().st_mode):
-                if _is_answered(path):
-                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-                path.unlink()
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise OSError(errno.EEXIST, "there is another file of this name")
+            if _is_answered(path):
+                raise OSError(errno.EADDRINUSE, "another program listens on it")
+            path.unlink()
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Nobody may connect between bind and chmod.
         before = os.umask(0o777 & ~mode)
         try:
             bound.bind(str(path))
+        except BaseException:
+            bound.close()
+            raise
         finally:
             os.umask(before)
-    except OSError as fault:
+    except (OSError, UnicodeError) as fault:
+        why = getattr(fault, "strerror", None) or str(fault) or "has a name nobody can open"
+        hint = _UNIX_HINTS.get(getattr(fault, "errno", None) or 0, _UNIX_HINT)
         raise ConfigurationError(
-            [f"{key}: cannot make the socket {path}: {fault.strerror or fault}"],
-            hint="name a folder this user may write; unix paths are at most 107 bytes",
+            [f"{key}: cannot make the socket {path}: {why}"], hint=hint
         ) from fault
     return bound
+
+
+_UNIX_HINT = "name a folder this user may write; unix paths are at most 107 bytes"
+_UNIX_HINTS = {
+    errno.EADDRINUSE: "end the program that has it, or name another path",
+    errno.EEXIST: "move that file away, or name another path",
+    errno.EROFS: "name a folder on a file system that can be written, below /run for instance",
+    errno.EMFILE: _TCP_HINTS[errno.EMFILE],
+}
 
 
 def _is_answered(path: Path) -> bool:

@@ -1,0 +1,37 @@
+"""Run one syncd command as another user: `python as_user.py UID GID COMMAND...`.
+
+It is loaded as root, since interpreter and packages may lie where the other user cannot go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+
+import syncd.cli
+from syncd.cli import streams
+
+# What commands load late.
+_LATE = ("certifi", "encodings.idna", "httpx._transports.default", "rich.console", "rich.table")
+
+
+def main() -> None:
+    uid, gid, *arguments = sys.argv[1:]
+    for name in (*syncd.cli.COMMANDS.values(), "syncd.engine", "syncd.daemon", "syncd.environment"):
+        importlib.import_module(name)
+    for name in _LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    os.setgroups([])
+    os.setresgid(int(gid), int(gid), int(gid))
+    os.setresuid(int(uid), int(uid), int(uid))
+    streams.make_whole()
+    code = syncd.cli.run(arguments)
+    streams.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

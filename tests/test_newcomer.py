@@ -1,0 +1,390 @@
+"""What only a newcomer sees: another user, root, a mistyped call, and a fault nobody foresaw."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import pytest
+from conftest import Daemon, Site
+from msgspec import json
+
+import syncd.cli
+from syncd import cli, control
+from syncd.cli import common, ownership
+from syncd.errors import ConfigurationError, UsageError
+from syncd.http_server import bind_tcp, bind_unix
+from syncd.http_server.binding import _cannot_listen
+
+AS_USER = str(Path(__file__).parent / "as_user.py")
+SHOP, GROUP = 65_533, 65_532
+NEEDS_ROOT = "only root can become another user"
+
+
+def lines_of(text: str) -> str:
+    """Return what was said of a fault: `Error:` lines, then one `Try:`, and nothing else."""
+    *errors, last = text.splitlines()
+    assert errors, text
+    assert all(line.startswith("Error: ") for line in errors), text
+    assert last.startswith("Try: "), text
+    return text
+
+
+# the shop's user
+
+
+@pytest.fixture
+def shared_site(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Daemon]:
+    """Give a daemon of root's whose mirror, configuration and socket are a group's to read."""
+    with TemporaryDirectory() as folder, open_site(Path(folder), items=2) as site:
+        keys = site.folder / "api-keys"
+        keys.write_text(site.key)
+        keys.chmod(0o600)
+        site.configure(dreamship={"api_keys": [], "api_key_file": "api-keys"})
+        daemon = site.serve()
+        for path in (site.folder, site.mirror.parent):
+            os.chown(path, -1, GROUP)
+            path.chmod(0o750)
+        for path in (site.config, site.socket, *site.mirror.parent.iterdir()):
+            os.chown(path, -1, GROUP)
+        site.config.chmod(0o640)
+        yield daemon
+
+
+def as_shop(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user who is only in the group."""
+    return subprocess.run(
+        [sys.executable, AS_USER, str(SHOP), str(GROUP), *arguments, "-c", str(site.config)],
+        cwd="/",
+        env=site.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
+def test_a_member_of_the_group_reads_all_there_is_to_read(shared_site: Daemon) -> None:
+    """Mirror and socket, while the daemon runs and after; the keys remain closed to it."""
+    site = shared_site.site
+    variant_id = str(min(site.catalogue.variants))
+    for arguments in (
+        ("status", "--json"),
+        ("availability", variant_id),
+        ("explain", variant_id),
+        ("changes", "--json"),
+        ("deliveries",),
+        ("reconcile-now", "--json"),
+    ):
+        done = as_shop(site, *arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert site.key not in done.stdout + done.stderr
+    for arguments in (("check-config",), ("serve",)):
+        done = as_shop(site, *arguments)
+        assert done.returncode == 2
+        told = lines_of(done.stderr)
+        assert "dreamship.api_key_file: cannot be read: Permission denied" in told
+    assert as_shop(site, "doctor").returncode == 1
+    shared_site.stop()
+    for arguments, code in ((("availability", variant_id), 0), (("changes",), 0), (("status",), 3)):
+        assert as_shop(site, *arguments).returncode == code
+    # Without a daemon it would have to ask by itself, and says what it lacks.
+    done = as_shop(site, "reconcile-now")
+    assert done.returncode == 2
+    assert "api_key_file: cannot be read" in lines_of(done.stderr)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
+def test_who_may_not_read_the_configuration_is_told_so(shared_site: Daemon) -> None:
+    """And neither shown a traceback nor sent to write a configuration of their own."""
+    site = shared_site.site
+    os.chown(site.config, -1, 0)
+    done = as_shop(site, "status")
+    assert done.returncode == 2
+    assert "member of its group" in lines_of(done.stderr)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
+def test_folders_that_are_closed_are_two_lines(shared_site: Daemon) -> None:
+    """Of mirror and socket: who may not enter learns that, not that nothing is there."""
+    site = shared_site.site
+    site.mirror.parent.chmod(0o700)
+    done = as_shop(site, "availability", "1")
+    assert done.returncode == 1
+    assert "Permission denied" in lines_of(done.stderr)
+    closed = site.folder / "closed"
+    closed.mkdir(mode=0o700)
+    site.configure(control={"socket": str(closed / "control.sock")})
+    done = as_shop(site, "status")
+    assert done.returncode == 1
+    assert "this user may not use" in lines_of(done.stderr)
+
+
+# root
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("part", ["folder", "file", "link"])
+def test_root_writes_no_mirror_of_another_user(idle: Site, part: str) -> None:
+    """It would leave files that the daemon's user cannot open; the line to run is there."""
+    idle.mirror.parent.mkdir()
+    path = idle.mirror.parent
+    if part == "file":
+        idle.mirror.touch()
+        path = idle.mirror
+    elif part == "link":
+        path = idle.folder / "elsewhere"
+        path.mkdir()
+        idle.mirror.parent.rmdir()
+        idle.mirror.parent.symlink_to(path)
+    os.chown(path, 1, 1)  # a user that every Debian has
+    for command in (("serve",), ("reconcile-now",), ("replay", "--quarantined")):
+        done = idle.syncd(*command)
+        assert done.returncode == 2
+        said = lines_of(done.stderr)
+        assert re.search(rf"runuser -u daemon -- .* {command[0]} .*--config {idle.config}", said)
+    left = [] if part != "file" else [idle.mirror]
+    assert list(idle.mirror.parent.iterdir()) == left
+
+
+def test_root_may_write_what_is_roots_or_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own folder, one that is not there yet, and everything in a container of its own."""
+    owners = {tmp_path: 0}
+    monkeypatch.setattr(ownership, "_owner", lambda path: owners.get(path, 0))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    ownership.require_owner(tmp_path / "a.db")
+    owners[tmp_path] = 4_000_000_000
+    with pytest.raises(UsageError) as caught:
+        ownership.require_owner(tmp_path / "a.db")
+    # A number that has no name.
+    assert "setpriv --reuid 4000000000 " in caught.value.hint
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    ownership.require_owner(tmp_path / "a.db")
+
+
+# wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ("stauts", "there is no command stauts", "`syncd status`"),
+        ("recon", "there is no command recon", "`syncd reconcile-now`"),
+        ("nosuchcommand", "there is no command nosuchcommand", "`syncd --help`"),
+        ("--nope", "there is no option --nope", "`syncd --help`"),
+        ("status --jsn", "there is no option --jsn", "`syncd status --json`"),
+        ("status more", "extra argument (more)", "`syncd status --help`"),
+        ("changes --limit 0", "--limit: '0' is no whole number from 1", "`syncd changes --help`"),
+        ("changes --since x", "--since: 'x' is no whole number from 0", "`syncd changes --help`"),
+        ("changes --since", "--since takes a value", "--help`"),
+        ("demo --seconds 1", "'1' is no whole number from 5 to 3600", "`syncd demo --help`"),
+        ("availability", "VARIANT_ID... is missing", "`syncd availability --help`"),
+        ("availability x", "VARIANT_ID...: 'x' is no whole number", "`syncd availability --help`"),
+        (f"explain {2**63}", "is no whole number from 1 to ", "`syncd explain --help`"),
+        ("deliveries --outcome x", "--outcome: 'x' is not one of", "`syncd deliveries --help`"),
+        ("backup", "PATH is missing", "`syncd backup --help`"),
+        ("replay", "which deliveries?", "--quarantined"),
+    ],
+)
+def test_wrong_usage_is_said_as_everything_else(
+    capsys: pytest.CaptureFixture[str], arguments: str, error: str, hint: str
+) -> None:
+    """First what is wrong, in plain words, then what to try; exit code 2."""
+    assert cli.run(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = lines_of(err).splitlines()
+    assert error in first
+    assert hint in second
+    assert "integer" not in err
+
+
+def test_syncd_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever types only its name wants to know what there is."""
+    assert cli.run([]) == 2
+    assert "check-config" in capsys.readouterr().err
+
+
+# check-config
+
+
+def test_check_config_names_the_file_it_read(idle: Site) -> None:
+    """However it was found; to scripts beside the sections, which keep their names."""
+    assert f"# read from {idle.config}\n" in idle.syncd("check-config", config=False).stdout
+    document = json.decode(idle.syncd("check-config", "--json").stdout)
+    assert document.pop("file") == str(idle.config)
+    assert set(document) >= {"dreamship", "webhook", "mirror", "log"}
+
+
+@pytest.mark.parametrize("fault", ["value", "no TOML", "missing", "no key", "dirt"])
+def test_check_config_tells_a_script_of_a_fault(idle: Site, fault: str) -> None:
+    """One document with every fault, and the same for people on stderr."""
+    if fault == "value":
+        idle.configure(reconcile={"settle": "soon"}, log={"level": "loud"})
+    elif fault == "no TOML":
+        idle.config.write_text("[dreamship\n")
+    elif fault == "missing":
+        idle.config.unlink()
+    else:
+        idle.configure(dreamship={"api_keys": ['"k"'] if fault == "dirt" else []})
+    done = idle.syncd("check-config", "--json")
+    assert done.returncode == 2
+    document = json.decode(done.stdout)
+    assert set(document) == {"faults", "hint", "file"}
+    assert document["file"] == str(idle.config)
+    assert len(document["faults"]) == (2 if fault == "value" else 1)
+    told = [f"Error: {one}" for one in document["faults"]] + [f"Try: {document['hint']}"]
+    assert done.stderr.splitlines() == told
+
+
+def test_check_config_without_any_file_tells_a_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no file to name then."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNCD_CONFIG", raising=False)
+    monkeypatch.setattr("syncd.config.loading.SYSTEM_PATH", tmp_path / "nowhere.toml")
+    assert cli.run(["check-config", "--json"]) == 2
+    assert json.decode(capsys.readouterr().out)["file"] is None
+
+
+# listening
+
+
+def test_an_address_that_is_taken_says_who_has_it() -> None:
+    """Or rather which command says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="in use") as caught:
+            bind_tcp("127.0.0.1", port, key="webhook.listen")
+    assert "end the program that has it" in caught.value.hint
+    assert f"sport = :{port}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("host", "hint"),
+    [("192.0.2.1", "ip address"), ("nowhere.invalid", "an address of this host")]
+    + [(host, "an address of this host") for host in ("a..b", "x" * 70, "\u2603" * 80)],
+)
+def test_an_address_that_this_host_has_not(host: str, hint: str) -> None:
+    """Nobody is sent to end a program that has the port."""
+    with pytest.raises(ConfigurationError, match=r"^admin\.listen: cannot listen") as caught:
+        bind_tcp(host, 0, key="admin.listen")
+    assert hint in caught.value.hint
+    assert "end the program" not in caught.value.hint
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EMFILE])
+def test_a_port_that_needs_a_privilege_has_a_hint_of_its_own(code: int) -> None:
+    """As every other way in which a port cannot be had."""
+    fault = _cannot_listen("h:80", OSError(code, os.strerror(code)), "webhook.listen", 80)
+    assert "end the program" not in fault.hint
+    if code in {errno.EACCES, errno.EPERM}:
+        assert "1024" in fault.hint
+        assert "CAP_NET_BIND_SERVICE" in fault.hint
+
+
+def test_a_socket_path_that_cannot_be_had(tmp_path: Path) -> None:
+    """Somebody else's file, a living socket, a folder that is none: each with what to do."""
+    (tmp_path / "file").write_text("precious")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "alive"))
+        other.listen()
+        for name, hint in (
+            ("file", "move that file away"),
+            ("alive", "end the program that has it"),
+            ("file/below", "move that file away"),
+        ):
+            with pytest.raises(ConfigurationError, match=r"^control\.socket: ") as caught:
+                bind_unix(tmp_path / name, key="control.socket")
+            assert hint in caught.value.hint
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+# what nobody foresaw
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "hint"),
+    [
+        (ZeroDivisionError("hush_12345"), "ZeroDivisionError: ********", "SYNCD_DEBUG=1"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left", "free some space"),
+        (OSError(errno.EMFILE, "Too many open files", "/x"), "/x: Too many", "LimitNOFILE"),
+        (RuntimeError("can't start new thread"), "another thread", "TasksMax"),
+        (MemoryError(), "not enough memory", "MemoryMax"),
+        (ImportError("libssl.so.3"), "libssl.so.3", "install it again"),
+        (ValueError("two\nlines\x1b[31m"), "two lines\\x1b[31m", "report it"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_nobody_foresaw_is_two_lines(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: Exception,
+    error: str,
+    hint: str,
+) -> None:
+    """Exit code 1, secrets masked, one line each; the traceback for who asks for it."""
+
+    @click.command()
+    def command() -> None:
+        raise fault
+
+    monkeypatch.setattr("syncd.cli.status.command", command)
+    monkeypatch.setattr(common, "secrets", {"hush_12345"})
+    monkeypatch.delenv("SYNCD_DEBUG", raising=False)
+    assert cli.run(["status"]) == 1
+    first, second = lines_of(capsys.readouterr().err).splitlines()
+    assert error in first
+    assert hint in second
+    monkeypatch.setenv("SYNCD_DEBUG", "1")
+    assert cli.run(["status"]) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "hush" not in shown
+
+
+def test_a_daemon_that_fails_for_no_known_reason_logs_it_once(
+    idle: Site,
+) -> None:
+    """One line with the traceback, in the log, and two for whoever started it."""
+    code = (
+        "import sys, syncd.daemon, syncd.cli\n"
+        "def fail(*_, **__): raise KeyError(sys.argv[2])\n"
+        "syncd.daemon.run = fail\n"
+        "sys.exit(syncd.cli.run(['serve', '-c', sys.argv[1]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(idle.config), idle.key],
+        env=idle.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    logged, first, second = done.stderr.splitlines()
+    assert json.decode(logged)["event"] == "a fault nobody expected"
+    assert "Traceback" in json.decode(logged)["exception"]
+    lines_of(f"{first}\n{second}")
+    assert "Traceback" not in first + second
+    assert idle.key not in done.stderr
+
+
+def test_the_commands_that_need_no_keys_load_none() -> None:
+    """A list that a new command of this kind has to be put on."""
+    package = Path(syncd.cli.__file__).parent
+    for name in ("status", "availability", "explain", "changes", "deliveries", "backup"):
+        assert "with_keys=False" in (package / f"{name}.py").read_text()
+    assert "keys" not in control.ReconcileRequest.__struct_fields__
