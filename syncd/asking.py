@@ -10,6 +10,7 @@ import structlog
 
 from syncd import listing, observations
 from syncd.budget import Budget
+from syncd.clock import Jump
 from syncd.errors import (
     MirrorError,
     SourceAnswerInvalid,
@@ -82,6 +83,15 @@ class Asker:
         self.paused_until = None
         self.refused = None
         self._failures = 0
+
+    def follow(self, jump: Jump) -> None:
+        """Move with this host's clock; after an absence deliveries can be taken from now on."""
+        if self.paused_until is not None:
+            self.paused_until = jump.timer(self.paused_until)
+        if jump.is_absence:
+            self.heard_since = jump.after
+        elif self.heard_since is not None:
+            self.heard_since = jump.noted(self.heard_since)
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; raises MirrorError when what it taught cannot be kept."""

@@ -31,6 +31,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         [
             "ports",
+            "clock",
             "source_clock",
             "budget",
             "ingest",
@@ -54,6 +55,7 @@ FLOORS: dict[str, int] = {
         [
             "engine",
             "schedule",
+            "heartbeat",
             "questions",
             "monitor",
             "vocabulary",

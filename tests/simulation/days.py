@@ -26,6 +26,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from simulation.clock import Clock, Inline, VirtualLoop
+from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.deliveries import parse
 from syncd.engine import Engine
@@ -108,7 +109,7 @@ class Day:
                 mirror=replace(config.mirror, path=folder / "mirror.db"),
                 dreamship=replace(config.dreamship, calls_per_minute=calls_per_minute),
             ),
-            clock=self.clock,
+            clock=SteadyClock(self.clock),
             source=self.source,
             executor=Inline(),
         )

@@ -19,6 +19,7 @@ from simulation.clock import Clock, Inline
 from simulation.source import Source
 from simulation.witness import Step, WatchedStore
 from syncd import deliveries
+from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.engine import Engine
 from syncd.errors import MirrorUnavailable, SyncdError
@@ -82,7 +83,7 @@ class Process:
         tell: Callable[[str], None],
     ) -> None:
         self.config = config
-        self.clock = clock
+        self.clock = SteadyClock(clock)
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.on_commit = on_commit
         self.on_swept = on_swept
@@ -99,7 +100,11 @@ class Process:
         self._poked = asyncio.Event()
         self._disk = _Disk(self, chance, disk_faults)
         self.engine = Engine(
-            config, clock=clock, source=source, executor=self._disk, on_finished=self._sweep_ended
+            config,
+            clock=self.clock,
+            source=source,
+            executor=self._disk,
+            on_finished=self._sweep_ended,
         )
         self.store = WatchedStore(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
