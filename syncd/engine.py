@@ -79,7 +79,7 @@ class Engine:
         if (last := await self.store.last_mark()) is not None:
             jump = clock.resume(*last)
             if jump is not None:
-                await self.store.follow(jump)
+                await self._move(jump)
                 if jump.is_absence:
                     self.down = jump.since, jump.after
                     # Deliveries may have been given up meanwhile, or are late by retries.
@@ -172,14 +172,17 @@ class Engine:
             return
         if jump.is_absence:
             log.warning("I was down", since=to_text(jump.since), until=to_text(jump.after))
+        self._unfollowed = True
+        await self._move(jump)
+        self._unfollowed = False
+
+    async def _move(self, jump: Jump) -> None:
         if jump.shift:
             log.warning(
                 "this host's clock was set; what waits goes on waiting as long as before",
                 ahead_s=round(jump.shift.total_seconds(), 3),
             )
-        self._unfollowed = True
         await self.store.follow(jump)
-        self._unfollowed = False
 
     async def _catch_up(self) -> None:
         """Heal a mirror that could not be written when the clock jumped."""

@@ -9,6 +9,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -17,6 +18,8 @@ from syncd.config import Config
 from syncd.engine import Engine
 from syncd.ports import SweepSummary
 from syncd.reconcile import due_since, next_after_failure
+
+log = structlog.get_logger(__name__)
 
 LOCATE_CHECK_S = 10.0
 PRUNE_EVERY_S = 3600.0
@@ -80,6 +83,7 @@ class Schedule:
         self._quiet_looks = 0
         self._doubted_s: float | None = None
         self._doubted_answers = 0
+        self._told_doubt = False
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
@@ -230,9 +234,14 @@ class Schedule:
             return not is_ahead
         is_confirmed = source_clock.answers > self._doubted_answers and not is_ahead
         if not is_confirmed and clock.elapsed_s() < self._doubted_s + BELIEVED_AFTER_S:
+            if not self._told_doubt:
+                log.warning(
+                    "nothing old is deleted until Dreamship's clock agrees with this host's"
+                )
+            self._told_doubt = True
             return False
         await self._engine.store.trust_clock()
-        self._doubted_s = None
+        self._doubted_s, self._told_doubt = None, False
         return not is_ahead
 
 

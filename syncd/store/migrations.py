@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sqlite_utils import Database, Migrations
 
 from syncd.errors import MirrorIncompatible
+from syncd.store.views import FRESHNESS_WITHOUT_FUTURE
 
 CONTRACT = 1
 # "sync", so that a mirror can be told from any other database file.
@@ -233,6 +234,13 @@ def webhook_states(db: Database) -> None:
 def deliveries_by_variant(db: Database) -> None:
     """Find a delivery by its variant alone: each index that is random writes a page of its own."""
     for statement in _statements(_DELIVERIES_BY_VARIANT):
+        db.conn.execute(statement)
+
+
+@migrations()
+def freshness_without_future(db: Database) -> None:
+    """Show no moment of a clock that was set back since as if it were fresh."""
+    for statement in _statements(f"DROP VIEW freshness; {FRESHNESS_WITHOUT_FUTURE};"):
         db.conn.execute(statement)
 
 
