@@ -167,16 +167,20 @@ class SteadyClock:
         """Have `follower` move what it holds in memory in the instant of each jump."""
         self._followers.append(follower)
 
-    def resume(self, last: Mark, noted_at: datetime) -> Jump | None:
-        """Go on after the process that left this mark and noted nothing after `noted_at`."""
+    def resume(self, last: Mark | None, noted_at: datetime) -> Jump | None:
+        """Go on after a process that left this mark, if any, and noted nothing after `noted_at`."""
         wall, elapsed_s = self._read()
-        if last.boot_id and last.boot_id == self._raw.boot_id and elapsed_s >= last.elapsed_s:
+        jump: Jump | None
+        if last and last.boot_id == self._raw.boot_id != "" and elapsed_s >= last.elapsed_s:
             self._anchor(last.at, last.elapsed_s)
             self._checked_at = last.at
-            return self.check()
+            jump, now = self.check(), self.now()
+            # Something else wrote it, by another clock: nothing in the mirror may be ahead of now.
+            return Jump(noted_at, now, now) if jump is None and noted_at > now else jump
         self._anchor(wall, elapsed_s)
         self._checked_at = wall
-        jump = Jump(max(noted_at, wall), wall, last.at, is_same_boot=False)
+        seen_at = max(noted_at, wall) if last is None else last.at
+        jump = Jump(max(noted_at, wall), wall, seen_at, is_same_boot=False)
         return jump if jump.shift or jump.is_absence else None
 
     def check(self) -> Jump | None:
@@ -187,10 +191,9 @@ class SteadyClock:
         is_step = abs(ahead) > SLEWED
         after = wall if is_step else before
         self._anchor(after, elapsed_s)
-        self._checked_at = after
         if not is_step:
-            share = ahead / timedelta(seconds=CHECK_EVERY_S)
-            self._rate = 1 + max(-SLEW_SHARE, min(SLEW_SHARE, share / 2))
+            self._slew_s = ahead.total_seconds()
+        self._checked_at = after
         jump = Jump(before, after, seen_at)
         if not is_step and not jump.is_absence:
             return None
@@ -200,11 +203,13 @@ class SteadyClock:
         return jump
 
     def _anchor(self, at: datetime, elapsed_s: float) -> None:
-        self._anchor_at, self._anchor_s, self._rate = at, elapsed_s, 1.0
+        self._anchor_at, self._anchor_s, self._slew_s = at, elapsed_s, 0.0
 
     def _at(self, elapsed_s: float) -> datetime:
         passed_s = max(0.0, elapsed_s - self._anchor_s)
-        return self._anchor_at + timedelta(seconds=passed_s * self._rate)
+        most_s = SLEW_SHARE * passed_s
+        slewed_s = max(-most_s, min(most_s, self._slew_s))
+        return self._anchor_at + timedelta(seconds=passed_s + slewed_s)
 
     def _read(self) -> tuple[datetime, float]:
         """Read both clocks in the same instant: a process may be stopped between two readings."""

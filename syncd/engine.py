@@ -76,7 +76,7 @@ class Engine:
         if self._source is None:
             config.require_keys()
         self.store.open()
-        if (last := await self.store.last_mark()) is not None:
+        if (last := await self.store.last_noted()) is not None:
             jump = clock.resume(*last)
             if jump is not None:
                 await self._move(jump)
@@ -186,10 +186,10 @@ class Engine:
 
     async def _catch_up(self) -> None:
         """Heal a mirror that could not be written when the clock jumped."""
-        last = await self.store.last_mark()
+        last = await self.store.last_noted()
         now = self.clock.now()
         if last is not None and last[1] > now:
-            await self.store.follow(Jump(last[1], now, min(last[0].at, now)))
+            await self.store.follow(Jump(last[1], now, now))
         self._unfollowed = False
 
     def _follow(self, jump: Jump) -> None:

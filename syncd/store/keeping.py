@@ -45,9 +45,9 @@ class Kept:
         """Keep that deliveries can be taken from now on."""
         await self._writer.transact(lambda db: housekeeping.hear_from_now(db, now))
 
-    async def last_mark(self) -> tuple[Mark, datetime] | None:
-        """Return the last sign of life and the newest moment that was noted, if there is any."""
-        return await self._writer.look(wall_time.last_mark)
+    async def last_noted(self) -> tuple[Mark | None, datetime] | None:
+        """Return the last sign of life and the newest moment noted; None in a new mirror."""
+        return await self._writer.look(wall_time.last_noted)
 
     async def follow(self, jump: Jump) -> None:
         """Move every moment by this host's clock after that clock jumped."""

@@ -38,20 +38,27 @@ _TIMER_KEYS = ("paused_until",)
 _NOTE_KEYS = ("daemon_seen_at", "heard_since", "last_delivery_at")
 
 
-def last_mark(connection: sqlite3.Connection) -> tuple[Mark, datetime] | None:
-    """Return the last sign of life and the newest moment that was noted; None before the first."""
+def last_mark(connection: sqlite3.Connection) -> Mark | None:
+    """Return the last sign of life."""
     seen_at = maybe_from_text(get_state(connection, "daemon_seen_at"))
     if seen_at is None:
         return None
     kept = get_state(connection, "clock_mark")
     mark = Mark(seen_at) if kept is None else msgspec.json.decode(kept, type=Mark)
-    if mark.at != seen_at:
-        mark = Mark(seen_at)  # an older version wrote it since
-    (noted_at,) = connection.execute(
-        """SELECT max(at) FROM (SELECT (SELECT max(confirmed_at) FROM items) AS at UNION ALL
-                                SELECT (SELECT max(received_at) FROM deliveries))"""
-    ).fetchone()
-    return mark, max(seen_at, maybe_from_text(noted_at) or seen_at)
+    # An older version may have given a sign of life since, without a mark.
+    return mark if mark.at == seen_at else Mark(seen_at)
+
+
+def last_noted(connection: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
+    """Return the last sign of life and the newest moment noted; None in a new mirror."""
+    mark = last_mark(connection)
+    found = connection.execute(
+        """SELECT max(confirmed_at) FROM items UNION ALL SELECT max(received_at) FROM deliveries"""
+    ).fetchall()
+    noted = [from_text(at) for (at,) in found if at is not None]
+    if mark is not None:
+        noted.append(mark.at)
+    return (mark, max(noted)) if noted else None
 
 
 def put_mark(connection: sqlite3.Connection, mark: Mark) -> None:
@@ -99,7 +106,7 @@ def _move(connection: sqlite3.Connection, jump: Jump) -> None:
                 (key, edge),
             )
     if mark is not None and jump.is_same_boot:
-        put_mark(connection, Mark(mark[0].at + jump.shift, mark[0].boot_id, mark[0].elapsed_s))
+        put_mark(connection, Mark(mark.at + jump.shift, mark.boot_id, mark.elapsed_s))
     offset_s = float(get_state(connection, "clock_offset_s") or 0) - jump.shift.total_seconds()
     put_state(connection, "clock_offset_s", str(offset_s))
 

@@ -52,11 +52,16 @@ def _older_discarded() -> list[Any]:
     return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
 
 
+def _jumps_not_followed() -> list[Any]:
+    return [mock.patch("syncd.store.wall_time.follow", lambda *_: None)]
+
+
 BREAKS: dict[str, Patches] = {
     "no-confirming-read": _no_confirming_read,
     "unsettled-read-wins": _unsettled_wins,
     "ties-applied": _ties_applied,
     "older-discarded": _older_discarded,
+    "jumps-not-followed": _jumps_not_followed,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from simulation.clock import Clock
@@ -29,7 +29,13 @@ class Source:
     """Fulfils ports.Source on the truth; `is_mild` ends every fault but the throttle."""
 
     def __init__(
-        self, truth: Truth, scenario: Scenario, host: Clock, tell: Callable[[str], None]
+        self,
+        truth: Truth,
+        scenario: Scenario,
+        *,
+        now: Callable[[], datetime],
+        awake: Callable[[], Awaitable[None]],
+        tell: Callable[[str], None],
     ) -> None:
         self.is_mild = False
         self.calls_at: list[float] = []
@@ -39,7 +45,8 @@ class Source:
         self.most_in_a_window = 0
         self._truth = truth
         self._scenario = scenario
-        self._host = host
+        self._now = now
+        self._awake = awake
         self._clock = Clock(scenario.seconds("source"))
         self._tell = tell
         self._chance = scenario.chance("source")
@@ -47,7 +54,7 @@ class Source:
         self._window: deque[float] = deque()
 
     async def item(self, item_id: int) -> ItemRead:
-        began_at = self._host.now()
+        began_at = self._now()
         moment_s, source_at = await self._call(f"item {item_id}")
         if item_id not in self._truth.items or self._truth.items[item_id].at(moment_s) is None:
             self._tell(f"source: item {item_id} is gone")
@@ -57,7 +64,7 @@ class Source:
         return ItemRead(item_id, f"Item {item_id}", variants, began_at, source_at)
 
     async def page(self, category_id: int | None, page: int) -> Page:
-        began_at = self._host.now()
+        began_at = self._now()
         moment_s, source_at = await self._call(f"page {page} of {category_id or 'all'}")
         listed = [
             item_id
@@ -115,6 +122,7 @@ class Source:
         await asyncio.sleep(rest_s * (1 - share) * late)
         source_at = self._clock.now().replace(microsecond=0)
         await asyncio.sleep(rest_s * (1 - share) * (1 - late))
+        await self._awake()  # an answer waits for a host that stands still
         self._fail(now_s, fate, what)
         self.answered += 1
         return moment_s, source_at
