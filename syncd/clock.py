@@ -115,7 +115,8 @@ class Jump(Struct, frozen=True):
     @property
     def is_doubtful(self) -> bool:
         """Whether the clock may be far ahead of the truth now."""
-        return self.shift > AWAY_AFTER or (not self.is_same_boot and self.away >= UNKNOWN_ABSENCE)
+        is_long_off = not self.is_same_boot and self.away >= UNKNOWN_ABSENCE
+        return self.shift > AWAY_AFTER or (is_long_off and not self.is_set_back)
 
     def timer(self, moment: datetime) -> datetime:
         """Return where a deadline, or a moment that a wait is counted from, lies now."""

@@ -52,8 +52,8 @@ def _older_discarded() -> list[Any]:
     return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
 
 
-def _jumps_not_followed() -> list[Any]:
-    return [mock.patch("syncd.store.wall_time.follow", lambda *_: None)]
+def _waits_do_not_follow() -> list[Any]:
+    return [mock.patch("syncd.clock.Jump.timer", lambda _, moment: moment)]
 
 
 BREAKS: dict[str, Patches] = {
@@ -61,7 +61,7 @@ BREAKS: dict[str, Patches] = {
     "unsettled-read-wins": _unsettled_wins,
     "ties-applied": _ties_applied,
     "older-discarded": _older_discarded,
-    "jumps-not-followed": _jumps_not_followed,
+    "waits-do-not-follow": _waits_do_not_follow,
 }
 
 
