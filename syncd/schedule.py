@@ -88,13 +88,13 @@ class Schedule:
             timezone=UTC,
             job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
         )
-        engine.clock.follow(self.follow)
 
     async def start(self) -> None:
         """Begin: a sweep at once if one is due."""
         engine, every = self._engine, self._config.reconcile.every
         remembered, now = engine.remembered, engine.clock.now()
         self._failures = remembered.failures
+        engine.clock.follow(self.follow)
         if remembered.is_clock_doubted:
             self._doubted_s = engine.clock.elapsed_s()
         is_due = due_since(remembered.complete_at, every, now)

@@ -398,6 +398,7 @@ def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
         day.schedule._scheduler.start(paused=True)
         await day.schedule._prune()
         assert len(pruned) == 1
+        day.clock.follow(day.schedule.follow)
         day.host.offset += 365 * DAY
         await day.engine.notice_clock()
         for _ in range(10):
@@ -423,6 +424,7 @@ def test_a_clock_that_nobody_confirms_is_believed_after_a_day() -> None:
     async def story(day: Day) -> None:
         day.schedule._scheduler.add_job(print, _Every(HOUR), id="prune")
         day.schedule._scheduler.start(paused=True)
+        day.clock.follow(day.schedule.follow)
         day.host.offset += HOUR
         await day.engine.notice_clock()
         assert not await day.schedule._trusts_clock()
