@@ -146,6 +146,7 @@ class Daemon:
         await self._monitor.beat()
         # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
         await self._engine.store.pulse()
+        await self._schedule.pulse()
         await self._notify("WATCHDOG=1")
 
     async def _notify(self, note: str) -> None:

@@ -146,8 +146,19 @@ class Schedule:
         if not self._scheduler.running:
             return
         for job in self._scheduler.get_jobs():
-            latest = jump.after + job.trigger.longest
+            trigger = job.trigger
+            latest = jump.after + (trigger.longest if isinstance(trigger, _Every) else timedelta())
             job.modify(next_run_time=min(jump.timer(job.next_run_time), latest))
+
+    async def pulse(self) -> None:
+        """Return once the scheduler has come round."""
+        came_round = asyncio.Event()
+
+        async def come_round() -> None:
+            came_round.set()
+
+        self._scheduler.add_job(come_round, id="pulse", replace_existing=True)
+        await came_round.wait()
 
     def adapt(self, *, is_silent: bool | None = None) -> None:
         """Take over a new configuration, or that deliveries stopped or came back."""
