@@ -30,6 +30,7 @@ RECENT = timedelta(hours=1)
 UNKNOWN_ABSENCE = timedelta(days=1)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UPTIME = Path("/proc/uptime")
+_ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class RawClock(Protocol):
@@ -61,7 +62,7 @@ class HostClock:
 
     def elapsed_s(self) -> float:
         """See RawClock."""
-        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        return time.clock_gettime(_ELAPSED)
 
 
 class Mark(Struct, frozen=True):

@@ -190,6 +190,8 @@ class Engine:
         now = self.clock.now()
         if last is not None and last[1] > now:
             await self.store.follow(Jump(last[1], now, now))
+        if self.asker.heard_since is not None:
+            await self.store.hear_from_now(self.asker.heard_since)
         self._unfollowed = False
 
     def _follow(self, jump: Jump) -> None:

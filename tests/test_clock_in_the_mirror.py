@@ -18,6 +18,7 @@ from simulation.clock import BEGIN
 from simulation.days import Day, lived
 
 from syncd.clock import Jump
+from syncd.errors import MirrorUnavailable
 from syncd.schedule import _Every
 from syncd.store import wall_time
 from syncd.timestamps import to_text
@@ -297,6 +298,40 @@ def test_dreamships_clock_stays_where_it_is(by: timedelta) -> None:
         await day.engine.notice_clock()
         assert abs(day.engine.source_clock.now() - before) < SECOND
         assert await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock"))) == "applied"
+
+    day(story)
+
+
+def test_a_mirror_that_could_not_be_written_is_healed_later() -> None:
+    """What is in memory follows at once; the mirror as soon as its disk takes it."""
+
+    async def story(day: Day) -> None:
+        await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock")))
+        await day.monitor.beat()
+        store = day.engine.store
+        follow, is_full = store.follow, True
+
+        async def refuse(jump: Jump) -> None:
+            if is_full:
+                raise MirrorUnavailable("no space is left on the disk")
+            await follow(jump)
+
+        store.follow = refuse  # type: ignore[method-assign]
+        day.host.offset -= HOUR
+        await asyncio.sleep(1)
+        with pytest.raises(MirrorUnavailable):
+            await day.engine.notice_clock()
+        assert day.clock.now() == day.host.wall()
+        with pytest.raises(MirrorUnavailable):
+            await day.engine.notice_clock()
+        is_full = False
+        await day.engine.notice_clock()
+        now = day.clock.now()
+        noted = await store.last_noted()
+        assert noted is not None
+        assert now - 5 * SECOND < noted[1] <= now
+        await day.beat_for(120)
+        assert day.monitor._questions._reports.availability([11])[0]["verifying"] == 0
 
     day(story)
 
