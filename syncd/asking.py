@@ -11,6 +11,7 @@ import structlog
 from syncd import listing, observations
 from syncd.budget import Budget
 from syncd.cached_answers import CachedAnswers
+from syncd.clock import Jump
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.listing import Position
 from syncd.model import ItemRead
@@ -60,6 +61,15 @@ class Asker:
         self._source_clock = source_clock
         self._on_finished = on_finished
         self.cached = CachedAnswers(budget, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
+
+    def follow(self, jump: Jump) -> None:
+        """Move with this host's clock; after an absence deliveries can be taken from now on."""
+        self.failures.follow(jump)
+        self.cached.follow(jump)
+        if jump.is_absence:
+            self.heard_since = jump.after
+        elif self.heard_since is not None:
+            self.heard_since = jump.noted(self.heard_since)
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; raises MirrorError when what it taught cannot be kept."""

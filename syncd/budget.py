@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from syncd import pace
+from syncd.clock import Jump
 from syncd.ports import CallLog, Clock
 
 
@@ -37,6 +40,15 @@ class Budget:
         if slows:
             self._pace = pace.throttled(self._pace, now, wait_s)
         await self._log.log_throttled(now, self._pace.paused_until or now, for_sweep=for_sweep)
+
+    def follow(self, jump: Jump) -> None:
+        """Move with this host's clock: a pause stays as long as it was, and calls as long ago."""
+        paused_until = self._pace.paused_until
+        self._pace = replace(
+            self._pace,
+            calls=tuple(jump.timer(call) for call in self._pace.calls),
+            paused_until=None if paused_until is None else jump.timer(paused_until),
+        )
 
     def limit(self, calls_per_minute: int) -> None:
         """Take a new limit from the configuration."""

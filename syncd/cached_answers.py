@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from syncd.budget import Budget
+from syncd.clock import Jump
 from syncd.model import ItemRead, Page
 from syncd.read_age import COPY_AGE, NO_EVIDENCE_AGE
 
@@ -66,6 +67,11 @@ class CachedAnswers:
         self._waiting[item_id] = _Waiting(tries, now + wait)
         self._tell(item_id)
         return now + wait
+
+    def follow(self, jump: Jump) -> None:
+        """Move with this host's clock."""
+        for one in self._waiting.values():
+            one.until = jump.timer(one.until)
 
     @property
     def reason(self) -> str | None:

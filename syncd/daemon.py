@@ -18,6 +18,7 @@ from syncd.config import Config
 from syncd.control import serving
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
+from syncd.heartbeat import Heartbeat
 from syncd.http_server import HttpServer
 from syncd.listeners import Listeners
 from syncd.monitor import Monitor
@@ -121,10 +122,15 @@ class Daemon:
             log.info("listening", listener=name, address=server.address)
         await monitor.beat()
         self._engine.start_reading()
-        await self._schedule.start(
+        await self._schedule.start()
+        heartbeat = Heartbeat(
+            self._engine,
+            self._schedule,
             self._beat,
-            beat_every_s=min(HEARTBEAT_S, systemd.watchdog_s(self._environ) or HEARTBEAT_S),
+            every_s=min(HEARTBEAT_S, systemd.watchdog_s(self._environ) or HEARTBEAT_S),
         )
+        self._spawn(heartbeat.run())
+        self._spawn(heartbeat.watch_clock())
         # What is loaded by now stays loaded; to look through all of it takes some 10 ms.
         gc.freeze()
         log.info(
@@ -142,6 +148,7 @@ class Daemon:
         await self._monitor.beat()
         # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
         await self._engine.store.pulse()
+        await self._schedule.pulse()
         await self._notify("WATCHDOG=1")
 
     async def _notify(self, note: str) -> None:

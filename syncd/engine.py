@@ -6,17 +6,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import structlog
 
 from syncd import pace
 from syncd.asking import Asker
 from syncd.budget import Budget
+from syncd.clock import Jump, SteadyClock
 from syncd.config import Config
 from syncd.dreamship import Dreamship
 from syncd.ingest import Ingest
-from syncd.ports import Clock, Source, SweepSummary
+from syncd.ports import Source, SweepSummary
 from syncd.reconcile import Reconciler
 from syncd.refresh import Reader
 from syncd.replay import Replayed, replay
@@ -24,24 +25,9 @@ from syncd.source_clock import SourceClock
 from syncd.state import Policy
 from syncd.store import Remembered, Store
 from syncd.survey import Survey
+from syncd.timestamps import to_text
 
 log = structlog.get_logger(__name__)
-
-# A sign of life is given every 20 s; after a longer silence than this, deliveries may have been
-# refused, and what a read then finds changed is nobody's missed delivery.
-DOWN_AFTER = timedelta(seconds=60)
-
-
-class SystemClock:
-    """Time as this host has it."""
-
-    def now(self) -> datetime:
-        """Return the moment, in UTC."""
-        return datetime.now(UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
-        await asyncio.sleep(seconds)
 
 
 def policy_of(config: Config) -> Policy:
@@ -65,13 +51,13 @@ class Engine:
         self,
         config: Config,
         *,
-        clock: Clock | None = None,
+        clock: SteadyClock | None = None,
         source: Source | None = None,
         executor: Executor | None = None,
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
     ) -> None:
         self.config = config
-        self.clock = clock or SystemClock()
+        self.clock = clock or SteadyClock()
         self.store = Store(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=executor
         )
@@ -80,6 +66,9 @@ class Engine:
         self._own_source: Dreamship | None = None
         self._on_finished = on_finished
         self._reading: asyncio.Task[None] | None = None
+        self._unfollowed = False
+        self.down: tuple[datetime, datetime] | None = None
+        self.is_resuming = False
 
     async def open(self) -> None:
         """Take the mirror and go on where the last process ended; raises MirrorError leaves."""
@@ -87,12 +76,18 @@ class Engine:
         if self._source is None:
             config.require_keys()
         self.store.open()
+        if (last := await self.store.last_noted()) is not None:
+            jump = clock.resume(*last)
+            if jump is not None:
+                await self._move(jump)
+                if jump.is_absence:
+                    self.down = jump.since, jump.after
+                    # Deliveries may have been given up meanwhile, or are late by retries.
+                    self.is_resuming = jump.away > config.reconcile.missed_grace
         now = clock.now()
-        await self.notice_clock()
         self.remembered = await self.store.restore(now)
         policy = policy_of(config)
-        self.down = self._was_down(now)
-        if self.down is not None or self.remembered.heard_since is None:
+        if self.remembered.heard_since is None:
             await self.store.hear_from_now(now)
         self.is_new_policy = await self.store.apply_policy(policy, clock.now)
         self.source_clock = SourceClock(clock, self.remembered.clock_offset)
@@ -112,7 +107,7 @@ class Engine:
             clock=clock,
             source_clock=self.source_clock,
             policy=policy,
-            heard_since=now if self.down is not None else self.remembered.heard_since,
+            heard_since=self.remembered.heard_since,
             categories=config.catalog.categories,
             on_finished=self._has_finished,
         )
@@ -131,6 +126,7 @@ class Engine:
                 self.reader.resume() if cause == "operator" else self.reader.wake()
             ),
         )
+        clock.follow(self._follow)
 
     def survey(self) -> Survey:
         """Return a look at the catalogue that writes nothing."""
@@ -166,9 +162,47 @@ class Engine:
         return done
 
     async def notice_clock(self) -> None:
-        """Go on rightly after somebody set this host's clock back."""
-        if await self.store.notice_clock(self.clock.now(), self.config.reconcile.settle):
-            log.warning("this host's clock was set back; what it noted ahead counts as noted now")
+        """Go on rightly after this host's clock jumped, or after a time in which nothing ran.
+
+        What is in memory has followed when this returns or raises; raises MirrorError leaves when
+        the mirror could not, and the next call tries again.
+        """
+        jump = self.clock.check()
+        if jump is None:
+            if self._unfollowed:
+                await self._catch_up()
+            return
+        if jump.is_absence:
+            log.warning("I was down", since=to_text(jump.since), until=to_text(jump.after))
+        self._unfollowed = True
+        await self._move(jump)
+        self._unfollowed = False
+
+    async def _move(self, jump: Jump) -> None:
+        if jump.shift:
+            log.warning(
+                "this host's clock was set; what waits goes on waiting as long as before",
+                ahead_s=round(jump.shift.total_seconds(), 3),
+            )
+        await self.store.follow(jump)
+
+    async def _catch_up(self) -> None:
+        """Heal a mirror that could not be written when the clock jumped."""
+        last = await self.store.last_noted()
+        now = self.clock.now()
+        if last is not None and last[1] > now:
+            await self.store.follow(Jump(last[1], now, now))
+        if self.asker.heard_since is not None:
+            await self.store.hear_from_now(self.asker.heard_since)
+        self._unfollowed = False
+
+    def _follow(self, jump: Jump) -> None:
+        for part in (self.budget, self.source_clock, self.asker, self.ingest, self.reader):
+            part.follow(jump)
+        if self.down is not None:
+            self.down = jump.noted(self.down[0]), jump.noted(self.down[1])
+        if jump.is_absence:
+            self.down, self.is_resuming = (jump.since, jump.after), True
 
     def start_reading(self) -> None:
         """Begin to ask the source for whatever is worth asking."""
@@ -206,12 +240,6 @@ class Engine:
         if self._own_source is not None:
             await self._own_source.aclose()
         await asyncio.to_thread(self.store.close)
-
-    def _was_down(self, now: datetime) -> tuple[datetime, datetime] | None:
-        seen_at = self.remembered.seen_at
-        if seen_at is None or now - seen_at <= DOWN_AFTER:
-            return None
-        return seen_at, now
 
     def _has_finished(self, summary: SweepSummary) -> None:
         is_whole = summary.is_catalogue and summary.result == "complete"

@@ -14,6 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from syncd import observations
+from syncd.clock import Jump
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
 from syncd.model import Delivery, Outcome
 from syncd.ports import Clock, DeliveryLedger
@@ -66,6 +67,13 @@ class Ingest:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="ingest")
         return await future
+
+    def follow(self, jump: Jump) -> None:
+        """Move what waits to be written when this host's clock jumps."""
+        self._waiting = [
+            (replace(delivery, arrived_at=jump.timer(delivery.arrived_at)), future)
+            for delivery, future in self._waiting
+        ]
 
     async def close(self) -> None:
         """Finish what was received; refuse what comes after."""

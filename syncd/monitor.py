@@ -6,13 +6,14 @@ import contextlib
 import logging
 import shutil
 import socket
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
 
 from syncd import explaining, metrics, page, status, webhook_health
+from syncd.clock import Jump
 from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorIncompatible
 from syncd.model import JsonObject, id_in
@@ -21,6 +22,7 @@ from syncd.questions import Costly, Questions
 from syncd.schedule import Schedule
 from syncd.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.store import Beat
+from syncd.store.wall_time import judgement_after
 from syncd.timestamps import to_text
 from syncd.web import Webhook
 from syncd.webhook_health import Habit
@@ -39,7 +41,7 @@ class Monitor:
         self._schedule = schedule
         self._webhook = webhook
         self._notifier = Notifier(sleep=engine.clock.sleep)
-        self._started_at = datetime.now(UTC)
+        self._started_at = engine.clock.now()
         self._webhooks = engine.remembered.webhooks
         self._told_health = engine.remembered.told_health
         self._health_beats: tuple[str, int] = ("", 0)
@@ -49,6 +51,7 @@ class Monitor:
         self._counts = Costly(lambda reports: reports.counts())
         self._day = Costly(lambda reports: reports.day(engine.clock.now()))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
+        engine.clock.follow(self._follow)
 
     async def close(self) -> None:
         """Let go of the mirror."""
@@ -57,20 +60,26 @@ class Monitor:
 
     async def beat(self) -> None:
         """Show the shop that the daemon lives, and judge whether deliveries still arrive."""
-        engine, now = self._engine, self._engine.clock.now()
+        engine = self._engine
         counted = self._uncounted_401
         try:
             await engine.notice_clock()
+            mark, jumps = engine.clock.mark(), engine.clock.jumps
+            now = mark.at
             day = await self._last_day(now)
+            running = await self._running(now)
+            if engine.clock.jumps != jumps:
+                return  # what was read and judged belongs to another time; the next one is soon
             before, self._webhooks = (
                 self._webhooks,
                 webhook_health.judge(self._webhooks, day.evidence, now),
             )
-            assessment = status.assess(await self._running(now), day)
+            running = replace(running, webhooks_state=self._webhooks.state)
+            assessment = status.assess(running, day)
             health = self._health_to_tell(assessment, day)
             await engine.store.heartbeat(
                 Beat(
-                    at=now,
+                    mark=mark,
                     webhooks=self._webhooks,
                     told_health=health,
                     clock_offset=engine.source_clock.offset,
@@ -99,6 +108,10 @@ class Monitor:
             self._told_health = health
         self._schedule.adapt(is_silent=self._webhooks.state == "silent")
         await self._look_if_quiet(day, now)
+
+    def _follow(self, jump: Jump) -> None:
+        self._webhooks = judgement_after(self._webhooks, jump)
+        self._started_at = jump.noted(self._started_at)
 
     async def look_once(self) -> None:
         """Have something to tell, should the mirror become unreadable; counting takes a while."""

@@ -16,6 +16,7 @@ import structlog
 from syncd import listing
 from syncd.account import Account, AccountCheck
 from syncd.budget import Budget
+from syncd.clock import Jump
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 from syncd.listing import Position, Seen
 from syncd.model import Page
@@ -82,6 +83,14 @@ class ReadFailures:
         self._in_a_row = 0
         self._tries.clear()
         self._throttled.clear()
+        self.account.forget()
+
+    def follow(self, jump: Jump) -> None:
+        """Move with this host's clock: each pause stays as long as it was."""
+        if self.paused_until is not None:
+            self.paused_until = jump.timer(self.paused_until)
+        if self.list_paused_until is not None:
+            self.list_paused_until = jump.timer(self.list_paused_until)
         self.account.forget()
 
     def answered(self, job: Job) -> None:

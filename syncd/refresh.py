@@ -13,6 +13,7 @@ import structlog
 
 from syncd.asking import Asker
 from syncd.budget import Budget
+from syncd.clock import Jump
 from syncd.errors import MirrorError
 from syncd.ports import Clock, Job, JobKind, ReadLedger
 
@@ -59,6 +60,13 @@ class Reader:
     def resume(self) -> None:
         """Ask again at once what was refused or unreachable."""
         self._asker.failures.resume()
+        self.wake()
+
+    def follow(self, jump: Jump) -> None:
+        """Ask again, when this host's clock jumps, what was asked by the clock as it was."""
+        if jump.shift:
+            for flight in self._flights:
+                flight.cancel()
         self.wake()
 
     async def run(self) -> None:

@@ -9,19 +9,29 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
 
+from syncd.clock import Jump
 from syncd.config import Config
 from syncd.engine import Engine
 from syncd.errors import MirrorError
 from syncd.ports import SweepSummary
 from syncd.reconcile import due_since, next_after_failure
 
+log = structlog.get_logger(__name__)
+
 LOCATE_CHECK_S = 10.0
 PRUNE_EVERY_S = 3600.0
 # The first time soon: a daemon that is restarted every hour would never clean up.
 PRUNE_FIRST_S = 5.0
+# How soon to look again whether the clock is believed by now.
+PRUNE_AGAIN_S = 60.0
+# A host whose clock differs by less from Dreamship's is right about days.
+CLOCKS_AGREE = timedelta(hours=1)
+# So long without another jump a clock is believed that nothing has confirmed.
+BELIEVED_AFTER_S = 24 * 3600.0
 # So that many daemons do not sweep in the same second after Dreamship was down.
 JITTER_SHARE = 0.1
 LONGEST_JITTER_S = 300
@@ -38,8 +48,32 @@ class _NoCancelled(logging.Filter):
 logging.getLogger("apscheduler.executors.default").addFilter(_NoCancelled())
 
 
+class _Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Fires one period after the last run; runs that were missed are not counted out one by one.
+
+    APScheduler's own interval would, and a clock set ahead by years would take memory and minutes.
+    """
+
+    def __init__(self, period: timedelta, jitter: timedelta = timedelta()) -> None:
+        self.period = period
+        self._jitter = jitter
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        del previous
+        jitter = self._jitter * random.random()  # noqa: S311 - no secret
+        return now + self.period + jitter
+
+    @property
+    def longest(self) -> timedelta:
+        """The longest wait that this may ask for."""
+        return self.period + self._jitter
+
+
 class Schedule:
-    """Runs the jobs of one daemon; a run that was missed is made up once, never two at a time."""
+    """Runs the jobs of one daemon; a run that was missed is made up once, never two at a time.
+
+    APScheduler goes by the wall clock: when that jumps, every job moves with it.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -48,20 +82,25 @@ class Schedule:
         self._located_at: datetime | None = None
         self._quiet_until: datetime | None = None
         self._quiet_looks = 0
+        self._doubted_s: float | None = None
+        self._doubted_answers = 0
+        self._told_doubt = False
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
         )
 
-    async def start(self, beat: Callable[[], Awaitable[None]], *, beat_every_s: float) -> None:
-        """Begin: a sweep at once if one is due, and a `beat` every so many seconds."""
+    async def start(self) -> None:
+        """Begin: a sweep at once if one is due."""
         engine, every = self._engine, self._config.reconcile.every
         remembered, now = engine.remembered, engine.clock.now()
         self._failures = remembered.failures
+        engine.clock.follow(self.follow)
+        if remembered.is_clock_doubted:
+            self._doubted_s = engine.clock.elapsed_s()
         is_due = due_since(remembered.complete_at, every, now)
-        if self._was_down_long():
-            # What a sweep read before that may have changed since: it begins anew, stalest first.
-            await engine.reconciler.restart()
+        if engine.is_resuming:
+            await self.resume()
         elif is_due or engine.is_new_policy:
             await engine.reconciler.request("start")
         self._scheduler.add_job(
@@ -73,14 +112,16 @@ class Schedule:
             if is_due or remembered.complete_at is None
             else remembered.complete_at + every,
         )
-        for job, seconds in ((beat, beat_every_s), (self._locate, LOCATE_CHECK_S)):
-            self._scheduler.add_job(_run, _every(seconds), args=[job])
+        self._scheduler.add_job(
+            _run, _Every(timedelta(seconds=LOCATE_CHECK_S)), args=[self._locate]
+        )
         # Soon for the first time: a daemon that is often started again must prune, too.
         self._scheduler.add_job(
             _run,
-            _every(PRUNE_EVERY_S),
+            _Every(timedelta(seconds=PRUNE_EVERY_S)),
             args=[self._prune],
-            next_run_time=datetime.now(UTC) + timedelta(seconds=PRUNE_FIRST_S),
+            id="prune",
+            next_run_time=now + timedelta(seconds=PRUNE_FIRST_S),
         )
         self._scheduler.start()
 
@@ -88,6 +129,37 @@ class Schedule:
         """End; what runs is not waited for."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
+
+    async def resume(self) -> None:
+        """Sweep after an absence: what was read before it may have changed since."""
+        await self._engine.reconciler.restart()
+        self._engine.is_resuming = False
+
+    def follow(self, jump: Jump) -> None:
+        """Move each job with this host's clock; none waits for longer than its period."""
+        if jump.is_doubtful:
+            self._doubted_s = self._engine.clock.elapsed_s()
+            self._doubted_answers = self._engine.source_clock.answers
+        if self._located_at is not None:
+            self._located_at = jump.timer(self._located_at)
+        if self._quiet_until is not None:
+            self._quiet_until = jump.timer(self._quiet_until)
+        if not self._scheduler.running:
+            return
+        for job in self._scheduler.get_jobs():
+            trigger = job.trigger
+            latest = jump.after + (trigger.longest if isinstance(trigger, _Every) else timedelta())
+            job.modify(next_run_time=min(jump.timer(job.next_run_time), latest))
+
+    async def pulse(self) -> None:
+        """Return once the scheduler has come round."""
+        came_round = asyncio.Event()
+
+        async def come_round() -> None:
+            came_round.set()
+
+        self._scheduler.add_job(come_round, id="pulse", replace_existing=True)
+        await came_round.wait()
 
     def adapt(self, *, is_silent: bool | None = None) -> None:
         """Take over a new configuration, or that deliveries stopped or came back."""
@@ -119,12 +191,8 @@ class Schedule:
         self._failures += 1
         wait = next_after_failure(self._failures, self._config.reconcile.every_when_silent)
         job = self._scheduler.get_job("sweep")
-        job.modify(next_run_time=min(job.next_run_time, datetime.now(UTC) + wait * _jittered()))
-
-    def _was_down_long(self) -> bool:
-        """Tell whether deliveries may have been given up meanwhile, or are late by retries."""
-        down, grace = self._engine.down, self._config.reconcile.missed_grace
-        return down is not None and down[1] - down[0] > grace
+        again_at = self._engine.clock.now() + wait * _jittered()
+        job.modify(next_run_time=min(job.next_run_time, again_at))
 
     @property
     def next_sweep_at(self) -> datetime | None:
@@ -136,12 +204,10 @@ class Schedule:
     def _config(self) -> Config:
         return self._engine.config
 
-    def _sweep_trigger(self) -> IntervalTrigger:
+    def _sweep_trigger(self) -> _Every:
         reconcile = self._config.reconcile
         every = reconcile.every_when_silent if self._is_silent else reconcile.every
-        seconds = every.total_seconds()
-        jitter = min(LONGEST_JITTER_S, int(seconds * JITTER_SHARE))
-        return _every(seconds, jitter=jitter or None)
+        return _Every(every, min(timedelta(seconds=LONGEST_JITTER_S), every * JITTER_SHARE))
 
     async def _sweep(self) -> None:
         await self._engine.reconciler.request("schedule")
@@ -158,6 +224,10 @@ class Schedule:
 
     async def _prune(self) -> None:
         retention, now = self._config.retention, self._engine.clock.now()
+        if not await self._trusts_clock():
+            again_at = now + timedelta(seconds=PRUNE_AGAIN_S)
+            self._scheduler.modify_job("prune", next_run_time=again_at)
+            return
         while self._scheduler.running and await self._engine.store.prune(  # noqa: ASYNC110
             deliveries_before=now - retention.deliveries,
             changes_before=now - retention.changes,
@@ -165,10 +235,26 @@ class Schedule:
         ):
             await asyncio.sleep(0.05)  # not a poll but a pause: deliveries go first
 
+    async def _trusts_clock(self) -> bool:
+        """Tell whether what is old by this host's clock may be deleted.
 
-def _every(seconds: float, *, jitter: int | None = None) -> IntervalTrigger:
-    """Return a trigger; without a time zone it would ask for the host's, which may not exist."""
-    return IntervalTrigger(seconds=seconds, jitter=jitter, timezone=UTC)
+        After the clock ran ahead only once Dreamship's `Date` agrees with it, or after a day.
+        """
+        clock, source_clock = self._engine.clock, self._engine.source_clock
+        is_ahead = source_clock.answers > 0 and source_clock.offset < -CLOCKS_AGREE
+        if self._doubted_s is None:
+            return not is_ahead
+        is_confirmed = source_clock.answers > self._doubted_answers and not is_ahead
+        if not is_confirmed and clock.elapsed_s() < self._doubted_s + BELIEVED_AFTER_S:
+            if not self._told_doubt:
+                log.warning(
+                    "nothing old is deleted until Dreamship's clock agrees with this host's"
+                )
+            self._told_doubt = True
+            return False
+        await self._engine.store.trust_clock()
+        self._doubted_s, self._told_doubt = None, False
+        return not is_ahead
 
 
 async def _run(job: Callable[[], Awaitable[None]]) -> None:

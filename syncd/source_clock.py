@@ -11,6 +11,7 @@ import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from syncd.clock import Jump
 from syncd.model import ItemRead, Page
 from syncd.ports import Clock
 from syncd.read_age import COPY_AGE
@@ -69,6 +70,8 @@ class SourceClock:
 
     def __init__(self, clock: Clock, offset: timedelta = timedelta()) -> None:
         self._clock = clock
+        # Answers that were believed; more of them than before mean that the offset is of today.
+        self.answers = 0
         self._is_known = timedelta() < abs(offset) <= _PLAUSIBLE
         self.offset = offset if self._is_known else timedelta()
         self._lows: deque[timedelta] = deque(maxlen=_WINDOW)
@@ -82,10 +85,10 @@ class SourceClock:
         """Return Dreamship's moment at the latest; this host's when nothing is known."""
         return self._clock.now() + self.offset
 
-    def host_clock_was_set(self, by: timedelta) -> None:
-        """Go on with the same estimate after this host's clock was set forward by `by`."""
-        self.offset -= by
-        self._lows = deque((low - by for low in self._lows), maxlen=_WINDOW)
+    def follow(self, jump: Jump) -> None:
+        """Go on with the same estimate when this host's clock jumps."""
+        self.offset -= jump.shift
+        self._lows = deque((low - jump.shift for low in self._lows), maxlen=_WINDOW)
         self._run = None
 
     def placed(self, answer: Answer, resource: Hashable) -> Answer:
@@ -105,6 +108,7 @@ class SourceClock:
             # A copy of some seconds has too small a `high`; no answer has too large a `low`.
             self.offset = max(sample.high, *self._lows)
             self._is_known, self._agreed, self._run = True, self._agreed + 1, None
+            self.answers += 1
         elif self._is_confirmed(sample, resource, began_at, now):
             self._adopt(sample)
         elif self._is_known and sample.high < max(self._lows):
@@ -147,6 +151,7 @@ class SourceClock:
         )
         self.offset, self._is_known, self._agreed, self._run = sample.high, True, _FEW, None
         self._lows = deque([sample.low], maxlen=_WINDOW)
+        self.answers += 1
 
 
 def _older(answer: Answer, age: timedelta, source_at: datetime | None) -> Answer:

@@ -34,6 +34,7 @@ FLOORS: dict[str, int] = {
         [
             "environment",
             "ports",
+            "clock",
             "source_clock",
             "cached_answers",
             "budget",
@@ -60,6 +61,7 @@ FLOORS: dict[str, int] = {
         [
             "engine",
             "schedule",
+            "heartbeat",
             "questions",
             "monitor",
             "vocabulary",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from syncd.budget import Budget
 from syncd.cached_answers import LONGEST, CachedAnswers
+from syncd.clock import Jump
 from syncd.merge import Belief, on_delivery
 from syncd.model import ItemRead
 from syncd.pace import start
@@ -335,7 +336,7 @@ def test_the_estimate_follows_a_host_clock_that_was_set() -> None:
     host.read()
     before = host.source.now()
     host.clock.moment += timedelta(hours=1)
-    host.source.host_clock_was_set(timedelta(hours=1))
+    host.source.follow(Jump(NOW, NOW + timedelta(hours=1), NOW))
     host.ahead -= timedelta(hours=1)
     assert host.source.now() == before
     assert not host.read().age

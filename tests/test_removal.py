@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct, field, json
 
+from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.deliveries import parse
@@ -26,21 +28,34 @@ from syncd.web import Webhook
 PER_ITEM = 10
 
 
-class Hasty:
-    """A clock twenty times as fast as time is: back-off and settling take no test's patience."""
+class HastyHost:
+    """The readings of a host on which time is twenty times as fast."""
 
     SPEED = 20
+    boot_id = ""
 
     def __init__(self) -> None:
         self._began = datetime.now(UTC)
+        self._began_s = time.monotonic()
 
-    def now(self) -> datetime:
-        """Return its moment."""
-        return self._began + (datetime.now(UTC) - self._began) * self.SPEED
+    def wall(self) -> datetime:
+        """See RawClock."""
+        return self._began + timedelta(seconds=self.elapsed_s())
+
+    def elapsed_s(self) -> float:
+        """See RawClock."""
+        return (time.monotonic() - self._began_s) * self.SPEED
+
+
+class Hasty(SteadyClock):
+    """A clock twenty times as fast as time is: back-off and settling take no test's patience."""
+
+    def __init__(self) -> None:
+        super().__init__(HastyHost())
 
     async def sleep(self, seconds: float) -> None:
         """Sleep by it."""
-        await asyncio.sleep(seconds / self.SPEED)
+        await asyncio.sleep(seconds / HastyHost.SPEED)
 
 
 class Shelf(Struct):

@@ -12,6 +12,7 @@ import pytest
 from simulation.clock import BEGIN, Inline
 from simulation.month import Months
 
+from syncd.clock import Mark
 from syncd.store import Beat, Store, retention
 from syncd.timestamps import to_text
 from syncd.webhook_health import Judgement, WebhooksState
@@ -163,7 +164,7 @@ def test_each_change_of_the_webhook_is_kept_as_long_as_changes_are(shelf: Shelf)
     """Of those that are too old the last one stays: it says what came next."""
 
     def beat(state: WebhooksState) -> None:
-        sign = Beat(shelf.now, Judgement(state), None, timedelta(0), {})
+        sign = Beat(Mark(shelf.now), Judgement(state), None, timedelta(0), {})
         asyncio.run(shelf.store.heartbeat(sign))
 
     def kept() -> list[Any]:
@@ -182,14 +183,6 @@ def test_each_change_of_the_webhook_is_kept_as_long_as_changes_are(shelf: Shelf)
     assert kept() == ["failing"]
     beat("failing")
     assert kept() == ["failing"]
-
-
-def test_a_state_of_a_clock_that_ran_ahead_began_now(shelf: Shelf) -> None:
-    """Else a strip of the day would not show it."""
-    shelf.db.execute("INSERT INTO webhook_states (state, began_at) VALUES ('silent', '9')")
-    shelf.db.execute("INSERT INTO state VALUES ('daemon_seen_at', '9')")
-    assert asyncio.run(shelf.store.notice_clock(shelf.now, DAY))
-    assert shelf.kept("SELECT began_at FROM webhook_states") == [to_text(shelf.now)]
 
 
 def test_the_broom_works_in_slices(shelf: Shelf) -> None:

@@ -22,7 +22,7 @@ import httpx
 import pytest
 from msgspec import json
 
-from syncd.engine import SystemClock
+from syncd.clock import SteadyClock
 from syncd.http_server import HttpServer, bind_tcp
 from syncd.ingest import Ingest
 from syncd.signature import HEADER, sign
@@ -559,7 +559,8 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Store) -> None:
     async def scenario() -> tuple[bytes, int]:
         now = partial(datetime.now, UTC)
         policy = Policy(frozenset(), timedelta(seconds=1))
-        ingest = Ingest(store, SystemClock(), SourceClock(SystemClock()), policy)
+        clock = SteadyClock()
+        ingest = Ingest(store, clock, SourceClock(clock), policy)
         webhook = Webhook(ingest, lambda: ["key"], now, max_body_bytes=1000)
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
         server = HttpServer(

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Struct
 
-from syncd.pace import WINDOW
+from syncd.clock import Mark
+from syncd.pace import MAX_WAIT_S, WINDOW
 from syncd.state import Policy
 from syncd.store.rows import get_state, put_state
+from syncd.store.wall_time import put_mark
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import Judgement
 
@@ -18,7 +20,7 @@ from syncd.webhook_health import Judgement
 class Beat(Struct, frozen=True):
     """One sign of life, with what was counted since the last one."""
 
-    at: datetime
+    mark: Mark
     webhooks: Judgement
     told_health: str | None
     clock_offset: timedelta
@@ -29,8 +31,8 @@ class Remembered(Struct, frozen=True):
     """What survives a restart.
 
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: how many ended
-    otherwise since. `seen_at`: its last sign of life; `heard_since`: from when on it, and those
-    before it without a break, could take deliveries.
+    otherwise since. `heard_since`: from when on it, and those before it without a break, could
+    take deliveries. `is_clock_doubted`: nothing has confirmed it since it ran ahead.
     """
 
     calls: list[datetime]
@@ -38,10 +40,10 @@ class Remembered(Struct, frozen=True):
     clock_offset: timedelta
     complete_at: datetime | None
     failures: int
-    seen_at: datetime | None
     heard_since: datetime | None
     webhooks: Judgement
     told_health: str | None
+    is_clock_doubted: bool
 
 
 def log_call(connection: sqlite3.Connection, now: datetime, *, for_sweep: bool) -> None:
@@ -73,16 +75,19 @@ def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
            AND began_at > ?""",
         (complete or "",),
     ).fetchone()[0]
+    paused_until = maybe_from_text(get_state(connection, "paused_until"))
+    if paused_until is not None:
+        paused_until = min(paused_until, now + timedelta(seconds=MAX_WAIT_S))
     return Remembered(
         calls=[from_text(row[0]) for row in rows],
-        paused_until=maybe_from_text(get_state(connection, "paused_until")),
+        paused_until=paused_until,
         clock_offset=timedelta(seconds=float(get_state(connection, "clock_offset_s") or 0)),
         complete_at=maybe_from_text(complete),
         failures=failures,
-        seen_at=maybe_from_text(get_state(connection, "daemon_seen_at")),
         heard_since=maybe_from_text(get_state(connection, "heard_since")),
         webhooks=msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=Judgement),
         told_health=get_state(connection, "told_health"),
+        is_clock_doubted=get_state(connection, "clock_doubted") == "1",
     )
 
 
@@ -91,48 +96,20 @@ def hear_from_now(connection: sqlite3.Connection, now: datetime) -> None:
     put_state(connection, "heard_since", to_text(now))
 
 
+def trust_clock(connection: sqlite3.Connection) -> None:
+    """Keep that the wall clock is right again."""
+    put_state(connection, "clock_doubted", "")
+
+
 def is_sound(connection: sqlite3.Connection) -> bool:
     """Tell whether every page of the file is as it must be."""
     found = connection.execute("PRAGMA quick_check(1)").fetchone()
     return bool(found == ("ok",))
 
 
-def is_set_back(connection: sqlite3.Connection, now: datetime) -> bool:
-    """Tell whether this host's clock is behind the last sign of life: somebody set it back."""
-    return (get_state(connection, "daemon_seen_at") or "") > to_text(now)
-
-
-def forget_the_future(connection: sqlite3.Connection, now: datetime, settle: timedelta) -> None:
-    """Let what was noted by a clock that ran ahead count as noted now.
-
-    Else nothing would be settled, overtaken or due until the clock gets there again.
-    """
-    at, values = to_text(now), {"now": to_text(now), "settled": to_text(now + settle)}
-    for table, column in (
-        ("items", "confirmed_at"),
-        ("items", "not_before"),
-        ("variants", "delivered_at"),
-        ("variants", "confirmed_at"),
-        ("variants", "absent_at"),
-        ("refresh_queue", "asked_at"),
-        ("sweeps", "began_at"),
-        ("webhook_states", "began_at"),
-    ):
-        connection.execute(
-            f"UPDATE {table} SET {column} = :now WHERE {column} > :now",  # noqa: S608 - constants
-            values,
-        )
-    connection.execute(
-        """UPDATE refresh_queue SET settle_at = min(settle_at, :settled),
-               latest_at = min(latest_at, :settled)""",
-        values,
-    )
-    put_state(connection, "daemon_seen_at", at)
-
-
 def beat(connection: sqlite3.Connection, sign: Beat) -> None:
     """Keep one sign of life."""
-    put_state(connection, "daemon_seen_at", to_text(sign.at))
+    put_mark(connection, sign.mark)
     put_state(connection, "webhooks_state", sign.webhooks.state)
     if sign.told_health is not None:
         put_state(connection, "told_health", sign.told_health)
@@ -142,11 +119,11 @@ def beat(connection: sqlite3.Connection, sign: Beat) -> None:
            IS NOT (SELECT state FROM webhook_states ORDER BY change_id DESC LIMIT 1)""",
         {
             "state": sign.webhooks.state,
-            "began_at": to_text(sign.webhooks.since or sign.at),
+            "began_at": to_text(sign.webhooks.since or sign.mark.at),
         },
     )
     put_state(connection, "clock_offset_s", str(sign.clock_offset.total_seconds()))
-    _count(connection, sign.at, sign.counted)
+    _count(connection, sign.mark.at, sign.counted)
 
 
 def is_new_policy(connection: sqlite3.Connection, policy: Policy) -> bool:

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from syncd import observations
+from syncd.clock import Jump, Mark
 from syncd.state import Policy
-from syncd.store import housekeeping, retention, rows, values
+from syncd.store import housekeeping, retention, rows, values, wall_time
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.places import Oddity, oddities
 from syncd.store.writer import Writer
@@ -54,12 +55,17 @@ class Kept:
         """Keep that deliveries can be taken from now on."""
         await self._writer.transact(lambda db: housekeeping.hear_from_now(db, now))
 
-    async def notice_clock(self, now: datetime, settle: timedelta) -> bool:
-        """Heal the mirror if this host's clock was set back; tell whether it was."""
-        if not await self._writer.look(lambda db: housekeeping.is_set_back(db, now)):
-            return False
-        await self._writer.transact(lambda db: housekeeping.forget_the_future(db, now, settle))
-        return True
+    async def last_noted(self) -> tuple[Mark | None, datetime] | None:
+        """Return the last sign of life and the newest moment noted; None in a new mirror."""
+        return await self._writer.look(wall_time.last_noted)
+
+    async def follow(self, jump: Jump) -> None:
+        """Move every moment by this host's clock after that clock jumped."""
+        await self._writer.transact(lambda db: wall_time.follow(db, jump, self.missed_grace))
+
+    async def trust_clock(self) -> None:
+        """Keep that the wall clock is right again."""
+        await self._writer.transact(housekeeping.trust_clock)
 
     async def is_sound(self) -> bool:
         """Tell whether every page of the file is as it must be; reads all of them."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from sqlite_utils import Database, Migrations
 
 from syncd.errors import MirrorIncompatible
+from syncd.store.views import FRESHNESS_WITHOUT_FUTURE
 
 CONTRACT = 1
 # "sync", so that a mirror can be told from any other database file.
@@ -246,6 +247,13 @@ CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability 
 def sweep_faults(db: Database) -> None:
     """Keep why a sweep could not read an item, and find the removals of a day."""
     for statement in _statements(_SWEEP_FAULTS):
+        db.conn.execute(statement)
+
+
+@migrations()
+def freshness_without_future(db: Database) -> None:
+    """Show no moment of a clock that was set back since as if it were fresh."""
+    for statement in _statements(f"DROP VIEW freshness; {FRESHNESS_WITHOUT_FUTURE};"):
         db.conn.execute(statement)
 
 

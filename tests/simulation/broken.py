@@ -62,12 +62,17 @@ def _copies_believed() -> list[Any]:
     return [mock.patch("syncd.source_clock.SourceClock.placed", placed)]
 
 
+def _waits_do_not_follow() -> list[Any]:
+    return [mock.patch("syncd.clock.Jump.timer", lambda _, moment: moment)]
+
+
 BREAKS: dict[str, Patches] = {
     "no-confirming-read": _no_confirming_read,
     "unsettled-read-wins": _unsettled_wins,
     "ties-applied": _ties_applied,
     "older-discarded": _older_discarded,
     "copies-believed": _copies_believed,
+    "waits-do-not-follow": _waits_do_not_follow,
 }
 
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from simulation.clock import BEGIN, Clock
+from simulation.clock import BEGIN
 from simulation.scenario import Scenario
 from simulation.truth import Truth
 from simulation.witness import Step
@@ -67,8 +67,9 @@ class Checks:
         self,
         truth: Truth,
         scenario: Scenario,
-        host: Clock,
         *,
+        elapsed: Callable[[], timedelta],
+        now: Callable[[], datetime],
         settle: timedelta,
         tell: Callable[[str], None],
     ) -> None:
@@ -78,11 +79,14 @@ class Checks:
         self.reads = 0
         self._truth = truth
         self._scenario = scenario
-        self._host = host
-        self._settle = settle
+        self._elapsed = elapsed
+        self._now = now
+        # What is compared was rounded to microseconds on another clock.
+        self._settle = settle - timedelta(milliseconds=1)
         self._tell = tell
         self._records: dict[int, Record] = {}
         self._told_s: dict[int, float] = {}
+        self._begun_s: dict[int, float] = {}
         self._rows: dict[int, Row] = {}
         self._fed: dict[int, tuple[str | None, int]] = {}
         self._seq = 0
@@ -141,12 +145,20 @@ class Checks:
 
     def _is_overdue(self, record: Record) -> bool:
         longest = self._settle + timedelta(seconds=TURN_S)
-        return record.last_at is not None and self._host.now() > record.last_at + longest
+        return record.last_at is not None and BEGIN + self._elapsed() > record.last_at + longest
 
-    def swept(self, began_at: datetime, in_scope: Callable[[int], bool]) -> None:
+    def _steady(self, moment: datetime) -> datetime:
+        """Return when that was by a clock that nobody sets, and that stops with the host."""
+        return BEGIN + self._elapsed() - (self._now() - moment)
+
+    def begun(self, sweep_id: int) -> None:
+        """Note that a sweep begins."""
+        self._begun_s[sweep_id] = asyncio.get_running_loop().time()
+
+    def swept(self, sweep_id: int, in_scope: Callable[[int], bool]) -> None:
         """Check that a complete sweep of the catalogue missed nothing that was there throughout."""
         truth, now_s = self._truth, asyncio.get_running_loop().time()
-        from_s = (began_at - BEGIN - self._host.offset).total_seconds() - self._scenario.lag_s
+        from_s = self._begun_s[sweep_id] - self._scenario.lag_s
         from_s -= UNSEEN_S if self._scenario.cache_s else 0.0
         rows = self.rows()
         # Known limit: where one item goes and another comes while pages are read, `count` stays the
@@ -220,11 +232,11 @@ class Checks:
             is_sold = claim.value in SOLD
             record = self._records.setdefault(claim.variant_id, Record())
             if judged.rule is None:  # its item is not known, the mirror has no row of it
-                record.arrive(judged.delivery.arrived_at)
+                record.arrive(self._steady(judged.delivery.arrived_at))
                 continue
             record.hear(
                 claim,
-                judged.delivery.arrived_at,
+                self._steady(judged.delivery.arrived_at),
                 judged.rule,
                 event_at=_placed(claim.event_at, source_now),
                 is_sold=is_sold,
@@ -240,11 +252,12 @@ class Checks:
             self._note_read(step.seen, before)
 
     def _note_read(self, seen: ItemRead, before: dict[int, Row]) -> None:
+        began_at = self._steady(seen.began_at)
         told: dict[int, str] = {one.variant_id: one.value for one in seen.variants or ()}
         for variant_id in sorted(self._placed_in(seen.item_id) | told.keys()):
             record = self._records.setdefault(variant_id, Record())
             row, value = self._rows.get(variant_id), told.get(variant_id)
-            if record.is_settled(seen.began_at, self._settle):
+            if record.is_settled(began_at, self._settle):
                 record.objections.clear()
                 record.unconfirmed_since = None
                 # What a sweep does not find is off sale until the sweep ends.
@@ -262,17 +275,17 @@ class Checks:
             elif (
                 variant_id in before
                 and before[variant_id].value == value
-                and record.is_settled(seen.began_at, self._settle / WITNESS_SHARE)
+                and record.is_settled(began_at, self._settle / WITNESS_SHARE)
             ):
                 record.agree(value)
-            self._tell(f"read: {variant_id}={value}, began {_seconds(seen.began_at)}: {row}")
+            self._tell(f"read: {variant_id}={value}, began {_seconds(began_at)}: {row}")
         self._check_confirmed(seen.item_id)
 
     def _check_confirmed(self, item_id: int) -> None:
         if self.ask("SELECT 1 FROM refresh_queue WHERE item_id = ?", item_id):
             return
         items = self.ask("SELECT confirmed_at FROM items WHERE item_id = ?", item_id)
-        at = from_text(items[0][0])
+        at = self._steady(from_text(items[0][0]))
         for variant_id in self._placed_in(item_id) & self._records.keys():
             last_at = self._records[variant_id].last_at
             if last_at is not None and at < last_at + self._settle:

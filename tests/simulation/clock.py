@@ -82,13 +82,25 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class Clock:
-    """A clock that is `offset` wrong; syncd's own, Dreamship's, or the true one."""
+    """A clock that is `offset` wrong; syncd's own, Dreamship's, or the true one.
+
+    It fulfils syncd.clock.RawClock. `stolen_s`: how long the virtual machine did not run.
+    """
+
+    boot_id = "the only one"
 
     def __init__(self, offset: timedelta = timedelta()) -> None:
         self.offset = offset
+        self.stolen_s = 0.0
 
     def now(self) -> datetime:
         return BEGIN + timedelta(seconds=asyncio.get_running_loop().time()) + self.offset
+
+    def wall(self) -> datetime:
+        return self.now()
+
+    def elapsed_s(self) -> float:
+        return asyncio.get_running_loop().time() - self.stolen_s
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -26,6 +26,7 @@ from msgspec import json
 from msgspec.structs import replace
 
 from simulation.clock import Clock, Inline, VirtualLoop
+from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.deliveries import parse
 from syncd.engine import Engine
@@ -51,33 +52,36 @@ HOUR_S = 3600.0
 class Shelves:
     """A source without faults: so many items, of four variants each."""
 
-    def __init__(self, items: int, clock: Clock, *, rows_have_variants: bool) -> None:
+    def __init__(self, items: int, clock: SteadyClock, *, rows_have_variants: bool) -> None:
         self.values = {item * 10 + n: "in_stock" for item in range(1, items + 1) for n in range(4)}
         self.calls = 0
         self._items = items
         self._clock = clock
+        self._true = Clock()
         self._rows_have_variants = rows_have_variants
 
     async def item(self, item_id: int) -> ItemRead:
         """Read one item."""
         began_at = self._clock.now()
         self.calls += 1
+        source_at = self._true.now()
         await asyncio.sleep(LATENCY_S)
         name = f"{NAMES[item_id % len(NAMES)]} {item_id}"
-        return ItemRead(item_id, name, self._variants(item_id), began_at, began_at)
+        return ItemRead(item_id, name, self._variants(item_id), began_at, source_at)
 
     async def page(self, category_id: int | None, page: int) -> Page:
         """Read one page."""
         del category_id
         began_at = self._clock.now()
         self.calls += 1
+        source_at = self._true.now()
         await asyncio.sleep(LATENCY_S)
         ids = range((page - 1) * PAGE + 1, min(page * PAGE, self._items) + 1)
         rows = tuple(
             SourceItem(one, None, self._variants(one) if self._rows_have_variants else None)
             for one in ids
         )
-        return Page(rows, self._items, page * PAGE < self._items, began_at, began_at)
+        return Page(rows, self._items, page * PAGE < self._items, began_at, source_at)
 
     def _variants(self, item_id: int) -> tuple[SourceVariant, ...]:
         return tuple(
@@ -100,7 +104,8 @@ class Day:
         self, folder: Path, items: int, calls_per_minute: int, *, rows_have_variants: bool
     ) -> None:
         config = Config()
-        self.clock = Clock()
+        self.host = Clock()
+        self.clock = SteadyClock(self.host)
         self.source = Shelves(items, self.clock, rows_have_variants=rows_have_variants)
         self.engine = Engine(
             replace(
@@ -118,9 +123,9 @@ class Day:
     async def begin(self) -> float:
         """Fill the mirror; return how many seconds that took."""
         await self.engine.open()
-        schedule = Schedule(self.engine)
+        self.schedule = Schedule(self.engine)
         self.webhook = Webhook(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
-        self.monitor = Monitor(self.engine, schedule, self.webhook)
+        self.monitor = Monitor(self.engine, self.schedule, self.webhook)
         self.engine.start_reading()
         return await self.sweep()
 
@@ -173,7 +178,7 @@ class Day:
         return self.clock.now()
 
     def _body(self, variant_id: int, value: str) -> bytes:
-        now = self.clock.now()
+        now = Clock().now()
         event = {
             "uuid": f"{variant_id} {now}",
             "object_id": variant_id,

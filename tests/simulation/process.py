@@ -19,18 +19,21 @@ from simulation.clock import Clock, Inline
 from simulation.source import Source
 from simulation.witness import Step, WatchedStore
 from syncd import deliveries
+from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.engine import Engine
 from syncd.errors import MirrorUnavailable, SyncdError
 from syncd.ports import SweepCause, SweepSummary
 from syncd.reconcile import due_since, next_after_failure
-from syncd.source_clock import SourceClock
+from syncd.store import Beat
+from syncd.webhook_health import Judgement
 
 T = TypeVar("T")
 Death = Literal["before", "after"]
 
 LIFE: contextvars.ContextVar[Process | None] = contextvars.ContextVar("LIFE", default=None)
 LOCATE_CHECK_S = 10.0
+BEAT_S = 20.0
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyncio.Future[Any]:
@@ -41,6 +44,19 @@ def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyn
         life.tasks[task] = None
         task.add_done_callback(lambda done: life.tasks.pop(done, None))
     return task
+
+
+class _Clock(SteadyClock):
+    """The clock of a process that may stand still: what it waits for ends when it goes on."""
+
+    def __init__(self, host: Clock) -> None:
+        super().__init__(host)
+        self.awake = asyncio.Event()
+        self.awake.set()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.awake.wait()
 
 
 class _Disk(Inline):
@@ -79,16 +95,17 @@ class Process:
         chance: Random,
         disk_faults: float,
         on_commit: Callable[[Step | None, datetime], None],
+        on_begun: Callable[[int], None],
         on_swept: Callable[[SweepSummary], None],
+        is_rough: Callable[[], bool],
         tell: Callable[[str], None],
-        clock_offset: timedelta = timedelta(),
     ) -> None:
         self.config = config
-        self.clock_offset = clock_offset
-        self.clock = clock
+        self.clock = _Clock(clock)
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.on_commit = on_commit
         self.on_swept = on_swept
+        self.is_rough = is_rough
         self.image = config.mirror.path
         self.is_up = False
         self.is_dead = False
@@ -98,15 +115,20 @@ class Process:
         self._chance = chance
         self._tell = tell
         self._failures = 0
-        self._located_at: datetime | None = None
+        self._located_s: float | None = None
         self._poked = asyncio.Event()
         self._disk = _Disk(self, chance, disk_faults)
         self.engine = Engine(
-            config, clock=clock, source=source, executor=self._disk, on_finished=self._sweep_ended
+            config,
+            clock=self.clock,
+            source=source,
+            executor=self._disk,
+            on_finished=self._sweep_ended,
         )
         self.store = WatchedStore(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
         )
+        self.store.on_begun = on_begun
         self.engine.store = self.store
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -126,9 +148,6 @@ class Process:
         engine = self.engine
         await engine.open()
         when_open()
-        # What the sign of life of the life before has kept; here nobody gives one.
-        remembered_clock = SourceClock(self.clock, self.clock_offset)
-        vars(engine.source_clock).update(vars(remembered_clock))
         engine.asker.failures.chance = self._chance.random
         self.is_up = True
         every, now = self.config.reconcile.every, self.clock.now()
@@ -136,13 +155,17 @@ class Process:
         self._failures = remembered.failures
         self._begin(self._sweeping(every))
         self._begin(self._locating())
-        if engine.is_new_policy or due_since(remembered.complete_at, every, now):
+        await self.notice_clock()
+        self._begin(self._beating())
+        if engine.is_resuming:
+            await self._resume()
+        elif engine.is_new_policy or due_since(remembered.complete_at, every, now):
             await self._request("start")
         engine.start_reading()
 
     async def submit(self, body: bytes) -> str | None:
         """Return what became of a delivery, None when it was not answered with 200."""
-        if not self.is_up or self.is_dead:
+        if not self.is_up or self.is_dead or not self.clock.awake.is_set():
             return None
         try:
             outcome: str | None = await self.run(self._take(body))
@@ -211,23 +234,49 @@ class Process:
     async def _sweeping(self, every: timedelta) -> None:
         complete_at, now = self.engine.remembered.complete_at, self.clock.now()
         if complete_at is not None and timedelta() < now - complete_at < every:
-            await asyncio.sleep((complete_at + every - now).total_seconds())
+            await self.clock.sleep((complete_at + every - now).total_seconds())
             await self._request("schedule")
         while True:
-            await asyncio.sleep(every.total_seconds())
+            await self.clock.sleep(every.total_seconds())
             await self._request("schedule")
+
+    async def _beating(self) -> None:
+        """See syncd.heartbeat, which checks every second; here while anything may still happen."""
+        while self.is_rough():
+            await self.clock.sleep(BEAT_S)
+            await self.notice_clock()
+
+    async def notice_clock(self) -> None:
+        """Follow the clock as soon as the mirror can, and give a sign of life."""
+        while True:
+            try:
+                await self.engine.notice_clock()
+                if self.engine.is_resuming:
+                    await self._resume()
+                mark = self.clock.mark()
+                await self.store.heartbeat(
+                    Beat(mark, Judgement(), None, self.engine.source_clock.offset, {})
+                )
+            except MirrorUnavailable:
+                await self.clock.sleep(1)
+            else:
+                return
+
+    async def _resume(self) -> None:
+        await self.engine.reconciler.restart()
+        self.engine.is_resuming = False
 
     async def _request(self, cause: SweepCause) -> None:
         while True:
             try:
                 await self.engine.reconciler.request(cause)
             except MirrorUnavailable:
-                await asyncio.sleep(2)
+                await self.clock.sleep(2)
             else:
                 return
 
     async def _again(self, wait: timedelta) -> None:
-        await asyncio.sleep(wait.total_seconds())
+        await self.clock.sleep(wait.total_seconds())
         await self._request("schedule")
 
     async def _locating(self) -> None:
@@ -237,14 +286,14 @@ class Process:
             self._poked.clear()
             if not await self._wants_locating():
                 await self._poked.wait()
-                await asyncio.sleep(LOCATE_CHECK_S)
+                await self.clock.sleep(LOCATE_CHECK_S)
                 continue
-            now = self.clock.now()
-            if due_since(self._located_at, every, now):
-                self._located_at = now
+            now_s = asyncio.get_running_loop().time()
+            if self._located_s is None or now_s - self._located_s >= every.total_seconds():
+                self._located_s = now_s
                 await self._request("locate")
-            left = every - (self.clock.now() - self._located_at) if self._located_at else every
-            await asyncio.sleep(max(LOCATE_CHECK_S, left.total_seconds()))
+            left = every - timedelta(seconds=now_s - self._located_s)
+            await self.clock.sleep(max(LOCATE_CHECK_S, left.total_seconds()))
 
     async def _wants_locating(self) -> bool:
         try:

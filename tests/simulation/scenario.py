@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 Naming = Literal["id", "object", "item_id", "none", "mixed"]
 Rows = Literal["bare", "with variants", "mixed"]
@@ -71,6 +71,10 @@ class Scenario:
     cache_trace: CacheTrace
     cache_names_lifetime: bool
     wild_dates: float
+    # The host: its wall clock is set (at, by so much); it stands still (from, for, and whether its
+    # elapsed time goes on, as it does not in a virtual machine that is paused). Drawn last.
+    clock_steps: tuple[tuple[float, float], ...] = ()
+    naps: tuple[tuple[float, float, bool], ...] = ()
 
     @property
     def is_told(self) -> bool:
@@ -88,6 +92,7 @@ class Scenario:
             and not self.outages
             and self.deaths == 0
             and self.cache_s == 0
+            and not self.naps
         )
 
     def chance(self, of: str) -> random.Random:
@@ -120,7 +125,7 @@ def drawn(seed: int) -> Scenario:
         outages.append((begins, begins + rng.choice([5, 60, 400]), rng.random() < 0.3))
     calls_per_minute = rng.choice([30, 45, 60] if is_calm else [10, 30, 45, 60])
     throttled = not is_calm and rng.random() < 0.4
-    return Scenario(
+    world = Scenario(
         seed=seed,
         items=rng.choice([1, 2, 3, 4, 5, 6, 7]),
         most_variants=rng.randint(1, 4),
@@ -170,3 +175,20 @@ def drawn(seed: int) -> Scenario:
         cache_names_lifetime=rng.random() < 0.5,
         wild_dates=sometimes(0.2, 0.02, 0.3),
     )
+    return replace(world, **_host(rng, world.horizon_s, is_calm=is_calm))
+
+
+def _host(rng: random.Random, horizon_s: float, *, is_calm: bool) -> dict[str, Any]:
+    """Draw what happens to the host; after everything else, so that it shifts nothing."""
+    forms = [-3600.0, -600.0, -40.0, -3.0, 3.0, 40.0]
+    if not is_calm:
+        forms += [600.0, 3600.0, 365 * 86_400.0, -365 * 86_400.0]
+    steps = [
+        (rng.uniform(0, 1.2 * horizon_s), rng.choice(forms))
+        for _ in range(rng.choice([0, 0, 1, 4]))
+    ]
+    naps: list[tuple[float, float, bool]] = []
+    for _ in range(0 if is_calm else rng.choice([0, 0, 1, 2])):
+        begins = (naps[-1][0] + naps[-1][1] if naps else 0.0) + rng.uniform(0, horizon_s)
+        naps.append((begins, rng.choice([5.0, 90.0, 7200.0]), rng.random() < 0.5))
+    return {"clock_steps": tuple(sorted(steps)), "naps": tuple(naps)}

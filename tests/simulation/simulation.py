@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class _Run:
         self._answered: set[str] = set()
         self._lives = 0
         self._beside: set[asyncio.Task[object]] = set()
+        self._is_rough = True
 
     def heard(self, logger: object, method: str, event: structlog.types.EventDict) -> str:
         """Take a line of the product's log; what it calls unknown is a fault."""
@@ -93,9 +94,24 @@ class _Run:
     async def play(self) -> None:
         scenario = self.scenario
         self.truth = Truth()
+        self._running = asyncio.Event()
+        self._running.set()
         self.host = Clock(scenario.seconds("host"))
-        self.checks = Checks(self.truth, scenario, self.host, settle=SETTLE, tell=self.tell)
-        self.source = Source(self.truth, scenario, self.host, self.tell)
+        self.checks = Checks(
+            self.truth,
+            scenario,
+            elapsed=lambda: timedelta(seconds=self.host.elapsed_s()),
+            now=self._now,
+            settle=SETTLE,
+            tell=self.tell,
+        )
+        self.source = Source(
+            self.truth,
+            scenario,
+            now=self._now,
+            awake=self._awake,
+            tell=self.tell,
+        )
         self.post = Post(self.truth, scenario, self._submit, self.tell)
         self.world = World(self.truth, scenario, self.post, self.tell)
         self.tell(str(scenario))
@@ -115,8 +131,11 @@ class _Run:
     async def _story(self) -> None:
         scenario, checks = self.scenario, self.checks
         dying = asyncio.create_task(self._deaths())
+        jumping = asyncio.create_task(self._steps())
+        napping = asyncio.create_task(self._naps())
         await self.world.run()
-        await dying
+        await asyncio.gather(dying, jumping, napping)
+        self._is_rough = False
         await self._until(lambda: self.post.is_empty, "the post is not empty")
         await self._quiet()
         if scenario.is_told:
@@ -208,6 +227,7 @@ class _Run:
         chance = self.scenario.chance("deaths")
         for _ in range(self.scenario.deaths):
             await asyncio.sleep(chance.uniform(0, 1.5 * self.scenario.horizon_s))
+            await self._running.wait()
             process = self.process
             if chance.random() < 0.3:
                 self.tell("daemon: stops")
@@ -218,23 +238,63 @@ class _Run:
             self.report.counts["deaths"] += 1
             config = process.next_config()
             await asyncio.sleep(chance.choice([0.0, 1.0, 20.0, 400.0]))
+            await self._running.wait()
             await self._bear(config)
+
+    async def _steps(self) -> None:
+        """Set the wall clock of the host; the daemon notices within a second."""
+        loop, chance = asyncio.get_running_loop(), self.scenario.chance("steps")
+        for at_s, by_s in self.scenario.clock_steps:
+            await asyncio.sleep(max(0.0, at_s - loop.time()))
+            self.tell(f"host: its clock is set by {by_s} s")
+            self.report.counts["clock steps"] += 1
+            self.host.offset += timedelta(seconds=by_s)
+            await self._noticed(chance.random())
+
+    async def _naps(self) -> None:
+        """Let the host stand still while the world goes on."""
+        loop, chance = asyncio.get_running_loop(), self.scenario.chance("naps")
+        for at_s, length_s, is_counted in self.scenario.naps:
+            await asyncio.sleep(max(0.0, at_s - loop.time()))
+            self.tell(f"host: stands still for {length_s} s, {is_counted=}")
+            self.report.counts["naps"] += 1
+            self._running.clear()
+            self.process.clock.awake.clear()
+            await asyncio.sleep(length_s)
+            if not is_counted:
+                self.host.stolen_s += length_s
+            self.process.clock.awake.set()
+            self._running.set()
+            self.tell("host: goes on")
+            await self._noticed(chance.random())
+
+    async def _noticed(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        process = self.process
+        if process.is_up and not process.is_dead and process.clock.awake.is_set():
+            await process.run(process.notice_clock())
+
+    def _now(self) -> datetime:
+        return self.process.clock.now()
+
+    async def _awake(self) -> None:
+        await self.process.clock.awake.wait()
 
     async def _bear(self, config: Config) -> None:
         """Start a daemon."""
         self.tell("daemon: starts")
         self._lives += 1
-        clock_offset = self.process.engine.source_clock.offset if self._lives > 1 else timedelta()
         self.process = Process(
             config,
             clock=self.host,
             source=self.source,
             chance=self.scenario.chance(f"life {self._lives}"),
             disk_faults=self.scenario.disk_faults,
+            is_rough=lambda: self._is_rough,
             on_commit=self.checks.committed,
-            on_swept=lambda summary: self.checks.swept(summary.began_at, self._in_scope),
+            on_begun=self.checks.begun,
+            on_swept=lambda summary: self.checks.swept(summary.sweep_id, self._in_scope),
             tell=self.tell,
-            clock_offset=clock_offset,
         )
         config.mirror.path.parent.mkdir(exist_ok=True)
         self.checks.watch(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,7 +47,13 @@ class Source:
     """Fulfils ports.Source on the truth; `is_mild` ends every fault but the throttle."""
 
     def __init__(
-        self, truth: Truth, scenario: Scenario, host: Clock, tell: Callable[[str], None]
+        self,
+        truth: Truth,
+        scenario: Scenario,
+        *,
+        now: Callable[[], datetime],
+        awake: Callable[[], Awaitable[None]],
+        tell: Callable[[str], None],
     ) -> None:
         self.is_mild = False
         self.calls_at: list[float] = []
@@ -57,7 +63,8 @@ class Source:
         self.most_in_a_window = 0
         self._truth = truth
         self._scenario = scenario
-        self._host = host
+        self._now = now
+        self._awake = awake
         self._clock = Clock(scenario.seconds("source"))
         self._tell = tell
         self._chance = scenario.chance("source")
@@ -67,7 +74,7 @@ class Source:
         self._wild = scenario.chance("wild dates")
 
     async def item(self, item_id: int) -> ItemRead:
-        began_at = self._host.now()
+        began_at = self._now()
         stamp = await self._call(f"item {item_id}")
         moment_s = stamp.moment_s
         if self._scenario.broken_item and self._is_broken and item_id == self._first:
@@ -88,7 +95,7 @@ class Source:
         )
 
     async def page(self, category_id: int | None, page: int) -> Page:
-        began_at = self._host.now()
+        began_at = self._now()
         stamp = await self._call(f"page {page} of {category_id or 'all'}")
         moment_s = stamp.moment_s
         if self._scenario.broken_page == page and self._is_broken:
@@ -151,7 +158,7 @@ class Source:
     def _own(self, status: int, path: str) -> SourceError:
         """Return what a refusal or an absence in Dreamship's own form means."""
         document = {"error": {"key": "some_key", "status_code": status, "message": "No."}}
-        return answer_faults.fault(path, status, {}, document, self._host.now())
+        return answer_faults.fault(path, status, {}, document, self._now())
 
     def _has_variants(self) -> bool:
         rows = self._scenario.rows
@@ -174,6 +181,7 @@ class Source:
         await asyncio.sleep(rest_s * (1 - share) * late)
         stamp = self._stamp(what, moment_s)
         await asyncio.sleep(rest_s * (1 - share) * (1 - late))
+        await self._awake()  # an answer waits for a host that stands still
         self._fail(now_s, fate, what)
         self.answered += 1
         return stamp
@@ -238,9 +246,7 @@ class Source:
             self.failed += 1
             self._tell(f"source: {what} answered by a gateway")
             status = self._chance.choice([403, 404])
-            raise answer_faults.fault(
-                what, status, {}, {"message": "no such route"}, self._host.now()
-            )
+            raise answer_faults.fault(what, status, {}, {"message": "no such route"}, self._now())
         if fate < self._scenario.unreachable:
             self.failed += 1
             self._tell(f"source: {what} unreachable")

@@ -1,0 +1,69 @@
+"""What a daemon does by elapsed time alone: it watches the wall clock, and shows that it lives.
+
+APScheduler goes by the wall clock, so a clock that is set back would stop both for as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from syncd.clock import CHECK_EVERY_S
+from syncd.engine import Engine
+from syncd.errors import MirrorError
+from syncd.schedule import Schedule
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """Gives a sign of life every `every_s` seconds, and one at once after the clock jumped."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        schedule: Schedule,
+        beat: Callable[[], Awaitable[None]],
+        *,
+        every_s: float,
+    ) -> None:
+        self._engine = engine
+        self._schedule = schedule
+        self._beat = beat
+        self._every_s = every_s
+        self._soon = asyncio.Event()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._every_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), max(0.0, due_s - loop.time()))
+            self._soon.clear()
+            due_s = loop.time() + self._every_s
+            try:
+                await self._beat()
+            except Exception:
+                log.exception("a sign of life failed for no known reason")
+
+    async def watch_clock(self) -> None:
+        """Notice, until cancelled, when the wall clock jumped or nothing ran for a while."""
+        engine, jumps = self._engine, self._engine.clock.jumps
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            try:
+                await engine.notice_clock()
+                if engine.is_resuming:
+                    await self._schedule.resume()
+            except MirrorError:
+                pass  # the next sign of life tells it, and the next check tries again
+            except Exception:
+                log.exception("the clock could not be followed for no known reason")
+            if engine.clock.jumps != jumps:
+                # For the shop, freshness must be right at once.
+                jumps = engine.clock.jumps
+                self._soon.set()

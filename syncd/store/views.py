@@ -1,0 +1,44 @@
+"""Views as later versions of the schema have them; a released text is never edited."""
+
+from __future__ import annotations
+
+FRESHNESS_WITHOUT_FUTURE = """
+CREATE VIEW freshness AS
+-- One row: when the daemon and its sources were last heard. The contract. NULL for a moment that
+-- lies in the future: the clock was set back since, and nobody can tell how old it is.
+SELECT (SELECT value FROM state WHERE key = 'last_delivery_at'
+        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS last_delivery_at,
+       (SELECT max(ended_at) FROM sweeps
+        WHERE is_catalogue = 1 AND result IN ('complete', 'partial')
+          AND ended_at <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds'))
+           AS last_sweep_finished_at,
+       -- min(confirmed_at) of `availability` WHERE removed = 0, without reading all of it.
+       -- The oldest read that is the last word on a variant:
+       (WITH read(at) AS (
+            SELECT confirmed_at FROM items i WHERE confirmed_at IS NOT NULL AND EXISTS
+                (SELECT 1 FROM variants v
+                 WHERE v.item_id = i.item_id AND v.confirmed_at <= i.confirmed_at
+                   AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL)
+            ORDER BY confirmed_at LIMIT 1)
+        SELECT CASE WHEN min(at) <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')
+                    THEN min(at) END FROM (
+            SELECT at FROM read
+            UNION ALL
+            -- of items whose read is older, or was never, what deliveries said since:
+            SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
+            WHERE i.confirmed_at < coalesce((SELECT at FROM read), '~')
+              AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL
+            UNION ALL
+            SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
+            WHERE i.confirmed_at IS NULL
+              AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL
+            UNION ALL
+            -- and variants that no read of an item speaks for:
+            SELECT min(confirmed_at) FROM variants WHERE value IS NOT NULL
+                AND (doubts IS NOT NULL OR absent_at IS NOT NULL OR item_id IS NULL)))
+           AS oldest_confirmed_at,
+       coalesce((SELECT value FROM state WHERE key = 'webhooks_state'), 'unknown')
+           AS webhooks_state,
+       (SELECT value FROM state WHERE key = 'daemon_seen_at'
+        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS daemon_seen_at
+"""

@@ -1,0 +1,150 @@
+"""Every moment in the mirror by this host's clock, and how it follows a jump of that clock."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from syncd.clock import RECENT, Jump, Mark
+from syncd.store.rows import get_state, put_state
+from syncd.timestamps import from_text, maybe_from_text, to_text
+from syncd.webhook_health import Judgement
+
+Columns = tuple[tuple[str, tuple[str, ...]], ...]
+
+# What a wait is counted from, or ends at: it stays as long as it was.
+_TIMERS: Columns = (
+    ("items", ("not_before",)),
+    ("variants", ("delivered_at",)),
+    ("refresh_queue", ("asked_at", "settle_at", "latest_at")),
+    ("unlocated", ("asked_at",)),
+    ("calls", ("at",)),
+)
+# When something was seen: it never lies in the future. Moments by Dreamship's clock (event_at,
+# read_at) are not of this host, and `change_log` keeps its own: readers of the feed know their
+# position by them.
+_NOTES: Columns = (
+    ("items", ("confirmed_at",)),
+    ("variants", ("confirmed_at", "changed_at", "judged_at", "absent_at")),
+    ("deliveries", ("received_at",)),
+    ("unlocated", ("answered_at",)),
+    ("sweeps", ("began_at", "ended_at")),
+    ("webhook_states", ("began_at",)),
+)
+_TIMER_KEYS = ("paused_until",)
+_NOTE_KEYS = ("daemon_seen_at", "heard_since", "last_delivery_at")
+
+
+def last_mark(connection: sqlite3.Connection) -> Mark | None:
+    """Return the last sign of life."""
+    seen_at = maybe_from_text(get_state(connection, "daemon_seen_at"))
+    if seen_at is None:
+        return None
+    kept = get_state(connection, "clock_mark")
+    mark = Mark(seen_at) if kept is None else msgspec.json.decode(kept, type=Mark)
+    # An older version may have given a sign of life since, without a mark.
+    return mark if mark.at == seen_at else Mark(seen_at)
+
+
+def last_noted(connection: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
+    """Return the last sign of life and the newest moment noted; None in a new mirror."""
+    mark = last_mark(connection)
+    found = connection.execute(
+        """SELECT max(confirmed_at) FROM items UNION ALL SELECT max(received_at) FROM deliveries"""
+    ).fetchall()
+    noted = [from_text(at) for (at,) in found if at is not None]
+    if mark is not None:
+        noted.append(mark.at)
+    return (mark, max(noted)) if noted else None
+
+
+def put_mark(connection: sqlite3.Connection, mark: Mark) -> None:
+    """Keep one sign of life, on both clocks."""
+    put_state(connection, "daemon_seen_at", to_text(mark.at))
+    put_state(connection, "clock_mark", msgspec.json.encode(mark).decode())
+
+
+def follow(connection: sqlite3.Connection, jump: Jump, missed_grace: timedelta) -> None:
+    """Move what was noted, in one transaction; after an absence nothing before is missed."""
+    if jump.shift:
+        _move(connection, jump)
+    if jump.is_set_back:
+        _forget_the_future(connection, jump)
+    if jump.is_absence:
+        put_state(connection, "heard_since", to_text(jump.after))
+        # A late delivery could still have told of these when nothing ran any more.
+        connection.execute(
+            "UPDATE change_log SET is_excused = 1 WHERE missed = 1 AND recorded_at > ?",
+            (to_text(jump.seen_at - missed_grace),),
+        )
+    if jump.is_doubtful:
+        put_state(connection, "clock_doubted", "1")
+
+
+def _move(connection: sqlite3.Connection, jump: Jump) -> None:
+    mark = last_mark(connection)
+    connection.create_function("timer", 1, _texts(jump.timer, jump), deterministic=True)
+    connection.create_function("noted", 1, _texts(jump.noted, jump), deterministic=True)
+    edge = to_text(min(jump.before, jump.after) - RECENT)
+    moved: list[tuple[str, Columns, tuple[str, ...]]] = [("timer", _TIMERS, _TIMER_KEYS)]
+    if jump.is_set_back:
+        moved.append(("noted", _NOTES, _NOTE_KEYS))
+    for function, tables, keys in moved:
+        for table, columns in tables:
+            for column in columns:
+                connection.execute(
+                    f"""UPDATE {table} SET {column} = {function}({column})
+                        WHERE {column} > ?""",  # noqa: S608 - constants
+                    (edge,),
+                )
+        for key in keys:
+            connection.execute(
+                f"UPDATE state SET value = {function}(value) WHERE key = ? AND value > ?",  # noqa: S608
+                (key, edge),
+            )
+    if mark is not None and jump.is_same_boot:
+        put_mark(connection, Mark(mark.at + jump.shift, mark.boot_id, mark.elapsed_s))
+    offset_s = float(get_state(connection, "clock_offset_s") or 0) - jump.shift.total_seconds()
+    put_state(connection, "clock_offset_s", str(offset_s))
+
+
+def _forget_the_future(connection: sqlite3.Connection, jump: Jump) -> None:
+    """Let what has no column of its own count until now, and no longer."""
+    now = jump.after
+    judged = msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=Judgement)
+    put_state(connection, "webhooks", msgspec.json.encode(judgement_after(judged, jump)).decode())
+    hour = to_text(now.replace(minute=0, second=0, microsecond=0))
+    connection.execute(
+        """INSERT INTO counts SELECT name, ?1, sum(n) FROM counts WHERE hour > ?1 GROUP BY name
+           ON CONFLICT (name, hour) DO UPDATE SET n = n + excluded.n""",
+        (hour,),
+    )
+    connection.execute("DELETE FROM counts WHERE hour > ?", (hour,))
+    # It would be counted when the clock gets there, as if it had just been found.
+    connection.execute(
+        "UPDATE change_log SET is_excused = 1 WHERE missed = 1 AND recorded_at > ?",
+        (to_text(now),),
+    )
+
+
+def judgement_after(judged: Judgement, jump: Jump) -> Judgement:
+    """Return what was judged of the webhook, its moments moved."""
+    since, forgiven = judged.since, judged.forgiven_until
+    return Judgement(
+        judged.state,
+        None if since is None else jump.noted(since),
+        None if forgiven is None else jump.noted(forgiven),
+    )
+
+
+def _texts(move: Callable[[datetime], datetime], jump: Jump) -> Callable[[str], str]:
+    def moved(text: str) -> str:
+        try:
+            return to_text(move(from_text(text)))
+        except (ValueError, OverflowError):
+            return to_text(jump.after)
+
+    return moved

@@ -1,0 +1,259 @@
+"""The clock of a process: it never steps back between two checks, and tells what happened."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd import clock
+from syncd.clock import AWAY_AFTER, RECENT, HostClock, Jump, Mark, SteadyClock
+
+BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+
+
+class Host:
+    """A host whose clocks a test moves."""
+
+    def __init__(self, boot_id: str = "first") -> None:
+        self.boot_id = boot_id
+        self.at = BEGIN
+        self.passed_s = 1000.0
+        self.stops: list[float] = []
+
+    def wall(self) -> datetime:
+        """See RawClock; the process may be stopped just before it reads."""
+        if self.stops:
+            self.run(self.stops.pop())
+        return self.at
+
+    def elapsed_s(self) -> float:
+        """See RawClock."""
+        return self.passed_s
+
+    def run(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        self.passed_s += seconds
+        self.at += timedelta(seconds=seconds)
+
+
+def test_time_passes_as_it_does_on_the_host() -> None:
+    """Nothing is noticed while both clocks agree."""
+    host = Host()
+    steady = SteadyClock(host)
+    for _ in range(100):
+        host.run(1)
+        assert steady.check() is None
+        assert steady.now() == host.at
+
+
+@pytest.mark.parametrize("by", [-HOUR, -3 * SECOND, 3 * SECOND, HOUR], ids=str)
+def test_a_clock_that_is_set_changes_nothing_before_the_next_check(by: timedelta) -> None:
+    """Then it is told once, to everything that follows, and the time is the host's."""
+    host, followed = Host(), list[Jump]()
+    steady = SteadyClock(host)
+    steady.follow(followed.append)
+    host.at += by
+    host.run(0.5)
+    assert steady.now() == BEGIN + SECOND / 2
+    jump = steady.check()
+    assert jump is not None
+    assert [jump] == followed
+    assert (jump.before, jump.after) == (BEGIN + SECOND / 2, host.at)
+    assert (jump.shift, jump.is_set_back) == (by, by < timedelta(0))
+    assert jump.is_absence == jump.is_doubtful == (by == HOUR)
+    assert steady.now() == host.at
+    assert steady.check() is None
+
+
+@pytest.mark.parametrize("off_s", [-0.9, -0.2, 0.2, 0.9])
+def test_a_small_difference_is_made_up_slowly(off_s: float) -> None:
+    """As by NTP: no step, a tenth faster or slower at most, and never too far."""
+    host = Host()
+    steady = SteadyClock(host)
+    host.at += timedelta(seconds=off_s)
+    before = steady.now()
+    for step_s in [0.1] * 20 + [5.0, 30.0, 1.0]:
+        host.run(step_s)
+        assert steady.check() is None
+        passed_s = (steady.now() - before).total_seconds()
+        assert 0.899 * step_s <= passed_s <= 1.101 * step_s
+        before = steady.now()
+    host.run(20)
+    assert abs(steady.now() - host.at) < timedelta(milliseconds=1)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.floats(0, 100), st.floats(-1e7, 1e7) | st.floats(-2, 2), st.booleans()),
+        max_size=20,
+    )
+)
+def test_no_two_moments_are_in_the_wrong_order_unless_a_jump_is_told(
+    steps: list[tuple[float, float, bool]],
+) -> None:
+    """Whatever is done to the wall clock, and whenever it is checked."""
+    host, followed = Host(), list[Jump]()
+    steady = SteadyClock(host)
+    steady.follow(followed.append)
+    before = steady.now()
+    for passed_s, by_s, is_checked in steps:
+        host.run(passed_s)
+        host.at += timedelta(seconds=by_s)
+        jump = steady.check() if is_checked else None
+        now = steady.now()
+        assert now >= (before if jump is None else jump.noted(before))
+        before = now
+
+
+@pytest.mark.parametrize("gap_s", [59, 61, 7200])
+def test_a_time_in_which_nothing_ran_is_an_absence(gap_s: int) -> None:
+    """A suspended machine, a stopped process, a starved host: elapsed time went on."""
+    host = Host()
+    steady = SteadyClock(host)
+    host.run(gap_s)
+    jump = steady.check()
+    if gap_s == 59:
+        assert jump is None
+        return
+    assert jump is not None
+    assert (jump.is_absence, jump.shift, jump.is_doubtful) == (True, timedelta(0), False)
+    assert (jump.since, jump.after, jump.away.total_seconds()) == (BEGIN, host.at, gap_s)
+
+
+def test_a_virtual_machine_that_was_paused_was_away() -> None:
+    """Its elapsed time did not go on; its wall clock tells how long."""
+    host = Host()
+    steady = SteadyClock(host)
+    host.run(1)
+    host.at += 2 * HOUR
+    jump = steady.check()
+    assert jump is not None
+    assert (jump.is_absence, jump.since) == (True, BEGIN)
+    assert jump.away == 2 * HOUR + SECOND
+
+
+def test_a_stop_and_a_clock_set_back_are_told_together() -> None:
+    """The absence is as long as the elapsed time says, and does not end in the future."""
+    host = Host()
+    steady = SteadyClock(host)
+    host.run(120)
+    host.at -= HOUR
+    jump = steady.check()
+    assert jump is not None
+    assert jump.is_set_back
+    assert jump.away == timedelta(seconds=120)
+    assert jump.since <= jump.after == steady.now()
+
+
+def test_a_stop_between_two_readings_is_no_jump() -> None:
+    """Both clocks are read again until they were read in the same instant."""
+    host = Host()
+    steady = SteadyClock(host)
+    host.stops = [30.0]
+    assert steady.check() is None
+    assert steady.now() == host.at
+
+
+@given(
+    moments=st.lists(st.integers(-(10**9), 10**9), min_size=2),
+    shift_s=st.integers(-(10**9), 10**9),
+)
+def test_what_follows_a_jump_keeps_its_order(moments: list[int], shift_s: int) -> None:
+    """What was first stays first; nothing seen lies in the future; what is recent keeps its age."""
+    jump = Jump(BEGIN, BEGIN + timedelta(seconds=shift_s), BEGIN)
+    ordered = [BEGIN + timedelta(seconds=s) for s in sorted(moments)]
+    for move in (jump.timer, jump.noted):
+        assert all(one <= other for one, other in pairwise(map(move, ordered)))
+    for moment in ordered:
+        if moment <= BEGIN:
+            assert jump.noted(moment) <= max(jump.after, BEGIN)
+        if moment > BEGIN - RECENT:
+            assert jump.after - jump.timer(moment) == BEGIN - moment
+
+
+# --- from one process to the next ----------------------------------------------------------------
+
+
+def lived(host: Host) -> Mark:
+    """Return the last sign of life of a process that ended on this host."""
+    return SteadyClock(host).mark()
+
+
+@pytest.mark.parametrize("by", [-DAY, timedelta(0), 365 * DAY], ids=str)
+@pytest.mark.parametrize("down_s", [5, 3600])
+def test_a_clock_that_is_set_while_nothing_runs_is_known_exactly(
+    by: timedelta, down_s: int
+) -> None:
+    """Within one boot elapsed time tells how long it was, whatever the wall clock says."""
+    host = Host()
+    mark = lived(host)
+    host.run(down_s)
+    host.at += by
+    steady = SteadyClock(host)
+    jump = steady.resume(mark, mark.at)
+    assert steady.now() == host.at
+    if down_s == 5 and not by:
+        assert jump is None
+        return
+    assert jump is not None
+    assert jump.shift == by
+    assert jump.is_absence == (down_s > AWAY_AFTER.total_seconds() or by > AWAY_AFTER)
+    assert jump.is_doubtful == (by > AWAY_AFTER)
+
+
+@pytest.mark.parametrize(
+    ("wall", "is_told", "is_doubtful"),
+    [
+        (-HOUR, True, False),
+        (5 * SECOND, False, False),
+        (HOUR, True, False),
+        (DAY, True, True),
+        (365 * DAY, True, True),
+    ],
+    ids=str,
+)
+def test_after_a_boot_the_wall_clock_is_all_there_is(
+    wall: timedelta, is_told: bool, is_doubtful: bool
+) -> None:
+    """Set back: how long it was cannot be known. Far ahead: it may be wrong."""
+    mark = lived(Host("first"))
+    host = Host("second")
+    host.passed_s, host.at = 5.0, BEGIN + wall
+    jump = SteadyClock(host).resume(mark, mark.at)
+    assert (jump is not None) == is_told
+    if jump is not None:
+        assert jump.is_absence
+        assert jump.is_doubtful == is_doubtful
+        assert jump.after == host.at
+        assert jump.since <= jump.after
+
+
+def test_what_was_noted_without_a_sign_of_life_is_not_left_in_the_future() -> None:
+    """As `reconcile-now` does without a daemon, on a clock that was ahead."""
+    jump = SteadyClock(Host()).resume(None, BEGIN + HOUR)
+    assert jump is not None
+    assert jump.noted(BEGIN + HOUR) == BEGIN
+    assert SteadyClock(Host()).resume(None, BEGIN - HOUR) is None
+
+
+def test_elapsed_time_that_is_not_the_kernels_is_of_no_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a time namespace, or where a library fakes it: marks of two processes say nothing."""
+    assert HostClock().boot_id
+    monkeypatch.setattr(clock, "_UPTIME", tmp_path / "uptime")
+    assert HostClock().boot_id == ""
+    (tmp_path / "uptime").write_text("1.00 1.00\n")
+    assert HostClock().boot_id == ""
+    unknown = Host("")
+    assert SteadyClock(unknown).resume(lived(unknown), BEGIN) is None
+    unknown.at += HOUR
+    jump = SteadyClock(unknown).resume(Mark(BEGIN), BEGIN)
+    assert jump is not None
+    assert not jump.is_same_boot

@@ -1,0 +1,479 @@
+"""A jump of the wall clock in mirror, budget and schedule: what waits waits as long as before."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from apscheduler.job import Job
+from schemas.dump import FOLDER
+from simulation.clock import BEGIN
+from simulation.days import Day, lived
+
+from syncd.clock import Jump
+from syncd.errors import MirrorUnavailable
+from syncd.schedule import _Every
+from syncd.store import wall_time
+from syncd.timestamps import to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+JUMPS = [-365 * DAY, -HOUR, -30 * SECOND, 30 * SECOND, HOUR, 365 * DAY]
+README = (Path(__file__).parent.parent / "README.md").read_text()
+# By Dreamship's clock, of the feed's own position, or not a moment.
+NOT_OURS = {
+    ("change_log", "occurred_at"),
+    ("change_log", "recorded_at"),
+    ("deliveries", "event_at"),
+    ("items", "read_at"),
+    ("variants", "event_at"),
+}
+
+
+def jumped(by: timedelta, *, at: datetime = BEGIN) -> Jump:
+    """Return a jump that was noticed within a second."""
+    return Jump(at, at + by, at - SECOND)
+
+
+@pytest.fixture
+def db() -> Iterator[sqlite3.Connection]:
+    """Give the tables of a mirror of this test's own."""
+    from syncd.store.migrations import migrate  # noqa: PLC0415
+
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        yield connection
+
+
+def test_every_moment_in_the_mirror_follows(db: sqlite3.Connection) -> None:
+    """A column that a later schema adds must be said to be a timer, a note, or another clock's."""
+    columns = db.execute(
+        """SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c
+           WHERE m.type = 'table' AND m.name NOT LIKE '!_%' ESCAPE '!'"""
+    ).fetchall()
+    moments = {one for one in columns if re.search(r"(^|_)(at|before|hour|since|until)$", one[1])}
+    known = {
+        (table, column)
+        for table, names in (*wall_time._TIMERS, *wall_time._NOTES)
+        for column in names
+    }
+    assert moments == known | NOT_OURS | {("counts", "hour")}
+
+
+@pytest.mark.parametrize("by", JUMPS, ids=str)
+def test_what_waits_in_the_mirror_waits_as_long_as_before(
+    db: sqlite3.Connection, by: timedelta
+) -> None:
+    """A settling delivery, a back-off, a pause and the calls of the last minute."""
+    ago, ahead = to_text(BEGIN - 20 * SECOND), to_text(BEGIN + 40 * SECOND)
+    db.execute("INSERT INTO refresh_queue VALUES (1, ?, ?, ?)", (ago, ahead, ahead))
+    db.execute("INSERT INTO items (item_id, not_before) VALUES (1, ?)", (ahead,))
+    db.execute(
+        """INSERT INTO variants (variant_id, delivered_at, sellable, confirmed_at, changed_at,
+               source, rule, judged_at) VALUES (1, ?1, 0, ?1, ?1, '', '', ?1)""",
+        (ago,),
+    )
+    db.execute("INSERT INTO unlocated VALUES (2, ?, NULL)", (ago,))
+    db.execute("INSERT INTO calls (at) VALUES (?)", (ago,))
+    db.execute("INSERT INTO state VALUES ('paused_until', ?)", (ahead,))
+    wall_time.follow(db, jumped(by), timedelta(minutes=10))
+    then, later = to_text(BEGIN + by - 20 * SECOND), to_text(BEGIN + by + 40 * SECOND)
+    assert db.execute("SELECT asked_at, settle_at, latest_at FROM refresh_queue").fetchall() == [
+        (then, later, later)
+    ]
+    assert db.execute("SELECT not_before FROM items").fetchall() == [(later,)]
+    assert db.execute("SELECT delivered_at FROM variants").fetchall() == [(then,)]
+    assert db.execute("SELECT asked_at FROM unlocated").fetchall() == [(then,)]
+    assert db.execute("SELECT at FROM calls").fetchall() == [(then,)]
+    assert db.execute("SELECT value FROM state WHERE key = 'paused_until'").fetchall() == [(later,)]
+    seen = then if by < timedelta(0) else ago
+    assert db.execute("SELECT confirmed_at, changed_at FROM variants").fetchall() == [(seen, seen)]
+
+
+def test_a_clock_that_flips_to_and_fro_puts_nothing_off(db: sqlite3.Connection) -> None:
+    """Some virtual machines step by eleven seconds every few seconds; a wait ends all the same."""
+    db.execute(
+        "INSERT INTO refresh_queue VALUES (1, NULL, ?1, ?1)", (to_text(BEGIN + 60 * SECOND),)
+    )
+    now = BEGIN
+    for n in range(20):
+        jump = jumped((11 if n % 2 else -11) * SECOND, at=now)
+        wall_time.follow(db, jump, timedelta())
+        now = jump.after + SECOND
+    assert db.execute("SELECT settle_at FROM refresh_queue").fetchall() == [
+        (to_text(now + 40 * SECOND),)
+    ]
+
+
+@pytest.mark.parametrize("by", [-365 * DAY, -HOUR], ids=str)
+def test_nothing_that_was_seen_is_left_in_the_future(db: sqlite3.Connection, by: timedelta) -> None:
+    """Sweeps, deliveries, the webhook's state, counts, and what a shop reads in `freshness`."""
+    seen = to_text(BEGIN - SECOND)
+    db.execute(
+        """INSERT INTO sweeps (cause, is_catalogue, began_at, ended_at, result)
+           VALUES ('start', 1, ?1, ?1, 'complete')""",
+        (seen,),
+    )
+    db.execute(
+        """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome)
+           VALUES ('1', '', ?, 1, 'applied')""",
+        (seen,),
+    )
+    db.execute("INSERT INTO webhook_states (state, began_at) VALUES ('silent', ?)", (seen,))
+    db.execute(
+        "INSERT INTO counts VALUES ('throttled', ?, 3), ('throttled', ?, 4)",
+        (to_text(BEGIN), to_text(BEGIN + by)),
+    )
+    for key in ("daemon_seen_at", "heard_since", "last_delivery_at"):
+        db.execute("INSERT INTO state VALUES (?, ?)", (key, seen))
+    db.execute(
+        "INSERT INTO state VALUES ('webhooks', ?)", (f'{{"state": "silent", "since": "{seen}"}}',)
+    )
+    db.execute(
+        """INSERT INTO change_log (variant_id, old_sellable, sellable, cause, rule, missed,
+               is_excused, occurred_at, recorded_at) VALUES (1, 0, 1, 'read', '', 1, 0, ?1, ?1)""",
+        (seen,),
+    )
+    wall_time.follow(db, jumped(by), timedelta())
+    then, now = to_text(BEGIN + by - SECOND), to_text(BEGIN + by)
+    assert db.execute("SELECT began_at, ended_at FROM sweeps").fetchall() == [(then, then)]
+    assert db.execute("SELECT received_at FROM deliveries").fetchall() == [(then,)]
+    assert db.execute("SELECT began_at FROM webhook_states").fetchall() == [(then,)]
+    assert db.execute("SELECT hour, n FROM counts").fetchall() == [(now, 7)]
+    state = dict(db.execute("SELECT key, value FROM state").fetchall())
+    assert {state[key] for key in ("daemon_seen_at", "heard_since", "last_delivery_at")} == {then}
+    assert then[:19] in state["webhooks"]
+    # The feed keeps its positions; but this is no miss of the day when the clock gets there.
+    assert db.execute("SELECT recorded_at, is_excused FROM change_log").fetchall() == [(seen, 1)]
+
+
+def test_an_absence_excuses_what_could_still_have_been_told(db: sqlite3.Connection) -> None:
+    """A change found in the minutes before, whose delivery may have been on its way."""
+    for minutes in (5, 15):
+        at = to_text(BEGIN - timedelta(minutes=minutes))
+        db.execute(
+            """INSERT INTO change_log (variant_id, old_sellable, sellable, cause, rule, missed,
+                   is_excused, occurred_at, recorded_at)
+               VALUES (?1, 0, 1, 'read', '', 1, 0, ?2, ?2)""",
+            (minutes, at),
+        )
+    slept = Jump(BEGIN + HOUR, BEGIN + HOUR, BEGIN)
+    wall_time.follow(db, slept, timedelta(minutes=10))
+    assert dict(db.execute("SELECT variant_id, is_excused FROM change_log").fetchall()) == {
+        5: 1,
+        15: 0,
+    }
+    heard = db.execute("SELECT value FROM state WHERE key = 'heard_since'").fetchone()
+    assert heard == (to_text(BEGIN + HOUR),)
+
+
+# --- what a shop reads ---------------------------------------------------------------------------
+
+
+def ahead(seconds: int) -> str:
+    """Return a moment that much in the future of this host."""
+    return to_text(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize(("seconds", "is_shown"), [(-1, True), (50, True), (90, False)])
+def test_a_moment_of_the_future_is_not_shown(
+    db: sqlite3.Connection, seconds: int, is_shown: bool
+) -> None:
+    """A daemon that was killed while the clock was ahead does not look alive until then."""
+    at = ahead(seconds)
+    db.execute("INSERT INTO state VALUES ('daemon_seen_at', ?1), ('last_delivery_at', ?1)", (at,))
+    db.execute(
+        """INSERT INTO sweeps (cause, is_catalogue, began_at, ended_at, result)
+           VALUES ('start', 1, ?1, ?1, 'complete')""",
+        (at,),
+    )
+    db.execute(
+        """INSERT INTO variants (variant_id, value, sellable, confirmed_at, changed_at, source,
+               rule, judged_at) VALUES (1, '', 0, ?1, ?1, '', '', ?1)""",
+        (at,),
+    )
+    shown = db.execute(
+        """SELECT last_delivery_at, last_sweep_finished_at, oldest_confirmed_at, daemon_seen_at
+           FROM freshness"""
+    ).fetchone()
+    assert shown == ((at,) * 4 if is_shown else (None,) * 4)
+
+
+def test_the_queries_of_the_readme_are_safe_by_themselves(tmp_path: Path) -> None:
+    """On a mirror of the first version too, whose view shows every moment."""
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as old:
+        old.executescript((FOLDER / "0.1.0-released.sql").read_text())
+        old.execute("UPDATE items SET confirmed_at = ?", (ahead(-1),))
+        old.execute("UPDATE variants SET sellable = 1, doubts = NULL, absent_at = NULL")
+        old.execute("INSERT OR REPLACE INTO state VALUES ('daemon_seen_at', ?)", (ahead(-1),))
+        is_fresh, may_sell = (
+            next(
+                text for text in re.findall(r"```sql\n(.*?)```", README, re.DOTALL) if sign in text
+            )
+            for sign in ("AS is_fresh", "FROM freshness)")
+        )
+        ids = {
+            "variant_ids": old.execute(
+                "SELECT '[' || min(variant_id) || ']' FROM variants"
+            ).fetchone()[0]
+        }
+        assert old.execute(is_fresh).fetchall() == [(1,)]
+        assert len(old.execute(may_sell, ids).fetchall()) == 1
+        for seconds in (-301, 3600):
+            old.execute(
+                "UPDATE state SET value = ? WHERE key = 'daemon_seen_at'", (ahead(seconds),)
+            )
+            assert old.execute(is_fresh).fetchall() == [(0,)]
+            assert old.execute(may_sell, ids).fetchall() == []
+
+
+# --- a whole daemon, in virtual time -------------------------------------------------------------
+
+
+def day(story: Callable[[Day], Awaitable[Any]], items: int = 20) -> None:
+    lived(story, items=items)
+
+
+@pytest.mark.parametrize("by", JUMPS, ids=str)
+def test_a_doubt_ends_and_is_asked_as_often_as_ever(by: timedelta) -> None:
+    """Not in a loop: one doubting read, one settled one, and the sweep of an absence."""
+
+    async def story(day: Day) -> None:
+        day.is_delivering = True
+        variant_id = 11
+        body = day._body(variant_id, "out_of_stock").replace(b'"2026', b'"2016')
+        outcome = await day.engine.ingest.submit(_parsed(day, body))
+        assert outcome == "verifying"
+        calls = day.source.calls
+        day.host.offset += by
+        await asyncio.sleep(0.5)
+        await day.monitor.beat()
+        await day.beat_for(150)
+        if day.engine.is_resuming:
+            calls += 21  # nothing sweeps in this story
+        assert day.source.calls - calls <= 3
+        reports = day.monitor._questions._reports
+        (row,) = reports.availability([variant_id])
+        assert (row["verifying"], row["sellable"]) == (0, 1)
+        assert reports.freshness()["daemon_seen_at"] is not None or by > timedelta(0)
+
+    day(story)
+
+
+@pytest.mark.parametrize("by", JUMPS, ids=str)
+def test_a_pause_that_a_429_asked_for_stays_as_long_as_it_was(by: timedelta) -> None:
+    """In memory, on the disk, and for a daemon that is started meanwhile."""
+
+    async def story(day: Day) -> None:
+        budget = day.engine.budget
+        await budget.throttled(100.0, for_sweep=False)
+        await asyncio.sleep(10)
+        day.host.offset += by
+        await day.engine.notice_clock()
+        assert budget.wait_s(urgent=True) == pytest.approx(90, abs=0.1)
+        remembered = await day.engine.store.restore(day.clock.now())
+        assert remembered.paused_until is not None
+        left = remembered.paused_until - day.clock.now()
+        assert left.total_seconds() == pytest.approx(90, abs=0.1)
+
+    day(story)
+
+
+@pytest.mark.parametrize("by", [-HOUR, HOUR], ids=str)
+def test_dreamships_clock_stays_where_it_is(by: timedelta) -> None:
+    """Else each honest delivery would be of the future, or any claim of it be believed."""
+
+    async def story(day: Day) -> None:
+        before = day.engine.source_clock.now()
+        day.host.offset += by
+        await day.engine.notice_clock()
+        assert abs(day.engine.source_clock.now() - before) < SECOND
+        assert await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock"))) == "applied"
+
+    day(story)
+
+
+def test_a_mirror_that_could_not_be_written_is_healed_later() -> None:
+    """What is in memory follows at once; the mirror as soon as its disk takes it."""
+
+    async def story(day: Day) -> None:
+        await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock")))
+        await day.monitor.beat()
+        store = day.engine.store
+        follow, is_full = store.follow, True
+
+        async def refuse(jump: Jump) -> None:
+            if is_full:
+                raise MirrorUnavailable("no space is left on the disk")
+            await follow(jump)
+
+        store.follow = refuse  # type: ignore[method-assign]
+        day.host.offset -= HOUR
+        await asyncio.sleep(1)
+        with pytest.raises(MirrorUnavailable):
+            await day.engine.notice_clock()
+        assert day.clock.now() == day.host.wall()
+        with pytest.raises(MirrorUnavailable):
+            await day.engine.notice_clock()
+        is_full = False
+        await day.engine.notice_clock()
+        now = day.clock.now()
+        noted = await store.last_noted()
+        assert noted is not None
+        assert now - 5 * SECOND < noted[1] <= now
+        await day.beat_for(120)
+        assert day.monitor._questions._reports.availability([11])[0]["verifying"] == 0
+
+    day(story)
+
+
+def test_silence_ends_with_the_next_delivery_although_the_clock_was_set_back() -> None:
+    """When it began lies in the future then, and every delivery would be older."""
+
+    async def story(day: Day) -> None:
+        changing = asyncio.create_task(day.change_every(60))
+        await day.beat_for(3600)
+        day.is_delivering = False
+        await day.until("silent")
+        day.host.offset -= 6 * HOUR
+        await day.beat_for(60)
+        day.is_delivering = True
+        await day.beat_for(300)
+        changing.cancel()
+        assert (await day.monitor.status())["webhooks"]["state"] != "silent"
+
+    day(story)
+
+
+def test_a_machine_that_slept_blames_nobody() -> None:
+    """It says that it was down, reads everything, and what it missed is nobody's fault."""
+
+    async def story(day: Day) -> None:
+        await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock")))
+        await day.beat_for(120)
+        for item in range(1, 6):
+            day.source.values[item * 10] = "out_of_stock"  # told while nobody listened
+        await asyncio.sleep(7200)  # no beat, no check
+        await day.engine.notice_clock()
+        assert day.engine.is_resuming
+        assert day.engine.down is not None
+        assert day.engine.down[1] - day.engine.down[0] > 2 * HOUR - 21 * SECOND
+        await day.schedule.resume()
+        await day.beat_for(900)
+        status = await day.monitor.status()
+        assert status["webhooks"]["state"] in {"unknown", "healthy"}
+        assert status["mirror"]["sellable"] < status["mirror"]["variants"]
+        reasons = " ".join(status["reasons"])
+        assert "I was down" not in reasons
+        assert "no delivery told" not in reasons
+
+    day(story)
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", JUMPS, ids=str)
+def test_jobs_move_with_the_clock(by: timedelta) -> None:
+    """None waits for longer than its period, and none is due before its time."""
+
+    async def story(day: Day) -> None:
+        scheduler, now = day.schedule._scheduler, day.clock.now()
+        scheduler.add_job(print, _Every(6 * HOUR), id="sweep", next_run_time=now + HOUR)
+        scheduler.start(paused=True)
+        day.schedule.follow(Jump(now, now + by, now))
+        job = scheduler.get_job("sweep")
+        assert job.next_run_time == now + by + HOUR
+        # It looked at the wall clock before the jump was noticed, and chose the next run by it.
+        job.modify(next_run_time=now + by + 6 * HOUR)
+        day.schedule.follow(Jump(now, now + by, now))
+        assert now + by <= scheduler.get_job("sweep").next_run_time <= now + by + 6 * HOUR or by < (
+            timedelta(0)
+        )
+        scheduler.shutdown(wait=False)
+
+    day(story)
+
+
+def test_a_clock_a_thousand_years_ahead_costs_no_memory() -> None:
+    """Missed runs are not counted out one by one."""
+
+    class Scheduler:
+        timezone = UTC
+
+    job = Job.__new__(Job)
+    job.trigger, job.next_run_time = _Every(timedelta(seconds=10)), BEGIN
+    assert job._get_run_times(BEGIN.replace(year=3026)) == [BEGIN]
+
+
+# --- retention -----------------------------------------------------------------------------------
+
+
+def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
+    """Not until Dreamship agrees, nor after a restart in that time."""
+
+    async def story(day: Day) -> None:
+        pruned = []
+
+        async def prune(**_: Any) -> int:
+            pruned.append(day.clock.now())
+            return 0
+
+        day.engine.store.prune = prune  # type: ignore[method-assign]
+        day.schedule._scheduler.add_job(print, _Every(HOUR), id="prune")
+        day.schedule._scheduler.start(paused=True)
+        await day.schedule._prune()
+        assert len(pruned) == 1
+        day.clock.follow(day.schedule.follow)
+        day.host.offset += 365 * DAY
+        await day.engine.notice_clock()
+        for _ in range(10):
+            await day.schedule._prune()
+        assert (await day.engine.store.restore(day.clock.now())).is_clock_doubted
+        # What Dreamship says now is that this host is a year ahead.
+        await day.sweep()
+        await day.schedule._prune()
+        assert len(pruned) == 1
+        day.host.offset -= 365 * DAY
+        await day.engine.notice_clock()
+        await day.schedule._prune()
+        assert len(pruned) == 2
+        assert not (await day.engine.store.restore(day.clock.now())).is_clock_doubted
+        day.schedule._scheduler.shutdown(wait=False)
+
+    day(story)
+
+
+def test_a_clock_that_nobody_confirms_is_believed_after_a_day() -> None:
+    """While Dreamship cannot be reached; a restart begins the day anew."""
+
+    async def story(day: Day) -> None:
+        day.schedule._scheduler.add_job(print, _Every(HOUR), id="prune")
+        day.schedule._scheduler.start(paused=True)
+        day.clock.follow(day.schedule.follow)
+        day.host.offset += HOUR
+        await day.engine.notice_clock()
+        assert not await day.schedule._trusts_clock()
+        day.engine.source_clock.offset = timedelta()  # nothing was heard of Dreamship since
+        await asyncio.sleep(23 * 3600)
+        assert not await day.schedule._trusts_clock()
+        await asyncio.sleep(2 * 3600)
+        assert await day.schedule._trusts_clock()
+        day.schedule._scheduler.shutdown(wait=False)
+
+    day(story)
+
+
+def _parsed(day: Day, body: bytes) -> Any:
+    from syncd.deliveries import parse  # noqa: PLC0415
+
+    return parse(body, day.clock.now())
