@@ -49,11 +49,26 @@ class Claim(Struct, frozen=True):
     labels: Labels
 
 
+class Mention(Struct, frozen=True):
+    """What a body names without a value for it.
+
+    `variant_ids` may have changed, and so may every variant of `doubted_item_ids`. `item_ids` are
+    items to read. `is_certain`: the body is about an item variant, so an id that the mirror does
+    not know is a variant to look for; else it may be the id of anything.
+    """
+
+    variant_ids: tuple[int, ...] = ()
+    item_ids: tuple[int, ...] = ()
+    doubted_item_ids: tuple[int, ...] = ()
+    is_certain: bool = False
+
+
 class Delivery(Struct, frozen=True):
     """One authentic webhook body, understood as far as it can be.
 
     Exactly one of three: `claim` set (about a variant's availability), `quarantined` set (why it
-    was not understood), or neither (authentic, about something else).
+    was not understood), or neither (authentic, about something else). `mention` is what a body
+    names that was not understood or is about an item.
     """
 
     event_id: str
@@ -62,6 +77,7 @@ class Delivery(Struct, frozen=True):
     action: str | None = None
     claim: Claim | None = None
     quarantined: str | None = None
+    mention: Mention | None = None
 
 
 class SourceVariant(Struct, frozen=True):
@@ -73,18 +89,23 @@ class SourceVariant(Struct, frozen=True):
 
 
 class SourceItem(Struct, frozen=True):
-    """One item as a GET answered it; `variants` None when a list row did not carry them."""
+    """One item as a GET answered it; `variants` None when a list row did not carry them.
+
+    A variant with two values in one answer is there twice. `is_whole` is false when a variant was
+    left out because it has no usable id.
+    """
 
     item_id: int
     name: str | None
     variants: tuple[SourceVariant, ...] | None
+    is_whole: bool = True
 
 
 class ItemRead(Struct, frozen=True):
     """A finished look at one item: `variants` is all it has; None means the item is gone.
 
     `began_at` is this host's moment before the request left. `source_at` is the `Date` header of
-    the answer, Dreamship's clock.
+    the answer, Dreamship's clock. Not `is_whole`: the absence of a variant proves nothing.
     """
 
     item_id: int
@@ -92,6 +113,7 @@ class ItemRead(Struct, frozen=True):
     variants: tuple[SourceVariant, ...] | None
     began_at: datetime
     source_at: datetime | None
+    is_whole: bool = True
 
 
 class Page(Struct, frozen=True):

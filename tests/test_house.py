@@ -18,7 +18,9 @@ FLOORS: dict[str, int] = {
         [
             "signature",
             "deliveries",
+            "lenient_json",
             "merge",
+            "named_ids",
             "state",
             "observations",
             "pace",

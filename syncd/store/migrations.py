@@ -236,6 +236,12 @@ def deliveries_by_variant(db: Database) -> None:
         db.conn.execute(statement)
 
 
+@migrations()
+def named_variants(db: Database) -> None:
+    """Keep which variants a delivery names that was not understood: they were doubted."""
+    db.conn.execute("ALTER TABLE deliveries ADD COLUMN named_variants TEXT")
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to this version; a step that fails leaves the one before it in force.
 
