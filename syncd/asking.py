@@ -185,7 +185,7 @@ class Asker:
             lambda seen: listing.following(position, seen, self.categories),
         )
         for item in page.items:
-            if item.variants is not None:
+            if item.variants is not None and item.is_whole:
                 await self._keep(
                     ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
                 )

@@ -72,8 +72,10 @@ class Survey(Struct):
             seen = await self._read(item_id)
             if seen is None:
                 failed.append(item_id)
-            else:
-                await self._compare(seen)
+                continue
+            if not seen.is_whole:
+                failed.append(item_id)
+            await self._compare(seen)
         counted = count(self.differences)
         return SweepSummary(
             sweep_id=0,
@@ -117,7 +119,7 @@ class Survey(Struct):
         seen = listing.look(shown, listed, count=page.count, has_next=page.has_next)
         listed.update(shown)
         for item in page.items:
-            if item.variants is not None and item.item_id not in self._done:
+            if item.variants is not None and item.is_whole and item.item_id not in self._done:
                 await self._compare(
                     ItemRead(item.item_id, item.name, item.variants, page.began_at, page.source_at)
                 )

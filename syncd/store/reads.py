@@ -100,7 +100,9 @@ def record(connection: sqlite3.Connection, seen: ItemRead, judge: Judge, now: da
     writes = judge(known)
     _answer(connection, seen.item_id, began_at)
     rows.write_observed(connection, writes, now)
-    if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
+    if not seen.is_whole:
+        _write_part_of_item(connection, seen)
+    elif before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
     connection.execute(
         """DELETE FROM unlocated WHERE variant_id IN
@@ -187,15 +189,27 @@ def _write_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
     )
 
 
+def _write_part_of_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
+    """Note an item of which not every variant was read: it does not confirm the others."""
+    connection.execute(
+        """INSERT INTO items (item_id, name) VALUES (?, ?)
+           ON CONFLICT (item_id) DO UPDATE SET
+               name = coalesce(excluded.name, name), is_gone = 0, attempts = 0,
+               not_before = NULL""",
+        (seen.item_id, seen.name),
+    )
+
+
 def _tick_off(connection: sqlite3.Connection, seen: ItemRead, changes: list[Change]) -> None:
     sweeps = [
         row[0]
         for row in connection.execute(
-            """UPDATE sweep_items SET state = 'done' WHERE item_id = ? AND state != 'done'
+            """UPDATE sweep_items SET state = ?1 WHERE item_id = ?2 AND state NOT IN ('done', ?1)
                  AND sweep_id IN (SELECT sweep_id FROM sweeps
-                                  WHERE ended_at IS NULL AND began_at <= ?)
+                                  WHERE ended_at IS NULL AND began_at <= ?3)
                RETURNING sweep_id""",
-            (seen.item_id, to_text(seen.began_at)),
+            # The sweep names an item that it could not read whole.
+            ("done" if seen.is_whole else "failed", seen.item_id, to_text(seen.began_at)),
         )
     ]
     if seen.variants is None:

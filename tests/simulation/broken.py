@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from syncd import merge
 from syncd.merge import Belief, Verdict
-from syncd.observations import noting
-from syncd.state import Writes
+from syncd.model import ItemRead
+from syncd.observations import noting, reading
+from syncd.state import Known, Writes
 
 Patches = Callable[[], list[Any]]
 
@@ -52,11 +53,24 @@ def _older_discarded() -> list[Any]:
     return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
 
 
+def _garbled_ignored() -> list[Any]:
+    return [mock.patch("syncd.deliveries.mention_in", return_value=None)]
+
+
+def _partial_taken_for_whole() -> list[Any]:
+    def read(known: Known, seen: ItemRead, *given: Any, **how: Any) -> Writes:
+        return reading.read(known, replace(seen, is_whole=True), *given, **how)
+
+    return [mock.patch("syncd.observations.read", read)]
+
+
 BREAKS: dict[str, Patches] = {
     "no-confirming-read": _no_confirming_read,
     "unsettled-read-wins": _unsettled_wins,
     "ties-applied": _ties_applied,
     "older-discarded": _older_discarded,
+    "garbled-ignored": _garbled_ignored,
+    "partial-taken-for-whole": _partial_taken_for_whole,
 }
 
 

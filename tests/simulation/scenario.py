@@ -59,6 +59,9 @@ class Scenario:
     scope: Scope
     deaths: int
     disk_faults: float
+    # What is not well formed.
+    garbled: float  # events whose body is no JSON, whole or cut short
+    partial: float  # reads of which some variants have no usable id
 
     @property
     def is_told(self) -> bool:
@@ -70,7 +73,7 @@ class Scenario:
         """Whether the only thing a read waits for is its turn."""
         return (
             self.throttle is None
-            and self.unreachable == self.invalid == self.disk_faults == 0
+            and self.unreachable == self.invalid == self.disk_faults == self.partial == 0
             and not self.outages
             and self.deaths == 0
         )
@@ -103,6 +106,8 @@ def drawn(seed: int) -> Scenario:
     for _ in range(0 if is_calm else rng.choice([0, 0, 0, 1, 2])):
         begins = rng.uniform(0, 2400)
         outages.append((begins, begins + rng.choice([5, 60, 400]), rng.random() < 0.3))
+    # Of its own, so that a new field leaves every other world as it was.
+    garbling = random.Random(f"{seed}/garbling")
     calls_per_minute = rng.choice([30, 45, 60] if is_calm else [10, 30, 45, 60])
     throttled = not is_calm and rng.random() < 0.4
     return Scenario(
@@ -146,4 +151,6 @@ def drawn(seed: int) -> Scenario:
         scope=rng.choice(["all", "all", "all", "items", "categories"]),
         deaths=0 if is_calm else rng.choice([0, 1, 2, 4]),
         disk_faults=when_rough(sometimes(0.2, 0.002, 0.03)),
+        garbled=garbling.choice([0.0, 0.0, 0.05, 0.3]),
+        partial=when_rough(garbling.choice([0.0, 0.0, 0.0, 0.1])),
     )
