@@ -189,7 +189,8 @@ class Asker:
                         page.began_at,
                         page.source_at,
                         age=page.age,
-                        is_whole=False,
+                        is_whole=item.is_whole,
+                        is_row=True,
                     )
                 )
 

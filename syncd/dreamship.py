@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from itertools import chain
 from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 
-from syncd import __version__, answer_faults, http_client, listing
-from syncd.deliveries import availability_text, labels, parse_id
+from syncd import __version__, answer_faults, http_client, lenient_json, listing
+from syncd.deliveries import availability_text, labels, name_text, parse_id
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -24,6 +25,7 @@ from syncd.errors import (
     SourceRefused,
     SourceUnreachable,
 )
+from syncd.lenient_json import NotJsonError, alternatives
 from syncd.model import ItemRead, JsonObject, Page, SourceItem, SourceVariant
 from syncd.read_age import ToldAge, told_age
 from syncd.timestamps import parse_http_date
@@ -102,6 +104,7 @@ class Dreamship:
             answer.source_at,
             age=answer.told.age,
             fresh_for=answer.told.fresh_for,
+            is_whole=item.is_whole,
         )
 
     async def page(self, category_id: int | None, page: int) -> Page:
@@ -188,9 +191,11 @@ def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> Sou
 
 
 def _decoded(body: bytes) -> JsonObject | None:
+    if not lenient_json.is_in_utf8(body):
+        return None  # the key in it would not have been masked
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        document = lenient_json.decode(body)
+    except NotJsonError:
         return None
     return document if isinstance(document, dict) else None
 
@@ -204,20 +209,22 @@ def _row(document: Any) -> SourceItem | None:
 
 
 def _item(document: Any) -> SourceItem:
+    """Return an item; raises SourceAnswerInvalid when it has no usable id."""
     item_id = parse_id(document.get("id")) if isinstance(document, dict) else None
     if item_id is None:
-        raise SourceAnswerInvalid("an item in the answer has no id")
-    name, variants = document.get("name"), document.get("item_variants")
-    return SourceItem(
-        item_id=item_id,
-        name=name if isinstance(name, str) else None,
-        variants=tuple(map(_variant, variants)) if isinstance(variants, list) else None,
-    )
+        raise SourceAnswerInvalid("an item in the answer has no usable id")
+    name, listed = name_text(document.get("name")), document.get("item_variants")
+    if not isinstance(listed, list):
+        return SourceItem(item_id, name, None)
+    variants = [_variant(one) for one in listed]
+    return SourceItem(item_id, name, tuple(chain.from_iterable(variants)), is_whole=all(variants))
 
 
-def _variant(document: Any) -> SourceVariant:
+def _variant(document: Any) -> list[SourceVariant]:
+    """Return a variant once for each value that it has; none when it has no usable id."""
     variant_id = parse_id(document.get("id")) if isinstance(document, dict) else None
     if variant_id is None:
-        raise SourceAnswerInvalid("a variant in the answer has no id")
-    value = availability_text(document.get("availability"))
-    return SourceVariant(variant_id, "" if value is None else value, labels(document))
+        return []
+    named = labels(document)
+    values = map(availability_text, alternatives(document.get("availability")))
+    return [SourceVariant(variant_id, value or "", named) for value in values]

@@ -13,11 +13,12 @@ RULES: dict[Rule, str] = {
     "time; it is not sold before the source was asked",
     "same": "it said what the mirror said already",
     "newer": "it was newer than every delivery and read before it, and was applied at once",
-    "contradicts": "it disagreed and was not surely newer; the mirror kept its value and the "
-    "source was asked",
+    "contradicts": "it disagreed and was not surely newer, or it did not say what changed; the "
+    "mirror kept its value and the source was asked",
     "settled": "a read that began long enough after the last delivery; what it says is the truth",
     "agrees": "a read soon after a delivery, and it agreed with the mirror; the doubt ended",
     "not-settled": "a read soon after a delivery, and it disagreed; the settled read decides",
+    "ambiguous": "one answer had it with different values; it is sold only if all of them may be",
     "absent": "a sweep did not find it; it is not sold until the sweep ends and decides",
     "gone": "a sweep ended and had not found it; it was removed",
     "brake": "a sweep did not find it, nor too many others; none of it was believed",
@@ -70,6 +71,7 @@ def sentences(story: Story) -> list[str]:
     if row["verifying"]:
         against = ", ".join("something else" if d is None else repr(d) for d in grounds["doubts"])
         told.append(f"It is being verified: set against it stands {against}.")
+        told += _doubter(story)
     told.append(
         f"Last known to be true at {row['confirmed_at']}; last judged at {grounds['judged_at']}: "
         f"{RULES[grounds['rule']]} ({grounds['rule']})."
@@ -122,6 +124,18 @@ def _headline(row: Row) -> str:
         return f"Variant {row['variant_id']}{called} is gone from the catalogue, so not sellable."
     sold = "sellable" if row["sellable"] else "not sellable"
     return f"Variant {row['variant_id']}{called} is {row['availability']!r}, {sold}."
+
+
+def _doubter(story: Story) -> list[str]:
+    """Name the newest delivery if it was not understood: nothing else shows why it is doubted."""
+    newest = story.deliveries[0] if story.deliveries else None
+    if newest is None or newest["outcome"] != "quarantined":
+        return []
+    told = (
+        f"Delivery {newest['delivery_id']} was not understood and names this variant or its item; "
+        "so Dreamship is asked."
+    )
+    return [told]
 
 
 def _setter(story: Story, row: Row) -> str:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from syncd import observations
 from syncd.clock import Jump
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
-from syncd.model import Delivery, Outcome
+from syncd.model import Delivery, Mention, Outcome
 from syncd.ports import Clock, DeliveryLedger
 from syncd.source_clock import SourceClock
 from syncd.state import Judged, Policy
@@ -100,7 +100,9 @@ class Ingest:
             for (_, future), verdict in zip(batch, judged, strict=True):
                 if not future.done():  # its connection may have been lost meanwhile
                     future.set_result(verdict.outcome)
-            if any(verdict.rule or verdict.outcome == "verifying" for verdict in judged):
+            if any(
+                one.rule or one.outcome == "verifying" or one.delivery.mention for one in judged
+            ):
                 self._on_questions()
             _tell(judged)
 
@@ -117,11 +119,18 @@ class Ingest:
                 await self._write([one])
             return
         delivery, future = batch[0]
-        if delivery.quarantined is not None:
+        if delivery.quarantined is not None and delivery.mention is None:
             _fail(batch, MirrorUnavailable(f"a delivery could not be kept: {fault!r}"))
             return
+        # What it names may have changed; if even that cannot be written, the body alone is kept.
+        claim = delivery.claim
+        named = None if claim is None else Mention((claim.variant_id,), is_certain=True)
         odd = replace(
-            delivery, action=None, claim=None, quarantined=f"it could not be written: {fault!r}"
+            delivery,
+            action=None,
+            claim=None,
+            quarantined=delivery.quarantined or f"it could not be written: {fault!r}",
+            mention=named,
         )
         await self._write([(odd, future)])
 
@@ -152,6 +161,7 @@ def _tell(judged: Sequence[Judged]) -> None:
             log.warning(
                 "a delivery was not understood",
                 **_named(one),
+                **_mentioned(one.delivery),
                 reason=one.delivery.quarantined,
                 hint="it is kept; see `syncd deliveries --outcome quarantined --body`",
             )
@@ -168,3 +178,8 @@ def _named(one: Judged) -> dict[str, object]:
         "event_id": delivery.event_id,
         "action": delivery.action,
     }
+
+
+def _mentioned(delivery: Delivery) -> dict[str, object]:
+    mention = delivery.mention
+    return {"variant_ids": list(mention.variant_ids)} if mention and mention.variant_ids else {}

@@ -38,6 +38,7 @@ Rule = Literal[
     "settled",  # 4
     "agrees",  # 5
     "not-settled",  # 6
+    "ambiguous",  # one answer has it with different values
     "absent",  # a sweep's settled read does not find it; its end decides
     "gone",  # that end: removed
     "brake",  # that end: too many at once to be believed

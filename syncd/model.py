@@ -49,11 +49,26 @@ class Claim(Struct, frozen=True):
     labels: Labels
 
 
+class Mention(Struct, frozen=True):
+    """What a body names without a value for it.
+
+    `variant_ids` may have changed, and so may every variant of `doubted_item_ids`. `item_ids` are
+    items to read. `is_certain`: the body is about an item variant, so an id that the mirror does
+    not know is a variant to look for; else it may be the id of anything.
+    """
+
+    variant_ids: tuple[int, ...] = ()
+    item_ids: tuple[int, ...] = ()
+    doubted_item_ids: tuple[int, ...] = ()
+    is_certain: bool = False
+
+
 class Delivery(Struct, frozen=True):
     """One authentic webhook body, understood as far as it can be.
 
     Exactly one of three: `claim` set (about a variant's availability), `quarantined` set (why it
-    was not understood), or neither (authentic, about something else).
+    was not understood), or neither (authentic, about something else). `mention` is what a body
+    names that was not understood or is about an item.
     """
 
     event_id: str
@@ -62,6 +77,7 @@ class Delivery(Struct, frozen=True):
     action: str | None = None
     claim: Claim | None = None
     quarantined: str | None = None
+    mention: Mention | None = None
 
 
 class SourceVariant(Struct, frozen=True):
@@ -73,11 +89,16 @@ class SourceVariant(Struct, frozen=True):
 
 
 class SourceItem(Struct, frozen=True):
-    """One item as a GET answered it; `variants` None when a list row did not carry them."""
+    """One item as a GET answered it; `variants` None when a list row did not carry them.
+
+    A variant with two values in one answer is there twice. `is_whole` is false when a variant was
+    left out because it has no usable id.
+    """
 
     item_id: int
     name: str | None
     variants: tuple[SourceVariant, ...] | None
+    is_whole: bool = True
 
 
 class ItemRead(Struct, frozen=True):
@@ -85,8 +106,9 @@ class ItemRead(Struct, frozen=True):
 
     `began_at` is this host's moment before the request left; the source clock moves it back by
     the `age` of the content when a cache answered. `source_at` is the `Date` header of the answer,
-    Dreamship's clock. `fresh_for` is how long the cache may go on answering the same. `is_whole`
-    False: `variants` may lack some, so a variant that is absent from it proves nothing.
+    Dreamship's clock. `fresh_for` is how long the cache may go on answering the same. Not
+    `is_whole`: the absence of a variant proves nothing. `is_row`: it is a row of a list, which may
+    lack some variants without a trace.
     """
 
     item_id: int
@@ -96,6 +118,7 @@ class ItemRead(Struct, frozen=True):
     source_at: datetime | None
     age: timedelta = timedelta()
     fresh_for: timedelta | None = None
+    is_row: bool = False
     is_whole: bool = True
 
 

@@ -71,7 +71,7 @@ class VariantState(Struct, frozen=True):
 class ItemState(Struct, frozen=True):
     """What is known of an item: when its last read began here and what `Date` that one had.
 
-    `is_gone`: that read was answered 404.
+    `is_gone`: that read was answered 404. `was_read`: it was read by itself, not only listed.
     """
 
     item_id: int
@@ -79,6 +79,7 @@ class ItemState(Struct, frozen=True):
     confirmed_at: datetime | None
     read_at: datetime | None
     is_gone: bool = False
+    was_read: bool = False
 
 
 class Change(Struct, frozen=True):

@@ -45,6 +45,10 @@ class Shelves(Protocol):
         """Return what a read of this item is judged against."""
         ...
 
+    async def was_read(self, item_id: int) -> bool:
+        """Tell whether an item was ever read by itself."""
+        ...
+
 
 class Survey(Struct):
     """One look, inside the budget that everything shares."""
@@ -88,6 +92,8 @@ class Survey(Struct):
                 continue
             if only and seen.variants is None:
                 self._faults.append(f"Dreamship has no item {item_id}")
+            if not seen.is_whole:
+                failed.append(item_id)
             await self._compare(seen)
         counted = count(self.differences)
         if failed and not self._done:
@@ -161,7 +167,8 @@ class Survey(Struct):
                         item.variants,
                         page.began_at,
                         page.source_at,
-                        is_whole=False,
+                        is_whole=item.is_whole,
+                        is_row=True,
                     )
                 )
         return self._without(listing.following(position, seen, self.categories))
@@ -235,8 +242,10 @@ class Survey(Struct):
 
     async def _compare(self, seen: ItemRead) -> None:
         known = await self.shelves.known_variants(seen)
-        if not seen.is_whole and observations.absent(known, seen):
-            return  # the item is asked by itself
+        if seen.is_row:
+            was_read = await self.shelves.was_read(seen.item_id)
+            if not observations.is_whole_row(known, seen, was_read=was_read):
+                return  # the item is asked by itself
         # Judged as if it were settled: what differs now is a difference now.
         settled = {
             variant_id: replace(state, belief=replace(state.belief, delivered_at=None))

@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 from msgspec.structs import asdict, replace
+from payloads import PAYLOADS, body_of
 
 from syncd.deliveries import HASHED, dedupe_key, parse, parse_id
 from syncd.model import MAX_ID
 from syncd.timestamps import maybe_text
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
-PAYLOADS = sorted((Path(__file__).parent / "payloads").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", PAYLOADS, ids=lambda path: path.stem)
 def test_every_documented_form_is_understood(path: Path) -> None:
     """Each payload file says what its body must be understood as."""
     payload = json.decode(path.read_bytes())
-    body = json.encode(payload["body"])
+    body = body_of(payload)
     delivery = parse(body, NOW)
     expected: dict[str, Any] = payload["expected"]
     assert delivery.body == body
@@ -40,6 +40,9 @@ def test_every_documented_form_is_understood(path: Path) -> None:
         assert expected["quarantined"] in (delivery.quarantined or "")
     else:
         assert (delivery.claim, delivery.quarantined) == (None, None)
+    if "mention" in expected:
+        mention = delivery.mention
+        assert (mention and json.decode(json.encode(mention))) == expected["mention"]
 
 
 def test_there_is_a_file_for_each_form() -> None:

@@ -216,9 +216,9 @@ def test_a_row_of_a_list_may_carry_its_variants_or_not() -> None:
         pytest.param(http({**ITEM, "id": 8}), SourceAnswerInvalid, id="of another item"),
         pytest.param(http({"id": 7, "name": "Mug"}), SourceAnswerInvalid, id="without variants"),
         pytest.param(
-            http({"id": 7, "item_variants": [{"availability": "x"}]}),
+            http({"id": [7], "item_variants": []}),
             SourceAnswerInvalid,
-            id="a variant without an id",
+            id="an item without a usable id",
         ),
         pytest.param(
             http(b"", "301 Moved", "Location: http://127.0.0.2/"),

@@ -6,16 +6,15 @@ Guided by coverage, for as long as one likes: `tests/fuzzing/atheris_run.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fuzzing.one_body import Mirror
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
+from payloads import PAYLOADS, body_at
 
-PAYLOADS = sorted((Path(__file__).parent / "payloads").glob("*.json"))
-WHOLE = [json.encode(json.decode(path.read_bytes())["body"]) for path in PAYLOADS]
+WHOLE = [body_at(path) for path in PAYLOADS]
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,10 @@ FLOORS: dict[str, int] = {
         [
             "signature",
             "deliveries",
+            "lenient_json",
             "merge",
             "read_age",
+            "named_ids",
             "state",
             "observations",
             "pace",

@@ -40,6 +40,8 @@ def command(
             print_json_line(row)
             continue
         about = "" if row["variant_id"] is None else f"  variant {row['variant_id']}"
+        if row["named_variants"]:
+            about = f"  names variant {', '.join(map(str, row['named_variants']))}"
         copies = f"  and {row['duplicates']} copies" if row["duplicates"] else ""
         why = f"  {row['reason']}" if row["reason"] else ""
         click.echo(

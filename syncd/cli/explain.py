@@ -40,7 +40,9 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
 
 
 def _line(decision: Row) -> str:
-    if decision["by"] == "delivery":
+    if decision["by"] == "delivery" and decision["outcome"] == "quarantined":
+        what = f"delivery {decision['delivery_id']} was not understood: quarantined"
+    elif decision["by"] == "delivery":
         told = "a change" if decision["told"] is None else repr(decision["told"])
         what = f"delivery {decision['delivery_id']} said {told}: {decision['outcome']}"
     else:

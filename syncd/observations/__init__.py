@@ -7,6 +7,25 @@ these functions and writes what they return, in one transaction.
 
 from syncd.observations.delivering import deliver
 from syncd.observations.reading import is_no_evidence, read
-from syncd.observations.removing import absent, lift, not_found, rejudge, remove
+from syncd.observations.removing import (
+    absent,
+    is_whole,
+    is_whole_row,
+    lift,
+    not_found,
+    rejudge,
+    remove,
+)
 
-__all__ = ["absent", "deliver", "is_no_evidence", "lift", "not_found", "read", "rejudge", "remove"]
+__all__ = [
+    "absent",
+    "deliver",
+    "is_no_evidence",
+    "is_whole",
+    "is_whole_row",
+    "lift",
+    "not_found",
+    "read",
+    "rejudge",
+    "remove",
+]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.deliveries import dedupe_key, is_named_by_its_bytes
 from syncd.merge import WITNESS_SHARE, Rule, Verdict, on_delivery
-from syncd.model import Claim, Delivery, Outcome
+from syncd.model import Claim, Delivery, Labels, Mention, Outcome
 from syncd.observations.noting import ask, fuller, note
 from syncd.state import Judged, Policy, Snapshot, VariantState, Writes
 
@@ -41,7 +41,10 @@ def deliver(
             outcome = "quarantined" if delivery.quarantined is not None else "ignored"
         else:
             outcome, rule = hearing.hear(delivery.claim, delivery.arrived_at)
+        if delivery.mention is not None:
+            hearing.note_mention(delivery.mention, delivery.arrived_at)
         hearing.writes.judged.append(Judged(delivery, key, outcome, rule, is_copy))
+    hearing.doubt_items()
     return hearing.writes
 
 
@@ -53,6 +56,7 @@ class _Hearing(Struct):
     now: datetime
     source_now: datetime
     writes: Writes
+    doubted_items: dict[int, datetime] = field(default_factory=dict)
 
     def is_news(self, delivery: Delivery) -> bool:
         """Tell whether equal bytes may be a new event: no uuid tells them apart, they disagree."""
@@ -119,6 +123,42 @@ class _Hearing(Struct):
             return "unchanged", verdict.rule
         return ("verifying" if state.belief.verifying else "applied"), verdict.rule
 
+    def note_mention(self, mention: Mention, arrived_at: datetime) -> None:
+        """Doubt what a body names that was not understood; read an item that changed.
+
+        A copy is no exception: equal bytes may be a new event where nothing was understood.
+        """
+        for variant_id in mention.variant_ids:
+            self._doubt(variant_id, mention, arrived_at)
+        for item_id in mention.doubted_item_ids:
+            if item_id in self.snapshot.items:
+                latest = max(arrived_at, self.doubted_items.get(item_id, arrived_at))
+                self.doubted_items[item_id] = latest
+        for item_id in mention.item_ids:
+            if item_id in self.snapshot.items and not self.policy.excludes(item_id):
+                ask(self.writes, item_id, None, arrived_at + self.policy.settle)
+
+    def doubt_items(self) -> None:
+        """Doubt every variant of the items of which any may have changed, once a batch."""
+        for item_id, arrived_at in self.doubted_items.items():
+            for variant_id, known in self.snapshot.variants.items():
+                if known.item_id == item_id and known.belief.value is not None:
+                    self.hear(_something(variant_id), arrived_at)
+
+    def _doubt(self, variant_id: int, mention: Mention, arrived_at: datetime) -> None:
+        if self._known(variant_id) is not None:
+            self.hear(_something(variant_id), arrived_at)
+            return
+        # Nothing is sold that the mirror does not have; it is only looked for.
+        is_foreign = self.policy.is_restricted and variant_id in self.snapshot.foreign
+        mirrored = [one for one in mention.item_ids if not self.policy.excludes(one)]
+        if not mention.is_certain or is_foreign or (mention.item_ids and not mirrored):
+            return
+        self.writes.unlocated.add(variant_id)
+        for item_id in mirrored:
+            if not self._is_unplaced(None, item_id):
+                ask(self.writes, item_id, arrived_at, arrived_at + self.policy.settle)
+
     def _known(self, variant_id: int) -> VariantState | None:
         return self.writes.variants.get(variant_id) or self.snapshot.variants.get(variant_id)
 
@@ -149,3 +189,8 @@ class _Hearing(Struct):
                     asked_at,
                     arrived_at + self.policy.settle,
                 )
+
+
+def _something(variant_id: int) -> Claim:
+    """Return the claim that a variant may have changed, and not to what."""
+    return Claim(variant_id, item_id=None, value=None, event_at=None, labels=Labels())

@@ -10,8 +10,12 @@ from msgspec.structs import replace
 from syncd.merge import Verdict, on_read, with_doubt
 from syncd.model import ItemRead, Labels, SourceVariant
 from syncd.observations.noting import ask, fuller, note
+from syncd.observations.removing import absent, is_whole
 from syncd.read_age import COPY_AGE, NO_EVIDENCE_AGE
 from syncd.state import Known, Policy, VariantState, Writes
+
+# How many times `settle` to wait before an item is read again of which an answer had only a part.
+PARTIAL_WAIT = 10
 
 
 def read(
@@ -30,16 +34,23 @@ def read(
     """
     if policy.excludes(seen.item_id):
         return Writes()  # it was asked for before the configuration left it out
-    look = _Look(known, seen, policy, now, heard_since, Writes())
+    look = _Look(known, seen, policy, now, heard_since, Writes(), is_whole=is_whole(known, seen))
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
+    values: dict[int, tuple[str, ...]] = {}
+    for one in seen.variants or ():
+        values[one.variant_id] = (*values.get(one.variant_id, ()), one.value)
     last = None if known.item is None else known.item.confirmed_at
     overtaken = (last is not None and seen.began_at < last) or is_no_evidence(known, seen)
     for variant_id in [*told, *(v for v in known.variants if v not in told)]:
         state, variant = known.variants.get(variant_id), told.get(variant_id)
         if variant is None and state is not None and state.item_id != seen.item_id:
             continue  # it has moved to another item, whose read speaks for it
-        if overtaken:
+        if variant is None and state is not None and not look.is_whole:
+            look.leave(state)
+        elif overtaken:
             look.doubt_the_overtaken(state, variant)
+        elif variant is not None and len(set(values[variant_id])) > 1:
+            look.doubt_the_ambiguous(state, variant, values[variant_id])
         elif state is None:
             look.meet(variant_id, variant)
         else:
@@ -60,12 +71,7 @@ def is_no_evidence(known: Known, seen: ItemRead) -> bool:
         return False
     if seen.variants is None or seen.age >= NO_EVIDENCE_AGE:
         return True
-    told = {variant.variant_id for variant in seen.variants}
-    return any(
-        state.item_id == seen.item_id and state.belief.value is not None
-        for variant_id, state in known.variants.items()
-        if variant_id not in told
-    )
+    return absent(known.variants, seen) > 0
 
 
 class _Look(Struct):
@@ -77,6 +83,7 @@ class _Look(Struct):
     now: datetime
     heard_since: datetime | None
     writes: Writes
+    is_whole: bool = True
     settles_at: datetime | None = None
 
     def doubt_the_overtaken(
@@ -86,6 +93,38 @@ class _Look(Struct):
         value = None if variant is None else variant.value
         if state is None or state.belief.value != value or state.belief.verifying:
             ask(self.writes, self.seen.item_id, self.now, self.now)
+
+    def leave(self, known: VariantState) -> None:
+        """Leave what a partial answer does not have as it is, and ask for it again.
+
+        The same answer may come every time, so this waits longer than a delivery does.
+        """
+        delivered_at = known.belief.delivered_at
+        is_unconfirmed = (
+            delivered_at is not None and known.confirmed_at < delivered_at + self.policy.settle
+        )
+        if known.belief.verifying or is_unconfirmed:
+            again_at = self.now + self.policy.settle * PARTIAL_WAIT
+            ask(self.writes, self.seen.item_id, None, again_at)
+
+    def doubt_the_ambiguous(
+        self, known: VariantState | None, variant: SourceVariant, values: tuple[str, ...]
+    ) -> None:
+        """Doubt a variant that one answer has with different values; ask again when that is new."""
+        if known is None:
+            self.meet(variant.variant_id, variant)
+            known = self.writes.variants[variant.variant_id]
+        belief = known.belief
+        for value in values:
+            if value != belief.value:
+                belief = replace(belief, doubts=with_doubt(belief.doubts, value))
+        if belief == known.belief:
+            return
+        doubted = replace(
+            known, belief=belief, sellable=self.policy.sells(belief.candidates), rule="ambiguous"
+        )
+        self._note(known, doubted)
+        ask(self.writes, self.seen.item_id, None, self.now + self.policy.settle)
 
     def meet(self, variant_id: int, variant: SourceVariant | None) -> None:
         """Write a variant that the mirror did not have."""
@@ -133,14 +172,14 @@ class _Look(Struct):
             source="read" if changed else known.source,
             rule=verdict.rule,
         )
-        # The item's row tells when it was read: a variant that is as it was costs no write.
+        # The item's row tells when it was read whole: a variant that is as it was costs no write.
         as_it_was = replace(
             known,
             belief=replace(known.belief, read_at=belief.read_at),
             confirmed_at=seen.began_at,
             rule=state.rule,
         )
-        if state != as_it_was:
+        if state != as_it_was or not self.is_whole:
             self._note(known, state, missed=verdict.missed)
 
     def _is_settled(self, delivered_at: datetime) -> bool:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from syncd.merge import Rule, on_read
 from syncd.model import ItemRead
 from syncd.observations.noting import note
-from syncd.state import Policy, VariantState, Writes
+from syncd.state import Known, Policy, VariantState, Writes
 
 
 def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
@@ -20,6 +20,23 @@ def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
         variant_id not in named and state.item_id == seen.item_id and state.belief.value is not None
         for variant_id, state in known.items()
     )
+
+
+def is_whole(known: Known, seen: ItemRead) -> bool:
+    """Tell whether a read shows every variant of its item."""
+    was_read = known.item is not None and known.item.was_read
+    return seen.is_whole and (
+        not seen.is_row or is_whole_row(known.variants, seen, was_read=was_read)
+    )
+
+
+def is_whole_row(known: Mapping[int, VariantState], seen: ItemRead, *, was_read: bool) -> bool:
+    """Tell whether a row of a list is as good as a read of its item.
+
+    A row may lack variants without a trace. So it has to show all that the item had when it was
+    read by itself.
+    """
+    return seen.is_whole and was_read and not absent(known, seen)
 
 
 def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Writes:

@@ -23,9 +23,11 @@ from syncd.store import (
     absences,
     deliveries,
     housekeeping,
+    job_queue,
     listings,
     reads,
     replays,
+    rows,
     sweeps,
 )
 from syncd.store.backups import backup
@@ -52,12 +54,12 @@ class Store(Kept):
     ) -> Job | None:
         """See ports.ReadLedger."""
         return await self._writer.look(
-            lambda db: reads.next_job(db, now, busy, order, listing=listing)
+            lambda db: job_queue.next_job(db, now, busy, order, listing=listing)
         )
 
     async def next_due_at(self, now: datetime) -> datetime | None:
         """See ports.ReadLedger."""
-        return await self._writer.look(lambda db: reads.next_due_at(db, now))
+        return await self._writer.look(lambda db: job_queue.next_due_at(db, now))
 
     async def read(
         self,
@@ -196,6 +198,11 @@ class Store(Kept):
     async def known_variants(self, seen: ItemRead) -> dict[int, VariantState]:
         """See survey.Shelves."""
         return await self._writer.look(lambda db: reads.known_variants(db, seen))
+
+    async def was_read(self, item_id: int) -> bool:
+        """See survey.Shelves."""
+        found = await self._writer.look(lambda db: rows.items_by_id(db, [item_id]))
+        return item_id in found and found[item_id].was_read
 
     async def kept(self, ids: Collection[int]) -> set[int]:
         """See replay.Archive."""

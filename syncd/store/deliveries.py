@@ -50,9 +50,14 @@ def snapshot(
 ) -> Snapshot:
     """Return what the mirror knows about a batch; what it missed since then is explained by it."""
     claims = [delivery.claim for delivery in batch if delivery.claim is not None]
+    mentions = [delivery.mention for delivery in batch if delivery.mention is not None]
     variant_ids = {claim.variant_id for claim in claims}
+    variant_ids.update(*(mention.variant_ids for mention in mentions))
     variants = rows.variants_by_id(connection, variant_ids)
+    for item_id in {one for mention in mentions for one in mention.doubted_item_ids}:
+        variants |= rows.variants_of_item(connection, item_id)
     item_ids = {claim.item_id for claim in claims if claim.item_id is not None}
+    item_ids.update(*(mention.item_ids for mention in mentions))
     item_ids |= {state.item_id for state in variants.values() if state.item_id is not None}
     ids = rows.as_json(variant_ids)
     known = Snapshot(
@@ -93,7 +98,8 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judg
     """Keep what was judged; return it with the number each is kept under."""
     connection.executemany(
         """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
-               item_id, outcome, rule, reason, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+               item_id, outcome, rule, reason, body, named_variants)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [_row(one) for one in judged if not one.is_copy],
     )
     copies = [one for one in judged if one.is_copy]
@@ -133,6 +139,20 @@ def _variant_id(delivery: Delivery) -> int | None:
     return None if delivery.claim is None else delivery.claim.variant_id
 
 
+def item_id(delivery: Delivery) -> int | None:
+    """Return the item that a delivery names, if it names one alone."""
+    if delivery.claim is not None:
+        return delivery.claim.item_id
+    named = () if delivery.mention is None else delivery.mention.item_ids
+    return named[0] if len(named) == 1 else None
+
+
+def named_variants(delivery: Delivery) -> str | None:
+    """Return the variants named by a body that was not understood, as a JSON list."""
+    mention = delivery.mention
+    return rows.as_json(mention.variant_ids) if mention and mention.variant_ids else None
+
+
 def _row(judged: Judged) -> tuple[object, ...]:
     delivery, claim = judged.delivery, judged.delivery.claim
     # What is not about a mirrored variant may be an order: personal, and not ours to keep.
@@ -143,11 +163,12 @@ def _row(judged: Judged) -> tuple[object, ...]:
         None if claim is None else maybe_text(claim.event_at),
         delivery.action,
         _variant_id(delivery),
-        None if claim is None else claim.item_id,
+        item_id(delivery),
         judged.outcome,
         judged.rule,
         delivery.quarantined,
         body,
+        named_variants(delivery),
     )
 
 

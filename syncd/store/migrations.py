@@ -238,6 +238,7 @@ def deliveries_by_variant(db: Database) -> None:
 
 
 _SWEEP_FAULTS = """
+ALTER TABLE items ADD COLUMN is_read INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sweep_items ADD COLUMN error TEXT;
 CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability IS NULL;
 """
@@ -245,7 +246,10 @@ CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability 
 
 @migrations()
 def sweep_faults(db: Database) -> None:
-    """Keep why a sweep could not read an item, and find the removals of a day."""
+    """Keep why a sweep could not read an item, and which items were read by themselves.
+
+    And find the removals of a day.
+    """
     for statement in _statements(_SWEEP_FAULTS):
         db.conn.execute(statement)
 
@@ -255,6 +259,12 @@ def freshness_without_future(db: Database) -> None:
     """Show no moment of a clock that was set back since as if it were fresh."""
     for statement in _statements(f"DROP VIEW freshness; {FRESHNESS_WITHOUT_FUTURE};"):
         db.conn.execute(statement)
+
+
+@migrations()
+def named_variants(db: Database) -> None:
+    """Keep which variants a delivery names that was not understood: they were doubted."""
+    db.conn.execute("ALTER TABLE deliveries ADD COLUMN named_variants TEXT")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -1,91 +1,19 @@
-"""Finished reads into the mirror, and what to read next out of it."""
+"""Finished reads into the mirror."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from datetime import datetime
-
-import msgspec
+from typing import Literal
 
 from syncd import observations
-from syncd.listing import Position
 from syncd.model import ItemRead
-from syncd.ports import Job, JobKind
 from syncd.state import Change, Known, Policy, VariantState, Writes, count
 from syncd.store import absences, rows
-from syncd.timestamps import from_text, maybe_from_text, maybe_text, to_text
+from syncd.timestamps import from_text, maybe_text, to_text
 
 Judge = Callable[[Known], Writes]
-
-_PICKS: dict[JobKind, str] = {
-    "doubt": """
-        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
-        WHERE q.asked_at <= :now AND {ready} ORDER BY q.asked_at LIMIT 1""",
-    "unread": """
-        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
-        JOIN items i ON i.item_id = s.item_id
-        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
-          -- What failed lately is no longer first, but last (see "stale").
-          AND ((i.confirmed_at IS NULL AND i.attempts = 0) OR NOT w.is_catalogue)
-        ORDER BY w.is_catalogue LIMIT 1""",
-    "settle": """
-        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
-        WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
-    "stale": """
-        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
-        JOIN items i ON i.item_id = s.item_id
-        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
-        ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
-}
-_READY = """(i.not_before IS NULL OR i.not_before <= :now)
-            AND i.item_id NOT IN (SELECT value FROM json_each(:busy))"""
-_PICKS = {kind: sql.format(ready=_READY) for kind, sql in _PICKS.items()}
-
-
-def next_job(
-    connection: sqlite3.Connection,
-    now: datetime,
-    busy: Collection[int],
-    order: Sequence[JobKind],
-    *,
-    listing: bool,
-) -> Job | None:
-    """Return a job of the first kind in `order` that has one."""
-    values = {"now": to_text(now), "busy": rows.as_json(busy)}
-    for kind in order:
-        if kind == "page":
-            job = _next_page(connection) if listing else None
-            if job is not None:
-                return job
-        elif (row := connection.execute(_PICKS[kind], values).fetchone()) is not None:
-            return Job(kind, item_id=row[0], sweep_id=row[1])
-    return None
-
-
-def _next_page(connection: sqlite3.Connection) -> Job | None:
-    row = connection.execute(
-        """SELECT sweep_id, position FROM sweeps
-           WHERE ended_at IS NULL AND is_listing = 1 LIMIT 1"""
-    ).fetchone()
-    if row is None:
-        return None
-    return Job("page", sweep_id=row[0], position=msgspec.json.decode(row[1], type=Position))
-
-
-def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | None:
-    """Return the next moment after `now` at which something becomes due by itself."""
-    row = connection.execute(
-        # Three ends of three indexes; one min() over a union would read all of what waits.
-        """SELECT min(at) FROM (
-               SELECT (SELECT min(settle_at) FROM refresh_queue WHERE settle_at > :now) AS at
-               UNION ALL
-               SELECT (SELECT min(asked_at) FROM refresh_queue WHERE asked_at > :now)
-               UNION ALL
-               SELECT (SELECT min(not_before) FROM items WHERE not_before > :now))""",
-        {"now": to_text(now)},
-    ).fetchone()
-    return maybe_from_text(row[0])
 
 
 def record(
@@ -93,20 +21,23 @@ def record(
 ) -> Writes:
     """Judge one finished read, write what it says and tick it off wherever it was asked for.
 
-    A row of a list that lacks a variant of its item is no read of it: the item is asked by itself.
+    A row of a list that may lack variants is no read of its item, which is asked by itself: only
+    what the row shows is written.
     """
     before = rows.items_by_id(connection, [seen.item_id]).get(seen.item_id)
     told = rows.as_json(v.variant_id for v in seen.variants or ())
     began_at = to_text(seen.began_at)
     variants = known_variants(connection, seen)
-    absent = observations.absent(variants, seen)
-    if absent and not seen.is_whole:
-        return Writes()
     known = Known(
         variants=variants,
         item=before,
         absence=absences.mode(
-            connection, seen.item_id, began_at, absent=absent, brakes=policy.brakes, now=now
+            connection,
+            seen.item_id,
+            began_at,
+            absent=observations.absent(variants, seen),
+            brakes=policy.brakes,
+            now=now,
         ),
         heard=_heard(connection, told),
     )
@@ -114,16 +45,26 @@ def record(
     if observations.is_no_evidence(known, seen):
         rows.write_observed(connection, writes, now)
         return writes
-    _answer(connection, seen.item_id, began_at)
+    is_whole = observations.is_whole(known, seen)
+    is_read = is_whole or not seen.is_row
+    if is_read:
+        _answer(connection, seen.item_id, began_at)
     rows.write_observed(connection, writes, now)
-    if before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
+    if not is_whole:
+        _write_part_of_item(connection, seen)
+    elif before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
     connection.execute(
         """DELETE FROM unlocated WHERE variant_id IN
                (SELECT j.value FROM json_each(?) j JOIN variants v ON v.variant_id = j.value)""",
         (told,),
     )
-    _tick_off(connection, seen, writes.changes)
+    if is_read:
+        sweeps = _tick_off(connection, seen, "done" if is_whole else "failed")
+        _count_in(connection, sweeps, writes.changes, items=1, variants=len(seen.variants or ()))
+    else:
+        sweeps = _waiting_for(connection, seen)
+        _count_in(connection, sweeps, writes.changes, items=0, variants=0)
     return writes
 
 
@@ -194,30 +135,53 @@ def put_off(connection: sqlite3.Connection, item_id: int, not_before: datetime) 
 
 def _write_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
     connection.execute(
-        """INSERT INTO items (item_id, name, confirmed_at, read_at, is_gone) VALUES (?, ?, ?, ?, ?)
+        """INSERT INTO items (item_id, name, confirmed_at, read_at, is_gone, is_read)
+           VALUES (?, ?, ?, ?, ?, ?)
            ON CONFLICT (item_id) DO UPDATE SET
                name = coalesce(excluded.name, name), confirmed_at = excluded.confirmed_at,
                read_at = coalesce(excluded.read_at, read_at),
-               is_gone = excluded.is_gone, attempts = 0, not_before = NULL""",
+               is_gone = excluded.is_gone, is_read = max(is_read, excluded.is_read),
+               attempts = 0, not_before = NULL""",
         (
             seen.item_id,
             seen.name,
             to_text(seen.began_at),
             maybe_text(seen.source_at),
             seen.variants is None,
+            not seen.is_row,
         ),
     )
 
 
-def _tick_off(connection: sqlite3.Connection, seen: ItemRead, changes: list[Change]) -> None:
+def _write_part_of_item(connection: sqlite3.Connection, seen: ItemRead) -> None:
+    """Note an item of which not every variant was read: it does not confirm the others."""
+    connection.execute(
+        """INSERT INTO items (item_id, name) VALUES (?1, ?2)
+           ON CONFLICT (item_id) DO UPDATE SET
+               name = coalesce(excluded.name, name), is_gone = 0,
+               attempts = CASE WHEN ?3 THEN attempts ELSE 0 END,
+               not_before = CASE WHEN ?3 THEN not_before END""",
+        # A row is no answer of the item itself, which may go on failing.
+        (seen.item_id, seen.name, seen.is_row),
+    )
+
+
+def _tick_off(
+    connection: sqlite3.Connection, seen: ItemRead, state: Literal["done", "failed"]
+) -> list[int]:
+    """Note in every open sweep that an item was read; return the sweeps that waited for it.
+
+    "failed": it was not read whole, and the sweep names it.
+    """
     sweeps = [
         row[0]
         for row in connection.execute(
-            """UPDATE sweep_items SET state = 'done' WHERE item_id = ? AND state != 'done'
+            """UPDATE sweep_items SET state = ?1, error = 'some variants could not be read'
+               WHERE item_id = ?2 AND state NOT IN ('done', ?1)
                  AND sweep_id IN (SELECT sweep_id FROM sweeps
-                                  WHERE ended_at IS NULL AND began_at <= ?)
+                                  WHERE ended_at IS NULL AND began_at <= ?3)
                RETURNING sweep_id""",
-            (seen.item_id, to_text(seen.began_at)),
+            (state, seen.item_id, to_text(seen.began_at)),
         )
     ]
     if seen.variants is None:
@@ -228,13 +192,36 @@ def _tick_off(connection: sqlite3.Connection, seen: ItemRead, changes: list[Chan
                     WHERE s.sweep_id = ?1 AND s.item_id = ?2 AND s.run > 0)""",
             [(sweep_id, seen.item_id) for sweep_id in sweeps],
         )
+    return sweeps
+
+
+def _waiting_for(connection: sqlite3.Connection, seen: ItemRead) -> list[int]:
+    """Return the open sweeps that still have to read an item."""
+    found = connection.execute(
+        """SELECT s.sweep_id FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
+           WHERE s.item_id = ? AND s.state = 'todo' AND w.ended_at IS NULL AND w.began_at <= ?""",
+        (seen.item_id, to_text(seen.began_at)),
+    )
+    return [row[0] for row in found]
+
+
+def _count_in(
+    connection: sqlite3.Connection,
+    sweeps: list[int],
+    changes: list[Change],
+    *,
+    items: int,
+    variants: int,
+) -> None:
+    """Add what a read has shown and changed to the sums of these sweeps."""
     counted = count(changes)
     connection.executemany(
-        """UPDATE sweeps SET items = items + 1, variants = variants + ?, changed = changed + ?,
+        """UPDATE sweeps SET items = items + ?, variants = variants + ?, changed = changed + ?,
                added = added + ?, removed = removed + ?, missed = missed + ? WHERE sweep_id = ?""",
         [
             (
-                len(seen.variants or ()),
+                items,
+                variants,
                 counted.changed,
                 counted.added,
                 counted.removed,

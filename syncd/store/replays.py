@@ -69,14 +69,15 @@ def _note(connection: sqlite3.Connection, delivery_id: int, judged: Judged) -> N
     delivery, claim = judged.delivery, judged.delivery.claim
     connection.execute(
         """UPDATE deliveries SET outcome = ?, rule = ?, reason = ?, action = ?, event_at = ?,
-               item_id = ? WHERE delivery_id = ?""",
+               item_id = ?, named_variants = ? WHERE delivery_id = ?""",
         (
             judged.outcome,
             judged.rule,
             delivery.quarantined,
             delivery.action,
             None if claim is None else maybe_text(claim.event_at),
-            None if claim is None else claim.item_id,
+            deliveries.item_id(delivery),
+            deliveries.named_variants(delivery),
             delivery_id,
         ),
     )

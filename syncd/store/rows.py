@@ -75,13 +75,18 @@ def next_variants(connection: sqlite3.Connection, after: int, limit: int) -> lis
 def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
     """Load the named items that the mirror has."""
     rows = connection.execute(
-        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.is_gone
+        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.is_gone, i.is_read
            FROM json_each(?) j JOIN items i ON i.item_id = j.value""",
         (as_json(ids),),
     )
     return {
         row[0]: ItemState(
-            row[0], row[1], maybe_from_text(row[2]), maybe_from_text(row[3]), bool(row[4])
+            row[0],
+            row[1],
+            maybe_from_text(row[2]),
+            maybe_from_text(row[3]),
+            bool(row[4]),
+            bool(row[5]),
         )
         for row in rows
     }

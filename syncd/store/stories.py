@@ -42,10 +42,19 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
                               CASE WHEN told LIKE '%=%' THEN substr(told, instr(told, '=') + 1)
                               END AS told
                        FROM deliveries WHERE delivery_id IN (
-                           SELECT delivery_id FROM deliveries WHERE variant_id = ?
-                           ORDER BY delivery_id DESC LIMIT ?)
-                       ORDER BY delivery_id DESC""",
-                    (variant_id, _NEWEST),
+                           SELECT delivery_id FROM deliveries WHERE variant_id = :variant_id
+                           ORDER BY delivery_id DESC LIMIT :newest)
+                       OR delivery_id IN (
+                           -- Not understood, and they name the variant, or its item alone.
+                           SELECT delivery_id FROM deliveries d WHERE outcome = 'quarantined'
+                             AND CASE WHEN d.named_variants IS NULL
+                                 THEN d.item_id = (SELECT v.item_id FROM variants v
+                                                   WHERE v.variant_id = :variant_id)
+                                 ELSE :variant_id IN
+                                      (SELECT j.value FROM json_each(d.named_variants) j) END
+                           ORDER BY delivery_id DESC LIMIT :newest)
+                       ORDER BY delivery_id DESC LIMIT :newest""",
+                    {"variant_id": variant_id, "newest": _NEWEST},
                 )
             ),
             changes=dicts(
@@ -69,17 +78,23 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
 def deliveries(
     connection: sqlite3.Connection, outcome: str | None, limit: int, *, with_body: bool
 ) -> list[Row]:
-    """Return kept deliveries, newest first; the body as text, or null when it was not kept."""
+    """Return kept deliveries, newest first; the body as text, or null when it was not kept.
+
+    `named_variants` are those that a body names which was not understood.
+    """
     body = ", CAST(body AS TEXT) AS body" if with_body else ""
-    return dicts(
+    found = dicts(
         connection.execute(
             f"""SELECT delivery_id, received_at, event_id, event_at, action, variant_id, item_id,
-                       outcome, rule, reason, duplicates{body}
+                       outcome, rule, reason, duplicates, named_variants{body}
                 FROM deliveries WHERE ?1 IS NULL OR outcome = ?1
                 ORDER BY delivery_id DESC LIMIT ?2""",  # noqa: S608 - a constant
             (outcome, limit),
         )
     )
+    for one in found:
+        one["named_variants"] = msgspec.json.decode(one["named_variants"] or "[]")
+    return found
 
 
 def dicts(cursor: sqlite3.Cursor) -> list[Row]:

@@ -15,7 +15,6 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 SEPARATOR = b"\x00\x1e\x00"
-PAYLOADS = Path(__file__).resolve().parent.parent / "payloads"
 
 
 def main() -> None:
@@ -36,10 +35,10 @@ def main() -> None:
 
 def seeds(folder: Path) -> None:
     """Write the payload files of the tests as the first corpus."""
-    from msgspec import json  # noqa: PLC0415 - only here
+    from payloads import PAYLOADS, body_at  # noqa: PLC0415 - only here
 
-    for path in sorted(PAYLOADS.glob("*.json")):
-        body = json.encode(json.decode(path.read_bytes())["body"])
+    for path in PAYLOADS:
+        body = body_at(path)
         (folder / path.stem).write_bytes(SEPARATOR.join((b"0" * 64, body, body)))
 
 

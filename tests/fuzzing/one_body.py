@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from syncd import observations
 from syncd.deliveries import parse
-from syncd.model import OUTCOMES, Delivery
+from syncd.model import OUTCOMES, Delivery, Mention
 from syncd.signature import is_authentic, looks_signed, sign
 from syncd.state import Judged, Policy
 from syncd.store import deliveries
@@ -54,6 +54,8 @@ class Mirror:
         assert delivery.claim is None or delivery.quarantined is None
         first, second = (self._record(delivery, policy) for _ in range(2))
         assert first.outcome in OUTCOMES
+        if delivery.quarantined is not None and delivery.mention is not None:
+            self._check_doubted(delivery.mention)
         # Equal bytes without a uuid may be news, but only where they disagree with what is known.
         assert second.outcome == "duplicate" or delivery.claim is not None
         return [first, second]
@@ -67,6 +69,14 @@ class Mirror:
             missed_grace=timedelta(minutes=10),
         )
         return judged
+
+    def _check_doubted(self, mention: Mention) -> None:
+        """Check that what is named and not understood is not sold."""
+        for variant_id in mention.variant_ids:
+            found = self._db.execute(
+                "SELECT sellable FROM availability WHERE variant_id = ?", (variant_id,)
+            ).fetchone()
+            assert found is None or found[0] == 0
 
     def _check_kept(self) -> None:
         """Check that a shop can read what was written, and that the feed tells all of it."""

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from syncd import merge
 from syncd.merge import Belief, Verdict
 from syncd.model import ItemRead
-from syncd.observations import noting
+from syncd.observations import noting, reading
 from syncd.source_clock import SourceClock
-from syncd.state import Writes
+from syncd.state import Known, Writes
 
 Patches = Callable[[], list[Any]]
 
@@ -66,6 +66,17 @@ def _waits_do_not_follow() -> list[Any]:
     return [mock.patch("syncd.clock.Jump.timer", lambda _, moment: moment)]
 
 
+def _garbled_ignored() -> list[Any]:
+    return [mock.patch("syncd.deliveries.mention_in", return_value=None)]
+
+
+def _partial_taken_for_whole() -> list[Any]:
+    def read(known: Known, seen: ItemRead, *given: Any, **how: Any) -> Writes:
+        return reading.read(known, replace(seen, is_whole=True), *given, **how)
+
+    return [mock.patch("syncd.observations.read", read)]
+
+
 BREAKS: dict[str, Patches] = {
     "no-confirming-read": _no_confirming_read,
     "unsettled-read-wins": _unsettled_wins,
@@ -73,6 +84,8 @@ BREAKS: dict[str, Patches] = {
     "older-discarded": _older_discarded,
     "copies-believed": _copies_believed,
     "waits-do-not-follow": _waits_do_not_follow,
+    "garbled-ignored": _garbled_ignored,
+    "partial-taken-for-whole": _partial_taken_for_whole,
 }
 
 

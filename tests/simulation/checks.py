@@ -34,7 +34,7 @@ from simulation.witness import Step
 from simulation.witnesses import HEARD, Record
 from simulation.world import SOLD
 from syncd.merge import FUTURE_TOLERANCE, WITNESS_SHARE
-from syncd.model import ItemRead
+from syncd.model import Claim, Delivery, ItemRead, Labels
 from syncd.timestamps import from_text
 
 # How long a read may wait for its turn when only the budget is in its way: a read of the same item
@@ -227,6 +227,8 @@ class Checks:
     def _note(self, step: Step, before: dict[int, Row], source_now: datetime) -> None:
         for judged in step.judged:
             claim = judged.delivery.claim
+            if judged.delivery.mention is not None:
+                self._note_mention(judged.delivery, before)
             if claim is None or judged.outcome not in HEARD:
                 continue
             is_sold = claim.value in SOLD
@@ -251,10 +253,26 @@ class Checks:
             self.reads += 1
             self._note_read(step.seen, before)
 
+    def _note_mention(self, delivery: Delivery, before: dict[int, Row]) -> None:
+        """Hold that whatever a body names which was not understood is off sale until a read."""
+        mention, arrived_at = delivery.mention, self._steady(delivery.arrived_at)
+        for variant_id in () if mention is None else mention.variant_ids:
+            if variant_id not in self._truth.variants:
+                continue
+            record = self._records.setdefault(variant_id, Record())
+            if variant_id not in before:
+                record.arrive(arrived_at)
+                continue
+            claim = Claim(variant_id, None, None, None, Labels())
+            record.hear(claim, arrived_at, "contradicts", event_at=None, is_sold=False)
+            self._tell(f"judged: {variant_id} is named by a body that was not understood")
+
     def _note_read(self, seen: ItemRead, before: dict[int, Row]) -> None:
         began_at = self._steady(seen.began_at)
         told: dict[int, str] = {one.variant_id: one.value for one in seen.variants or ()}
-        for variant_id in sorted(self._placed_in(seen.item_id) | told.keys()):
+        is_whole = seen.is_whole and not seen.is_row
+        placed = self._placed_in(seen.item_id) if is_whole else set()
+        for variant_id in sorted(placed | told.keys()):
             record = self._records.setdefault(variant_id, Record())
             row, value = self._rows.get(variant_id), told.get(variant_id)
             if record.is_settled(began_at, self._settle):
@@ -284,11 +302,15 @@ class Checks:
     def _check_confirmed(self, item_id: int) -> None:
         if self.ask("SELECT 1 FROM refresh_queue WHERE item_id = ?", item_id):
             return
-        items = self.ask("SELECT confirmed_at FROM items WHERE item_id = ?", item_id)
-        at = self._steady(from_text(items[0][0]))
         for variant_id in self._placed_in(item_id) & self._records.keys():
             last_at = self._records[variant_id].last_at
-            if last_at is not None and at < last_at + self._settle:
+            # As the view has it: a read that was not whole confirms only what it shows.
+            ((at,),) = self.ask(
+                """SELECT max(v.confirmed_at, coalesce(i.confirmed_at, '')) FROM variants v
+                   JOIN items i ON i.item_id = v.item_id WHERE v.variant_id = ?""",
+                variant_id,
+            )
+            if last_at is not None and self._steady(from_text(at)) < last_at + self._settle:
                 self.fail(f"nothing asks any more to confirm the last delivery of {variant_id}")
 
     def _placed_in(self, item_id: int) -> set[int]:

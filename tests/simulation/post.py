@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote_plus
 
 from simulation.clock import BEGIN, Clock
 from simulation.scenario import Scenario
@@ -127,7 +128,9 @@ class Post:
             told["timestamp"] = self._timestamp(event)
         is_vague = chance.random() < scenario.vague
         told["action"] = VAGUE if is_vague else event.action
-        return {"event": told, "item": forms[naming]}
+        is_garbled = scenario.chance(f"event {event.number}/garbled").random() < scenario.garbled
+        self.counts["garbled"] += is_garbled
+        return {"event": told, "item": forms[naming], "is_garbled": is_garbled}
 
     def _timestamp(self, event: Event) -> str:
         moment = BEGIN + timedelta(seconds=event.told_s) + self._clock.offset
@@ -147,4 +150,20 @@ class Post:
                 **fixed["item"],
             },
         }
-        return json.dumps(document).encode()
+        body = json.dumps(document).encode()
+        return self._garbled(event, body) if fixed["is_garbled"] else body
+
+    def _garbled(self, event: Event, body: bytes) -> bytes:
+        """Return what a broken sender makes of a body; it still names the kind and the variant."""
+        chance = self._scenario.chance(f"event {event.number}/garble")
+        begins = body.index(b'"event"')
+        return chance.choice(
+            [
+                body[: chance.randrange(begins, len(body) - 1)],
+                body.replace(b'"name": "V', b'"cost": NaN, "name": "\\ud83d'),
+                b"\xef\xbb\xbf" + body.replace(b'"name": "V', b'"name": "V\xff\n'),
+                b"payload=" + quote_plus(body).encode(),
+                body.replace(b'"data": {"id": ', b'"data": {"id": 1'),
+                body.replace(b'"availability"', b'"availability": "?", "availability"'),
+            ]
+        )

@@ -75,6 +75,9 @@ class Scenario:
     # elapsed time goes on, as it does not in a virtual machine that is paused). Drawn last.
     clock_steps: tuple[tuple[float, float], ...] = ()
     naps: tuple[tuple[float, float, bool], ...] = ()
+    # What is not well formed.
+    garbled: float = 0.0  # events whose body is no JSON, whole or cut short
+    partial: float = 0.0  # reads of which some variants have no usable id
 
     @property
     def is_told(self) -> bool:
@@ -86,7 +89,8 @@ class Scenario:
         """Whether the only thing a read waits for is its turn."""
         return (
             self.throttle is None
-            and self.unreachable == self.invalid == self.disk_faults == self.foreign == 0
+            and self.unreachable == self.invalid == self.disk_faults == 0
+            and self.foreign == self.partial == 0
             and not self.broken_item
             and self.broken_page is None
             and not self.outages
@@ -123,6 +127,8 @@ def drawn(seed: int) -> Scenario:
     for _ in range(0 if is_calm else rng.choice([0, 0, 0, 1, 2])):
         begins = rng.uniform(0, 2400)
         outages.append((begins, begins + rng.choice([5, 60, 400]), rng.random() < 0.3))
+    # Of its own, so that a new field leaves every other world as it was.
+    garbling = random.Random(f"{seed}/garbling")
     calls_per_minute = rng.choice([30, 45, 60] if is_calm else [10, 30, 45, 60])
     throttled = not is_calm and rng.random() < 0.4
     world = Scenario(
@@ -174,6 +180,8 @@ def drawn(seed: int) -> Scenario:
         cache_trace=rng.choice(["age", "date", "mark"]),
         cache_names_lifetime=rng.random() < 0.5,
         wild_dates=sometimes(0.2, 0.02, 0.3),
+        garbled=garbling.choice([0.0, 0.0, 0.05, 0.3]),
+        partial=when_rough(garbling.choice([0.0, 0.0, 0.0, 0.1])),
     )
     return replace(world, **_host(rng, world.horizon_s, is_calm=is_calm))
 

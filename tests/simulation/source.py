@@ -68,6 +68,7 @@ class Source:
         self._clock = Clock(scenario.seconds("source"))
         self._tell = tell
         self._chance = scenario.chance("source")
+        self._partial = scenario.chance("partial")
         self._allowed: deque[float] = deque()
         self._window: deque[float] = deque()
         self._cache: dict[str, Stamp] = {}
@@ -83,7 +84,11 @@ class Source:
             self._tell(f"source: item {item_id} is gone")
             raise _gone(f"no item {item_id}", stamp)
         variants = self._variants(item_id, moment_s)
-        self._tell(f"source: item {item_id}, as of {moment_s:.1f}: {_told(variants)}")
+        is_whole = not variants or self.is_mild or self._partial.random() >= self._scenario.partial
+        if not is_whole:
+            left_out = self._partial.choice(variants)
+            variants = tuple(one for one in variants if one is not left_out)
+        self._tell(f"source: item {item_id}, as of {moment_s:.1f}, {is_whole=}: {_told(variants)}")
         return ItemRead(
             item_id,
             f"Item {item_id}",
@@ -92,6 +97,7 @@ class Source:
             stamp.source_at,
             age=stamp.age,
             fresh_for=stamp.fresh_for,
+            is_whole=is_whole,
         )
 
     async def page(self, category_id: int | None, page: int) -> Page:

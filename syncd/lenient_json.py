@@ -1,0 +1,171 @@
+"""JSON as other programs write it: decoded strictly when it is well formed, leniently when not.
+
+A price that is NaN or half an emoji in a name makes a document invalid, and the ids and the
+availability in it are as good as ever. What the lenient decoder accepts: a byte order mark, UTF-16
+and UTF-32, gzip, bytes that are no UTF-8, lone surrogates, control characters in a text, NaN and
+Infinity, numbers without a limit, text after the document, one object in a list, and a document
+that was encoded twice. Text of it can always be written as UTF-8.
+
+Two different values under one name in one object are a `Conflict`: parsers differ in which one
+counts, so neither does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from syncd.model import JsonObject
+
+# Of a body that is compressed; a delivery has some hundred bytes.
+MAX_UNPACKED_BYTES = 1024 * 1024
+# Python refuses to convert longer numbers, and no id or price needs them.
+MAX_DIGITS = 1000
+MAX_CONFLICTING = 20
+
+_GZIP = b"\x1f\x8b"
+_BLANK = "\ufeff\0\x1a \t\r\n\f\v\u00a0"
+_STRUCTURE = frozenset('{}[]"')
+_LONE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_decode_strictly = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class NotJsonError(Exception):
+    """Why no decoder accepts a document."""
+
+
+class Conflict(Struct, frozen=True):
+    """Different values that one object has under one name."""
+
+    values: tuple[Any, ...]
+
+
+def decode(body: bytes) -> Any:
+    """Return the document in `body`; raises NotJsonError."""
+    try:
+        document = _decode_strictly(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return recover(body)
+    return document if names_are_unique(body, document) else recover(body)
+
+
+def recover(body: bytes) -> Any:
+    """Return what the lenient decoder makes of `body`; raises NotJsonError."""
+    try:
+        return _unwrapped(_decoded(text_of(body)))
+    except ValueError as why:
+        raise NotJsonError(str(why)) from why
+    except RecursionError as why:
+        raise NotJsonError("nested deeper than any documented object") from why
+
+
+def names_are_unique(body: bytes, document: Any, *, outside: int = 0) -> bool:
+    """Tell whether strict decoding of `body` to `document` has dropped no repeated name.
+
+    Each member has one colon. Written again, a document has fewer colons than it was read from if
+    a name was dropped. `outside` counts the colons of `body` that are no part of `document`. A
+    colon can also be an escape sequence; such a body is left to the lenient decoder.
+    """
+    if b"\\u003a" in body or b"\\u003A" in body:
+        return False
+    return body.count(b":") == outside + _encode(document).count(b":")
+
+
+def alternatives(value: Any) -> tuple[Any, ...]:
+    """Return the values of a conflict, or the one value that there is."""
+    return value.values if isinstance(value, Conflict) else (value,)
+
+
+def text_of(body: bytes) -> str:
+    """Return a body as text, with U+FFFD for each byte that has no meaning."""
+    if body.startswith(_GZIP):
+        body = _unpacked(body)
+    text = body.decode(json.detect_encoding(body), errors="replace")
+    return text.strip(_BLANK)
+
+
+def is_in_utf8(body: bytes) -> bool:
+    """Tell whether the bytes of a body are its text, neither compressed nor in UTF-16 or UTF-32."""
+    return json.detect_encoding(body).startswith("utf-8") and not body.startswith(_GZIP)
+
+
+def _unpacked(body: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(body, MAX_UNPACKED_BYTES)
+    except zlib.error:
+        return body
+
+
+def _decoded(text: str) -> Any:
+    document, end = _DECODER.raw_decode(text)
+    # With structure in it, the rest is a part of the document that lies outside by mistake, or a
+    # second document: what was decoded may then say something that the sender did not mean.
+    if not _STRUCTURE.isdisjoint(text[end:]):
+        raise ValueError(f"more than one document: the first ends at character {end}")
+    return _cleaned(document) if _SURROGATE_ESCAPE.search(text) else document
+
+
+def _unwrapped(document: Any) -> Any:
+    if isinstance(document, str):
+        document = _decoded(document.strip(_BLANK))
+    if isinstance(document, list) and len(document) == 1:
+        return document[0]
+    return document
+
+
+def _cleaned(value: Any) -> Any:
+    """Replace lone surrogates, which no UTF-8 and so no database can hold."""
+    if isinstance(value, str):
+        return _LONE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_LONE.sub("\ufffd", name): _cleaned(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(one) for one in value]
+    if isinstance(value, Conflict):
+        return Conflict(tuple(_cleaned(one) for one in value.values))
+    return value
+
+
+def _object(members: list[tuple[str, Any]]) -> JsonObject:
+    found = dict(members)
+    if len(found) == len(members):
+        return found
+    by_name: dict[str, list[Any]] = {}
+    for name, value in members:
+        by_name.setdefault(name, []).append(value)
+    return {name: _agreed(values) for name, values in by_name.items()}
+
+
+def _agreed(values: Iterable[Any]) -> Any:
+    different: list[Any] = []
+    for value in values:
+        if value not in different and len(different) < MAX_CONFLICTING:
+            different.append(value)
+    return different[0] if len(different) == 1 else Conflict(tuple(different))
+
+
+def _integer(text: str) -> int | str:
+    return int(text) if len(text) <= MAX_DIGITS else text
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if abs(number) != float("inf") else text
+
+
+# NaN and Infinity stay the text that they are: a float of that kind equals nothing.
+_DECODER = json.JSONDecoder(
+    strict=False,
+    object_pairs_hook=_object,
+    parse_int=_integer,
+    parse_float=_number,
+    parse_constant=str,
+)

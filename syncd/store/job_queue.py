@@ -1,0 +1,83 @@
+"""What to read next, and when the next read is due."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import msgspec
+
+from syncd.listing import Position
+from syncd.ports import Job, JobKind
+from syncd.store import rows
+from syncd.timestamps import maybe_from_text, to_text
+
+_PICKS: dict[JobKind, str] = {
+    "doubt": """
+        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        WHERE q.asked_at <= :now AND {ready} ORDER BY q.asked_at LIMIT 1""",
+    "unread": """
+        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+        JOIN items i ON i.item_id = s.item_id
+        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
+          -- What failed lately is no longer first, but last (see "stale").
+          AND ((i.confirmed_at IS NULL AND i.attempts = 0) OR NOT w.is_catalogue)
+        ORDER BY w.is_catalogue LIMIT 1""",
+    "settle": """
+        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
+    "stale": """
+        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+        JOIN items i ON i.item_id = s.item_id
+        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
+        ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
+}
+_READY = """(i.not_before IS NULL OR i.not_before <= :now)
+            AND i.item_id NOT IN (SELECT value FROM json_each(:busy))"""
+_PICKS = {kind: sql.format(ready=_READY) for kind, sql in _PICKS.items()}
+
+
+def next_job(
+    connection: sqlite3.Connection,
+    now: datetime,
+    busy: Collection[int],
+    order: Sequence[JobKind],
+    *,
+    listing: bool,
+) -> Job | None:
+    """Return a job of the first kind in `order` that has one."""
+    values = {"now": to_text(now), "busy": rows.as_json(busy)}
+    for kind in order:
+        if kind == "page":
+            job = _next_page(connection) if listing else None
+            if job is not None:
+                return job
+        elif (row := connection.execute(_PICKS[kind], values).fetchone()) is not None:
+            return Job(kind, item_id=row[0], sweep_id=row[1])
+    return None
+
+
+def _next_page(connection: sqlite3.Connection) -> Job | None:
+    row = connection.execute(
+        """SELECT sweep_id, position FROM sweeps
+           WHERE ended_at IS NULL AND is_listing = 1 LIMIT 1"""
+    ).fetchone()
+    if row is None:
+        return None
+    return Job("page", sweep_id=row[0], position=msgspec.json.decode(row[1], type=Position))
+
+
+def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | None:
+    """Return the next moment after `now` at which something becomes due by itself."""
+    row = connection.execute(
+        # Three ends of three indexes; one min() over a union would read all of what waits.
+        """SELECT min(at) FROM (
+               SELECT (SELECT min(settle_at) FROM refresh_queue WHERE settle_at > :now) AS at
+               UNION ALL
+               SELECT (SELECT min(asked_at) FROM refresh_queue WHERE asked_at > :now)
+               UNION ALL
+               SELECT (SELECT min(not_before) FROM items WHERE not_before > :now))""",
+        {"now": to_text(now)},
+    ).fetchone()
+    return maybe_from_text(row[0])

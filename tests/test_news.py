@@ -1,0 +1,600 @@
+"""News that was not understood still is news: a doubt about whatever it names."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_of_python  # as most senders write it
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import json
+from payloads import PAYLOADS, body_at
+
+from syncd import lenient_json, observations
+from syncd.clock import SteadyClock
+from syncd.deliveries import parse
+from syncd.explaining import decisions, sentences
+from syncd.ingest import Ingest
+from syncd.lenient_json import Conflict, NotJsonError
+from syncd.model import Delivery, ItemRead, Labels, SourceVariant
+from syncd.named_ids import mention_in
+from syncd.source_clock import SourceClock
+from syncd.state import Judged, Policy, Snapshot, Writes
+from syncd.store import deliveries, reads, replays
+from syncd.store.migrations import migrate
+from syncd.store.stories import story
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
+SETTLE = timedelta(minutes=1)
+POLICY = Policy(frozenset({"in_stock", "low_stock"}), SETTLE)
+ITEM, VARIANT, SIBLING = 77, 3_346_951, 3_346_952
+GENUINE = body_at(next(path for path in PAYLOADS if path.stem == "item-by-id"))
+
+
+class Mirror:
+    """A mirror in memory of one item, of which both variants are on sale."""
+
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self.db)
+        self.policy = policy
+        self.read(NOW - timedelta(hours=1), in_stock(VARIANT), in_stock(SIBLING))
+
+    def read(
+        self,
+        began_at: datetime,
+        *variants: SourceVariant,
+        is_whole: bool = True,
+        item_id: int = ITEM,
+    ) -> None:
+        """Take the answer of a read."""
+        seen = ItemRead(item_id, "Tee", variants, began_at, began_at, is_whole=is_whole)
+        reads.record(
+            self.db,
+            seen,
+            lambda known: observations.read(known, seen, self.policy, now=began_at),
+            self.policy,
+            began_at,
+        )
+
+    def take(self, *bodies: bytes, at: datetime = NOW) -> list[Judged]:
+        """Take deliveries in one batch."""
+        return self.judge([parse(body, at) for body in bodies], at)
+
+    def judge(self, batch: Sequence[Delivery], at: datetime = NOW) -> list[Judged]:
+        """Take parsed deliveries in one batch."""
+        return deliveries.record(
+            self.db,
+            batch,
+            lambda known: observations.deliver(known, batch, self.policy, now=at, source_now=at),
+            now=at,
+            missed_grace=timedelta(minutes=10),
+        )
+
+    def row(self, variant_id: int = VARIANT) -> dict[str, Any]:
+        """Return a variant as a shop sees it; empty when it is not there."""
+        cursor = self.db.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,))
+        names = [column[0] for column in cursor.description]
+        row = cursor.fetchone()
+        return {} if row is None else dict(zip(names, row, strict=True))
+
+    def state(self, variant_id: int = VARIANT) -> tuple[Any, ...]:
+        """Return value, sellable and verifying."""
+        row = self.row(variant_id)
+        return tuple(row.get(name) for name in ("availability", "sellable", "verifying"))
+
+    def queue(self) -> dict[int, tuple[str | None, str]]:
+        """Return from when on each item is asked: for a doubt, and settled."""
+        rows = self.db.execute("SELECT item_id, asked_at, settle_at FROM refresh_queue")
+        return {row[0]: row[1:] for row in rows}
+
+    def unlocated(self) -> list[int]:
+        """Return the variants that are looked for."""
+        return [row[0] for row in self.db.execute("SELECT variant_id FROM unlocated")]
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    """Give a mirror that has one item with two variants in stock."""
+    one = Mirror()
+    yield one
+    one.db.close()
+
+
+def in_stock(variant_id: int, value: str = "in_stock") -> SourceVariant:
+    return SourceVariant(variant_id, value, Labels("Red / XL"))
+
+
+DOUBTED = ("in_stock", 0, 1)
+UNTOUCHED = ("in_stock", 1, 0)
+
+CUT = GENUINE[: GENUINE.index(b'"availability":"out')]
+ABOUT_NOTHING = json.encode({"id": VARIANT, "data": {"id": VARIANT}})
+
+
+# What decides is understood, whatever else comes with it.
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'"\\ud83d"', "\ufffd"),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b"NaN", "NaN"),
+        (b"-Infinity", "-Infinity"),
+        (b"1e400", "1e400"),
+        (b"9" * 5000, "9" * 5000),
+        (b'"a\nb\tc"', "a\nb\tc"),
+        (b'"\xe9"', "\ufffd"),
+        (b'{"a": 1, "a": 1.0}', {"a": 1}),
+        (b'{"a": 1, "a": 2}', {"a": Conflict((1, 2))}),
+        (b'["\\ud800", {"\\udfff": "\\udc00"}]', ["\ufffd", {"\ufffd": "\ufffd"}]),
+    ],
+)
+def test_the_lenient_decoder_takes(text: bytes, value: object) -> None:
+    """Each of these in a document that is otherwise well formed."""
+    assert lenient_json.decode(b'{"id": 5, "x": %s}' % text) == {"id": 5, "x": value}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b'{"a": "in_stock"}}', id="an end too many"),
+        pytest.param(b'{"a": 1}{"a": 2}', id="two documents"),
+        pytest.param(b'{"a": 1', id="cut short"),
+        pytest.param(b"{'a': 1}", id="of Python"),
+        pytest.param(b"[" * 5000 + b"]" * 5000, id="nested"),
+        pytest.param(b'"' + b"\\" * 5, id="half an escape"),
+        pytest.param(b"\x1f\x8b nothing", id="no gzip"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_the_lenient_decoder_refuses(text: bytes) -> None:
+    """What may say something else than its first part says is no document."""
+    with pytest.raises(NotJsonError):
+        lenient_json.decode(text)
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(json_values)
+def test_both_decoders_agree_about_what_is_well_formed(value: object) -> None:
+    """The lenient one says what the strict one says, so it does not matter which one was asked."""
+    for text in (json.encode(value), json_of_python.dumps(value).encode()):
+        strict = json.decode(text)
+        assert lenient_json.decode(text) == strict
+        if not isinstance(strict, str | list):  # one in a list, and text in text, are unwrapped
+            assert lenient_json.recover(text) == strict
+
+
+@given(json_values, st.text(), json_values, json_values)
+def test_a_name_that_occurs_twice_is_seen(
+    value: object, name: str, first: object, second: object
+) -> None:
+    """However deep it is and whatever colons the texts have."""
+    key = json.encode(name)
+    inner = b"{%s:%s,%s:%s}" % (key, json.encode(first), key, json.encode(second))
+    text = b'{"a:":%s,"b":[%s]}' % (json.encode(value), inner)
+    assert not lenient_json.names_are_unique(text, json.decode(text))
+
+
+def test_two_values_are_a_doubt_and_not_the_last_one(mirror: Mirror) -> None:
+    """Whichever comes last; the same value twice is a value."""
+    told = b'"availability":"out_of_stock"'
+    (one,) = mirror.take(GENUINE.replace(told, b'"availability":"low_stock",' + told))
+    assert (one.outcome, mirror.state()) == ("verifying", DOUBTED)
+    fresh = Mirror()
+    (one,) = fresh.take(GENUINE.replace(told, told + b"," + told))
+    assert (one.outcome, fresh.state()) == ("applied", ("out_of_stock", 0, 0))
+    fresh.db.close()
+
+
+# A body that stays unintelligible.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [path for path in PAYLOADS if "mention" in json.decode(path.read_bytes())["expected"]],
+    ids=lambda path: path.stem,
+)
+def test_every_payload_that_names_a_known_variant_takes_it_off_sale(
+    mirror: Mirror, body: Any
+) -> None:
+    """As its file says; what is about an order or an item does not."""
+    expected = json.decode(body.read_bytes())["expected"]
+    (one,) = mirror.take(body_at(body))
+    assert one.outcome == ("quarantined" if "quarantined" in expected else "ignored")
+    named = expected["mention"] or {"variant_ids": [], "doubted_item_ids": [], "item_ids": []}
+    is_doubted = VARIANT in named["variant_ids"] or ITEM in named["doubted_item_ids"]
+    assert mirror.state() == (DOUBTED if is_doubted else UNTOUCHED)
+    assert mirror.state(SIBLING) == (DOUBTED if named["doubted_item_ids"] else UNTOUCHED)
+    assert (ITEM in mirror.queue()) == (is_doubted or ITEM in named["item_ids"])
+
+
+def test_its_doubt_is_asked_soon_and_ends_with_a_settled_read(mirror: Mirror) -> None:
+    """As a delivery's that says only that something changed; the item is asked once."""
+    for _ in range(1000):
+        mirror.take(CUT)
+    assert mirror.state() == DOUBTED
+    ((item_id, (asked_at, settle_at)),) = mirror.queue().items()
+    assert (item_id, asked_at, settle_at) == (
+        ITEM,
+        "2026-03-01T12:10:20.000000Z",
+        "2026-03-01T12:11:00.000000Z",
+    )
+    assert mirror.row()["changed_at"] < "2026-03-01T12:10"
+    at = NOW + SETTLE
+    mirror.read(at, in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
+    assert mirror.state() == ("out_of_stock", 0, 0)
+    assert mirror.queue() == {}
+    feed = mirror.db.execute("SELECT missed FROM changes WHERE variant_id = ?", (VARIANT,))
+    assert {row[0] for row in feed} == {0}
+
+
+def test_equal_bytes_later_are_news_again(mirror: Mirror) -> None:
+    """Nothing in them tells a retry from another event, so they are asked about once more."""
+    assert mirror.take(CUT)[0].outcome == "quarantined"
+    mirror.read(NOW + SETTLE, in_stock(VARIANT), in_stock(SIBLING))
+    assert mirror.state() == UNTOUCHED
+    assert mirror.take(CUT, at=NOW + 2 * SETTLE)[0].outcome == "duplicate"
+    assert mirror.state() == DOUBTED
+
+
+def test_ids_that_disagree_are_all_doubted(mirror: Mirror) -> None:
+    """Any of them may be the right one."""
+    body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
+    assert mirror.take(body)[0].outcome == "quarantined"
+    assert (mirror.state(), mirror.state(SIBLING)) == (DOUBTED, DOUBTED)
+
+
+def test_an_unknown_variant_is_looked_for(mirror: Mirror) -> None:
+    """In the item that is named, now, and else by a sweep; it gets no row before it is found."""
+    mirror.take(GENUINE.replace(b"%d" % VARIANT, b"999")[:-1])
+    assert (mirror.row(999), mirror.unlocated()) == ({}, [999])
+    assert mirror.queue()[ITEM][0] == "2026-03-01T12:10:00.000000Z"
+    assert mirror.state() == UNTOUCHED
+    # A read so soon may lag behind the delivery.
+    mirror.read(NOW + timedelta(seconds=1), *map(in_stock, (VARIANT, SIBLING, 999)))
+    assert (mirror.state(999), mirror.unlocated()) == (DOUBTED, [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "unlocated", "queue"),
+    [
+        pytest.param(Policy(POLICY.sellable, SETTLE, items=frozenset({5})), [], [], id="outside"),
+        pytest.param(
+            Policy(POLICY.sellable, SETTLE, has_categories=True), [999], [], id="perhaps outside"
+        ),
+    ],
+)
+def test_an_unknown_variant_of_what_is_not_mirrored(
+    policy: Policy, unlocated: list[int], queue: list[int]
+) -> None:
+    """Nothing outside `[catalog]` is asked for; which items a category has only reads tell."""
+    mirror = Mirror(policy)
+    body = GENUINE.replace(b"%d" % VARIANT, b"999").replace(b'"item":77', b'"item":88')[:-1]
+    mirror.take(body)
+    assert (mirror.unlocated(), list(mirror.queue())) == (unlocated, queue)
+    mirror.db.close()
+
+
+def test_ids_of_other_things_are_no_variants(mirror: Mirror) -> None:
+    """A color has an id of its own, and without a kind an id may be anything's."""
+    twelve = ItemRead(5, "Mug", (in_stock(12), in_stock(4)), NOW - SETTLE, NOW - SETTLE)
+    reads.record(
+        mirror.db,
+        twelve,
+        lambda known: observations.read(known, twelve, POLICY, now=NOW - SETTLE),
+        POLICY,
+        NOW - SETTLE,
+    )
+    mirror.take(GENUINE[:-1], ABOUT_NOTHING.replace(b"%d" % VARIANT, b"999"))
+    assert mirror.state() == DOUBTED
+    assert (mirror.state(12), mirror.state(4)) == (UNTOUCHED, UNTOUCHED)
+    assert mirror.unlocated() == []
+
+
+def test_a_body_without_a_kind_doubts_what_it_names(mirror: Mirror) -> None:
+    """Neither an action nor an object: the id is a known variant's, and no item's."""
+    assert mirror.take(ABOUT_NOTHING)[0].outcome == "quarantined"
+    assert mirror.state() == DOUBTED
+
+
+def test_an_event_of_an_item_has_it_read(mirror: Mirror) -> None:
+    """Ignored, as the contract says, and no doubt: its variants stay on sale."""
+    body = {"object": "item", "event": {"action": "item-deleted", "object_id": ITEM}}
+    assert mirror.take(json.encode(body))[0].outcome == "ignored"
+    assert mirror.queue() == {ITEM: (None, "2026-03-01T12:11:00.000000Z")}
+    assert mirror.state() == UNTOUCHED
+    body["event"]["object_id"] = 5  # type: ignore[index]
+    mirror.take(json.encode(body))
+    assert list(mirror.queue()) == [ITEM]
+
+
+def test_an_action_on_the_variants_of_an_item_has_it_read(mirror: Mirror) -> None:
+    """Whether its ids are the item's or a variant's is not documented, so both are asked."""
+    body = {"object": "item", "event": {"action": "item-variant-removed", "object_id": ITEM}}
+    assert mirror.take(json.encode(body))[0].outcome == "verifying"
+    assert ITEM in mirror.queue()
+    body["event"]["object_id"] = VARIANT  # type: ignore[index]
+    mirror.take(json.encode(body))
+    assert mirror.state() == DOUBTED
+
+
+def test_an_item_cut_short_is_no_doubt_about_the_variants_it_lists(mirror: Mirror) -> None:
+    """It says that the item changed; that is a read."""
+    body = json.encode({"id": ITEM, "object": "item", "data": {"item_variants": [{"id": VARIANT}]}})
+    assert mirror.take(body[:-1])[0].outcome == "quarantined"
+    assert (mirror.state(), list(mirror.queue())) == (UNTOUCHED, [ITEM])
+
+
+@pytest.mark.parametrize("fails", ["claim", "mention"])
+def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> None:
+    """The variant it names is known; if even the doubt cannot be written, the body is kept."""
+
+    class Ledger:
+        async def deliver(
+            self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+        ) -> list[Judged]:
+            del judge, now
+            if any(one.claim or (fails == "mention" and one.mention) for one in batch):
+                raise OverflowError("a fault of ours")
+            return mirror.judge(batch)
+
+    async def submit() -> str:
+        clock = SteadyClock()
+        ingest = Ingest(Ledger(), clock, SourceClock(clock), POLICY)
+        return await ingest.submit(parse(GENUINE, NOW))
+
+    assert asyncio.run(submit()) == "quarantined"
+    assert mirror.state() == (DOUBTED if fails == "claim" else UNTOUCHED)
+
+
+def test_it_is_told_in_words(mirror: Mirror) -> None:
+    """`explain` names the delivery, also for a variant that is one of several in it."""
+    body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
+    mirror.take(body)
+    for variant_id in (VARIANT, SIBLING):
+        told = story(mirror.db, variant_id)
+        assert any("Delivery 1 was not understood" in one for one in sentences(told))
+        assert decisions(told)[0]["outcome"] == "quarantined"
+    assert not story(mirror.db, 5).deliveries
+
+
+def test_a_replay_that_understands_more_takes_its_place(mirror: Mirror) -> None:
+    """As after an upgrade: the value is verified, nothing is named any more, a read ends it."""
+    mirror.take(CUT)
+    mirror.db.execute("UPDATE deliveries SET body = ?", (GENUINE,))
+
+    def again() -> list[str | None]:
+        done = replays.replay(
+            mirror.db,
+            replays.quarantined(mirror.db),
+            lambda known, batch: observations.deliver(
+                known, batch, POLICY, now=NOW, source_now=NOW
+            ),
+            now=NOW,
+            missed_grace=timedelta(minutes=10),
+        )
+        return [one.outcome for one in done]
+
+    assert again() == ["verifying"]
+    assert again() == []
+    kept = mirror.db.execute("SELECT variant_id, outcome, named_variants FROM deliveries")
+    assert kept.fetchall() == [(VARIANT, "verifying", None)]
+    mirror.read(NOW + SETTLE, in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
+    assert mirror.state() == ("out_of_stock", 0, 0)
+
+
+# Any body that is derived from a genuine one.
+
+_NAMED = re.compile(rb'"(?:id|object_id)":%d(?!\d)' % VARIANT)
+
+
+@given(
+    start=st.integers(0, len(GENUINE)),
+    length=st.integers(0, len(GENUINE)),
+    put=st.binary(max_size=3)
+    | st.sampled_from([b'"', b"{", b"}", b"[", b"]", b",", b"\\ud800", b"NaN", b"null", b"{}"]),
+)
+def test_no_damage_leaves_a_variant_silently_on_sale(start: int, length: int, put: bytes) -> None:
+    """A body says `out_of_stock`. However it is cut, what it still names is not sold."""
+    body = GENUINE[:start] + put + GENUINE[start + length :]
+    if _NAMED.search(body) is None:
+        return
+    mirror = Mirror()
+    (one,) = mirror.take(body)
+    assert one.outcome in {"applied", "verifying", "quarantined"}
+    assert mirror.state()[1] == 0, (one, body)
+    assert ITEM in mirror.queue()
+    mirror.db.close()
+
+
+def test_no_single_cut_leaves_a_variant_silently_on_sale() -> None:
+    """Every end, and every part left out that begins or ends at a quote, a comma or a brace."""
+    places = [i for i, byte in enumerate(GENUINE) if byte in b'",}']
+    bodies = {GENUINE[:end] for end in range(len(GENUINE))}
+    bodies |= {GENUINE[:a] + GENUINE[b:] for a in places for b in places if a < b}
+    mirror = Mirror()
+    failed = []
+    for body in bodies:
+        if _NAMED.search(body) is None:
+            continue
+        mirror.db.execute("BEGIN")
+        mirror.take(body)
+        if mirror.state()[1]:
+            failed.append(body)
+        mirror.db.execute("ROLLBACK")
+    mirror.db.close()
+    assert not failed, failed[:3]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"id":' * 200_000,
+        b'"' + b"\\" * 1_000_000,
+        b'"object_id"' + b" " * 1_000_000,
+        b"object" * 170_000,
+        b'{"item":{"id":[' * 60_000,
+        b'"object":"' + b"a" * 1_000_000,
+    ],
+    ids=["keys", "backslashes", "spaces", "words", "braces", "a kind"],
+)
+def test_the_scan_takes_no_time(body: bytes) -> None:
+    """A body may be a megabyte, and every delivery waits for it."""
+    began = time.process_time()
+    mention_in(body)
+    assert time.process_time() - began < 0.5
+
+
+def test_few_of_many_ids_count() -> None:
+    """A body that names thousands is a fault of its own; each id may cost a read."""
+    body = b'{"object":"item_variant",' + b",".join(b'"id":%d' % n for n in range(1, 5000))
+    mention = mention_in(body)
+    assert mention is not None
+    assert mention.variant_ids == tuple(range(1, 21))
+
+
+# Reads.
+
+
+def test_what_a_partial_answer_lacks_is_not_gone(mirror: Mirror) -> None:
+    """It stays as it was, and is not confirmed either; what is there is."""
+    before = mirror.row(SIBLING)
+    mirror.read(NOW, in_stock(VARIANT, "low_stock"), is_whole=False)
+    assert mirror.state() == ("low_stock", 1, 0)
+    assert mirror.row(SIBLING) == before
+    assert mirror.row()["confirmed_at"] == "2026-03-01T12:10:00.000000Z"
+    mirror.read(NOW + SETTLE, in_stock(VARIANT, "low_stock"), is_whole=False)
+    assert mirror.row()["confirmed_at"] == "2026-03-01T12:11:00.000000Z"
+    mirror.read(NOW + 2 * SETTLE, in_stock(VARIANT, "low_stock"))
+    assert mirror.row(SIBLING)["removed"] == 1
+
+
+def test_what_a_partial_answer_lacks_is_asked_for_again(mirror: Mirror) -> None:
+    """Where it is in doubt or a delivery of it is not confirmed, some minutes later."""
+    mirror.take(CUT)
+    mirror.read(NOW + SETTLE, in_stock(SIBLING), is_whole=False)
+    assert mirror.state() == DOUBTED
+    assert mirror.queue() == {ITEM: (None, "2026-03-01T12:21:00.000000Z")}
+    mirror.read(NOW + 11 * SETTLE, in_stock(VARIANT), is_whole=False)
+    assert (mirror.state(), mirror.queue()) == (UNTOUCHED, {})
+
+
+def test_a_variant_with_two_values_in_one_answer_is_doubted(mirror: Mirror) -> None:
+    """Asked again once; sold while all of its values may be, until an answer has one."""
+    twice = (in_stock(VARIANT), in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
+    mirror.read(NOW, *twice)
+    assert (mirror.state(), mirror.state(SIBLING)) == (DOUBTED, UNTOUCHED)
+    assert mirror.queue() == {ITEM: (None, "2026-03-01T12:11:00.000000Z")}
+    mirror.read(NOW + SETTLE, *twice)
+    assert (mirror.state(), mirror.queue()) == (DOUBTED, {})
+    mirror.read(NOW + 2 * SETTLE, in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
+    assert mirror.state() == ("out_of_stock", 0, 0)
+    mirror.read(NOW + 3 * SETTLE, in_stock(5), in_stock(5, "low_stock"), item_id=6)
+    assert mirror.state(5) == ("low_stock", 1, 1)
+    mirror.read(NOW + 3 * SETTLE, in_stock(8), in_stock(8, "no"), item_id=9)
+    assert mirror.state(8) == ("no", 0, 1)
+
+
+# On a running daemon.
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in PAYLOADS
+        if path.stem in {"name-half-an-emoji", "cost-nan", "cut-short", "form-encoded", "xml"}
+    ],
+    ids=lambda path: path.stem,
+)
+def test_a_running_daemon_stops_selling_and_asks(site: Site, path: Any) -> None:
+    """Posted to a real listener: off sale with the answer, and settled by Dreamship's own."""
+    daemon = site.serve()
+    variant_id = next(
+        one.variant_id
+        for one in site.catalogue.variants.values()
+        if one.availability == "in_stock" and site.variant(one.variant_id)["sellable"]
+    )
+    item_id = site.catalogue.variants[variant_id].item_id
+    body = body_at(path).replace(b"%d" % VARIANT, b"%d" % variant_id)
+    body = body.replace(b"%d" % ITEM, b"%d" % item_id)
+    answer = daemon.post(body)
+    assert answer.status_code == 200
+    row = site.variant(variant_id)
+    assert (row["sellable"], row["verifying"] or row["availability"]) in {
+        (0, 1),
+        (0, "out_of_stock"),
+    }
+    site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
+    row = site.variant(variant_id)
+    assert (row["availability"], row["sellable"], row["verifying"]) == ("in_stock", 1, 0)
+    told = site.syncd("explain", str(variant_id)).stdout
+    if answer.json()["outcome"] == "quarantined":
+        assert "delivery 1 was not understood: quarantined" in told
+        listed = site.syncd("deliveries").stdout
+        assert f"names variant {variant_id}" in listed
+
+
+def test_half_an_emoji_in_an_answer_costs_nothing(site: Site) -> None:
+    """An item is read with whatever its names are, and a variant without an id costs itself."""
+    first, *_ = site.catalogue.names
+    site.catalogue.names[first] = "Mug \ud83d"
+    site.serve()
+    assert site.differences == 0
+    ((name,),) = [
+        tuple(row.values()) for row in site.rows("SELECT name FROM items WHERE item_id = ?", first)
+    ]
+    assert name == "Mug \ufffd"
+
+
+def test_a_variant_without_an_id_costs_the_item_nothing_else(site: Site) -> None:
+    """The others are read; nothing is removed; the sweep names the item and is partial."""
+    daemon = site.serve()
+    first, *_ = site.catalogue.names
+    of_item = [one.variant_id for one in site.catalogue.variants.values() if one.item_id == first]
+    whole = site.catalogue.item_object
+
+    def broken(item_id: int, **how: Any) -> dict[str, Any]:
+        document = whole(item_id, **how)
+        if item_id == first and "item_variants" in document:
+            document["item_variants"][0] = {"id": None, "availability": "in_stock"}
+        return document
+
+    before = site.variant(of_item[0])
+    site.catalogue.item_object = broken  # type: ignore[method-assign]
+    site.catalogue.set_availability(of_item[1], "made to order")
+    done = site.syncd("reconcile-now", "--json")
+    told = json.decode(done.stdout)
+    assert (done.returncode, told["result"], told["removed"]) == (1, "partial", 0)
+    assert told["failed_items"] == [first]
+    assert site.variant(of_item[1])["availability"] == "made to order"
+    assert site.variant(of_item[0]) == before
+    assert json.decode(site.syncd("reconcile-now", "--dry-run", "--json").stdout)[
+        "failed_items"
+    ] == [first]
+    del site.catalogue.item_object
+    assert site.syncd("reconcile-now").returncode == 0
+    assert site.variant(of_item[0])["confirmed_at"] > before["confirmed_at"]
+    daemon.stop()
