@@ -36,7 +36,7 @@ _PATH = f"{os.environ['PATH']}:/usr/sbin"
 _START_S = 15.0
 
 # Around a site, what Debian has in /etc/nginx/nginx.conf; everything in a folder of its own.
-_NGINX = """
+NGINX = """
 daemon off;
 master_process off;
 error_log stderr;
@@ -91,7 +91,7 @@ Start = Callable[[Path, str], AbstractContextManager[Front]]
 @contextlib.contextmanager
 def nginx(folder: Path, to: str, *changes: tuple[str, str]) -> Iterator[Front]:
     """Run the README's site in front of `to`; each of `changes` replaces what stands there."""
-    program = _program("nginx")
+    program = find_program("nginx")
     certificate, key = _certificate(folder)
     port = free_port()
     (site,) = blocks(SECTION, "nginx")
@@ -105,15 +105,15 @@ def nginx(folder: Path, to: str, *changes: tuple[str, str]) -> Iterator[Front]:
         assert site.count(before) == 1, before
         site = site.replace(before, after)
     config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, site=site))
-    with _running(folder, port, program, "-e", "stderr", "-c", str(config)):
+    config.write_text(NGINX.format(folder=folder, site=site))
+    with running(folder, port, program, "-e", "stderr", "-c", str(config)):
         yield Front(port, certificate)
 
 
 @contextlib.contextmanager
 def caddy(folder: Path, to: str) -> Iterator[Front]:
     """Run the README's site in front of `to`."""
-    program = _program("caddy")
+    program = find_program("caddy")
     certificate, key = _certificate(folder)
     port = free_port()
     (site,) = blocks(SECTION, "caddy")
@@ -125,13 +125,13 @@ def caddy(folder: Path, to: str) -> Iterator[Front]:
         site = site.replace(before, after)
     config = folder / "Caddyfile"
     config.write_text(_CADDY + site)
-    with _running(folder, port, program, "run", "--adapter", "caddyfile", "--config", str(config)):
+    with running(folder, port, program, "run", "--adapter", "caddyfile", "--config", str(config)):
         yield Front(port, certificate)
 
 
 def validated(folder: Path) -> subprocess.CompletedProcess[str]:
     """Have Caddy look over the README's site as it stands."""
-    program = _program("caddy")
+    program = find_program("caddy")
     (site,) = blocks(SECTION, "caddy")
     config = folder / "Caddyfile"
     config.write_text(site)
@@ -146,7 +146,7 @@ def validated(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _program(name: str) -> str:
+def find_program(name: str) -> str:
     found = shutil.which(name, path=_PATH)
     if found is None:
         pytest.skip(f"{name} is not installed (Debian's package {name})")
@@ -169,7 +169,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, port: int, *command: str) -> Iterator[None]:
+def running(folder: Path, port: int, *command: str) -> Iterator[None]:
     """Run a server until this is over; begins once it answers."""
     log = folder / "front.log"
     with log.open("wb") as file:

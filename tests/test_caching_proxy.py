@@ -1,0 +1,85 @@
+"""nginx caches in front of Dreamship: what of its copies can be seen, and what cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import KEY
+from load.station import free_port
+from proxies import NGINX, find_program, running
+
+from syncd.dreamship import Dreamship
+from syncd.model import ItemRead
+from syncd.read_age import UNKNOWN_AGE
+from syncd.simulated import Api, Catalogue, serving_in_thread
+
+_SITE = """
+proxy_cache_path {folder}/cache keys_zone=copies:1m;
+server {{
+    listen 127.0.0.1:{port};
+    location / {{
+        proxy_pass {to};
+        proxy_cache copies;
+        proxy_cache_valid 200 5m;
+        {more}
+    }}
+}}
+"""
+
+
+def read_twice(folder: Path, more: str) -> tuple[list[ItemRead], int]:
+    """Return two reads of an item through nginx, and how many of them reached Dreamship."""
+    catalogue = Catalogue.made(1, 2, seed=1, now=lambda: datetime.now(UTC))
+    (item_id,) = catalogue.names
+    api = Api(catalogue, (KEY,))
+    port = free_port()
+
+    async def read() -> list[ItemRead]:
+        source = Dreamship(
+            f"http://127.0.0.1:{port}/v1", KEY, timeout_s=10, now=lambda: datetime.now(UTC)
+        )
+        try:
+            return [await source.item(item_id) for _ in range(2)]
+        finally:
+            await source.aclose()
+
+    with serving_in_thread(api) as base_url:
+        to = base_url.removesuffix("/v1")
+        site = _SITE.format(folder=folder, port=port, to=to, more=more)
+        config = folder / "nginx.conf"
+        config.write_text(NGINX.format(folder=folder, site=site))
+        with running(folder, port, find_program("nginx"), "-e", "stderr", "-c", str(config)):
+            return asyncio.run(read()), len(api.calls)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "add_header X-Cache-Status $upstream_cache_status;",
+        "add_header X-Cache $upstream_cache_status;",
+        "add_header X-Cache-Status $upstream_cache_status; proxy_pass_header Date;",
+    ],
+)
+def test_a_copy_that_nginx_marks_has_an_unknown_age(tmp_path: Path, more: str) -> None:
+    """The first answer is Dreamship's, the second one nginx's; `no-cache` does not matter to it."""
+    (first, second), calls = read_twice(tmp_path, more)
+    assert calls == 1
+    assert (first.age.total_seconds(), second.age) == (0, UNKNOWN_AGE)
+
+
+def test_a_copy_that_nginx_hides_cannot_be_seen(tmp_path: Path) -> None:
+    """As the documentation says; should nginx begin to send `Age`, that page is to be changed."""
+    (first, second), calls = read_twice(tmp_path, "")
+    assert calls == 1
+    assert not first.age
+    assert not second.age
+
+
+def test_nginx_asks_dreamship_when_it_is_told_to_respect_no_cache(tmp_path: Path) -> None:
+    """Every call says that it wants no copy; a proxy may be set up to listen to that."""
+    (_, second), calls = read_twice(tmp_path, "proxy_cache_bypass $http_pragma;")
+    assert calls == 2
+    assert not second.age
