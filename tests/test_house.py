@@ -42,6 +42,8 @@ FLOORS: dict[str, int] = {
             "explaining",
             "status",
             "metrics",
+            "refusals",
+            "bodies",
             "examining",
             "page",
         ],
