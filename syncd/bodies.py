@@ -10,7 +10,7 @@ from starlette.types import Message, Receive
 # What strangers can make us hold of bodies that go on arriving: it is not known whose they are
 # until they are whole. A delivery that arrives in one piece never counts.
 MAX_HELD_BYTES = 64 * 1024 * 1024
-_PART_BYTES = 64 * 1024
+_SMALL_BYTES = 4096
 
 
 class BodyTooLargeError(Exception):
@@ -50,13 +50,14 @@ class Bodies:
         try:
             is_whole = False
             while True:
-                tail += chunk
                 if holder.size + len(chunk) > max_bytes:
                     raise BodyTooLargeError
                 if is_whole:
-                    return b"".join([*parts, tail])
-                if len(tail) >= _PART_BYTES:
-                    parts.append(bytes(tail))
+                    return b"".join([*parts, tail, chunk])
+                if len(chunk) < _SMALL_BYTES:
+                    tail += chunk
+                else:
+                    parts += [bytes(tail), chunk]
                     tail.clear()
                 holder.size += len(chunk)
                 self._held_bytes += len(chunk)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from msgspec import DecodeError, ValidationError, json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -71,7 +71,7 @@ def application(
             Route("/reconcile", reconcile_route, methods=["POST"]),
             Route("/replay", replay_route, methods=["POST"]),
         ],
-        exception_handlers={HTTPException: _refused},
+        exception_handlers={HTTPException: _refused, ClientDisconnect: _ignored},
     )
     inner.router.redirect_slashes = False
     return _counted(inner, refusals or Refusals("control"))
@@ -89,6 +89,12 @@ def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
         await inner(scope, receive, send_counted)
 
     return application
+
+
+async def _ignored(request: Request, fault: Exception) -> Response:
+    """Answer a client that hung up in the middle; nobody reads it."""
+    del request, fault
+    return Response(status_code=204)
 
 
 async def _refused(request: Request, fault: Exception) -> Response:

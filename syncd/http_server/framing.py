@@ -9,8 +9,10 @@ from msgspec import json
 # Of a head that arrives in several reads; Dreamship's has some 600 bytes. Also of the trailers of
 # a body, and of what the chunks of a body add to it.
 MAX_HEAD_BYTES = 64 * 1024
-# Chunks of the bodies that wait for an answer on one connection. Each costs us a call.
-MAX_CHUNKS = 4096
+# Chunks of the bodies that wait for an answer on one connection. Each costs us some calls, so that
+# more of them must have so many bytes on average.
+MAX_SMALL_CHUNKS = 1024
+SMALL_CHUNK_BYTES = 64
 
 
 class RequestRefusedError(Exception):
@@ -38,7 +40,16 @@ def refusal(code: int, why: str) -> bytes:
 class Framing:
     """Counts the bytes of one request after the other on one connection."""
 
-    __slots__ = ("_chunk_at", "_chunks", "_framing", "_head", "_is_new", "_trailers", "body")
+    __slots__ = (
+        "_bodies_at",
+        "_chunk_at",
+        "_chunks",
+        "_framing",
+        "_head",
+        "_is_new",
+        "_trailers",
+        "body",
+    )
 
     def __init__(self) -> None:
         # Of all bodies.
@@ -47,6 +58,8 @@ class Framing:
         self._framing = 0
         self._trailers = 0
         self._chunks = 0
+        # Where the first body began that waits for an answer.
+        self._bodies_at = 0
         # Where in the body the chunk began that arrives now.
         self._chunk_at = -1
         # Whether the head or the body began in the middle of this read.
@@ -63,13 +76,16 @@ class Framing:
         self._is_new = True
         if is_first:
             self._chunks = 0
+            self._bodies_at = self.body
 
     def add_chunk(self) -> None:
         """Count a chunk that begins; raises RequestRefusedError."""
         self._chunk_at = self.body
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
-            raise RequestRefusedError(413, "a body in too many chunks")
+        if self._chunks > MAX_SMALL_CHUNKS:
+            allowed = MAX_SMALL_CHUNKS + (self.body - self._bodies_at) // SMALL_CHUNK_BYTES
+            if self._chunks > allowed:
+                raise RequestRefusedError(413, "a body in too many small chunks")
 
     def add_trailer(self, name: bytes, value: bytes) -> None:
         """Count a trailer; raises RequestRefusedError."""

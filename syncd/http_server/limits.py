@@ -33,7 +33,8 @@ def connections_for(open_files: int) -> int:
     """Return how many connections fit a limit of open files."""
     if open_files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    return max(_FEWEST_CONNECTIONS, min(MAX_CONNECTIONS, open_files - RESERVED_FILES))
+    # As many again may be accepted before the first of them is closed.
+    return max(_FEWEST_CONNECTIONS, min(MAX_CONNECTIONS, (open_files - RESERVED_FILES) // 2))
 
 
 class Connection(Protocol):
