@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from enum import Enum
 from typing import Any
 
 import httptools
@@ -55,13 +54,10 @@ class Config(uvicorn.Config):
     headers_read: frozenset[bytes] | None = None
 
 
-class _Part(Enum):
-    """What of a message arrives next."""
-
-    START = 0
-    HEAD = 1
-    BODY = 2
-    UPGRADE = 3  # the head is complete, and httptools takes the body for another protocol
+# What of a message arrives next. No Enum: its members are slow to reach, once for each header.
+_START, _HEAD, _BODY = 0, 1, 2
+# The head is complete, and httptools takes the body for another protocol.
+_UPGRADE = 3
 
 
 class Protocol(HttpToolsProtocol):
@@ -76,7 +72,7 @@ class Protocol(HttpToolsProtocol):
         self._headers_read = None if read is None else read | _HEADERS_READ
         self.logger = _log
         self.parser.set_dangerous_leniencies(**_LENIENCIES)
-        self._part = _Part.START
+        self._part = _START
         self._framing = Framing()
         self._unanswered: list[RequestResponseCycle] = []
         # The refusal that ends this connection, as soon as earlier requests are answered.
@@ -111,8 +107,8 @@ class Protocol(HttpToolsProtocol):
         body_bytes = self._framing.body
         try:
             self._parse(data)
-            if self._part is not _Part.START:
-                is_head, of_bodies = self._part is _Part.HEAD, self._framing.body - body_bytes
+            if self._part != _START:
+                is_head, of_bodies = self._part == _HEAD, self._framing.body - body_bytes
                 self._framing.end_read(len(data), of_bodies, is_head=is_head)
                 self._limiter.receive_part(self)
         except RequestRefusedError as fault:
@@ -126,7 +122,7 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn drops the answer
         """Answer what was asked before the client stopped sending; it may still read."""
-        if self._part is _Part.BODY and not self.cycle.response_started:
+        if self._part == _BODY and not self.cycle.response_started:
             self._drop_arriving()
         if not self._unanswered or self._unanswered[-1].response_started:
             return False
@@ -151,13 +147,13 @@ class Protocol(HttpToolsProtocol):
         """Stop the parser at requests that cannot be answered for a long time."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RequestRefusedError(503, "too many requests at once on one connection")
-        self._part = _Part.HEAD
+        self._part = _HEAD
         self._framing.begin_head()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header that somebody reads; a trailer is counted and never becomes a header."""
-        if self._part is not _Part.HEAD:
+        if self._part != _HEAD:
             self._framing.add_trailer(name, value)
             return
         if self._headers_read is None or name.lower() in self._headers_read:
@@ -168,13 +164,13 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise RequestRefusedError(400, "CONNECT, and this is no proxy")
-            self._part = _Part.UPGRADE
+            self._part = _UPGRADE
             return
         if self.url[:1] != b"/":
             self.url = from_absolute_form(self.url, self.headers)
         if self.expect_100_continue and self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
-        self._part = _Part.BODY
+        self._part = _BODY
         self._framing.begin_body(is_first=not self._unanswered)
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
@@ -191,9 +187,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Wait no more, unless it was answered already: then for the next request."""
-        if self._part is _Part.UPGRADE:
+        if self._part == _UPGRADE:
             return
-        self._part = _Part.START
+        self._part = _START
         super().on_message_complete()
         self._leave_if_it_is_our_turn()
 
@@ -206,15 +202,15 @@ class Protocol(HttpToolsProtocol):
         if self._last_answer is not None:
             self._end_if_answered()
         elif self.cycle.response_complete:
-            if self._part is _Part.START:
+            if self._part == _START:
                 self._limiter.enter(self)
             else:
                 self._limiter.expect_rest(self)
 
     def give_up(self) -> None:
         """Refuse what did not arrive in time, and close."""
-        is_body = self._part is _Part.BODY
-        is_answered = self._part is _Part.START or (is_body and self.cycle.response_started)
+        is_body = self._part == _BODY
+        is_answered = self._part == _START or (is_body and self.cycle.response_started)
         if self.transport.is_closing() or is_answered:
             self.close()
         elif is_body:
@@ -256,14 +252,14 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, code: int, why: str, hint: str = "") -> None:
         """Answer what arrives now with `code`, after all that arrived before it, and close."""
         headers = self.headers or []
-        if self._part is _Part.BODY:
+        if self._part == _BODY:
             if self.cycle.response_started:
                 # It was answered, and counted; only what is left of it is refused.
                 self._last_answer = b""
                 self._end_if_answered()
                 return
             self._drop_arriving()
-        self._part = _Part.START
+        self._part = _START
         self.config.refusals.note(code, why, client_of(self.client, headers), hint)
         self._last_answer = refusal(code, why)
         if self.flow.write_paused:
@@ -279,7 +275,7 @@ class Protocol(HttpToolsProtocol):
         self.pipeline = deque(one for one in self.pipeline if one[0] is not cycle)
         cycle.disconnected = True
         cycle.message_event.set()
-        self._part = _Part.START
+        self._part = _START
 
     def _end_if_answered(self) -> None:
         if not self._unanswered and self._last_answer is not None:
