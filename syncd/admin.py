@@ -20,18 +20,26 @@ from syncd import metrics, page
 from syncd.config import is_loopback
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
+from syncd.refusals import Refusals
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
 MAX_QUERY_CHARS = 100
+# All other headers may be dropped before they come here.
+HEADERS_READ = frozenset({b"host"})
 # `[v6]` or a name or v4, and perhaps a port; nothing that another program might read otherwise.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 
 def application(
-    status: StatusOf, exposition: MetricsOf, shown: PageOf, *, is_remote: bool = False
+    status: StatusOf,
+    exposition: MetricsOf,
+    shown: PageOf,
+    *,
+    is_remote: bool = False,
+    refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Return the application: the status page at `/`, `/status.json` and `/metrics`.
 
@@ -69,35 +77,46 @@ def application(
         Route("/metrics", prometheus),
         *(Route(f"/{name}", page_file) for name in page.FILES),
     ]
-    return _Guarded(Starlette(routes=routes), is_remote=is_remote)
+    inner = Starlette(routes=routes)
+    inner.router.redirect_slashes = False
+    return _Guarded(inner, refusals or Refusals("admin"), is_remote=is_remote)
 
 
 class _Guarded:
     """Refuses a request whose Host is a name nobody here has; every answer has one policy."""
 
-    def __init__(self, app: ASGIApp, *, is_remote: bool) -> None:
+    def __init__(self, app: ASGIApp, refusals: Refusals, *, is_remote: bool) -> None:
         self._app = app
+        self._refusals = refusals
         self._is_remote = is_remote
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_POLICY]
+                self._refusals.note_answer(message["status"], scope)
             await send(message)
 
-        app = self._app if self._is_remote or _is_for_loopback(scope) else _NOT_OURS
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) > 1:
+            app: ASGIApp = _AMBIGUOUS
+        elif self._is_remote or _is_for_loopback(scope, hosts):
+            app = self._app
+        else:
+            app = _NOT_OURS
         await app(scope, receive, send_guarded)
 
 
 _NOT_OURS = PlainTextResponse("ask for it as 127.0.0.1, [::1] or localhost\n", 421)
+# RFC 9112, 3.2; also when the request target and `Host` name two different hosts.
+_AMBIGUOUS = PlainTextResponse("it names two hosts\n", 400)
 _POLICY = [(name.lower().encode(), value.encode()) for name, value in page.HEADERS.items()]
 
 
-def _is_for_loopback(scope: Scope) -> bool:
+def _is_for_loopback(scope: Scope, hosts: list[bytes]) -> bool:
     if not isinstance((scope.get("server") or ("", None))[1], int):
         return True  # a unix socket: who may open it may read it
-    named = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-    found = _HOST.fullmatch(named)
+    found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
     return found is not None and is_loopback((found[1] or found[2]).lower())
 
 

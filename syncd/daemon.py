@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
@@ -19,11 +20,17 @@ from syncd.control import serving
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
 from syncd.heartbeat import Heartbeat
-from syncd.http_server import HttpServer
+from syncd.http_server import (
+    ConnectionLimiter,
+    HttpServer,
+    connections_for,
+    raise_open_files,
+)
 from syncd.listeners import Listeners
 from syncd.monitor import Monitor
 from syncd.orders import Orders
 from syncd.ports import SweepSummary
+from syncd.refusals import Refusals
 from syncd.schedule import Schedule
 from syncd.timestamps import to_text
 from syncd.vocabulary import Vocabulary
@@ -60,6 +67,7 @@ class Daemon:
         self._reloading = asyncio.Event()
         self._owns_control_socket = False
         self._servers: list[HttpServer] = []
+        self._refusals = {name: Refusals(name) for name in ("webhook", "admin", "control")}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._engine = Engine(config, on_finished=self._on_sweep_finished)
         self._schedule = Schedule(self._engine)
@@ -91,8 +99,11 @@ class Daemon:
             lambda: self._keys,
             self._engine.clock.now,
             max_body_bytes=self._config.webhook.max_body_bytes,
+            refusals=self._refusals["webhook"],
         )
-        self._monitor = Monitor(self._engine, self._schedule, self._webhook)
+        self._monitor = Monitor(
+            self._engine, self._schedule, self._webhook, refusals=self._refusals.values()
+        )
         try:
             self._owns_control_socket = listeners.owns_control_socket
             await self._serve(listeners)
@@ -111,12 +122,28 @@ class Daemon:
                 monitor.exposition,
                 monitor.page,
                 is_remote=listeners.is_admin_remote,
+                refusals=self._refusals["admin"],
             ),
-            "control": serving.application(monitor.status, orders.reconcile, orders.replay),
+            "control": serving.application(
+                monitor.status, orders.reconcile, orders.replay, refusals=self._refusals["control"]
+            ),
         }
+        read = {
+            "webhook": web.HEADERS_READ,
+            "admin": admin.HEADERS_READ,
+            "control": serving.HEADERS_READ,
+        }
+        limiter = ConnectionLimiter(
+            time.monotonic, max_connections=connections_for(raise_open_files())
+        )
         for name, bound in listeners.sockets.items():
-            late = self._webhook.note_late if name == "webhook" else None
-            server = HttpServer(applications[name], bound, on_late_body=late)
+            server = HttpServer(
+                applications[name],
+                bound,
+                limiter=limiter,
+                refusals=self._refusals[name],
+                headers_read=read[name],
+            )
             await server.start()
             self._servers.append(server)
             log.info("listening", listener=name, address=server.address)

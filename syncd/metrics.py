@@ -31,6 +31,8 @@ REFUSALS = {
     "413": "large_body",
     "503": "not_durable",
 }
+# Every code that a listener refuses a request with.
+CODES = ("400", "401", "404", "405", "408", "413", "421", "431", "500", "501", "503")
 # A commit takes milliseconds, a disk in trouble seconds, and Dreamship waits 30.
 _WAITS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 HEALTHS = ("ok", "degraded", "failing")
@@ -60,22 +62,35 @@ def delivery_times() -> Histogram:
 
 
 def exposition(
-    document: JsonObject, answered: Mapping[str, int], times: Histogram, sizes: Sizes
+    document: JsonObject,
+    answered: Mapping[str, int],
+    times: Histogram,
+    sizes: Sizes,
+    *,
+    refused: Mapping[str, Mapping[str, int]],
 ) -> bytes:
     """Return the page Prometheus reads.
 
-    `document` is the status document; `answered` counts the webhook's answers by outcome or code.
+    `document` is the status document; `answered` counts the webhook's answers by outcome or code;
+    `refused` counts what each listener refused, by code.
     """
     registry = CollectorRegistry()
-    registry.register(_Collector(document, answered, sizes))
+    registry.register(_Collector(document, answered, sizes, refused))
     registry.register(times)
     ProcessCollector(namespace="syncd", registry=registry)
     return generate_latest(registry)
 
 
 class _Collector:
-    def __init__(self, document: JsonObject, answered: Mapping[str, int], sizes: Sizes) -> None:
+    def __init__(
+        self,
+        document: JsonObject,
+        answered: Mapping[str, int],
+        sizes: Sizes,
+        refused: Mapping[str, Mapping[str, int]],
+    ) -> None:
         self._document = document
+        self._refused = refused
         self._answered = answered
         self._sizes = sizes
 
@@ -106,6 +121,15 @@ class _Collector:
         for code, reason in REFUSALS.items():
             refused.add_metric([reason], self._answered.get(code, 0))
         yield refused
+        by_code = CounterMetricFamily(
+            "syncd_http_refused",
+            "Requests that a listener refused, by status code; below the application as well.",
+            labels=["listener", "code"],
+        )
+        for listener, counted in self._refused.items():
+            for code in CODES:
+                by_code.add_metric([listener, code], counted.get(code, 0))
+        yield by_code
         yield _moment(
             "last_delivery_timestamp_seconds",
             "When the last authentic delivery arrived.",

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import socket
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from syncd.errors import MirrorError, MirrorIncompatible
 from syncd.model import JsonObject, id_in
 from syncd.notify import Notifier
 from syncd.questions import Costly, Questions
+from syncd.refusals import Refusals
 from syncd.schedule import Schedule
 from syncd.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.store import Beat
@@ -36,10 +38,18 @@ TOLD_AFTER_BEATS = 3
 class Monitor:
     """Watches one running daemon through the eyes of a reader of its mirror."""
 
-    def __init__(self, engine: Engine, schedule: Schedule, webhook: Webhook) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        schedule: Schedule,
+        webhook: Webhook,
+        *,
+        refusals: Iterable[Refusals] = (),
+    ) -> None:
         self._engine = engine
         self._schedule = schedule
         self._webhook = webhook
+        self._refusals = tuple(refusals)
         self._notifier = Notifier(sleep=engine.clock.sleep)
         self._started_at = engine.clock.now()
         self._webhooks = engine.remembered.webhooks
@@ -169,7 +179,13 @@ class Monitor:
             free_bytes=shutil.disk_usage(path.parent).free,
         )
         webhook = self._webhook
-        return metrics.exposition(await self.status(), webhook.answered, webhook.times, sizes)
+        return metrics.exposition(
+            await self.status(),
+            webhook.answered,
+            webhook.times,
+            sizes,
+            refused={one.listener: one.counted for one in self._refusals},
+        )
 
     async def page(self, asked: str) -> str:
         """Return the status page, with the variants that match what somebody `asked`."""

@@ -8,34 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from urllib.parse import quote
 
 import structlog
 from msgspec import json
-from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncd.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
 from syncd.deliveries import parse
 from syncd.errors import SyncdError
 from syncd.ingest import Ingest
 from syncd.metrics import delivery_times
 from syncd.model import OUTCOMES
+from syncd.refusals import Refusals, client_of
 from syncd.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 
 log = structlog.get_logger(__name__)
 
 # Dreamship tries again after minutes anyway; this is for whoever reads the header.
 RETRY_AFTER_S = 30
-# A stranger who posts nonsense all day writes one line a minute; so does a full disk.
-COMPLAIN_EVERY_S = 60.0
-# What strangers can make us hold of bodies that go on arriving: it is not known whose they are
-# until they are whole. A delivery that arrives in one piece never counts.
-MAX_HELD_BYTES = 64 * 1024 * 1024
-
 _HEADER = HEADER.lower().encode()
+_HEALTH_PATH = b"/healthz"
+# All other headers may be dropped before they come here.
+HEADERS_READ = frozenset({_HEADER, b"content-length", b"transfer-encoding", b"x-forwarded-for"})
 
 
 class Webhook:
@@ -51,9 +49,12 @@ class Webhook:
         now: Callable[[], datetime],
         *,
         max_body_bytes: int,
+        refusals: Refusals | None = None,
     ) -> None:
         self.max_body_bytes = max_body_bytes
-        self.answered: Counter[str] = Counter()
+        self.refusals = refusals or Refusals("webhook")
+        # By outcome, and by code what was refused.
+        self.answered = self.refusals.counted
         self.times = delivery_times()
         # Why the last one could not be kept; None when it was.
         self.trouble: SyncdError | None = None
@@ -61,45 +62,47 @@ class Webhook:
         self._ingest = ingest
         self._keys = keys
         self._now = now
-        self._held_bytes = 0
-        self._complained_at: dict[str, float] = {}
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["method"] != "POST":
+            self.refusals.note(405, "not a POST", _client(scope))
             await _answer(send, 405, _error("deliveries are posted"), (b"allow", b"POST"))
             return
-        headers = {name: value for name, value in scope["headers"] if name in _HEADERS_READ}
-        signature = headers.get(_HEADER)
+        signature, length = _signature_and_length(scope)
         if not signature:
             await self._refuse(send, scope, MISSING)
             return
-        length = headers.get(b"content-length", b"")
         # The parser takes any number of zeros; int() does not.
         if length.isdigit() and int(length.lstrip(b"0") or b"0") > self.max_body_bytes:
-            await self._too_large(send)
+            await self._too_large(send, scope)
             return
         try:
-            body = await self._body(receive)
-        except _TooLargeError:
-            await self._too_large(send)
+            body = await self._bodies.read(receive, self.max_body_bytes)
+        except BodyTooLargeError:
+            await self._too_large(send, scope)
             return
-        except _TooMuchHeldError:
+        except TooMuchHeldError:
             self._complain("too many bodies arrive slowly; one was refused", "503")
             await self._unavailable(send, "too much is being received; try again")
             return
-        except _DisconnectedError:
+        except DisconnectedError:
             return
         if not is_authentic(body, signature, self._keys()):
-            self.forged_since_delivery += looks_signed(signature)
-            await self._refuse(send, scope, INVALID)
+            await self._refuse_forged(send, scope, signature)
             return
         self.forged_since_delivery = 0
         await self._take(send, body)
 
-    def note_late(self) -> None:
-        """Count a body that did not arrive in time; the HTTP server has refused it."""
-        self.answered["408"] += 1
+    async def _refuse_forged(self, send: Send, scope: Scope, signature: bytes) -> None:
+        if coding := _foreign_coding(scope):
+            # The signature is over what is encoded here; it may be right (RFC 9112, 6.1).
+            self.refusals.note(501, "an unknown transfer coding", _client(scope))
+            await _answer(send, 501, _error(f"no transfer coding but chunked: {coding}"))
+            return
+        self.forged_since_delivery += looks_signed(signature)
+        await self._refuse(send, scope, INVALID)
 
     async def _take(self, send: Send, body: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -113,33 +116,15 @@ class Webhook:
             )
             await self._unavailable(send, "not durable; try again")
             return
+        except Exception as fault:  # noqa: BLE001 - a fault of ours is no answer of the contract's
+            self._complain("a delivery could not be kept", "503", fault=repr(fault), exc_info=True)
+            await self._unavailable(send, "not durable; try again")
+            return
         self.trouble = None
         self.times.observe(loop.time() - began_s)
         self.answered[outcome] += 1
         for message in _ANSWERS[outcome]:
             await send(message)
-
-    async def _body(self, receive: Receive) -> bytes:
-        """Return the body; what its sender claims about its length is not believed."""
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message: Message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _DisconnectedError
-                chunk = message.get("body", b"")
-                chunks.append(chunk)
-                if size + len(chunk) > self.max_body_bytes:
-                    raise _TooLargeError
-                if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                size += len(chunk)
-                self._held_bytes += len(chunk)
-                if self._held_bytes > MAX_HELD_BYTES:
-                    raise _TooMuchHeldError
-        finally:
-            self._held_bytes -= size
 
     async def _unavailable(self, send: Send, why: str) -> None:
         retry = (b"retry-after", str(RETRY_AFTER_S).encode())
@@ -152,71 +137,91 @@ class Webhook:
         self._complain(
             "a request without a valid signature was refused",
             "401",
-            client=(scope.get("client") or ("?",))[0],
+            client=_client(scope),
         )
         await _answer(send, 401, _error(why))
 
-    async def _too_large(self, send: Send) -> None:
+    async def _too_large(self, send: Send, scope: Scope) -> None:
         self._complain(
-            "a body over webhook.max_body_bytes was refused", "413", limit=self.max_body_bytes
+            "a body over webhook.max_body_bytes was refused",
+            "413",
+            limit=self.max_body_bytes,
+            client=_client(scope),
         )
         await _answer(send, 413, _error(f"more than {self.max_body_bytes} bytes"))
 
     def _complain(self, event: str, status: str, **told: object) -> None:
         """Count what was refused, and tell of it now and then."""
         self.answered[status] += 1
-        at, last = asyncio.get_running_loop().time(), self._complained_at.get(event)
-        if last is None or at - last >= COMPLAIN_EVERY_S:
-            self._complained_at[event] = at
+        if self.refusals.is_due(event):
             level = logging.ERROR if status == "503" else logging.WARNING
             log.log(level, event, **told, refused_so_far=self.answered[status])
 
 
 def application(webhook: Webhook, path: str, is_healthy: Callable[[], bool]) -> ASGIApp:
-    """Return the public application: the webhook at `path`, and `/healthz`."""
+    """Return the public application: the webhook at `path`, and `/healthz`.
 
-    async def healthz(scope: Scope, receive: Receive, send: Send) -> None:
-        del receive
+    There is no router: one that redirects or guesses would answer what the contract does not say.
+    """
+    hook = _normalized(quote(path, safe="/%!$&'()*+,;=:@").encode())
+
+    async def healthz(scope: Scope, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
+            webhook.refusals.note(405, "not a GET of /healthz", _client(scope))
             await _answer(send, 405, _error("only read"), (b"allow", b"GET, HEAD"))
         elif is_healthy():
             await _answer(send, 200, b'{"durable":true}')
         else:
             await _answer(send, 503, b'{"durable":false}')
 
-    # Instances and partials are taken as ASGI applications as they are, without a Request object.
-    others = Starlette(routes=[Route(path, webhook), Route("/healthz", _Bare(healthz))])
-
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        # The hot path skips a router and two middlewares; a profile showed them, no gain was timed.
-        await (webhook if scope["path"] == path else others)(scope, receive, send)
+        found = scope["raw_path"]
+        if found == hook or (found := _normalized(found)) == hook:
+            await webhook(scope, receive, send)
+        elif found == _HEALTH_PATH:
+            await healthz(scope, send)
+        else:
+            hint = f"deliveries are posted to {path}"
+            webhook.refusals.note(404, "another path", _client(scope), hint)
+            await _answer(send, 404, _error("no such path"))
 
     return application
 
 
-class _Bare:
-    """Lets Starlette take a function as an ASGI application."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], object]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)  # type: ignore[misc]  # it is a coroutine function
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+_UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
 
 
-class _TooLargeError(Exception):
-    pass
+def _normalized(path: bytes) -> bytes:
+    """Return a path with nothing escaped that need not be (RFC 3986, 6.2.2); `%2F` is no slash."""
+    return _ESCAPE.sub(_unescaped, path) if b"%" in path else path
 
 
-class _TooMuchHeldError(Exception):
-    pass
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    byte = bytes.fromhex(escape[0][1:].decode())
+    return byte if _UNRESERVED.fullmatch(byte) else escape[0].upper()
 
 
-class _DisconnectedError(Exception):
-    pass
+def _signature_and_length(scope: Scope) -> tuple[bytes | None, bytes]:
+    signature, length = None, b""
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            # Several headers of one name are one list (RFC 9110, 5.3).
+            signature = value if signature is None else b"%b,%b" % (signature, value)
+        elif name == b"content-length":
+            length = value
+    return signature, length
 
 
-_HEADERS_READ = frozenset({_HEADER, b"content-length"})
+def _client(scope: Scope) -> str:
+    return client_of(scope.get("client"), scope["headers"])
+
+
+def _foreign_coding(scope: Scope) -> str:
+    """Return the transfer codings of a request that are not `chunked`, as text."""
+    named = [value for name, value in scope["headers"] if name == b"transfer-encoding"]
+    codings = [coding.strip().lower() for coding in b",".join(named).split(b",")]
+    return ", ".join(one.decode("latin-1")[:20] for one in codings if one not in {b"", b"chunked"})
 
 
 async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -24,6 +24,7 @@ from msgspec import json
 from starlette.types import Receive, Scope, Send
 
 from syncd.http_server import HttpServer, bind_tcp
+from syncd.refusals import Refusals
 from syncd.signature import HEADER, sign
 
 if TYPE_CHECKING:
@@ -85,6 +86,16 @@ def exchange(daemon: Daemon, *parts: bytes, count: int = 1) -> list[bytes]:
             for part in parts:
                 connection.sendall(part)
         return answers(connection, count)
+
+
+def refused(daemon: Daemon, code: str) -> float:
+    """Return how many requests the webhook's listener refused with a code."""
+    told = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
+    found = re.search(
+        rf'^syncd_http_refused_total{{code="{code}",listener="webhook"}} (\S+)$', told, re.MULTILINE
+    )
+    assert found
+    return float(found[1])
 
 
 def memory_mb(daemon: Daemon, what: str) -> float:
@@ -238,13 +249,13 @@ def test_a_signature_of_many_segments(shared: Daemon) -> None:
     ],
 )
 def test_what_is_no_http(shared: Daemon, sent: bytes) -> None:
-    """400 and the end of the connection; nothing is written about it."""
-    lines = len(shared.lines())
+    """400 and the end of the connection, counted."""
+    before = refused(shared, "400")
     with dial(shared) as connection:
         connection.sendall(sent)
         assert answers(connection) == [b"400"]
         assert connection.recv(100) == b""
-    assert len(shared.lines()) == lines
+    assert refused(shared, "400") == before + 1
 
 
 def test_http_1_0(shared: Daemon) -> None:
@@ -455,7 +466,7 @@ def test_bodies_that_go_on_arriving_are_held_within_bounds(shared: Daemon) -> No
 
 @pytest.mark.parametrize("is_answered", [False, True])
 def test_a_late_body_does_not_answer_for_another_request(*, is_answered: bool) -> None:
-    """Two requests at once, the second never whole: a 408 would be read as the first one's answer.
+    """Two requests at once, the second never whole: its 408 comes after the first one's answer.
 
     The first is still being worked on, or both were answered and only the rest is late.
     """
@@ -470,9 +481,9 @@ def test_a_late_body_does_not_answer_for_another_request(*, is_answered: bool) -
         await send({"type": "http.response.body"})
 
     async def scenario() -> tuple[list[bytes], int]:
-        late: list[None] = []
+        refusals = Refusals("test")
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
-        server = HttpServer(slow, bound, arrival_s=0.3, on_late_body=lambda: late.append(None))
+        server = HttpServer(slow, bound, arrival_s=0.3, refusals=refusals)
         await server.start()
         reader, writer = await asyncio.open_connection(*bound.getsockname())
         whole = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
@@ -482,10 +493,10 @@ def test_a_late_body_does_not_answer_for_another_request(*, is_answered: bool) -
         await writer.wait_closed()
         await server.drain()
         await server.stop()
-        return re.findall(rb"HTTP/1.1 (\d+)", told), len(late)
+        return re.findall(rb"HTTP/1.1 (\d+)", told), refusals.counted["408"]
 
-    answers = [b"204", b"204"] if is_answered else []
-    assert asyncio.run(scenario()) == (answers, 0)
+    expected = ([b"204", b"204"], 0) if is_answered else ([b"204", b"408"], 1)
+    assert asyncio.run(scenario()) == expected
 
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -505,11 +516,13 @@ async def wordy(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def serving_words(late: list[None], **bounds: float) -> AsyncIterator[HttpServer]:
+async def serving_words(
+    refusals: Refusals | None = None, **bounds: float
+) -> AsyncIterator[HttpServer]:
     """Serve `wordy`; the kernel takes hardly any of an answer that nobody reads."""
     bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    server = HttpServer(wordy, bound, on_late_body=lambda: late.append(None), **bounds)  # type: ignore[arg-type]  # of their kinds
+    server = HttpServer(wordy, bound, refusals=refusals, **bounds)  # type: ignore[arg-type]  # of their kinds
     await server.start()
     try:
         yield server
@@ -533,7 +546,7 @@ def test_who_never_reads_is_let_go(more: bytes, caplog: pytest.LogCaptureFixture
     """An answer waits in memory for who does not fetch it, but not for ever, whatever is asked."""
 
     async def scenario() -> int:
-        async with serving_words([], arrival_s=0.3) as server:
+        async with serving_words(arrival_s=0.3) as server:
             with greeted(server, GET) as connection:
                 await asyncio.sleep(0.1)
                 connection.send(more)
@@ -548,11 +561,11 @@ def test_who_never_reads_is_let_go(more: bytes, caplog: pytest.LogCaptureFixture
 
 def test_a_body_is_late_whatever_is_read_meanwhile() -> None:
     """Who reads an earlier answer at last is waited for as before: it still owes half a request."""
-    late: list[None] = []
+    refusals = Refusals("test")
 
     async def scenario() -> bytes:
         loop, told = asyncio.get_running_loop(), b""
-        async with serving_words(late, arrival_s=1) as server:
+        async with serving_words(refusals, arrival_s=1) as server:
             with greeted(server, GET + HALF_A_POST) as connection:
                 await asyncio.sleep(0.1)
                 async with asyncio.timeout(3):
@@ -562,7 +575,7 @@ def test_a_body_is_late_whatever_is_read_meanwhile() -> None:
 
     told = uvloop.run(scenario())
     assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"200", b"408"]
-    assert late == [None]
+    assert refusals.counted == {"408": 1}
 
 
 def test_a_head_without_an_end_does_not_answer_for_another_request() -> None:
@@ -570,7 +583,7 @@ def test_a_head_without_an_end_does_not_answer_for_another_request() -> None:
 
     async def scenario(greeting: bytes) -> list[bytes]:
         loop, told = asyncio.get_running_loop(), b""
-        async with serving_words([]) as server:
+        async with serving_words() as server:
             with greeted(server, greeting) as connection:
                 await asyncio.sleep(0.1)
                 for _ in range(3):
@@ -584,19 +597,19 @@ def test_a_head_without_an_end_does_not_answer_for_another_request() -> None:
 
     head = b"GET / HTTP/1.1\r\nX: "
     assert uvloop.run(scenario(head)) == [b"431"]
-    assert set(uvloop.run(scenario(GET * 2 + head))) == {b"200"}
+    assert uvloop.run(scenario(GET * 2 + head)) == [b"200", b"200", b"431"]
 
 
 def test_who_makes_room_is_not_late() -> None:
     """Closed in favour of who comes, without a word that says something else."""
-    late: list[None] = []
+    refusals = Refusals("test")
 
     async def scenario() -> bytes:
         loop = asyncio.get_running_loop()
-        async with serving_words(late, max_connections=2) as server:
-            with greeted(server, HALF_A_POST) as first, greeted(server, b""), greeted(server, b""):
+        async with serving_words(refusals, max_connections=2) as server:
+            with greeted(server, b"") as first, greeted(server, GET[:9]), greeted(server, b""):
                 async with asyncio.timeout(3):
                     return await loop.sock_recv(first, 100)
 
     assert uvloop.run(scenario()) == b""
-    assert late == []
+    assert not refusals.counted

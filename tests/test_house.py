@@ -51,6 +51,8 @@ FLOORS: dict[str, int] = {
             "explaining",
             "status",
             "metrics",
+            "refusals",
+            "bodies",
             "examining",
             "page",
         ],

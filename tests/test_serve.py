@@ -565,7 +565,7 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Store) -> None:
             application(webhook, "/hook", lambda: True),
             bound,
             arrival_s=0.2,
-            on_late_body=webhook.note_late,
+            refusals=webhook.refusals,
         )
         await server.start()
         reader, writer = await asyncio.open_connection(*bound.getsockname())

@@ -25,7 +25,7 @@ from systemd.saboteur import PARTS
 from syncd import control
 from syncd.config.settings import Webhook
 from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
-from syncd.http_server.connections import ARRIVAL_S
+from syncd.http_server.limits import ARRIVAL_S
 from syncd.store.connection import BUSY_TIMEOUT_S
 from syncd.systemd import notify, notify_reloading, take_sockets, watchdog_s
 

@@ -7,15 +7,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from msgspec import DecodeError, ValidationError, json
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
 from syncd.errors import SyncdError
 from syncd.model import MAX_ID, JsonObject
+from syncd.refusals import Refusals
 from syncd.replay import Replayed
 
+# All other headers may be dropped before they come here.
+HEADERS_READ = frozenset[bytes]()
 # Some fifty thousand ids.
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -24,7 +29,13 @@ ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[Told]]
 ReplayOf = Callable[[ReplayRequest], Awaitable[list[Replayed]]]
 
 
-def application(status: StatusOf, reconcile: ReconcileOf, replay: ReplayOf) -> Starlette:
+def application(
+    status: StatusOf,
+    reconcile: ReconcileOf,
+    replay: ReplayOf,
+    *,
+    refusals: Refusals | None = None,
+) -> ASGIApp:
     """Return the control application."""
 
     async def status_route(request: Request) -> Response:
@@ -54,13 +65,44 @@ def application(status: StatusOf, reconcile: ReconcileOf, replay: ReplayOf) -> S
         except SyncdError as fault:
             return Response(json.encode(_fault(fault)), 503, media_type="application/json")
 
-    return Starlette(
+    inner = Starlette(
         routes=[
             Route("/status", status_route),
             Route("/reconcile", reconcile_route, methods=["POST"]),
             Route("/replay", replay_route, methods=["POST"]),
-        ]
+        ],
+        exception_handlers={HTTPException: _refused, ClientDisconnect: _ignored},
     )
+    inner.router.redirect_slashes = False
+    return _counted(inner, refusals or Refusals("control"))
+
+
+def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
+    """Count what an application refuses."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                refusals.note_answer(message["status"], scope)
+            await send(message)
+
+        await inner(scope, receive, send_counted)
+
+    return application
+
+
+async def _ignored(request: Request, fault: Exception) -> Response:
+    """Answer a client that hung up in the middle; nobody reads it."""
+    del request, fault
+    return Response(status_code=204)
+
+
+async def _refused(request: Request, fault: Exception) -> Response:
+    """Answer as JSON, which is what every caller decodes."""
+    del request
+    assert isinstance(fault, HTTPException)  # noqa: S101 - for mypy
+    told = json.encode({"error": fault.detail})
+    return Response(told, fault.status_code, headers=fault.headers, media_type="application/json")
 
 
 class _TooLargeError(Exception):

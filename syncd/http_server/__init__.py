@@ -5,15 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from syncd.http_server.binding import bind_tcp, bind_unix
-from syncd.http_server.connections import ARRIVAL_S, MAX_CONNECTIONS, Config, Lobby, Protocol
+from syncd.http_server.connections import Config, Protocol
+from syncd.http_server.limits import (
+    ARRIVAL_S,
+    MAX_CONNECTIONS,
+    ConnectionLimiter,
+    connections_for,
+    raise_open_files,
+)
+from syncd.refusals import Refusals
 
-__all__ = ["HttpServer", "bind_tcp", "bind_unix"]
+__all__ = [
+    "ConnectionLimiter",
+    "HttpServer",
+    "bind_tcp",
+    "bind_unix",
+    "connections_for",
+    "raise_open_files",
+]
 
 # What was accepted a moment before the listener closed may not have sent its request yet, and
 # uvicorn would close it at once: a failed delivery (measured, design.md).
@@ -25,9 +41,9 @@ GRACEFUL_S = 5
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, lobby: Lobby) -> None:
+    def __init__(self, config: uvicorn.Config, limiter: ConnectionLimiter) -> None:
         super().__init__(config)
-        self._lobby = lobby
+        self._limiter = limiter
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -36,12 +52,17 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Close what has waited for too long; ten times a second."""
-        self._lobby.close_late()
+        self._limiter.close_late()
         return await super().on_tick(counter)
 
 
 class HttpServer:
-    """One application on one bound socket; `on_late_body` hears of each body that was given up."""
+    """One application on one bound socket.
+
+    `limiter` may be shared with other servers. `refusals` counts what is refused below the
+    application. `headers_read` names the headers the application reads, in lower case; all others
+    are dropped, because many small ones take thirty times their size in memory.
+    """
 
     def __init__(
         self,
@@ -50,7 +71,9 @@ class HttpServer:
         *,
         arrival_s: float = ARRIVAL_S,
         max_connections: int = MAX_CONNECTIONS,
-        on_late_body: Callable[[], None] | None = None,
+        limiter: ConnectionLimiter | None = None,
+        refusals: Refusals | None = None,
+        headers_read: frozenset[bytes] | None = None,
     ) -> None:
         self._bound = bound
         self._config = Config(
@@ -63,13 +86,16 @@ class HttpServer:
             ws="none",
             # Else it is read from $WEB_CONCURRENCY, which belongs to other programs.
             workers=1,
-            # Who is behind a proxy is only logged. Whoever reaches a unix socket is on this host;
-            # over TCP uvicorn believes 127.0.0.1.
-            forwarded_allow_ips="*" if bound.family == socket.AF_UNIX else None,
+            # The client behind a proxy is only logged: see `client_of`.
+            proxy_headers=False,
             timeout_graceful_shutdown=GRACEFUL_S,
         )
-        self._config.lobby = Lobby(arrival_s, max_connections, on_late_body or (lambda: None))
-        self._server = _Server(self._config, self._config.lobby)
+        self._config.limiter = limiter or ConnectionLimiter(
+            time.monotonic, arrival_s=arrival_s, max_connections=max_connections
+        )
+        self._config.refusals = refusals or Refusals("http")
+        self._config.headers_read = headers_read
+        self._server = _Server(self._config, self._config.limiter)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -116,8 +142,7 @@ class HttpServer:
             await self._task
 
     def _is_answering(self) -> bool:
-        cycles = (
-            getattr(connection, "cycle", None)
+        return any(
+            isinstance(connection, Protocol) and connection.is_answering
             for connection in self._server.server_state.connections
         )
-        return any(cycle is not None and not cycle.response_complete for cycle in cycles)

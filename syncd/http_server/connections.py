@@ -1,98 +1,98 @@
-"""Connections with bounds: on how long a request takes to arrive, on its head, on their number.
+"""uvicorn's connection with the bounds and the parts of HTTP/1.1 that it lacks.
 
-uvicorn has none of these: strangers could take all that the host has. Here they cannot, and who
-sends a whole request at once is never in their way.
+Bounds: on the time a request takes to arrive, on its head, its trailers and the framing of its
+body. HTTP: `Upgrade` is ignored, `Expect` is read as RFC 9110 says, every form of a request target
+has a path, and what is refused is counted and answered in its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import deque
 from typing import Any
 
+import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-# For the head of a request to arrive, and again for its body (contract.md, "HTTP").
-ARRIVAL_S = 10.0
-# Of a head whose beginning was not the end of it too; what Dreamship sends has some 600 bytes.
-MAX_HEAD_BYTES = 64 * 1024
-# What waits is closed in favour of who comes; below what a process may have open by default.
-MAX_CONNECTIONS = 500
+from syncd.http_server.framing import Framing, RequestRefusedError, refusal
+from syncd.http_server.limits import ConnectionLimiter
+from syncd.http_server.targets import foreign_protocol, from_absolute_form
+from syncd.refusals import Refusals, client_of
+
 # Requests that are sent before the first of them was answered, on one connection.
 MAX_PIPELINED = 64
-
+# uvicorn's, and the space around a chunk's size that RFC 9112, 7.1.1 has us take.
+_LENIENCIES = {"lenient_data_after_close": True, "lenient_spaces_after_chunk_size": True}
+# What this module and `client_of` read.
+_HEADERS_READ = frozenset(
+    {
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"transfer-encoding",
+        b"x-forwarded-for",
+    }
+)
 
 # uvicorn writes a line for each thing that is no HTTP, and strangers send as many as they like.
 _log = logging.getLogger("uvicorn.error.connections")
 _log.setLevel(logging.ERROR)
 
 
-class Lobby:
-    """Connections that wait for the other side, who came first in front."""
-
-    def __init__(
-        self, arrival_s: float, max_connections: int, on_late_body: Callable[[], None]
-    ) -> None:
-        self.on_late_body = on_late_body
-        self._arrival_s = arrival_s
-        self._max_connections = max_connections
-        self._since: dict[Protocol, float] = {}
-
-    def __contains__(self, connection: Protocol) -> bool:
-        return connection in self._since
-
-    def admit(self, newcomer: Protocol) -> None:
-        """Have a new one wait; whoever has waited longest goes when there are too many."""
-        self.enter(newcomer)
-        if len(newcomer.connections) > self._max_connections:
-            next(iter(self._since)).close()
-
-    def enter(self, connection: Protocol) -> None:
-        """Have it wait from now on."""
-        self._since.pop(connection, None)
-        self._since[connection] = connection.loop.time()
-
-    def leave(self, connection: Protocol) -> None:
-        """Wait no longer: what it waited for is there."""
-        self._since.pop(connection, None)
-
-    def close_late(self) -> None:
-        """Close who has waited for longer than anything honest takes."""
-        for connection, since in list(self._since.items()):
-            if connection.loop.time() - since < self._arrival_s:
-                return
-            connection.give_up()
-
-
 class Config(uvicorn.Config):
-    """uvicorn's, and where the connections of one server wait."""
+    """uvicorn's, and what the connections of one server share."""
 
-    lobby: Lobby
+    limiter: ConnectionLimiter
+    refusals: Refusals
+    # None: all are kept.
+    headers_read: frozenset[bytes] | None = None
+
+
+# What of a message arrives next. No Enum: its members are slow to reach, once for each header.
+_START, _HEAD, _BODY = 0, 1, 2
+# The head is complete, and httptools takes the body for another protocol.
+_UPGRADE = 3
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, with bounds. It waits in the lobby unless only we have something to do."""
+    """uvicorn's connection. The limiter has it unless only we have something to do."""
 
     config: Config
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._lobby = self.config.lobby
+        self._limiter = self.config.limiter
+        read = self.config.headers_read
+        self._headers_read = None if read is None else read | _HEADERS_READ
         self.logger = _log
-        self._is_in_head = False
-        self._head_bytes = 0
+        self.parser.set_dangerous_leniencies(**_LENIENCIES)
+        self._part = _START
+        self._framing = Framing()
         self._unanswered: list[RequestResponseCycle] = []
+        # The refusal that ends this connection, as soon as earlier requests are answered.
+        self._last_answer: bytes | None = None
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request waits for its answer."""
+        return bool(self._unanswered)
+
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """See asyncio.Protocol."""
         super().connection_made(transport)
-        self._lobby.admit(self)
+        self._limiter.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
-        self._lobby.leave(self)
+        self._limiter.remove(self)
         # uvicorn tells only the last one, and the others would write to what is no more.
         for cycle in self._unanswered:
             cycle.disconnected = True
@@ -101,81 +101,185 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        was_in_head = self._is_in_head
-        super().data_received(data)
-        if was_in_head and self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large")
+        if self._last_answer is not None:
+            return  # nothing after a refused request can be understood
+        self._unset_keepalive_if_required()
+        body_bytes = self._framing.body
+        try:
+            self._parse(data)
+            if self._part != _START:
+                is_head, of_bodies = self._part == _HEAD, self._framing.body - body_bytes
+                self._framing.end_read(len(data), of_bodies, is_head=is_head)
+                self._limiter.receive_part(self)
+        except RequestRefusedError as fault:
+            self._refuse(fault.code, fault.why)
+        except httptools.HttpParserError as fault:
+            cause = fault.__context__
+            if isinstance(cause, RequestRefusedError):
+                self._refuse(cause.code, cause.why)
+            else:
+                self._refuse(400, "not HTTP/1.1", foreign_protocol(data))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn drops the answer
+        """Answer what was asked before the client stopped sending; it may still read."""
+        if self._part == _BODY and not self.cycle.response_started:
+            self._drop_arriving()
+        if not self._unanswered or self._unanswered[-1].response_started:
+            return False
+        if self._last_answer is None:
+            self._last_answer = b""
+        return True
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read; no longer, if it is waited for already."""
+        super().pause_writing()
+        if self not in self._limiter:
+            self._limiter.enter(self)
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads."""
+        super().resume_writing()
+        self._leave_if_it_is_our_turn()
+
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """Have the parser refuse what is sent long before it can be answered."""
+        """Stop the parser at requests that cannot be answered for a long time."""
         if len(self.pipeline) >= MAX_PIPELINED:
-            raise ConnectionError("too many requests at once")
-        self._is_in_head = True
-        self._head_bytes = 0
+            raise RequestRefusedError(503, "too many requests at once on one connection")
+        self._part = _HEAD
+        self._framing.begin_head()
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header that somebody reads; a trailer is counted and never becomes a header."""
+        if self._part != _HEAD:
+            self._framing.add_trailer(name, value)
+            return
+        if self._headers_read is None or name.lower() in self._headers_read:
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """Give the body a time of its own."""
-        self._is_in_head = False
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise RequestRefusedError(400, "CONNECT, and this is no proxy")
+            self._part = _UPGRADE
+            return
+        if self.url[:1] != b"/":
+            self.url = from_absolute_form(self.url, self.headers)
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
+        self._part = _BODY
+        self._framing.begin_body(is_first=not self._unanswered)
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
-        self._lobby.enter(self)
+        self._limiter.expect_rest(self)
+
+    def on_chunk_header(self) -> None:
+        """Count the chunks of a body."""
+        self._framing.add_chunk()
+
+    def on_body(self, body: bytes) -> None:
+        """Count what is no framing."""
+        self._framing.body += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait no more, unless it was answered already: then for the next request."""
+        if self._part == _UPGRADE:
+            return
+        self._part = _START
         super().on_message_complete()
         self._leave_if_it_is_our_turn()
+
+    # Called by whatever answers, and by the limiter.
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for what was answered to be read or to go on arriving."""
         super().on_response_complete()
         self._unanswered = [one for one in self._unanswered if not one.response_complete]
-        if self.cycle.response_complete:
-            self._lobby.enter(self)
-
-    def pause_writing(self) -> None:
-        """Wait for who does not read what it is told; no longer, if it is waited for already."""
-        super().pause_writing()
-        if self not in self._lobby:
-            self._lobby.enter(self)
-
-    def resume_writing(self) -> None:
-        """Go on: it does read."""
-        super().resume_writing()
-        self._leave_if_it_is_our_turn()
+        if self._last_answer is not None:
+            self._end_if_answered()
+        elif self.cycle.response_complete:
+            if self._part == _START:
+                self._limiter.enter(self)
+            else:
+                self._limiter.expect_rest(self)
 
     def give_up(self) -> None:
         """Refuse what did not arrive in time, and close."""
-        cycle = self.cycle
-        is_late_body = (
-            self._unanswered == [cycle] and cycle.more_body and not cycle.response_started
-        )
-        if self.transport.is_closing() or not (self._is_in_head or is_late_body):
+        is_body = self._part == _BODY
+        is_answered = self._part == _START or (is_body and self.cycle.response_started)
+        if self.transport.is_closing() or is_answered:
             self.close()
-            return
-        if is_late_body:
-            self._lobby.on_late_body()
-        self._refuse(b"408 Request Timeout")
+        elif is_body:
+            self._refuse(408, "a body did not arrive in time")
+        else:
+            self._refuse(408, "a request did not arrive in time")
 
     def close(self) -> None:
-        """Close it; at once, if it does not even read what it was told."""
+        """Close it; at once, if the client does not even read what it was answered."""
         if self.transport.is_closing():
             self.transport.abort()
         else:
             self.transport.close()
 
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser, and have it ignore `Upgrade`: we speak HTTP/1.1 (RFC 9110, 7.8).
+
+        httptools takes what follows the head for another protocol. It gets the request again, in
+        a new parser and without that header.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                version = self.parser.get_http_version().encode()
+                first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)
+                rest = [b"%b: %b" % one for one in self.headers if one[0] != b"upgrade"]
+                data = b"\r\n".join([first, *rest, b"", data[upgrade.args[0] :]])
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(**_LENIENCIES)
+            else:
+                return
+
     def _leave_if_it_is_our_turn(self) -> None:
         cycle = self.cycle
         if not (cycle.more_body or cycle.response_complete or self.flow.write_paused):
-            self._lobby.leave(self)
+            self._limiter.leave(self)
 
-    def _refuse(self, status: bytes) -> None:
-        """Say why, and close; without a word if an earlier request would take it as its answer."""
-        if not (self._is_in_head and self._unanswered):
-            self.transport.write(
-                b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            )
-        self._is_in_head = False
-        self.transport.close()
+    def _refuse(self, code: int, why: str, hint: str = "") -> None:
+        """Answer what arrives now with `code`, after all that arrived before it, and close."""
+        headers = self.headers or []
+        if self._part == _BODY:
+            if self.cycle.response_started:
+                # It was answered, and counted; only what is left of it is refused.
+                self._last_answer = b""
+                self._end_if_answered()
+                return
+            self._drop_arriving()
+        self._part = _START
+        self.config.refusals.note(code, why, client_of(self.client, headers), hint)
+        self._last_answer = refusal(code, why)
+        if self.flow.write_paused:
+            self._limiter.enter(self)
+        else:
+            self._limiter.leave(self)
+        self._end_if_answered()
+
+    def _drop_arriving(self) -> None:
+        """Forget the request whose body arrives now; its application waits for nothing more."""
+        cycle = self.cycle
+        self._unanswered.remove(cycle)
+        self.pipeline = deque(one for one in self.pipeline if one[0] is not cycle)
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self._part = _START
+
+    def _end_if_answered(self) -> None:
+        if not self._unanswered and self._last_answer is not None:
+            if not self.transport.is_closing():
+                self.transport.write(self._last_answer)
+                self.transport.close()
+            self._limiter.enter(self)

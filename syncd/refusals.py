@@ -1,0 +1,77 @@
+"""Requests that one listener refuses: counted by status code, and logged now and then.
+
+Most are refused below the application (the HTTP parser, the bounds on connections) or by the
+router. Without this module no metric and no log line would show them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import structlog
+from starlette.types import Scope
+
+from syncd.config import is_loopback
+
+log = structlog.get_logger(__name__)
+
+# A client that sends nonsense all day writes one line a minute for each kind of it.
+LOG_EVERY_S = 60.0
+_LONGEST_CLIENT = 64
+_FORWARDED_FOR = b"x-forwarded-for"
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Refusals:
+    """Counts and logs what one listener refuses; `counted` has the codes as text."""
+
+    def __init__(self, listener: str) -> None:
+        self.listener = listener
+        self.counted: Counter[str] = Counter()
+        self._logged_at: dict[str, float] = {}
+
+    def note(self, code: int, why: str, client: str, hint: str = "") -> None:
+        """Count one refused request, and log it unless the same was logged a moment ago."""
+        self.counted[str(code)] += 1
+        if self.is_due(f"{code} {why} {hint}"):
+            log.warning(
+                "a request was refused",
+                listener=self.listener,
+                code=code,
+                fault=why,
+                client=client,
+                refused_so_far=self.counted[str(code)],
+                **({"hint": hint} if hint else {}),
+            )
+
+    def note_answer(self, code: int, scope: Scope) -> None:
+        """Count the answer of an application that refuses in many places, if it is a refusal."""
+        if code >= HTTPStatus.BAD_REQUEST:
+            client = client_of(scope.get("client"), scope["headers"])
+            self.note(code, HTTPStatus(code).phrase.lower(), client)
+
+    def is_due(self, kind: str) -> bool:
+        """Tell whether to log this kind of refusal now; `kind` comes from a fixed set."""
+        now, last = time.monotonic(), self._logged_at.get(kind)
+        if last is not None and now - last < LOG_EVERY_S:
+            return False
+        self._logged_at[kind] = now
+        return True
+
+
+def client_of(peer: tuple[str, int] | None, headers: Headers = ()) -> str:
+    """Return the address of a client for the log.
+
+    A proxy on this host (loopback or a unix socket) says who its client is: the last address in
+    `X-Forwarded-For`. Anybody else could invent it.
+    """
+    host = peer[0] if peer else ""
+    if not host or is_loopback(host):
+        forwarded = [value for name, value in headers if name == _FORWARDED_FOR]
+        last = forwarded[-1].rpartition(b",")[2].strip() if forwarded else b""
+        host = last[:_LONGEST_CLIENT].decode("latin-1") or host
+    return host or "unix"
