@@ -211,7 +211,7 @@ def test_a_moment_of_the_future_is_not_shown(
 def test_the_queries_of_the_readme_are_safe_by_themselves(tmp_path: Path) -> None:
     """On a mirror of the first version too, whose view shows every moment."""
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as old:
-        old.executescript((FOLDER / "0.1.0-released.sql").read_text())
+        old.executescript((FOLDER / "0.1.0.sql").read_text())
         old.execute("UPDATE items SET confirmed_at = ?", (ahead(-1),))
         old.execute("UPDATE variants SET sellable = 1, doubts = NULL, absent_at = NULL")
         old.execute("INSERT OR REPLACE INTO state VALUES ('daemon_seen_at', ?)", (ahead(-1),))
