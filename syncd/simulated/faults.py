@@ -64,12 +64,14 @@ class Cache:
     """A cache in front of the API that ignores what a request asks for; `trace` shows its copies.
 
     `date`: the old `Date` alone. `expires`: as Django's page cache. `none`: as nginx by default.
-    Copies say that they are `older_s` older than they are, so that tests need not wait.
+    Copies say that they are `older_s` older than they are and that `left_s` of their lifetime are
+    left (None: what is true), so that tests need not wait.
     """
 
     lifetime_s: float
     trace: CacheTrace = "age"
     older_s: float = 0.0
+    left_s: float | None = None
     copies: int = 0
     _kept: dict[str, tuple[datetime, Response]] = field(default_factory=dict)
 
@@ -81,6 +83,8 @@ class Cache:
         self.copies += 1
         made_at -= timedelta(seconds=self.older_s)
         lifetime_s = self.lifetime_s + self.older_s
+        if self.left_s is not None:
+            lifetime_s = int((now - made_at).total_seconds()) + self.left_s
         copy = Response(kept.body, kept.status_code, media_type="application/json")
         if self.trace == "age":
             copy.headers["Age"] = str(int((now - made_at).total_seconds()))
