@@ -71,7 +71,8 @@ class _Disk(Inline):
         process = self._process
         if process.is_dead or process.dies("before"):
             return _cancelled()
-        if self.faults and process.is_up and self._chance.random() < self.faults:
+        is_disk = getattr(fn, "__name__", "") != "append"  # to a list of what is owed
+        if self.faults and is_disk and process.is_up and self._chance.random() < self.faults:
             full: Future[T] = Future()
             full.set_exception(MirrorUnavailable("disk full"))
             return full
