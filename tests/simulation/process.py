@@ -96,7 +96,6 @@ class Process:
         chance: Random,
         disk_faults: float,
         on_commit: Callable[[Step | None, datetime], None],
-        on_begun: Callable[[int], None],
         on_swept: Callable[[SweepSummary], None],
         is_rough: Callable[[], bool],
         tell: Callable[[str], None],
@@ -129,7 +128,6 @@ class Process:
         self.store = WatchedStore(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
         )
-        self.store.on_begun = on_begun
         self.engine.store = self.store
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
