@@ -66,7 +66,6 @@ class Engine:
         self._own_source: Dreamship | None = None
         self._on_finished = on_finished
         self._reading: asyncio.Task[None] | None = None
-        self._unfollowed = False
         self.down: tuple[datetime, datetime] | None = None
         self.is_resuming = False
 
@@ -165,18 +164,14 @@ class Engine:
         """Go on rightly after this host's clock jumped, or after a time in which nothing ran.
 
         What is in memory has followed when this returns or raises; raises MirrorError leaves when
-        the mirror could not, and the next call tries again.
+        the mirror could not yet.
         """
         jump = self.clock.check()
         if jump is None:
-            if self._unfollowed:
-                await self._catch_up()
             return
         if jump.is_absence:
             log.warning("I was down", since=to_text(jump.since), until=to_text(jump.after))
-        self._unfollowed = True
         await self._move(jump)
-        self._unfollowed = False
 
     async def _move(self, jump: Jump) -> None:
         if jump.shift:
@@ -185,16 +180,6 @@ class Engine:
                 ahead_s=round(jump.shift.total_seconds(), 3),
             )
         await self.store.follow(jump)
-
-    async def _catch_up(self) -> None:
-        """Heal a mirror that could not be written when the clock jumped."""
-        last = await self.store.last_noted()
-        now = self.clock.now()
-        if last is not None and last[1] > now:
-            await self.store.follow(Jump(last[1], now, now))
-        if self.asker.heard_since is not None:
-            await self.store.hear_from_now(self.asker.heard_since)
-        self._unfollowed = False
 
     def _follow(self, jump: Jump) -> None:
         for part in (self.budget, self.source_clock, self.asker, self.ingest, self.reader):

@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from apscheduler.job import Job
@@ -20,8 +21,8 @@ from simulation.days import Day, lived
 from syncd.clock import Jump
 from syncd.errors import MirrorUnavailable
 from syncd.schedule import _Every
-from syncd.store import wall_time
-from syncd.timestamps import to_text
+from syncd.store import Store, wall_time
+from syncd.timestamps import from_text, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -302,38 +303,56 @@ def test_dreamships_clock_stays_where_it_is(by: timedelta) -> None:
     day(story)
 
 
-def test_a_mirror_that_could_not_be_written_is_healed_later() -> None:
-    """What is in memory follows at once; the mirror as soon as its disk takes it."""
+@pytest.mark.parametrize("by", JUMPS, ids=str)
+def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: timedelta) -> None:
+    """Memory follows at once, the mirror in the first transaction that its disk takes."""
 
     async def story(day: Day) -> None:
         await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock")))
         await day.monitor.beat()
-        store = day.engine.store
-        follow, is_full = store.follow, True
+        writer = day.engine.store._writer
 
-        async def refuse(jump: Jump) -> None:
-            if is_full:
-                raise MirrorUnavailable("no space is left on the disk")
-            await follow(jump)
+        def refuse() -> None:
+            raise MirrorUnavailable("no space is left on the disk")
 
-        store.follow = refuse  # type: ignore[method-assign]
-        day.host.offset -= HOUR
+        sound, writer._require_same_files = writer._require_same_files, refuse  # type: ignore[method-assign]
+        day.host.offset += by
         await asyncio.sleep(1)
         with pytest.raises(MirrorUnavailable):
             await day.engine.notice_clock()
         assert day.clock.now() == day.host.wall()
-        with pytest.raises(MirrorUnavailable):
-            await day.engine.notice_clock()
-        is_full = False
-        await day.engine.notice_clock()
+        await asyncio.sleep(5)
+        writer._require_same_files = sound  # type: ignore[method-assign]
+        await day.engine.ingest.submit(_parsed(day, day._body(21, "low_stock")))
+        asked = await writer.look(
+            lambda db: db.execute(
+                "SELECT item_id, settle_at FROM refresh_queue ORDER BY item_id"
+            ).fetchall()
+        )
         now = day.clock.now()
-        noted = await store.last_noted()
-        assert noted is not None
-        assert now - 5 * SECOND < noted[1] <= now
+        assert [
+            (item_id, round((from_text(at) - now).total_seconds())) for item_id, at in asked
+        ] == [
+            (1, 54),
+            (2, 60),
+        ]
         await day.beat_for(120)
         assert day.monitor._questions._reports.availability([11])[0]["verifying"] == 0
 
     day(story)
+
+
+def test_a_fault_in_following_fails_one_transaction(store: Store) -> None:
+    """Deliveries go on being taken, whatever it was."""
+
+    async def story() -> None:
+        jump = jumped(-HOUR)
+        with mock.patch("syncd.store.wall_time.follow", side_effect=KeyError("odd")):
+            with pytest.raises(KeyError):
+                await store.follow(jump)
+            await store.trust_clock()
+
+    asyncio.run(story())
 
 
 def test_silence_ends_with_the_next_delivery_although_the_clock_was_set_back() -> None:

@@ -60,8 +60,11 @@ class Kept:
         return await self._writer.look(wall_time.last_noted)
 
     async def follow(self, jump: Jump) -> None:
-        """Move every moment by this host's clock after that clock jumped."""
-        await self._writer.transact(lambda db: wall_time.follow(db, jump, self.missed_grace))
+        """Move every moment by this host's clock, before anything is written by the clock as it is.
+
+        Raises MirrorError leaves when it could not be yet; whatever is written next does it first.
+        """
+        await self._writer.owe(lambda db: wall_time.follow(db, jump, self.missed_grace))
 
     async def trust_clock(self) -> None:
         """Keep that the wall clock is right again."""

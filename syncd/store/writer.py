@@ -31,6 +31,7 @@ class Writer:
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
         self._connection: sqlite3.Connection | None = None
         self._files: tuple[tuple[int, int], ...] = ()
+        self._owed: list[Callable[[sqlite3.Connection], object]] = []
 
     def open(self) -> None:
         """Take the mirror; raises the leaves of MirrorError."""
@@ -83,6 +84,16 @@ class Writer:
         worked.wait(ASIDE_S)
         return await future
 
+    async def owe(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Do `work` before anything that is written from now on, as a part of it if need be.
+
+        Raises MirrorUnavailable when that could not be yet; the next transaction tries again.
+        """
+        loop = asyncio.get_running_loop()
+        # In the thread, so that what was given to it before comes before.
+        owed = loop.run_in_executor(self._executor, self._owed.append, work)
+        await asyncio.gather(owed, self.transact(lambda _: None))
+
     async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `work` read; it must not write."""
         loop = asyncio.get_running_loop()
@@ -128,8 +139,10 @@ class Writer:
             # another connection wrote in between ("database is locked", at once).
             connection.execute("BEGIN IMMEDIATE")
             try:
+                owed = self._pay(connection)
                 result = work(connection)
                 connection.execute("COMMIT")
+                del self._owed[:owed]
             except BaseException:
                 # A full disk may have rolled it back already.
                 if connection.in_transaction:
@@ -138,6 +151,21 @@ class Writer:
             # Meanwhile it may have been taken away: what nobody can read is not durable.
             self._require_same_files()
             return result
+
+    def _pay(self, connection: sqlite3.Connection) -> int:
+        """Do what is owed; return how much that was."""
+        done = 0
+        for work in self._owed:
+            try:
+                work(connection)
+            except sqlite3.Error:
+                raise
+            except Exception:
+                # A fault of ours may fail one transaction, not every one after it.
+                del self._owed[done]
+                raise
+            done += 1
+        return done
 
     def _require_same_files(self) -> None:
         """Raise MirrorUnavailable while the shop would read other files than are written.

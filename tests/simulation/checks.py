@@ -122,6 +122,7 @@ class Checks:
         before, self._rows = self._rows, self.rows()
         self.looks += 1
         self._check_feed()
+        self._note_sweep()
         if step is not None:
             self._note(step, before, source_now)
         for variant_id, row in self._rows.items():
@@ -151,9 +152,10 @@ class Checks:
         """Return when that was by a clock that nobody sets, and that stops with the host."""
         return BEGIN + self._elapsed() - (self._now() - moment)
 
-    def begun(self, sweep_id: int) -> None:
-        """Note that a sweep begins."""
-        self._begun_s[sweep_id] = asyncio.get_running_loop().time()
+    def _note_sweep(self) -> None:
+        """Note when the newest sweep was begun."""
+        for (sweep_id,) in self.ask("SELECT max(sweep_id) FROM sweeps"):
+            self._begun_s.setdefault(sweep_id, asyncio.get_running_loop().time())
 
     def swept(self, sweep_id: int, in_scope: Callable[[int], bool]) -> None:
         """Check that a complete sweep of the catalogue missed nothing that was there throughout."""

@@ -71,7 +71,8 @@ class _Disk(Inline):
         process = self._process
         if process.is_dead or process.dies("before"):
             return _cancelled()
-        if self.faults and process.is_up and self._chance.random() < self.faults:
+        is_disk = getattr(fn, "__name__", "") != "append"  # to a list of what is owed
+        if self.faults and is_disk and process.is_up and self._chance.random() < self.faults:
             full: Future[T] = Future()
             full.set_exception(MirrorUnavailable("disk full"))
             return full
@@ -95,7 +96,6 @@ class Process:
         chance: Random,
         disk_faults: float,
         on_commit: Callable[[Step | None, datetime], None],
-        on_begun: Callable[[int], None],
         on_swept: Callable[[SweepSummary], None],
         is_rough: Callable[[], bool],
         tell: Callable[[str], None],
@@ -128,7 +128,6 @@ class Process:
         self.store = WatchedStore(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
         )
-        self.store.on_begun = on_begun
         self.engine.store = self.store
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:

@@ -292,7 +292,6 @@ class _Run:
             disk_faults=self.scenario.disk_faults,
             is_rough=lambda: self._is_rough,
             on_commit=self.checks.committed,
-            on_begun=self.checks.begun,
             on_swept=lambda summary: self.checks.swept(summary.sweep_id, self._in_scope),
             tell=self.tell,
         )

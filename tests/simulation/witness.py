@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from syncd import observations
 from syncd.model import Delivery, ItemRead
@@ -26,12 +25,6 @@ class WatchedStore(Store):
     """A Store that notes in `step` what it is committing."""
 
     step: Step | None = None
-    on_begun: Callable[[int], None]
-
-    async def open_sweep(self, *how: Any, **more: Any) -> int:
-        sweep_id = await super().open_sweep(*how, **more)
-        self.on_begun(sweep_id)
-        return sweep_id
 
     async def deliver(
         self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
