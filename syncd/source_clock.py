@@ -72,7 +72,7 @@ class SourceClock:
         self._clock = clock
         # Answers that were believed; more of them than before mean that the offset is of today.
         self.answers = 0
-        self._is_known = timedelta() < abs(offset) <= _PLAUSIBLE
+        self._is_known = bool(offset)
         self.offset = offset if self._is_known else timedelta()
         self._lows: deque[timedelta] = deque(maxlen=_WINDOW)
         self._agreed = 0

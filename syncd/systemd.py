@@ -16,6 +16,8 @@ from collections.abc import MutableMapping
 from syncd.errors import ConfigurationError
 
 _FIRST_FD = 3
+# A service manager that does not read must not stop the loop.
+NOTIFY_LIMIT_S = 0.1
 _SHORTEST_BEAT_S = 0.1
 # As the service manager writes one; what is longer is no time and no count.
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -30,6 +32,7 @@ def notify(environ: MutableMapping[str, str], *lines: str) -> None:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(NOTIFY_LIMIT_S)
             sender.sendto("\n".join(lines).encode(), address)
     except (OSError, ValueError):
         return  # it went away, or it is no address of a socket

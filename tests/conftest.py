@@ -140,6 +140,12 @@ class Site:
         (row,) = self.rows("SELECT * FROM availability WHERE variant_id = ?", variant_id)
         return row
 
+    def is_told(self, health: str) -> bool:
+        """Tell whether this health has lasted, so that a change of it is a message."""
+        return self.rows("SELECT value AS v FROM state WHERE key = 'told_health'") == [
+            {"v": health}
+        ]
+
     @property
     def differences(self) -> int:
         """How far the mirror is from the source."""
@@ -254,6 +260,13 @@ class Daemon:
         finally:
             over.set()
             thread.join()
+
+    def deliver_first(self) -> None:
+        """Deliver what ends the wait for the first delivery, and changes nothing."""
+        variant = min(self.site.catalogue.variants.values(), key=lambda one: one.variant_id)
+        event = self.site.catalogue.set_availability(variant.variant_id, variant.availability)
+        self.deliver(event)
+        self.site.until(lambda: self.status()["health"] == "ok")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it as a service manager does; it must end well."""

@@ -83,6 +83,7 @@ def well(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Dae
         Path(folder).chmod(0o755)
         with open_site(Path(folder), items=2) as site:
             daemon = site.serve()
+            daemon.deliver_first()
             site.mirror.parent.chmod(0o750)
             site.configure(webhook={"public_url": daemon.webhook_url})
             site.config.chmod(0o640)

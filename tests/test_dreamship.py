@@ -183,8 +183,9 @@ def test_the_age_of_an_answer_is_read_from_its_headers() -> None:
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
 def test_a_refusal_that_a_cache_repeats_says_nothing_of_the_key(status: str) -> None:
     """The key may be another one by now."""
+    refusal = {"error": {"key": "no", "status_code": int(status[:3]), "message": "No."}}
     with pytest.raises(SourceUnreachable) as fault:
-        item(answering(http({}, status, "Age: 60")))
+        item(answering(http(refusal, status, "Age: 60")))
     assert "a cache repeats" in fault.value.message
 
 

@@ -128,7 +128,8 @@ def delivery(variant_id: int, availability: bytes, **more: bytes) -> bytes:
         variant_id,
         uuid_text,
         more.get("data_id", b"%d" % variant_id),
-        more.get("item", b"71"),
+        # An item of its own: what a read of it says later must not doubt the others.
+        more.get("item", b"%d" % variant_id),
         availability,
     )
 

@@ -77,6 +77,7 @@ def as_shop(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_member_of_the_group_reads_all_there_is_to_read(shared_site: Daemon) -> None:
     """Mirror and socket, while the daemon runs and after; the keys remain closed to it."""
     site = shared_site.site
+    shared_site.deliver_first()
     variant_id = str(min(site.catalogue.variants))
     for arguments in (
         ("status", "--json"),

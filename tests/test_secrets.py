@@ -74,7 +74,10 @@ def answer(status: str, body: str, *headers: str, more: int = 0) -> bytes:
 
 
 def error(status: str, told: str, *headers: str) -> bytes:
-    document = {"error": {"key": told, "message": f"{'x' * 190} {told} {told}"}}
+    code = int(status[:3])
+    document = {
+        "error": {"key": told, "status_code": code, "message": f"{'x' * 190} {told} {told}"}
+    }
     return answer(status, json.encode(document).decode(), *headers)
 
 

@@ -466,7 +466,7 @@ def test_a_second_daemon_does_not_take_the_mirror(site: Site) -> None:
 
 def test_a_second_daemon_leaves_the_first_ones_sockets_alone(site: Site) -> None:
     """The control socket of the one that holds the mirror still answers."""
-    site.serve()
+    site.serve().deliver_first()
     assert site.syncd("serve").returncode == 5
     assert site.syncd("status").returncode == 0
 

@@ -21,7 +21,7 @@ from syncd.config import Config, find
 from syncd.deliveries import TEST_ACTION
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
-from syncd.examining import Answer, Finding, Seen
+from syncd.examining import Answer, Finding, Seen, Verdict
 from syncd.read_age import COPY_AGE
 from syncd.signature import HEADER, sign
 from syncd.store import Reports
@@ -189,7 +189,8 @@ def _about_the_daemon(config: Config) -> Finding:
     if health == "ok":
         return Finding(check, "pass", f"version {status['version']}")
     reasons = " ".join(status["reasons"])
-    return Finding(check, "fail" if health == "failing" else "warn", f"{health}: {reasons}")
+    verdict: Verdict = "fail" if health == "failing" else "warn"
+    return Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
 
 
 def _about_delivery(config: Config) -> Finding:
