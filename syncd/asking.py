@@ -178,6 +178,7 @@ class Asker:
             position,
             lambda seen: listing.following(position, seen, self.categories),
         )
+        longest = max((len(item.variants or ()) for item in page.items), default=0)
         for item in page.items:
             # An empty list of variants in a row says nothing of them: some lists always have one.
             if item.variants:
@@ -189,7 +190,8 @@ class Asker:
                         page.began_at,
                         page.source_at,
                         age=page.age,
-                        is_whole=item.is_whole,
+                        # One as long as the longest may be cut short: lists have limits.
+                        is_whole=item.is_whole and len(item.variants) < longest,
                         is_row=True,
                     )
                 )

@@ -73,12 +73,13 @@ class SourceClock:
         # Answers that were believed; more of them than before mean that the offset is of today.
         self.answers = 0
         self._is_known = bool(offset)
-        self.offset = offset if self._is_known else timedelta()
+        self.offset = offset
         self._lows: deque[timedelta] = deque(maxlen=_WINDOW)
         self._agreed = 0
         if self._is_known:
             self._lows.append(offset - _LATENCY)
-            self._agreed = _FEW
+            # Days apart the clocks may be, after this host's was set; or it is an old mistake.
+            self._agreed = _FEW if abs(offset) <= _PLAUSIBLE else 0
         self._run: _Run | None = None
 
     def now(self) -> datetime:

@@ -157,6 +157,7 @@ class Survey(Struct):
             broken_rows=page.broken_rows,
         )
         listed.update(shown)
+        longest = max((len(item.variants or ()) for item in page.items), default=0)
         for item in page.items:
             is_new = item.variants and page.age < COPY_AGE
             if is_new and item.item_id not in self._done:
@@ -167,7 +168,7 @@ class Survey(Struct):
                         item.variants,
                         page.began_at,
                         page.source_at,
-                        is_whole=item.is_whole,
+                        is_whole=item.is_whole and len(item.variants or ()) < longest,
                         is_row=True,
                     )
                 )

@@ -54,6 +54,8 @@ class Shelves:
 
     def __init__(self, items: int, clock: SteadyClock, *, rows_have_variants: bool) -> None:
         self.values = {item * 10 + n: "in_stock" for item in range(1, items + 1) for n in range(4)}
+        # The longest row of a list may be cut short; here that is one item of a hundred.
+        self.values |= {item * 10 + 4: "in_stock" for item in range(1, items + 1, PAGE)}
         self.calls = 0
         self._items = items
         self._clock = clock
@@ -90,7 +92,8 @@ class Shelves:
                 self.values[item_id * 10 + n],
                 Labels(f"Heather Grey / {size}", "Heather Grey", size),
             )
-            for n, size in enumerate(("S", "M", "L", "2XL"))
+            for n, size in enumerate(("S", "M", "L", "2XL", "3XL"))
+            if item_id * 10 + n in self.values
         )
 
 

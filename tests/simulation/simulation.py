@@ -110,6 +110,7 @@ class _Run:
             scenario,
             now=self._now,
             awake=self._awake,
+            knows_clock=lambda: self.process.engine.source_clock.answers > 0,
             tell=self.tell,
         )
         self.post = Post(self.truth, scenario, self._submit, self.tell)

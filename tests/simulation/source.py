@@ -53,6 +53,7 @@ class Source:
         *,
         now: Callable[[], datetime],
         awake: Callable[[], Awaitable[None]],
+        knows_clock: Callable[[], bool],
         tell: Callable[[str], None],
     ) -> None:
         self.is_mild = False
@@ -65,6 +66,7 @@ class Source:
         self._scenario = scenario
         self._now = now
         self._awake = awake
+        self._knows_clock = knows_clock
         self._clock = Clock(scenario.seconds("source"))
         self._tell = tell
         self._chance = scenario.chance("source")
@@ -197,7 +199,9 @@ class Source:
         scenario, now_s = self._scenario, asyncio.get_running_loop().time()
         date = self._clock.now().replace(microsecond=0)
         kept = self._cache.get(what)
-        if kept is None or self.is_mild or now_s - kept.sent_s >= scenario.cache_s:
+        # Known limit: nothing shows an old `Date` before Dreamship's clock is known.
+        is_hidden = scenario.cache_trace == "date" and not self._knows_clock()
+        if kept is None or is_hidden or self.is_mild or now_s - kept.sent_s >= scenario.cache_s:
             wild = self._wild.random() < scenario.wild_dates and not self.is_mild
             years = WILD * self._wild.choice([-1, 1]) if wild else timedelta()
             stamp = self._cache[what] = Stamp(moment_s, now_s, date + years)
