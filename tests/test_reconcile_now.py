@@ -289,8 +289,8 @@ def test_never_more_calls_than_configured(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        # It waits for its turn once it has noted its own call or begun its own sweep.
-        site.until(lambda: site.rows("SELECT 1 FROM sweeps WHERE sweep_id > 1"))
+        lock = site.mirror.with_name(f"{site.mirror.name}.lock")
+        site.until(lambda: lock.read_text() == str(process.pid))
         time.sleep(0.7)
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130

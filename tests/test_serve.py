@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 
 
 def one_of(site: Site, value: str = "in_stock", *, items: Collection[int] = ()) -> int:
-    """Return a variant that no other test has touched, of none of these items."""
+    """Return a variant that no other test has touched, of none of these items.
+
+    No read is under way: it might find a change before its delivery does.
+    """
+    site.until(lambda: site.rows("SELECT 1 FROM refresh_queue") == [])
     for variant in site.catalogue.variants.values():
         if variant.item_id in items:
             continue
