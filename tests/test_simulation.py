@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simulation.broken import BREAKS, broken
@@ -19,6 +20,12 @@ RUN = Path(__file__).parent / "simulation" / "run.py"
 SEEDS = "0:120"
 # What a broken rule may take to be noticed; most are within a handful.
 SEEDS_TO_NOTICE = 60
+# Worlds that are rich in what a rule is for, where that is rare.
+RICH: dict[str, dict[str, Any]] = {
+    "garbled-ignored": {"garbled": 0.6},
+    "partial-taken-for-whole": {"partial": 0.4},
+    "copies-believed": {"cache_s": 300.0},
+}
 
 
 def test_mirror_and_source_agree_in_every_world() -> None:
@@ -59,8 +66,16 @@ def test_a_sweep_takes_its_calls_and_no_more() -> None:
 @pytest.mark.parametrize("rule", sorted(BREAKS))
 def test_the_simulation_notices_when(rule: str) -> None:
     """A rule broken on purpose does not stay unseen."""
+    rich = RICH.get(rule, {})
     with broken(rule):
-        noticed = next((seed for seed in range(SEEDS_TO_NOTICE) if simulate(seed).fault), None)
+        noticed = next(
+            (
+                seed
+                for seed in range(SEEDS_TO_NOTICE)
+                if simulate(seed, scenario=replace(drawn(seed), **rich)).fault
+            ),
+            None,
+        )
     assert noticed is not None
 
 

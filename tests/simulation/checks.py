@@ -306,6 +306,8 @@ class Checks:
             return
         for variant_id in self._placed_in(item_id) & self._records.keys():
             last_at = self._records[variant_id].last_at
+            if self._records[variant_id].unconfirmed_since is None:
+                continue
             # As the view has it: a read that was not whole confirms only what it shows.
             ((at,),) = self.ask(
                 """SELECT max(v.confirmed_at, coalesce(i.confirmed_at, '')) FROM variants v

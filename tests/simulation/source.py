@@ -252,7 +252,7 @@ class Source:
                 self.failed += 1
                 self._tell(f"source: {what} {'refused' if is_refusal else 'down'}")
                 raise self._own(401, what) if is_refusal else SourceUnreachable("503")
-        if self._chance.random() < self._scenario.foreign:
+        if self._chance.random() < self._scenario.foreign and self._is_broken:
             self.failed += 1
             self._tell(f"source: {what} answered by a gateway")
             status = self._chance.choice([403, 404])
