@@ -103,6 +103,11 @@ class Site:
         return [sys.executable, "-m", "syncd", *arguments, *named]
 
     @property
+    def unmeasured(self) -> dict[str, str]:
+        """The environment for a process that may not write where coverage keeps its data."""
+        return {name: value for name, value in self.environ.items() if "COV" not in name.upper()}
+
+    @property
     def environ(self) -> dict[str, str]:
         """Our environment without what would change what syncd does."""
         foreign = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")

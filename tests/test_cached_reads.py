@@ -178,6 +178,7 @@ def test_what_an_earlier_version_learned_from_a_wild_date_is_unlearned(small: Si
         mirror.execute("UPDATE items SET read_at = '2046-01-01T00:00:00.000000Z'")
         mirror.execute("UPDATE variants SET event_at = '2046-01-01T00:00:00.000000Z'")
         mirror.execute("UPDATE state SET value = '315360000.0' WHERE key = 'clock_offset_s'")
+        mirror.execute("DELETE FROM state WHERE key = 'clock_mark'")
     daemon = small.serve(filled=False)
     assert daemon.deliver(small.change(variant_id, "out_of_stock")) == "applied"
     small.until(lambda: not small.rows("SELECT 1 FROM refresh_queue"))

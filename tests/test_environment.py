@@ -29,7 +29,7 @@ def ended(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a process that the shell has done `before` to; never with a traceback."""
     drop += ("SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY", "no_proxy", "https_proxy", "HTTPS_PROXY")
-    env = {name: value for name, value in site.environ.items() if name not in drop}
+    env = {name: value for name, value in site.unmeasured.items() if name not in drop}
     done = subprocess.run(
         _after(before, site.command(*arguments, config=config)),
         cwd=site.folder,

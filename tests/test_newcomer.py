@@ -65,7 +65,7 @@ def as_shop(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, AS_USER, str(SHOP), str(GROUP), *arguments, "-c", str(site.config)],
         cwd="/",
-        env=site.environ,
+        env=site.unmeasured,
         capture_output=True,
         text=True,
         timeout=60,

@@ -64,6 +64,16 @@ def log_throttled(
         connection.execute("UPDATE sweeps SET throttled = throttled + 1 WHERE ended_at IS NULL")
 
 
+def _clock_offset(connection: sqlite3.Connection) -> timedelta:
+    """Return how far Dreamship's clock is ahead of this host's, as it was known last.
+
+    Version 0.1.0 believed any single answer, and kept no mark of both clocks: days are a mistake.
+    """
+    offset = timedelta(seconds=float(get_state(connection, "clock_offset_s") or 0))
+    is_of_first_version = get_state(connection, "clock_mark") is None
+    return timedelta() if is_of_first_version and abs(offset) > timedelta(days=1) else offset
+
+
 def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
     """Read what a daemon that starts must know."""
     rows = connection.execute("SELECT at FROM calls WHERE at >= ?", (to_text(now - WINDOW),))
@@ -81,7 +91,7 @@ def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
     return Remembered(
         calls=[from_text(row[0]) for row in rows],
         paused_until=paused_until,
-        clock_offset=timedelta(seconds=float(get_state(connection, "clock_offset_s") or 0)),
+        clock_offset=_clock_offset(connection),
         complete_at=maybe_from_text(complete),
         failures=failures,
         heard_since=maybe_from_text(get_state(connection, "heard_since")),
