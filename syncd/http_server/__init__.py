@@ -90,12 +90,13 @@ class HttpServer:
             proxy_headers=False,
             timeout_graceful_shutdown=GRACEFUL_S,
         )
-        self._config.limiter = limiter or ConnectionLimiter(
+        limiter = limiter or ConnectionLimiter(
             time.monotonic, arrival_s=arrival_s, max_connections=max_connections
         )
+        self._config.limiter = limiter.listener()
         self._config.refusals = refusals or Refusals("http")
         self._config.headers_read = headers_read
-        self._server = _Server(self._config, self._config.limiter)
+        self._server = _Server(self._config, limiter)
         self._task: asyncio.Task[None] | None = None
 
     @property

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from syncd.http_server.framing import Framing, RequestRefusedError, refusal
-from syncd.http_server.limits import ConnectionLimiter
+from syncd.http_server.limits import ListenerConnections
 from syncd.http_server.targets import foreign_protocol, from_absolute_form
 from syncd.refusals import Refusals, client_of
 
@@ -48,7 +48,7 @@ _log.setLevel(logging.ERROR)
 class Config(uvicorn.Config):
     """uvicorn's, and what the connections of one server share."""
 
-    limiter: ConnectionLimiter
+    limiter: ListenerConnections
     refusals: Refusals
     # None: all are kept.
     headers_read: frozenset[bytes] | None = None

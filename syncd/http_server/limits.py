@@ -48,12 +48,7 @@ class Connection(Protocol):
 
 
 class ConnectionLimiter:
-    """The connections that wait for their other side.
-
-    `idle` ones have sent nothing of a request; `arriving` ones have sent a part. When there are
-    too many, the idle one that has been silent for longest makes room; an arriving one does only
-    when none is idle.
-    """
+    """The connections of all listeners, how many there may be, and for how long each is awaited."""
 
     def __init__(
         self,
@@ -65,9 +60,53 @@ class ConnectionLimiter:
         self._now = now
         self._arrival_s = arrival_s
         self._max_connections = max_connections
-        self._open: set[Connection] = set()
-        # Each in the order of its last change, the oldest first.
+        # Since when each is awaited, in order.
         self._since: dict[Connection, float] = {}
+        self._listeners: list[ListenerConnections] = []
+
+    def listener(self) -> ListenerConnections:
+        """Return the part of one more listener."""
+        one = ListenerConnections(self._since, self._now, self._make_room)
+        self._listeners.append(one)
+        return one
+
+    def close_late(self) -> None:
+        """Give up connections that have kept us waiting for too long."""
+        now = self._now()
+        for connection, since in list(self._since.items()):
+            if now - since < self._arrival_s:
+                return
+            connection.give_up()
+
+    def _make_room(self) -> None:
+        """Close one connection when there are too many: of the listener that has most.
+
+        So a crowd at one listener closes nobody at another.
+        """
+        if sum(len(one.open) for one in self._listeners) <= self._max_connections:
+            return
+        for one in sorted(self._listeners, key=lambda one: len(one.open), reverse=True):
+            if one.close_one():
+                return
+
+
+class ListenerConnections:
+    """The connections of one listener that wait for their other side.
+
+    `idle` ones have sent nothing of a request; `arriving` ones have sent a part.
+    """
+
+    def __init__(
+        self,
+        since: dict[Connection, float],
+        now: Callable[[], float],
+        make_room: Callable[[], None],
+    ) -> None:
+        self._since = since
+        self._now = now
+        self._make_room = make_room
+        self.open: set[Connection] = set()
+        # Each in the order of its last change, the oldest first.
         self._idle: dict[Connection, None] = {}
         self._arriving: dict[Connection, None] = {}
 
@@ -76,18 +115,27 @@ class ConnectionLimiter:
 
     def admit(self, newcomer: Connection) -> None:
         """Take a new connection; close the one that is least worth keeping when there are many."""
-        self._open.add(newcomer)
+        self.open.add(newcomer)
         self.enter(newcomer)
-        if len(self._open) > self._max_connections:
-            waiting = self._idle or self._arriving
-            victim = next(iter(waiting))
-            del waiting[victim]
-            # It stays in `_since`: what cannot be closed in order is aborted later.
-            victim.close()
+        self._make_room()
+
+    def close_one(self) -> bool:
+        """Close the idle one that has been silent for longest, an arriving one if none is idle.
+
+        Return whether there was one.
+        """
+        waiting = self._idle or self._arriving
+        if not waiting:
+            return False
+        victim = next(iter(waiting))
+        del waiting[victim]
+        # It stays in `_since`: what cannot be closed in order is aborted later.
+        victim.close()
+        return True
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
-        self._open.discard(connection)
+        self.open.discard(connection)
         self.leave(connection)
 
     def enter(self, connection: Connection) -> None:
@@ -114,11 +162,3 @@ class ConnectionLimiter:
         self._since.pop(connection, None)
         self._idle.pop(connection, None)
         self._arriving.pop(connection, None)
-
-    def close_late(self) -> None:
-        """Give up connections that have kept us waiting for too long."""
-        now = self._now()
-        for connection, since in list(self._since.items()):
-            if now - since < self._arrival_s:
-                return
-            connection.give_up()
