@@ -79,6 +79,7 @@ class Schedule:
         self._engine = engine
         self._is_silent = False
         self._failures = 0
+        self._is_reloaded = False
         self._located_at: datetime | None = None
         self._quiet_until: datetime | None = None
         self._quiet_looks = 0
@@ -162,13 +163,26 @@ class Schedule:
         await came_round.wait()
 
     def adapt(self, *, is_silent: bool | None = None) -> None:
-        """Take over a new configuration, or that deliveries stopped or came back."""
-        if is_silent is not None:
-            if is_silent == self._is_silent:
-                return
+        """Take over a new configuration, or that deliveries stopped or came back.
+
+        Neither puts off a sweep: a host may reload more often than it sweeps. A new configuration
+        may have mended what made the last sweep fail, so that one is tried again at once.
+        """
+        if is_silent is None:
+            # One that runs has begun with the old configuration.
+            self._is_reloaded = True
+        elif is_silent == self._is_silent:
+            return
+        else:
             self._is_silent = is_silent
-        if self._scheduler.running:
-            self._scheduler.reschedule_job("sweep", trigger=self._sweep_trigger())
+        if not self._scheduler.running:
+            return
+        now, trigger = self._engine.clock.now(), self._sweep_trigger()
+        job = self._scheduler.get_job("sweep")
+        next_at = trigger.get_next_fire_time(None, now)
+        if is_silent is None and self._failures:
+            next_at = now
+        job.modify(trigger=trigger, next_run_time=min(job.next_run_time, next_at))
 
     async def quiet(self, since: datetime | None) -> None:
         """Ask the source early while deliveries stay away (None: they do not), ever more rarely."""
@@ -184,6 +198,7 @@ class Schedule:
         """Try again soon after a sweep of the catalogue that was not complete."""
         if not summary.is_catalogue or not self._scheduler.running:
             return
+        is_reloaded, self._is_reloaded = self._is_reloaded, False
         if summary.result == "complete" or summary.held:
             # What was held back waits for a person; reading it all again soon would not help.
             self._failures = 0
@@ -191,7 +206,7 @@ class Schedule:
         self._failures += 1
         wait = next_after_failure(self._failures, self._config.reconcile.every_when_silent)
         job = self._scheduler.get_job("sweep")
-        again_at = self._engine.clock.now() + wait * _jittered()
+        again_at = self._engine.clock.now() + (timedelta() if is_reloaded else wait * _jittered())
         job.modify(next_run_time=min(job.next_run_time, again_at))
 
     @property

@@ -610,7 +610,38 @@ def test_a_refused_key_is_said_and_a_reload_with_the_right_one_goes_on(site: Sit
     site.configure(dreamship={"api_keys": [site.key]})
     daemon.process.send_signal(signal.SIGHUP)
     site.until(lambda: daemon.told("reloaded"))
-    assert site.syncd("reconcile-now").returncode == 0
-    assert site.differences == 0
+    site.until(lambda: site.differences == 0)
     assert not any("refuses" in reason for reason in daemon.status()["reasons"])
     assert calls <= 3
+
+
+def test_a_reload_with_another_wrong_key_says_so_again(site: Site) -> None:
+    """At once, and not after the next sweep hours later."""
+    site.configure(dreamship={"api_keys": ["wrong", site.key]})
+    daemon = site.serve(filled=False)
+    site.until(lambda: len(daemon.told("Dreamship refuses the api key")) == 1)
+    site.configure(dreamship={"api_keys": ["another_wrong_one", site.key]})
+    daemon.process.send_signal(signal.SIGHUP)
+    site.until(lambda: len(daemon.told("Dreamship refuses the api key")) == 2)
+    assert daemon.status()["health"] == "failing"
+
+
+def test_reloads_do_not_put_off_the_next_sweep(site: Site) -> None:
+    """A host that reloads more often than it sweeps would never sweep again."""
+    daemon = site.serve()
+    site.until(lambda: daemon.told("sweep ended"))
+
+    def reload() -> str:
+        before = len(daemon.told("reloaded"))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: len(daemon.told("reloaded")) > before)
+        next_at: str = daemon.status()["sweep"]["next_at"]
+        return next_at
+
+    first = reload()
+    assert reload() <= first
+    site.configure(reconcile={"every": "10m"})
+    sooner = reload()
+    assert sooner < first
+    site.configure(reconcile={"every": "6h"})
+    assert reload() == sooner
