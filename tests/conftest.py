@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,6 +48,11 @@ def pytest_runtest_makereport(
 
 
 KEY = "ds_test_0123456789abcdef"
+
+
+def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which coverage does not start."""
+    return {name: value for name, value in environ.items() if "COV" not in name.upper()}
 
 
 class Site:
@@ -105,7 +110,7 @@ class Site:
     @property
     def unmeasured(self) -> dict[str, str]:
         """The environment for a process that may not write where coverage keeps its data."""
-        return {name: value for name, value in self.environ.items() if "COV" not in name.upper()}
+        return unmeasured(self.environ)
 
     @property
     def environ(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Site
+from conftest import Site, unmeasured
 
 from syncd import environment
 from syncd.errors import ConfigurationError
@@ -131,6 +131,7 @@ def _in_closed_folder(folder: Path, *command: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, AS_USER, str(NOBODY), str(NOBODY), *command],
         cwd=folder,
+        env=unmeasured(os.environ),
         capture_output=True,
         text=True,
         timeout=60,

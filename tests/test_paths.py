@@ -382,10 +382,15 @@ def test_a_database_copied_over_the_mirror_in_use(site: Site, what: str) -> None
     whole = other.read_bytes()
     site.mirror.write_bytes(whole)
     assert post(daemon, "on its way") == 503
-    site.until(lambda: daemon.status()["health"] == "failing")
-    reasons = " ".join(daemon.status()["reasons"])
-    assert "another database was copied over the mirror" in reasons
-    assert "disk space" not in reasons
+    reasons: list[str] = []
+
+    def says_what_happened() -> bool:
+        reasons[:] = daemon.status()["reasons"]
+        return "another database was copied over the mirror" in " ".join(reasons)
+
+    site.until(says_what_happened)
+    assert daemon.status()["health"] == "failing"
+    assert "disk space" not in " ".join(reasons)
     site.until(lambda: daemon.told("the mirror cannot be used"))
     if what == "foreign":
         time.sleep(11)  # every job has run once

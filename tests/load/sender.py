@@ -33,6 +33,8 @@ PATH = "/webhooks/dreamship"
 # Dreamship gives up after so long.
 ANSWER_S = 30.0
 RETRY_S = (0.05, 0.5)
+# No simulated source has variants from here on.
+FIRST_VARIANT = 1_000_000
 VARIANTS_PER_ITEM = 20
 
 Body = tuple[Told, bytes]
@@ -101,7 +103,7 @@ class Sender:
 
     def _new(self) -> Body:
         self._number += 1
-        variant_id = 48_000 + self._chance.randrange(self._variants)
+        variant_id = FIRST_VARIANT + self._chance.randrange(self._variants)
         # Distinct, so that the latest one is known to the microsecond.
         self._at = max(datetime.now(UTC), self._at + timedelta(microseconds=1))
         told = Told(
