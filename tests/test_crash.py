@@ -34,7 +34,10 @@ def test_what_was_answered_200_survives_every_kill(tmp_path: Path) -> None:
     ("damage", "told"),
     [
         ("DELETE FROM deliveries WHERE delivery_id = 7", "is kept 0 times"),
-        ("UPDATE variants SET value = 'x' WHERE variant_id = 48001", "the mirror says 'x'"),
+        (
+            "UPDATE variants SET value = 'x' WHERE variant_id = 1000001",
+            "the mirror says 'x'",
+        ),
         ("DELETE FROM change_log WHERE seq = 5", "what the feed had told is not there now"),
         (
             """INSERT INTO change_log SELECT 9999, variant_id, item_id, 'x', availability,

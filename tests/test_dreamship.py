@@ -9,7 +9,7 @@ import json
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -69,14 +69,15 @@ def answering(answer: bytes) -> Serve:
 @asynccontextmanager
 async def source(serve: Serve, *, timeout_s: float = 5, key: str = KEY) -> AsyncIterator[Dreamship]:
     """Serve each connection by `serve`, and give a client of it."""
+    served: set[asyncio.Task[None] | None] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        served.add(asyncio.current_task())
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -86,6 +87,10 @@ async def source(serve: Serve, *, timeout_s: float = 5, key: str = KEY) -> Async
     finally:
         await client.aclose()
         server.close()
+        tasks = [task for task in served if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
 
 
 def item(serve: Serve, *, timeout_s: float = 5, key: str = KEY) -> ItemRead:
