@@ -58,7 +58,7 @@ class Monitor:
         self._counted_401 = 0
         self._told_trouble = ""
         self._questions = Questions(engine.config.mirror.path)
-        self._counts = Costly(lambda reports: reports.counts())
+        self._counts = Costly(lambda reports: reports.counts(engine.asker.policy))
         self._day = Costly(lambda reports: reports.day(engine.clock.now()))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
         engine.clock.follow(self._follow)
@@ -144,7 +144,7 @@ class Monitor:
                 raise
             running, counts, day = self._last_look
             running = replace(running, at=now, trouble=self._webhook.trouble or fault)
-        return status.document(running, counts, day, self._engine.asker.policy)
+        return status.document(running, counts, day)
 
     async def _running(self, now: datetime) -> Running:
         engine = self._engine

@@ -36,6 +36,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "removed",
         "oldest_confirmed_at",
         "unknown_values",
+        "more_unknown_values",
     ],
     "sweep": [
         "running",
