@@ -8,8 +8,9 @@ bidirectional controls show text in another order than it has. Both are written 
 from __future__ import annotations
 
 import unicodedata
+from json import dumps
 
-from msgspec import json
+from msgspec import json, to_builtins
 
 # Of one value in a line of the log, of a command or of the page.
 MAX_CHARS = 1000
@@ -28,9 +29,13 @@ def shortened(text: str, most: int = MAX_CHARS) -> str:
 def json_text(document: object) -> str:
     """Return a document as JSON that is exact and that a terminal shows as it is.
 
-    JSON itself escapes only the control characters below U+0020. Raises what msgspec raises.
+    JSON itself escapes only the control characters below U+0020.
     """
-    text = json.encode(document).decode()
+    try:
+        text = json.encode(document).decode()
+    except UnicodeEncodeError:
+        # The name of a file may have bytes that are no UTF-8: Python has them as lone surrogates.
+        text = dumps(to_builtins(document), separators=(",", ":"), ensure_ascii=False)
     # Outside of its strings JSON has none of these.
     return text.translate({ord(one): _json_escape(one) for one in _hidden(text)})
 
@@ -50,5 +55,7 @@ def _written_out(one: str) -> str:
 
 
 def _json_escape(one: str) -> str:
-    units = one.encode("utf-16-be", "surrogatepass").hex()
+    if unicodedata.category(one) == "Cs":
+        return f"\\\\u{ord(one):04x}"  # no JSON parser takes half a pair: its number is its text
+    units = one.encode("utf-16-be").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

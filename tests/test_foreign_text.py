@@ -360,6 +360,33 @@ def texts(document: Any) -> set[str]:
     return {document} if isinstance(document, str) else set()
 
 
+def test_a_body_of_any_bytes_is_printed(mirror: Site) -> None:
+    """One that is no UTF-8 keeps nobody from reading the others; its odd bytes are written out."""
+    fill(mirror, "Mug")
+    with closing(sqlite3.connect(mirror.mirror)) as connection, connection:
+        connection.execute(
+            "UPDATE deliveries SET body = ? WHERE event_id LIKE '1%'", (b"a\xff\x9b",)
+        )
+    shown = printed(mirror, "deliveries", "--body")
+    assert "\n    a\\xff\\x9b\n" in shown
+    assert "\n    Mug\n" in shown
+    exact = printed(mirror, "deliveries", "--body", "--json")
+    assert [json.decode(line)["body"] for line in exact.splitlines()] == ["Mug", "a\\xff\\x9b"]
+
+
+def test_a_file_of_any_name_is_printed(mirror: Site) -> None:
+    """A name that is no UTF-8 is JSON, too."""
+    odd = mirror.folder / os.fsdecode(b"\xff\x9b.toml")
+    odd.write_bytes(mirror.config.read_bytes())
+    terminal = Terminal()
+    with contextlib.redirect_stdout(terminal):
+        assert run(["check-config", "--json", "--config", str(odd)]) == 0
+        assert run(["check-config", "--config", str(odd)]) == 0
+    assert not hidden(terminal.getvalue())
+    assert terminal.getvalue().count("\\udcff\\udc9b.toml") == 1
+    assert json.decode(terminal.getvalue().partition("\n#")[0])["file"] == visible(str(odd))
+
+
 # The log.
 
 

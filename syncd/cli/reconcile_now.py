@@ -19,6 +19,7 @@ from syncd.cli.common import (
     json_option,
     load_config,
     load_for_daemon,
+    secrets,
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
@@ -113,7 +114,7 @@ def command(
     else:
         _show(summary)
     if summary.error:
-        telling.say([summary.error], _what_to_try(summary))
+        telling.say([summary.error], _what_to_try(summary), secrets)
     return _EXIT[summary.result]
 
 
