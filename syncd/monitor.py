@@ -45,11 +45,13 @@ class Monitor:
         webhook: Webhook,
         *,
         refusals: Iterable[Refusals] = (),
+        max_connections: int = 0,
     ) -> None:
         self._engine = engine
         self._schedule = schedule
         self._webhook = webhook
         self._refusals = tuple(refusals)
+        self._max_connections = max_connections
         self._notifier = Notifier(sleep=engine.clock.sleep)
         self._started_at = engine.clock.now()
         self._webhooks = engine.remembered.webhooks
@@ -168,6 +170,7 @@ class Monitor:
             used_last_minute=engine.budget.used_last_minute,
             invalid_signatures=self._uncounted_401,
             forged_since_delivery=self._webhook.forged_since_delivery,
+            max_connections=self._max_connections,
         )
 
     async def exposition(self) -> bytes:

@@ -113,6 +113,7 @@ class Running(Struct, frozen=True):
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
     `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
     to wait that long. `cached`: the sentence about a cache that answers instead of Dreamship.
+    `max_connections`: how many all listeners take together, by the limit of open files.
     """
 
     at: datetime
@@ -133,6 +134,7 @@ class Running(Struct, frozen=True):
     invalid_signatures: int
     forged_since_delivery: int
     cached: str | None = None
+    max_connections: int = 0
 
 
 def assess(now: Running, day: LastDay) -> Assessment:
@@ -184,6 +186,7 @@ def document(now: Running, counts: MirrorCounts, day: LastDay) -> JsonObject:
         "waiting_for_first_delivery": day.last_delivery_at is None,
         "refresh_queue": counts.refresh_queue,
         "quarantined": counts.quarantined,
+        "max_connections": now.max_connections,
         "version": __version__,
         "started_at": to_text(now.started_at),
     }

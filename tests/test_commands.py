@@ -51,6 +51,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
     "waiting_for_first_delivery": None,
     "refresh_queue": None,
     "quarantined": None,
+    "max_connections": None,
     "version": None,
     "started_at": None,
 }

@@ -22,6 +22,12 @@ from syncd.deliveries import TEST_ACTION
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen, Verdict
+from syncd.http_server import (
+    MAX_CONNECTIONS,
+    connections_for,
+    open_files_for,
+    raise_open_files,
+)
 from syncd.printing import Colored, show, show_json
 from syncd.read_age import COPY_AGE
 from syncd.signature import HEADER, sign
@@ -86,7 +92,7 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
     yield _about_writing(config.mirror.path)
     yield access
     yield from asyncio.run(_about_dreamship(config))
-    yield _about_the_daemon(config)
+    yield from _about_the_daemon(config)
     yield _about_delivery(config)
 
 
@@ -182,18 +188,27 @@ async def _about_dreamship(config: Config) -> list[Finding]:
     return findings
 
 
-def _about_the_daemon(config: Config) -> Finding:
+def _about_the_daemon(config: Config) -> Iterator[Finding]:
     check = "the daemon is up and well"
     try:
         status = control.ask_status(config.control.socket)
     except SyncdError as fault:
-        return Finding(check, "fail", fault.message, fault.hint)
+        yield Finding(check, "fail", fault.message, fault.hint)
+        yield _about_connections(connections_for(raise_open_files()), is_running=False)
+        return
     health = status["health"]
     if health == "ok":
-        return Finding(check, "pass", f"version {status['version']}")
-    reasons = " ".join(status["reasons"])
-    verdict: Verdict = "fail" if health == "failing" else "warn"
-    return Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
+        yield Finding(check, "pass", f"version {status['version']}")
+    else:
+        reasons = " ".join(status["reasons"])
+        verdict: Verdict = "fail" if health == "failing" else "warn"
+        yield Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
+    yield _about_connections(status.get("max_connections"), is_running=True)
+
+
+def _about_connections(limit: int | None, *, is_running: bool) -> Finding:
+    most = MAX_CONNECTIONS
+    return examining.about_connections(limit, most, open_files_for(most), is_running=is_running)
 
 
 def _about_delivery(config: Config) -> Finding:
