@@ -25,6 +25,7 @@ import structlog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import json
+from msgspec.structs import replace
 
 from syncd import control, logs, observations
 from syncd.cli import run
@@ -344,6 +345,17 @@ def test_markup_is_no_markup(mirror: Site) -> None:
         for command in ASKING_OTHERS:
             shown = printed(mirror, *command)
             assert shown.count(text) == shown.count("Mug") > 0
+
+
+def test_some_of_the_items_that_could_not_be_read_are_named(mirror: Site) -> None:
+    """And how many more there are; scripts get all of them."""
+    failed = list(range(101, 131))
+    with pytest.MonkeyPatch.context() as patch:
+        summary = replace(summary_of(""), failed_items=failed)
+        patch.setattr(control, "ask_reconcile", lambda *_: iter([summary]))
+        shown = printed(mirror, "reconcile-now")
+        assert f"  not read: {', '.join(map(str, failed[:20]))} and 10 more\n" in shown
+        assert json.decode(printed(mirror, "reconcile-now", "--json"))["failed_items"] == failed
 
 
 def documents(shown: str) -> list[str]:

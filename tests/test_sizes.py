@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -130,3 +131,19 @@ def test_counting_values_holds_one_at_a_time(flooded: Daemon) -> None:
         counts: Any = reports.counts(POLICY)
     assert len(json.encode(counts)) < 32 * KB
     assert MAX_CHARS > MAX_VALUE_CHARS
+
+
+def test_a_dry_run_names_some_of_what_it_could_not_read(
+    tmp_path: Path, open_site: Callable[..., AbstractContextManager[Site]]
+) -> None:
+    """Some faults, with how many more there are; scripts get every id."""
+    with open_site(tmp_path, items=60, variants_per_item=1) as site:
+        assert site.syncd("reconcile-now").returncode == 0
+        broken = sorted(site.catalogue.names)[:50]
+        site.api.faults.always = dict.fromkeys(broken, "403")
+        done = site.syncd("reconcile-now", "--dry-run", "--json")
+        assert done.returncode == 1
+        assert sorted(json.decode(done.stdout)["failed_items"]) == broken
+        (fault,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert fault.count("; item ") == 4
+        assert fault.endswith("; and 45 more")
