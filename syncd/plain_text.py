@@ -8,6 +8,7 @@ bidirectional controls show text in another order than it has. Both are written 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from json import dumps
 
 from msgspec import json, to_builtins
@@ -18,7 +19,7 @@ MAX_CHARS = 1000
 
 def visible(text: str) -> str:
     """Return text in one line, with every character written out that is not shown as itself."""
-    return text.translate({ord(one): _written_out(one) for one in _hidden(text)})
+    return _replaced(text, _written_out)
 
 
 def shortened(text: str, most: int = MAX_CHARS) -> str:
@@ -37,14 +38,17 @@ def json_text(document: object) -> str:
         # The name of a file may have bytes that are no UTF-8: Python has them as lone surrogates.
         text = dumps(to_builtins(document), separators=(",", ":"), ensure_ascii=False)
     # Outside of its strings JSON has none of these.
-    return text.translate({ord(one): _json_escape(one) for one in _hidden(text)})
+    return _replaced(text, _json_escape)
 
 
-def _hidden(text: str) -> set[str]:
-    """Return the characters of a text that are not shown as themselves; a space is."""
+def _replaced(text: str, escape: Callable[[str], str]) -> str:
+    """Replace the characters that are not shown as themselves; a space of any script is."""
     if text.isprintable():
-        return set()
-    return {one for one in set(text) if not one.isprintable() and unicodedata.category(one) != "Zs"}
+        return text
+    hidden = (one for one in set(text) if not one.isprintable())
+    return text.translate(
+        {ord(one): escape(one) for one in hidden if unicodedata.category(one) != "Zs"}
+    )
 
 
 def _written_out(one: str) -> str:
