@@ -20,6 +20,7 @@ from syncd import metrics, page
 from syncd.config import is_loopback
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
+from syncd.plain_text import json_text
 from syncd.refusals import Refusals
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
@@ -121,4 +122,4 @@ def _is_for_loopback(scope: Scope, hosts: list[bytes]) -> bool:
 
 
 def _json(code: int, document: JsonObject) -> Response:
-    return Response(json.format(json.encode(document)), code, media_type="application/json")
+    return Response(json.format(json_text(document)), code, media_type="application/json")

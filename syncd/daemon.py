@@ -101,19 +101,25 @@ class Daemon:
             max_body_bytes=self._config.webhook.max_body_bytes,
             refusals=self._refusals["webhook"],
         )
+        max_connections = connections_for(raise_open_files())
         self._monitor = Monitor(
-            self._engine, self._schedule, self._webhook, refusals=self._refusals.values()
+            self._engine,
+            self._schedule,
+            self._webhook,
+            refusals=self._refusals.values(),
+            max_connections=max_connections,
         )
         try:
             self._owns_control_socket = listeners.owns_control_socket
-            await self._serve(listeners)
+            limiter = ConnectionLimiter(time.monotonic, max_connections=max_connections)
+            await self._serve(listeners, limiter)
             self._spawn(self._reload_when_asked())
             self._spawn(self._vocabulary.run())
             await self._stopping.wait()
         finally:
             await self._stop()
 
-    async def _serve(self, listeners: Listeners) -> None:
+    async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
         config, monitor, orders = self._config, self._monitor, Orders(self._engine)
         applications: dict[str, ASGIApp] = {
             "webhook": web.application(self._webhook, config.webhook.path, self._is_healthy),
@@ -133,9 +139,6 @@ class Daemon:
             "admin": admin.HEADERS_READ,
             "control": serving.HEADERS_READ,
         }
-        limiter = ConnectionLimiter(
-            time.monotonic, max_connections=connections_for(raise_open_files())
-        )
         for name, bound in listeners.sockets.items():
             server = HttpServer(
                 applications[name],

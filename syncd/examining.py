@@ -108,6 +108,31 @@ def about_keys(files: Sequence[Seen]) -> Finding:
     return Finding(check, "pass", ", ".join(file.path for file in files) or "they are in no file")
 
 
+def about_connections(
+    limit: int | None, most: int, open_files: int, *, is_running: bool
+) -> Finding:
+    """Tell whether the limit of open files allows as many connections as there may be.
+
+    `limit`: how many it allows the running daemon (None: it does not say), or, without one, a
+    daemon that was started as this process was. `most` take `open_files`.
+    """
+    check = "the limit of open files allows all connections"
+    if limit is None:
+        return Finding(check, "warn", "the daemon is older and does not say", "restart it")
+    told = f"{limit} connections"
+    if not is_running:
+        told += " to a daemon that is started like this command"
+    if limit >= most:
+        return Finding(check, "pass", told)
+    return Finding(
+        check,
+        "warn",
+        f"{told}, not {most}",
+        f"allow {open_files} open files, then restart the daemon: LimitNOFILE={open_files} in its "
+        f"unit, or `ulimit -n {open_files}` before `syncd serve`",
+    )
+
+
 def about_clock(ahead: timedelta) -> Finding:
     """Tell whether this host's clock is right; `ahead` of Dreamship's."""
     check = "this host's clock agrees with Dreamship's"

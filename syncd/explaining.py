@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from syncd.merge import Rule
 from syncd.model import JsonObject, Row
+from syncd.plain_text import shortened
 
 RULES: dict[Rule, str] = {
     "first-word": "the mirror did not have this variant; the delivery was taken, to be confirmed",
@@ -27,6 +28,8 @@ RULES: dict[Rule, str] = {
 }
 
 
+# Of a value or a name within a sentence.
+_MAX_SAID_CHARS = 200
 _UNLOCATED = (
     "A delivery named this variant, and the mirror does not know its item. A sweep of the "
     "catalogue finds it."
@@ -69,8 +72,8 @@ def sentences(story: Story) -> list[str]:
         return ["The mirror has never heard of this variant."]
     told = [_headline(row), _setter(story, row)]
     if row["verifying"]:
-        against = ", ".join("something else" if d is None else repr(d) for d in grounds["doubts"])
-        told.append(f"It is being verified: set against it stands {against}.")
+        against = ", ".join("something else" if d is None else _said(d) for d in grounds["doubts"])
+        told.append(f"It is being verified: set against it stands {shortened(against)}.")
         told += _doubter(story)
     told.append(
         f"Last known to be true at {row['confirmed_at']}; last judged at {grounds['judged_at']}: "
@@ -118,12 +121,18 @@ def decisions(story: Story) -> list[JsonObject]:
 
 
 def _headline(row: Row) -> str:
-    name = " ".join(str(row[key]) for key in ("item_name", "variant_name") if row[key])
+    names = (row[key] for key in ("item_name", "variant_name"))
+    name = " ".join(shortened(str(one), _MAX_SAID_CHARS) for one in names if one)
     called = f" ({name})" if name else ""
     if row["removed"]:
         return f"Variant {row['variant_id']}{called} is gone from the catalogue, so not sellable."
     sold = "sellable" if row["sellable"] else "not sellable"
-    return f"Variant {row['variant_id']}{called} is {row['availability']!r}, {sold}."
+    return f"Variant {row['variant_id']}{called} is {_said(row['availability'])}, {sold}."
+
+
+def _said(value: str) -> str:
+    """Return a value in quotes; the sentence goes on after it, however long it is."""
+    return repr(shortened(value, _MAX_SAID_CHARS))
 
 
 def _doubter(story: Story) -> list[str]:

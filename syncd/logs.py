@@ -16,11 +16,12 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from syncd.plain_text import shortened, visible
+
 MASK = "********"
 
-# Of one value, and of one list or table. A line that is longer is cut by whoever collects it, and
-# then it is no JSON any more.
-MAX_CHARS = 1000
+# Of one list or table, whose values have bounds as well. A line that is longer is cut by whoever
+# collects it, and then it is no JSON any more.
 MAX_ENTRIES = 50
 # The ends of a traceback say most: where it began, and what it was.
 MAX_TRACEBACK_CHARS = 8000
@@ -132,11 +133,9 @@ class _Plain:
 
     def _text(self, text: str) -> str:
         # Masked before it is cut, or the beginning of a secret would stay.
-        text = self._masked(text).strip()
-        if len(text) > MAX_CHARS:
-            text = f"{text[:MAX_CHARS]}… ({len(text)} characters)"
-        # JSON escapes what is no character of a line by itself.
-        return _one_line(text) if self._is_console else text
+        text = shortened(self._masked(text).strip())
+        # JSON, in ASCII, escapes by itself what is no character of a line.
+        return visible(text) if self._is_console else text
 
     def _traceback(self, text: str) -> str:
         text = self._masked(text)
@@ -146,7 +145,7 @@ class _Plain:
         if not self._is_console:
             return text
         # Indented, so that no message in it looks like a line of its own.
-        return "\n".join(f"    {_one_line(line)}" for line in text.splitlines())
+        return "\n".join(f"    {visible(line)}" for line in text.splitlines())
 
     def _masked(self, text: str) -> str:
         for secret in self._secrets:
@@ -156,12 +155,3 @@ class _Plain:
 
 def _more(entries: Collection[Any]) -> list[str]:
     return [f"… ({len(entries)} in all)"] if len(entries) > MAX_ENTRIES else []
-
-
-def _one_line(text: str) -> str:
-    """Write out what would end a line, or what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )

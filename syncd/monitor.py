@@ -45,11 +45,13 @@ class Monitor:
         webhook: Webhook,
         *,
         refusals: Iterable[Refusals] = (),
+        max_connections: int = 0,
     ) -> None:
         self._engine = engine
         self._schedule = schedule
         self._webhook = webhook
         self._refusals = tuple(refusals)
+        self._max_connections = max_connections
         self._notifier = Notifier(sleep=engine.clock.sleep)
         self._started_at = engine.clock.now()
         self._webhooks = engine.remembered.webhooks
@@ -58,7 +60,7 @@ class Monitor:
         self._counted_401 = 0
         self._told_trouble = ""
         self._questions = Questions(engine.config.mirror.path)
-        self._counts = Costly(lambda reports: reports.counts())
+        self._counts = Costly(lambda reports: reports.counts(engine.asker.policy))
         self._day = Costly(lambda reports: reports.day(engine.clock.now()))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
         engine.clock.follow(self._follow)
@@ -144,7 +146,7 @@ class Monitor:
                 raise
             running, counts, day = self._last_look
             running = replace(running, at=now, trouble=self._webhook.trouble or fault)
-        return status.document(running, counts, day, self._engine.asker.policy)
+        return status.document(running, counts, day)
 
     async def _running(self, now: datetime) -> Running:
         engine = self._engine
@@ -168,6 +170,7 @@ class Monitor:
             used_last_minute=engine.budget.used_last_minute,
             invalid_signatures=self._uncounted_401,
             forged_since_delivery=self._webhook.forged_since_delivery,
+            max_connections=self._max_connections,
         )
 
     async def exposition(self) -> bytes:

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 import structlog
-from msgspec import json
 
 from syncd import http_client
 from syncd.config import KEYS_VARIABLE
 from syncd.errors import ConfigurationError
 from syncd.model import JsonObject
 from syncd.pace import backoff
+from syncd.plain_text import json_text
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,8 @@ class Notifier:
 
     def tell(self, message: JsonObject, *, command: Sequence[str], url: str) -> None:
         """Begin to carry one message; returns at once."""
-        body = json.encode(message)
+        # The command may print it.
+        body = json_text(message).encode()
         if command:
             self._begin("command", lambda: self._run(command, body))
         if url:

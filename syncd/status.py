@@ -5,6 +5,7 @@ The keys are those of `status --json` and `/status.json` (contract.md, "HTTP").
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -13,6 +14,7 @@ from msgspec import Struct
 from syncd import __version__
 from syncd.errors import SyncdError
 from syncd.model import JsonObject
+from syncd.plain_text import shortened
 from syncd.ports import SweepProgress
 from syncd.state import Policy
 from syncd.timestamps import maybe_text, to_text
@@ -26,8 +28,44 @@ ROTATED_AFTER = 3
 LONG_PAUSE = timedelta(minutes=2)
 
 
+# Of the values that are not sold, the most frequent are named, each cut to so many characters: how
+# many there are, and how long they are, is not ours to say.
+MAX_VALUES = 50
+MAX_VALUE_CHARS = 200
+# Of one fault in a reason.
+_MAX_FAULT_CHARS = 500
+
+
+class UnknownValues(Struct, frozen=True):
+    """Values that the configuration does not call sellable, the most frequent first.
+
+    `named`: how many variants have each, the value cut to MAX_VALUE_CHARS. `more`: how many other
+    values there are.
+    """
+
+    named: dict[str, int]
+    more: int
+
+
+def unknown_values(
+    counted: Iterable[tuple[str, int]], policy: Policy, most: int = MAX_VALUES
+) -> UnknownValues:
+    """Return those of the `counted` values, the most frequent first, that are not sold."""
+    named: dict[str, int] = {}
+    more = 0
+    for value, count in counted:
+        if policy.sells((value,)):
+            continue
+        short = shortened(value, MAX_VALUE_CHARS)
+        if len(named) < most and short not in named:
+            named[short] = count
+        else:
+            more += 1
+    return UnknownValues(named, more)
+
+
 class MirrorCounts(Struct, frozen=True):
-    """How many there are; `unknown_values` by value, those the configuration calls not sellable."""
+    """How many there are, at one moment."""
 
     items: int
     variants: int
@@ -35,7 +73,7 @@ class MirrorCounts(Struct, frozen=True):
     removed: int
     verifying: int
     oldest_confirmed_at: str | None
-    values: dict[str, int]
+    unknown_values: UnknownValues
     refresh_queue: int
     quarantined: int
 
@@ -75,6 +113,7 @@ class Running(Struct, frozen=True):
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
     `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
     to wait that long. `cached`: the sentence about a cache that answers instead of Dreamship.
+    `max_connections`: how many all listeners take together, by the limit of open files.
     """
 
     at: datetime
@@ -95,6 +134,7 @@ class Running(Struct, frozen=True):
     invalid_signatures: int
     forged_since_delivery: int
     cached: str | None = None
+    max_connections: int = 0
 
 
 def assess(now: Running, day: LastDay) -> Assessment:
@@ -105,7 +145,7 @@ def assess(now: Running, day: LastDay) -> Assessment:
     )
 
 
-def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -> JsonObject:
+def document(now: Running, counts: MirrorCounts, day: LastDay) -> JsonObject:
     """Return the status as plain values."""
     invalid = day.invalid_signatures + now.invalid_signatures
     assessment = assess(now, day)
@@ -126,9 +166,8 @@ def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -
             "sellable": counts.sellable,
             "removed": counts.removed,
             "oldest_confirmed_at": counts.oldest_confirmed_at,
-            "unknown_values": {
-                value: count for value, count in counts.values.items() if not policy.sells((value,))
-            },
+            "unknown_values": counts.unknown_values.named,
+            "more_unknown_values": counts.unknown_values.more,
         },
         "sweep": {
             "running": progress is not None,
@@ -147,6 +186,7 @@ def document(now: Running, counts: MirrorCounts, day: LastDay, policy: Policy) -
         "waiting_for_first_delivery": day.last_delivery_at is None,
         "refresh_queue": counts.refresh_queue,
         "quarantined": counts.quarantined,
+        "max_connections": now.max_connections,
         "version": __version__,
         "started_at": to_text(now.started_at),
     }
@@ -156,11 +196,12 @@ def _failing(now: Running) -> list[str]:
     reasons = []
     if now.trouble is not None:
         reasons.append(
-            f"Deliveries cannot be made durable: {now.trouble.message}; {now.trouble.hint}."
+            f"Deliveries cannot be made durable: {_brief(now.trouble.message)}; "
+            f"{_brief(now.trouble.hint)}."
         )
     if now.refused is not None:
         reasons.append(
-            f"Dreamship refuses the api key ({now.refused}); put a valid one in and reload."
+            f"Dreamship refuses the api key ({_brief(now.refused)}); put a valid one in and reload."
         )
     return reasons
 
@@ -209,7 +250,7 @@ def _about_reading(now: Running) -> list[str]:
             "dreamship.calls_per_minute if others use the same key."
         )
     if now.unreachable is not None:
-        reasons.append(f"The last read failed: {now.unreachable}.")
+        reasons.append(f"The last read failed: {_brief(now.unreachable)}.")
     if now.cached is not None:
         reasons.append(now.cached)
     return reasons
@@ -225,7 +266,7 @@ def _about_sweeps(now: Running, day: LastDay) -> list[str]:
     if day.last_sweep_result is None:
         reasons.append("The mirror is being filled for the first time.")
     elif day.last_sweep_result != "complete":
-        why = f" ({day.last_sweep_error})" if day.last_sweep_error else ""
+        why = f" ({_brief(day.last_sweep_error)})" if day.last_sweep_error else ""
         what = "`syncd reconcile-now` tries again now."
         if day.last_sweep_held:
             what = "`syncd reconcile-now --accept-removals` removes them."
@@ -236,3 +277,8 @@ def _about_sweeps(now: Running, day: LastDay) -> list[str]:
             "without you: `syncd reconcile-now --accept-removals` removes them."
         )
     return reasons
+
+
+def _brief(fault: str) -> str:
+    """Return a fault, part of which others worded, in so few words that what to do is read."""
+    return shortened(fault, _MAX_FAULT_CHARS)

@@ -20,7 +20,7 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
-from syncd.listing import Position
+from syncd.listing import MAX_FAULTS, Position
 from syncd.model import ItemRead, Page, SweepResult
 from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
@@ -115,7 +115,7 @@ class Survey(Struct):
             throttled=self._throttled,
             seconds=round((self.clock.now() - began_at).total_seconds(), 3),
             failed_items=failed,
-            error="; ".join(self._faults),
+            error="; ".join([*self._faults[:MAX_FAULTS], *_more(len(self._faults) - MAX_FAULTS)]),
         )
 
     async def _list(self) -> list[int]:
@@ -256,3 +256,7 @@ class Survey(Struct):
         self.differences += writes.changes
         self._done.add(seen.item_id)
         self._variants += len(seen.variants or ())
+
+
+def _more(faults: int) -> list[str]:
+    return [f"and {faults} more"] if faults > 0 else []

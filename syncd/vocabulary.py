@@ -9,13 +9,16 @@ import structlog
 
 from syncd.engine import Engine
 from syncd.errors import MirrorError
+from syncd.status import UnknownValues
 from syncd.store import Reports
 
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 300.0
-# In one line of the log; the status has all of them.
+# In one line of the log; the status names more of them.
 TOLD_AT_ONCE = 20
+# Remembered as told, the most frequent first.
+MOST = 1000
 
 
 class Vocabulary:
@@ -40,18 +43,17 @@ class Vocabulary:
                 await self._look()
 
     async def _look(self) -> None:
-        counts = await asyncio.to_thread(self._count)
-        policy = self._engine.asker.policy
-        unlisted = {value: n for value, n in counts.items() if not policy.sells((value,))}
-        new = await self._engine.store.note_values(list(unlisted))
+        unlisted = await asyncio.to_thread(self._count)
+        new = await self._engine.store.note_values(list(unlisted.named))
         if new:
             log.warning(
                 "not sold: availability.sellable does not list these values",
-                variants={value: unlisted[value] for value in new[:TOLD_AT_ONCE]},
+                variants={value: unlisted.named[value] for value in new[:TOLD_AT_ONCE]},
                 values=len(new),
+                less_frequent=unlisted.more,
                 hint="add those that may be sold to availability.sellable, then reload",
             )
 
-    def _count(self) -> dict[str, int]:
+    def _count(self) -> UnknownValues:
         with contextlib.closing(Reports(self._engine.config.mirror.path)) as reports:
-            return reports.values()
+            return reports.unknown_values(self._engine.asker.policy, MOST)

@@ -36,6 +36,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "removed",
         "oldest_confirmed_at",
         "unknown_values",
+        "more_unknown_values",
     ],
     "sweep": [
         "running",
@@ -50,6 +51,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
     "waiting_for_first_delivery": None,
     "refresh_queue": None,
     "quarantined": None,
+    "max_connections": None,
     "version": None,
     "started_at": None,
 }

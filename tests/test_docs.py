@@ -199,7 +199,7 @@ def flat(document: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def test_the_status_document_is_documented() -> None:
     """Every key of it, in its order."""
-    counts = status.MirrorCounts(0, 0, 0, 0, 0, None, {}, 0, 0)
+    counts = status.MirrorCounts(0, 0, 0, 0, 0, None, status.UnknownValues({}, 0), 0, 0)
     now = datetime.now(UTC)
     day = status.LastDay(None, 0, Evidence((), (), None), 0, 0, 0, None, None, "", 0)
     running = status.Running(
@@ -220,7 +220,7 @@ def test_the_status_document_is_documented() -> None:
         used_last_minute=0,
         invalid_signatures=0,
     )
-    document = status.document(running, counts, day, Policy(frozenset(), settle=now - now))
+    document = status.document(running, counts, day)
     told = [spelled(row[0]) for row in rows(section("The status document"), "key")]
     assert told == list(flat(document))
 

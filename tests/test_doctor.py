@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +23,14 @@ from proxies import PATH, Front, nginx
 
 from syncd.cli.doctor import deliver
 from syncd.examining import REACHES as OUTSIDE
-from syncd.examining import Answer, Seen, about_access, about_clock, about_delivery
+from syncd.examining import (
+    Answer,
+    Seen,
+    about_access,
+    about_clock,
+    about_connections,
+    about_delivery,
+)
 from syncd.signature import HEADER
 
 if TYPE_CHECKING:
@@ -96,10 +104,10 @@ def test_where_all_is_well_it_says_so(well: Daemon) -> None:
     code, found = examined(well.site)
     assert code == 0, found
     assert {one["verdict"] for one in found.values()} == {"pass"}
-    assert len(found) == 8
+    assert len(found) == 9
     assert well.site.rows("SELECT count(*) AS n FROM changes") == changes
     plain = well.site.syncd("doctor")
-    assert plain.stdout.count("pass ") == 8
+    assert plain.stdout.count("pass ") == 9
 
 
 def test_a_proxy_that_reads_json_and_writes_it_anew_is_found(shared: Daemon) -> None:
@@ -266,6 +274,42 @@ def test_the_clock_is_compared_with_dreamships(site: Site) -> None:
     assert examined(site)[1]["this host's clock agrees with Dreamship's"]["verdict"] == "fail"
     assert about_clock(timedelta(seconds=-2)).verdict == "pass"
     assert about_clock(timedelta(seconds=20)).verdict == "warn"
+
+
+CONNECTIONS = "the limit of open files allows all connections"
+
+
+def with_open_files(most: int, command: list[str]) -> list[str]:
+    """Return a command that may open so many files, and may not allow itself more."""
+    return ["sh", "-c", f'ulimit -n {most} && exec "$@"', "sh", *command]
+
+
+def test_too_few_open_files_are_found_with_the_limit_to_set(site: Site) -> None:
+    """Those of the daemon while one runs, whatever this process may; else those of this process."""
+    few = with_open_files(300, site.command("doctor", "--json"))
+    done = subprocess.run(few, env=site.environ, capture_output=True, text=True, check=False)
+    found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}[CONNECTIONS]
+    assert (found["verdict"], found["told"].split(",")[1]) == ("warn", " not 500")
+    assert found["told"].startswith("100 connections to a daemon that is started like this command")
+    with subprocess.Popen(
+        with_open_files(300, site.command("serve")), env=site.environ, stderr=subprocess.DEVNULL
+    ) as daemon:
+        try:
+            site.until(lambda: examined(site)[1][CONNECTIONS]["told"] == "100 connections, not 500")
+            found = examined(site)[1][CONNECTIONS]
+            assert found["verdict"] == "warn"
+            assert "LimitNOFILE=1100 in its unit" in found["hint"]
+        finally:
+            daemon.terminate()
+    needed = with_open_files(1100, site.command("doctor", "--json"))
+    done = subprocess.run(needed, env=site.environ, capture_output=True, text=True, check=False)
+    found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}[CONNECTIONS]
+    assert (found["verdict"], found["told"][:15]) == ("pass", "500 connections")
+
+
+def test_a_daemon_that_does_not_say_how_many_connections_it_takes() -> None:
+    """It is unknown, and not well."""
+    assert about_connections(None, 500, 1100, is_running=True).verdict == "warn"
 
 
 FOLDER = Seen("/var/lib/syncd", stat.S_IFDIR | 0o750, "syncd")

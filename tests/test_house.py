@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncd"
 
 FLOORS: dict[str, int] = {
-    **dict.fromkeys(["", "errors", "model", "timestamps"], 0),
+    **dict.fromkeys(["", "errors", "model", "plain_text", "timestamps"], 0),
     **dict.fromkeys(
         [
             "signature",
@@ -31,7 +31,7 @@ FLOORS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["config", "logs", "http_client"], 2),
+    **dict.fromkeys(["config", "logs", "http_client", "printing"], 2),
     **dict.fromkeys(
         [
             "environment",
@@ -126,6 +126,20 @@ def test_imports_only_go_down(path: Path) -> None:
 def test_pure_rules_know_no_world(path: Path) -> None:
     """Bytes, records and `now` in, decisions out."""
     assert not IMPURE & {name.split(".")[0] for name in imported(path)}
+
+
+def test_one_module_prints() -> None:
+    """There, and only there, text of others is made fit for a terminal."""
+    printing = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if path.name != "printing.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func)
+        in {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"}
+    ]
+    assert not printing
 
 
 def test_no_file_has_grown_two_reasons_to_change() -> None:

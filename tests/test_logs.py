@@ -14,6 +14,7 @@ import structlog
 from msgspec import json
 
 from syncd import logs
+from syncd.plain_text import MAX_CHARS
 
 SECRET = "ds_live_0123456789"
 
@@ -170,7 +171,7 @@ def test_a_secret_is_masked_before_anything_is_cut() -> None:
     stream = io.StringIO()
     logs.configure("info", "json", secrets=[SECRET], stream=stream)
     log = structlog.get_logger("test")
-    for before in range(logs.MAX_CHARS - len(SECRET), logs.MAX_CHARS + 1):
+    for before in range(MAX_CHARS - len(SECRET), MAX_CHARS + 1):
         log.info("cut", text="x" * before + SECRET)
     try:
         raise ValueError(SECRET * 2000)

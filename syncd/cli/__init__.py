@@ -24,6 +24,7 @@ from syncd.errors import (
     SyncdError,
     UsageError,
 )
+from syncd.printing import show
 
 COMMANDS = {
     "init": "syncd.cli.init",
@@ -119,7 +120,7 @@ def run(arguments: list[str]) -> int:
         fault.show()
         return fault.exit_code
     except click.exceptions.Abort:
-        click.echo("Interrupted.", err=True)
+        show("Interrupted.", err=True)
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.common import ID, config_option, json_option, load_config, print_json
+from syncd.cli.common import ID, config_option, json_option, load_config
+from syncd.printing import show, show_json
 from syncd.store import Reports
 
 
@@ -29,13 +30,13 @@ def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: b
     known = {row["variant_id"] for row in rows}
     unknown = [variant_id for variant_id in variant_ids if variant_id not in known]
     if as_json:
-        print_json({"variants": rows, "unknown": unknown})
+        show_json({"variants": rows, "unknown": unknown})
     else:
         for index, row in enumerate(rows):
             if index:
-                click.echo()
+                show()
             for name, value in row.items():
-                click.echo(f"{name:13} {'-' if value is None else value}")
+                show(f"{name:13} ", "-" if value is None else str(value))
     for variant_id in unknown:
-        click.echo(f"variant {variant_id} is not in the mirror", err=True)
+        show(f"variant {variant_id} is not in the mirror", err=True)
     return 1 if unknown else 0

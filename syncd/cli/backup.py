@@ -8,7 +8,8 @@ from types import FrameType
 
 import click
 
-from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.cli.common import config_option, json_option, load_config
+from syncd.printing import show, show_json
 from syncd.store import backup
 
 
@@ -31,9 +32,9 @@ def command(path: Path, config_path: str | None, *, as_json: bool) -> None:
     backup(load_config(config_path, with_keys=False).mirror.path, path)
     size = path.stat().st_size
     if as_json:
-        print_json({"path": str(path), "bytes": size})
+        show_json({"path": str(path), "bytes": size})
     else:
-        click.echo(f"{path}: {size / 1e6:.1f} MB")
+        show(f"{path}: {size / 1e6:.1f} MB")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

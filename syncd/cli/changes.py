@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -13,13 +13,12 @@ import click
 from syncd.cli.common import (
     WholeNumber,
     config_option,
-    has_color,
     json_option,
     load_config,
-    print_json_line,
 )
 from syncd.errors import MirrorMissing, MirrorUnavailable
 from syncd.model import Row
+from syncd.printing import Colored, show, show_json_line
 from syncd.store import Reports
 
 T = TypeVar("T")
@@ -54,12 +53,12 @@ def command(
             # Gaps are allowed, so this may be fewer than asked; it is a look, not an account.
             since = max(0, feed.ask(Reports.newest_seq) - (limit or TAIL))
         elif since and feed.ask(lambda reports: reports.first_seq(since)) != since:
-            click.echo(
+            show(
                 f"Note: seq {since} is not kept (any more); changes after it may be missing",
                 err=True,
             )
         if not (since or follow or as_json or _after(feed, 0, 1)):
-            click.echo("Note: no change is kept", err=True)
+            show("Note: no change is kept", err=True)
         _tell(feed, since, limit, follow=follow, as_json=as_json)
 
 
@@ -116,7 +115,7 @@ def _tell(feed: _Feed, since: int, limit: int | None, *, follow: bool, as_json: 
         version = feed.ask(Reports.data_version)
         while rows := _after(feed, since, _BATCH if left is None else min(left, _BATCH)):
             for row in rows:
-                print_json_line(row) if as_json else click.echo(_line(row), color=has_color())
+                show_json_line(row) if as_json else show(*_line(row))
             since = rows[-1]["seq"]
             if left is not None:
                 left -= len(rows)
@@ -131,12 +130,12 @@ def _after(feed: _Feed, since: int, limit: int) -> list[Row]:
     return feed.ask(lambda reports: reports.changes(since, limit))
 
 
-def _line(row: Row) -> str:
+def _line(row: Row) -> Iterator[str | Colored]:
     old = "(new)" if row["old_availability"] is None else row["old_availability"]
     new = "(removed)" if row["availability"] is None else row["availability"]
-    sold = click.style("sellable", fg="green") if row["sellable"] else "not sellable"
-    missed = click.style("  missed by deliveries", fg="yellow") if row["missed"] else ""
-    return (
-        f"{row['seq']:>8}  {row['recorded_at']}  variant {row['variant_id']}  "
-        f"{old} -> {new}  {sold}  ({row['cause']}){missed}"
-    )
+    yield f"{row['seq']:>8}  {row['recorded_at']}  variant {row['variant_id']}  "
+    yield from (old, " -> ", new, "  ")
+    yield Colored("sellable", "green") if row["sellable"] else "not sellable"
+    yield f"  ({row['cause']})"
+    if row["missed"]:
+        yield Colored("  missed by deliveries", "yellow")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.common import config_option, json_option, load_for_daemon, print_json
+from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.config import in_force, search, to_toml
 from syncd.config.files import absolute
 from syncd.errors import ConfigurationError
+from syncd.printing import show, show_json
 
 
 @click.command(
@@ -34,13 +35,14 @@ def command(config_path: str | None, *, as_json: bool) -> None:
     except ConfigurationError as fault:
         if as_json:
             shown = None if file is None else str(absolute(file))
-            print_json({"faults": fault.faults, "hint": fault.hint, "file": shown})
+            show_json({"faults": fault.faults, "hint": fault.hint, "file": shown})
         raise
     if as_json:
-        print_json({"file": str(absolute(file))} | in_force(config))
+        show_json({"file": str(absolute(file))} | in_force(config))
         return
-    click.echo(f"# read from {absolute(file)}")
+    show(f"# read from {absolute(file)}", most=None)
     for place in passed_over:
-        click.echo(f"# {place}")
-    click.echo(to_toml(config), nl=False)
-    click.echo(f"# api keys: {len(config.keys)}, from {config.keys_from}")
+        show(f"# {place}", most=None)
+    for line in to_toml(config).removesuffix("\n").split("\n"):
+        show(line, most=None)
+    show(f"# api keys: {len(config.keys)}, from {config.keys_from}")

@@ -1,14 +1,12 @@
-"""What every command shares: where the configuration is, and how results are printed."""
+"""What every command shares: where the configuration is, and what their options take."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from msgspec import json
 
 from syncd.config import Config, find, load
 from syncd.errors import ConfigurationError
@@ -91,19 +89,3 @@ class WholeNumber(click.IntRange):
 
 
 ID = WholeNumber(1, MAX_ID)
-
-
-def print_json(document: object) -> None:
-    """Print one document, indented for whoever looks at it."""
-    click.echo(json.format(json.encode(document), indent=2))
-
-
-def print_json_line(document: object) -> None:
-    """Print one document of a feed, at once."""
-    click.echo(json.encode(document))
-    sys.stdout.flush()
-
-
-def has_color() -> bool:
-    """Tell whether stdout is a terminal that wants colour."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.common import WholeNumber, config_option, json_option, load_config, print_json_line
+from syncd.cli.common import WholeNumber, config_option, json_option, load_config
 from syncd.model import OUTCOMES
+from syncd.printing import show, show_json_line, show_whole
 from syncd.store import Reports
 
 
@@ -34,19 +35,17 @@ def command(
     finally:
         reports.close()
     if not rows and not as_json:
-        click.echo(f"Note: no {f'{outcome} ' if outcome else ''}delivery is kept", err=True)
+        show(f"Note: no {f'{outcome} ' if outcome else ''}delivery is kept", err=True)
     for row in rows:
         if as_json:
-            print_json_line(row)
+            show_json_line(row)
             continue
         about = "" if row["variant_id"] is None else f"  variant {row['variant_id']}"
         if row["named_variants"]:
             about = f"  names variant {', '.join(map(str, row['named_variants']))}"
         copies = f"  and {row['duplicates']} copies" if row["duplicates"] else ""
         why = f"  {row['reason']}" if row["reason"] else ""
-        click.echo(
-            f"{row['delivery_id']:>8}  {row['received_at']}  {row['outcome']:11}  "
-            f"{row['action'] or '-'}{about}{copies}{why}"
-        )
+        begin = f"{row['delivery_id']:>8}  {row['received_at']}  {row['outcome']:11}  "
+        show(begin, row["action"] or "-", about, copies, why)
         if with_body:
-            click.echo(row["body"] if row["body"] is not None else "(its body was not kept)")
+            show_whole("(its body was not kept)" if row["body"] is None else row["body"])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from syncd.cli.common import WholeNumber, json_option, print_json
+from syncd.cli.common import WholeNumber, json_option
 from syncd.demo import PlainShow, Play, Result, live_show
 from syncd.errors import UsageError
+from syncd.printing import show, show_json
 
 
 @click.command(
@@ -45,16 +46,16 @@ def command(seconds: int, *, as_json: bool) -> int:
             hint="set TMPDIR to a folder this user may write",
         ) from fault
     if not as_json:
-        click.echo(f"The mirror is {folder / 'availability.db'}; while this runs, try:")
-        click.echo(f"  {_sqlite_line(folder)}")
-        click.echo(f"  {sys.argv[0]} status -c {folder / 'config.toml'}")
+        show(f"The mirror is {folder / 'availability.db'}; while this runs, try:", most=None)
+        show(f"  {_sqlite_line(folder)}", most=None)
+        show(f"  {sys.argv[0]} status -c {folder / 'config.toml'}", most=None)
     if sys.stderr.isatty():
-        with live_show() as show:
-            result = asyncio.run(Play(folder, seconds, show).run())
+        with live_show() as live:
+            result = asyncio.run(Play(folder, seconds, live).run())
     else:
         result = asyncio.run(Play(folder, seconds, PlainShow()).run())
     if as_json:
-        print_json(result)
+        show_json(result)
     else:
         _tell(result, folder)
     return 0 if result.differences == 0 else 1
@@ -62,16 +63,17 @@ def command(seconds: int, *, as_json: bool) -> int:
 
 def _tell(result: Result, folder: Path) -> None:
     reconcile = result.reconcile
-    click.echo(
+    show(
         f"Dreamship made {result.changes} changes and sent {result.doubled} of them twice; "
         f"{result.sent} deliveries were taken and {result.lost} lost."
     )
-    click.echo(
+    show(
         f"reconcile-now read {reconcile['items']} items in {reconcile['seconds']:.1f} s with "
         f"{reconcile['calls']} calls and found {reconcile['missed']} changes no delivery had told."
     )
-    click.echo(f"The daemon has ended and its mirror is left to look at:\n  {_sqlite_line(folder)}")
-    click.echo(
+    show("The daemon has ended and its mirror is left to look at:")
+    show(f"  {_sqlite_line(folder)}", most=None)
+    show(
         f"{result.differences} differences between mirror and source, "
         f"{result.variants} variants compared."
     )

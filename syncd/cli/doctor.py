@@ -16,12 +16,19 @@ from msgspec import DecodeError, json
 from msgspec.structs import asdict
 
 from syncd import control, examining, http_client
-from syncd.cli.common import config_option, has_color, json_option, load_for_daemon, print_json
+from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.config import Config, find
 from syncd.deliveries import TEST_ACTION
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen, Verdict
+from syncd.http_server import (
+    MAX_CONNECTIONS,
+    connections_for,
+    open_files_for,
+    raise_open_files,
+)
+from syncd.printing import Colored, show, show_json
 from syncd.read_age import COPY_AGE
 from syncd.signature import HEADER, sign
 from syncd.store import Reports
@@ -31,6 +38,7 @@ from syncd.store.places import oddities
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 # What Dreamship gives an answer.
 ANSWER_S = 30.0
+_MAX_TOLD_CHARS = 10_000
 
 
 @click.command(
@@ -53,15 +61,16 @@ def command(config_path: str | None, *, as_json: bool) -> int:
         if not as_json:
             _show(finding)
     if as_json:
-        print_json({"checks": [asdict(finding) for finding in findings]})
+        show_json({"checks": [asdict(finding) for finding in findings]})
     return 1 if any(finding.verdict == "fail" for finding in findings) else 0
 
 
 def _show(finding: Finding) -> None:
-    verdict = click.style(f"{finding.verdict:4}", fg=_COLORS[finding.verdict])
-    click.echo(f"{verdict}  {finding.check}: {finding.told}", color=has_color())
+    verdict = Colored(f"{finding.verdict:4}", _COLORS[finding.verdict])
+    # It names a reason for each thing that is wrong, and each may be long.
+    show(verdict, f"  {finding.check}: {finding.told}", most=_MAX_TOLD_CHARS)
     if finding.hint:
-        click.echo(f"      Try: {finding.hint}")
+        show(f"      Try: {finding.hint}", most=_MAX_TOLD_CHARS)
 
 
 def _examine(config_path: str | None) -> Iterator[Finding]:
@@ -83,7 +92,7 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
     yield _about_writing(config.mirror.path)
     yield access
     yield from asyncio.run(_about_dreamship(config))
-    yield _about_the_daemon(config)
+    yield from _about_the_daemon(config)
     yield _about_delivery(config)
 
 
@@ -179,18 +188,27 @@ async def _about_dreamship(config: Config) -> list[Finding]:
     return findings
 
 
-def _about_the_daemon(config: Config) -> Finding:
+def _about_the_daemon(config: Config) -> Iterator[Finding]:
     check = "the daemon is up and well"
     try:
         status = control.ask_status(config.control.socket)
     except SyncdError as fault:
-        return Finding(check, "fail", fault.message, fault.hint)
+        yield Finding(check, "fail", fault.message, fault.hint)
+        yield _about_connections(connections_for(raise_open_files()), is_running=False)
+        return
     health = status["health"]
     if health == "ok":
-        return Finding(check, "pass", f"version {status['version']}")
-    reasons = " ".join(status["reasons"])
-    verdict: Verdict = "fail" if health == "failing" else "warn"
-    return Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
+        yield Finding(check, "pass", f"version {status['version']}")
+    else:
+        reasons = " ".join(status["reasons"])
+        verdict: Verdict = "fail" if health == "failing" else "warn"
+        yield Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
+    yield _about_connections(status.get("max_connections"), is_running=True)
+
+
+def _about_connections(limit: int | None, *, is_running: bool) -> Finding:
+    most = MAX_CONNECTIONS
+    return examining.about_connections(limit, most, open_files_for(most), is_running=is_running)
 
 
 def _about_delivery(config: Config) -> Finding:

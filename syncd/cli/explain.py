@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from syncd import explaining
-from syncd.cli.common import ID, config_option, json_option, load_config, print_json
+from syncd.cli.common import ID, config_option, json_option, load_config
 from syncd.model import Row
+from syncd.printing import show, show_json
 from syncd.store import Reports
 
 
@@ -30,24 +33,26 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     finally:
         reports.close()
     if as_json:
-        print_json(explaining.document(story))
+        show_json(explaining.document(story))
     else:
         for line in explaining.sentences(story):
-            click.echo(line)
+            show(line)
         for decision in explaining.decisions(story):
-            click.echo(f"  {_line(decision)}")
+            show(*_line(decision))
     return 0 if story.row is not None else 1
 
 
-def _line(decision: Row) -> str:
+def _line(decision: Row) -> Iterator[str]:
+    yield f"  {decision['at']}  "
     if decision["by"] == "delivery" and decision["outcome"] == "quarantined":
-        what = f"delivery {decision['delivery_id']} was not understood: quarantined"
+        yield f"delivery {decision['delivery_id']} was not understood: quarantined"
     elif decision["by"] == "delivery":
-        told = "a change" if decision["told"] is None else repr(decision["told"])
-        what = f"delivery {decision['delivery_id']} said {told}: {decision['outcome']}"
+        yield f"delivery {decision['delivery_id']} said "
+        yield "a change" if decision["told"] is None else repr(decision["told"])
+        yield f": {decision['outcome']}"
     else:
-        new = "gone" if decision["to"] is None else repr(decision["to"])
-        what = f"{decision['by']} said {new}"
-        what += ", which no delivery had told" if decision["missed"] else ""
-    rule = f" [{decision['rule']}]" if decision["rule"] else ""
-    return f"{decision['at']}  {what}{rule}  {decision['why']}".rstrip()
+        yield f"{decision['by']} said "
+        yield "gone" if decision["to"] is None else repr(decision["to"])
+        yield ", which no delivery had told" if decision["missed"] else ""
+    yield f" [{decision['rule']}]" if decision["rule"] else ""
+    yield f"  {decision['why']}" if decision["why"] else ""

@@ -10,6 +10,7 @@ import click
 import syncd
 from syncd.config import SYSTEM_PATH
 from syncd.errors import ConfigurationError
+from syncd.printing import show
 
 _MODE = 0o640
 
@@ -47,8 +48,8 @@ def command(config_path: str | None) -> None:
         raise ConfigurationError(
             [f"{path} cannot be written: {fault.strerror}"], hint="name another place with -c"
         ) from None
-    click.echo(f"{path} is written. Put your api key into dreamship.api_keys (or api_key_file),")
-    click.echo(f"ask `syncd check-config -c {path}`, and start `syncd serve -c {path}`.")
+    show(f"{path} is written. Put your api key into dreamship.api_keys (or api_key_file),")
+    show(f"ask `syncd check-config -c {path}`, and start `syncd serve -c {path}`.", most=None)
 
 
 def _example() -> Path:

@@ -12,22 +12,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from syncd import control, logs
+from syncd.cli import telling
 from syncd.cli.common import (
     ID,
     config_option,
     json_option,
     load_config,
     load_for_daemon,
-    print_json,
+    secrets,
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
 from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
 from syncd.model import JsonObject
 from syncd.ports import SweepProgress, SweepSummary
+from syncd.printing import show, show_json
 from syncd.state import Change
 
 _EXIT = {"complete": 0, "partial": 1, "failed": 4}
+# Of the items that could not be read; --json has all of them.
+_NAMED = 20
 _TOLD = (
     "result",
     "items",
@@ -104,14 +108,13 @@ def command(
     if isinstance(ended, control.Differences):
         document["differences"] = [_difference(change) for change in ended.differences]
     if as_json:
-        print_json(document)
+        show_json(document)
     elif isinstance(ended, control.Differences):
         _show_differences(ended)
     else:
         _show(summary)
     if summary.error:
-        click.echo(f"Error: {summary.error}", err=True)
-        click.echo(f"Try: {_what_to_try(summary)}", err=True)
+        telling.say([summary.error], _what_to_try(summary), secrets)
     return _EXIT[summary.result]
 
 
@@ -140,8 +143,8 @@ def _show_differences(ended: control.Differences) -> None:
     for change in ended.differences:
         old = "(not there)" if change.old_availability is None else change.old_availability
         new = "(gone)" if change.availability is None else change.availability
-        click.echo(f"variant {change.variant_id} of item {change.item_id}: {old} -> {new}")
-    click.echo(f"{len(ended.differences)} differences; nothing was written")
+        show(f"variant {change.variant_id} of item {change.item_id}: ", old, " -> ", new)
+    show(f"{len(ended.differences)} differences; nothing was written")
 
 
 class _Teller:
@@ -221,17 +224,19 @@ async def _by_itself(
 
 
 def _show(summary: SweepSummary) -> None:
-    click.echo(
+    show(
         f"{summary.result}: read items {summary.items}, variants {summary.variants}, "
         f"in {_duration(summary.seconds)}"
     )
-    click.echo(
+    show(
         f"  {summary.changed} changed, {summary.added} added, {summary.removed} removed; "
         f"{summary.missed} of the changes were told by no delivery"
     )
-    click.echo(f"  {summary.calls} calls, {summary.throttled} times throttled")
+    show(f"  {summary.calls} calls, {summary.throttled} times throttled")
     if summary.failed_items:
-        click.echo(f"  not read: {', '.join(map(str, summary.failed_items))}")
+        named = ", ".join(map(str, summary.failed_items[:_NAMED]))
+        more = len(summary.failed_items) - _NAMED
+        show(f"  not read: {named}{f' and {more} more' if more > 0 else ''}")
 
 
 def _duration(seconds: float) -> str:

@@ -14,11 +14,11 @@ from syncd.cli.common import (
     json_option,
     load_config,
     load_for_daemon,
-    print_json,
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
 from syncd.errors import DaemonAbsent, UsageError
+from syncd.printing import show, show_json
 from syncd.replay import Replayed
 
 
@@ -57,14 +57,14 @@ def command(
         require_owner(config.mirror.path)
         done = asyncio.run(_by_itself(config, request))
     if as_json:
-        print_json({"replayed": done})
+        show_json({"replayed": done})
     else:
         for one in done:
             after = "its body was not kept" if one.outcome is None else one.outcome
-            click.echo(f"{one.delivery_id:>8}  {one.before} -> {after}")
+            show(f"{one.delivery_id:>8}  {one.before} -> {after}")
         counted = Counter("not kept" if one.outcome is None else one.outcome for one in done)
         told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counted.items()))
-        click.echo(f"{len(done)} replayed: {told or 'none'}")
+        show(f"{len(done)} replayed: {told or 'none'}")
     return 1 if any(one.outcome == "quarantined" for one in done) else 0
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 import click
 
 from syncd import control
-from syncd.cli.common import config_option, json_option, load_config, print_json
+from syncd.cli.common import config_option, json_option, load_config
 from syncd.model import JsonObject
+from syncd.printing import Colored, show, show_json
 
+# Of the values that are not sold; --json has more.
+_VALUES = 10
+_MAX_LINE_CHARS = 10_000
 _COLORS = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 
@@ -26,57 +33,51 @@ def command(config_path: str | None, *, as_json: bool) -> int:
     config = load_config(config_path, with_keys=False)
     document = control.ask_status(config.control.socket)
     if as_json:
-        print_json(document)
+        show_json(document)
     else:
         _show(document)
     return 0 if document["health"] == "ok" else 1
 
 
 def _show(status: JsonObject) -> None:
-    # A third of the time of the whole command, and `--json` has no use for it.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    console = Console(highlight=False, soft_wrap=True)
     health = status["health"]
-    console.print(Text(health, style=_COLORS[health]))
+    show(Colored(health, _COLORS[health]))
     for reason in status["reasons"]:
-        console.print(f"  - {reason}", markup=False)
-    webhooks, mirror, sweep = status["webhooks"], status["mirror"], status["sweep"]
-    budget = status["budget"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row(
-        "webhooks",
-        "waiting for the first delivery"
-        if status.get("waiting_for_first_delivery")
-        else f"{webhooks['state']}, last {webhooks['last_delivery_at']}",
-    )
-    table.add_row(
-        "last 24 hours",
-        f"{webhooks['missed_24h']} missed, "
-        f"{webhooks['invalid_signatures_24h']} without a valid signature, "
-        f"{budget['throttled_24h']} times throttled",
-    )
-    table.add_row("mirror", mirror["path"])
-    table.add_row(
-        "",
-        f"{mirror['items']} items, {mirror['variants']} variants, "
-        f"{mirror['sellable']} sellable, {mirror['removed']} removed",
-    )
-    table.add_row("oldest confirmed", mirror["oldest_confirmed_at"] or "-")
+        show("  - ", reason)
+    for name, told in _rows(status):
+        show(f"{name:16}  ", told, most=_MAX_LINE_CHARS)
+
+
+def _rows(status: JsonObject) -> Iterator[tuple[str, str]]:
+    webhooks, mirror, budget = status["webhooks"], status["mirror"], status["budget"]
+    state = f"{webhooks['state']}, last {webhooks['last_delivery_at']}"
+    is_waiting = status.get("waiting_for_first_delivery")
+    yield "webhooks", "waiting for the first delivery" if is_waiting else state
+    invalid, throttled = webhooks["invalid_signatures_24h"], budget["throttled_24h"]
+    day = f"{webhooks['missed_24h']} missed, {invalid} without a valid signature"
+    yield "last 24 hours", f"{day}, {throttled} times throttled"
+    yield "mirror", mirror["path"]
+    held = f"{mirror['items']} items, {mirror['variants']} variants"
+    yield "", f"{held}, {mirror['sellable']} sellable, {mirror['removed']} removed"
+    yield "oldest confirmed", mirror["oldest_confirmed_at"] or "-"
     if mirror["unknown_values"]:
-        values = ", ".join(f"{value!r} x {n}" for value, n in mirror["unknown_values"].items())
-        table.add_row("not sellable", values)
-    table.add_row("sweep", _sweep(sweep))
-    table.add_row("next sweep", sweep["next_at"] or "-")
-    table.add_row(
-        "budget", f"{budget['used_last_minute']} of {budget['calls_per_minute']} calls a minute"
-    )
-    table.add_row("to be read", f"{status['refresh_queue']} items")
-    table.add_row("quarantined", f"{status['quarantined']} deliveries")
-    table.add_row("daemon", f"{status['version']}, since {status['started_at']}")
-    console.print(table)
+        yield "not sellable", _unknown(mirror)
+    yield "sweep", _sweep(status["sweep"])
+    yield "next sweep", status["sweep"]["next_at"] or "-"
+    used, allowed = budget["used_last_minute"], budget["calls_per_minute"]
+    yield "budget", f"{used} of {allowed} calls a minute"
+    yield "to be read", f"{status['refresh_queue']} items"
+    yield "quarantined", f"{status['quarantined']} deliveries"
+    yield "daemon", f"{status['version']}, since {status['started_at']}"
+
+
+def _unknown(mirror: JsonObject) -> str:
+    """Return the first of the values that are not sold, and how many more there are."""
+    values = mirror["unknown_values"]
+    told = [f"{value!r} x {count}" for value, count in islice(values.items(), _VALUES)]
+    # A daemon of before 0.2.0 named all of them.
+    more = len(values) - len(told) + mirror.get("more_unknown_values", 0)
+    return ", ".join(told) + (f" and {more} more values" if more else "")
 
 
 def _sweep(sweep: JsonObject) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-import sys
 import traceback
 from collections.abc import Collection, Sequence
 
@@ -13,8 +12,11 @@ import click
 
 from syncd.config import Secret
 from syncd.errors import ConfigurationError, SyncdError
+from syncd.printing import Colored, show
 
 DEBUG_VARIABLE = "SYNCD_DEBUG"
+# A command to copy may be long; what others worded is cut where it comes from.
+_MAX_LINE_CHARS = 10_000
 _REPORTS = "https://github.com/syncd/syncd/issues"
 _HINTS = {
     errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of the unit",
@@ -38,14 +40,11 @@ def tell(fault: SyncdError, secrets: Collection[str] = ()) -> None:
 
 def say(lines: Sequence[str], hint: str, secrets: Collection[str] = ()) -> None:
     """Write what is wrong and what to try on stderr, each on one line, without these secrets."""
-    told = [("Error:", "red", line) for line in lines] + (
-        [("Try:", "yellow", hint)] if hint else []
-    )
-    has_color = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    for word, color, text in told:
-        line = f"{click.style(word, fg=color)} {_one_line(_masked(text, secrets))}"
+    told = [(Colored("Error:", "red"), line) for line in lines]
+    told += [(Colored("Try:", "yellow"), hint)] if hint else []
+    for word, text in told:
         try:
-            click.echo(line, err=True, color=has_color)
+            show(word, " ", _masked(text, secrets), err=True, most=_MAX_LINE_CHARS)
         except OSError:
             return  # nobody can be told
 
@@ -76,8 +75,9 @@ def unexpected(fault: BaseException) -> tuple[str, str]:
 def trace(fault: BaseException, secrets: Collection[str]) -> None:
     """Write the traceback of a fault on stderr, where somebody asked for it."""
     if os.environ.get(DEBUG_VARIABLE):
-        text = "".join(traceback.format_exception(fault))
-        click.echo(_masked(text, secrets), err=True, nl=False)
+        text = _masked("".join(traceback.format_exception(fault)), secrets)
+        for line in text.removesuffix("\n").split("\n"):
+            show(line, err=True, most=_MAX_LINE_CHARS)
 
 
 def usage(fault: click.ClickException) -> tuple[str, str]:
@@ -127,10 +127,3 @@ def _masked(text: str, secrets: Collection[str]) -> str:
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, Secret.MASK)
     return text
-
-
-def _one_line(text: str) -> str:
-    """Write out what would end a line, or what a terminal would obey."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -15,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.demo.play import Frame
+from syncd.plain_text import shortened, visible
+from syncd.printing import show
 from syncd.simulated import UNREACHABLE
 
 PLAIN_EVERY_S = 2.0
@@ -33,10 +34,10 @@ class PlainShow:
         if frame.act != self._act:
             self._act = frame.act
             if frame.explanation:
-                click.echo(f"[{frame.elapsed_s:5.1f} s] {frame.act}: {frame.explanation}", err=True)
+                show(f"[{frame.elapsed_s:5.1f} s] {frame.act}: {frame.explanation}", err=True)
         elif frame.elapsed_s - self._shown_s >= PLAIN_EVERY_S:
             self._shown_s = frame.elapsed_s
-            click.echo(f"[{frame.elapsed_s:5.1f} s]   {_line(frame)}", err=True)
+            show(f"[{frame.elapsed_s:5.1f} s]   {_line(frame)}", err=True)
 
 
 def _line(frame: Frame) -> str:
@@ -80,12 +81,13 @@ def _numbers(frame: Frame) -> Table:
         )
         table.add_row("", f"{look.sellable} on sale, {look.verifying} being verified")
     table.add_row("at Dreamship", f"{frame.flipped} changes, {frame.doubled} sent twice")
-    lost = f"[bold red]{frame.lost} lost[/]" if frame.lost else "none lost"
-    table.add_row("deliveries", f"{frame.sent} taken, {frame.underway} under way, {lost}")
+    taken = Text(f"{frame.sent} taken, {frame.underway} under way, ")
+    taken.append(*((f"{frame.lost} lost", "bold red") if frame.lost else ("none lost",)))
+    table.add_row("deliveries", taken)
     outcomes = ", ".join(
         f"{n} {name}" for name, n in sorted(frame.outcomes.items()) if name != UNREACHABLE
     )
-    table.add_row("answers", outcomes or "-")
+    table.add_row("answers", Text(visible(outcomes or "-")))
     if sweep is not None:
         bar = ProgressBar(total=sweep["total"] or 100, completed=sweep["checked"], width=40)
         table.add_row("sweep", bar)
@@ -108,8 +110,10 @@ def _changes(frame: Frame) -> Table:
     return table
 
 
-def _value(availability: str | None, nothing: str, *, is_sellable: bool) -> str:
+def _value(availability: str | None, nothing: str, *, is_sellable: bool) -> Text:
     """Return a value, and whether it is sold: a doubt takes off sale what has the same value."""
     if availability is None:
-        return nothing
-    return f"{availability}, {'on' if is_sellable else 'off'} sale"
+        return Text(nothing)
+    # Text, for a value may look like markup.
+    told = visible(shortened(availability))
+    return Text(f"{told}, {'on' if is_sellable else 'off'} sale")

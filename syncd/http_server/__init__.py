@@ -18,16 +18,19 @@ from syncd.http_server.limits import (
     MAX_CONNECTIONS,
     ConnectionLimiter,
     connections_for,
+    open_files_for,
     raise_open_files,
 )
 from syncd.refusals import Refusals
 
 __all__ = [
+    "MAX_CONNECTIONS",
     "ConnectionLimiter",
     "HttpServer",
     "bind_tcp",
     "bind_unix",
     "connections_for",
+    "open_files_for",
     "raise_open_files",
 ]
 

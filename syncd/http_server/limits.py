@@ -37,6 +37,11 @@ def connections_for(open_files: int) -> int:
     return max(_FEWEST_CONNECTIONS, min(MAX_CONNECTIONS, (open_files - RESERVED_FILES) // 2))
 
 
+def open_files_for(connections: int) -> int:
+    """Return the smallest limit of open files that so many connections fit."""
+    return 2 * connections + RESERVED_FILES
+
+
 class Connection(Protocol):
     """A connection as the limiter sees it."""
 

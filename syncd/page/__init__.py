@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from syncd.page.drawing import chart, strip
+from syncd.plain_text import shortened, visible
 from syncd.timestamps import to_text
 
 __all__ = [
@@ -59,7 +60,15 @@ CHANGES = ("webhook", "read", "config", "missed")
 CONFIRMED = ("confirmed",)
 DRIFT = ("changed", "added", "removed")
 
+
+def _shown(value: Any) -> Any:
+    """Return what is shown of a value: text of others has bounds and nothing hidden in it."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return visible(shortened(value)) if is_text else value
+
+
 _environment = Environment(
+    finalize=_shown,
     loader=FileSystemLoader(_FOLDER),
     autoescape=select_autoescape(default=True, default_for_string=True),
     undefined=StrictUndefined,
@@ -93,7 +102,7 @@ def _lasting(seconds: float) -> str:
 
 def _coded(text: str) -> Markup:
     """Let what stands in backticks look like what is typed, and escape all of it."""
-    parts = [escape(part) for part in text.split("`")]
+    parts = [escape(visible(part)) for part in text.split("`")]
     return Markup().join(
         Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts)
     )

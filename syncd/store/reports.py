@@ -11,7 +11,8 @@ from typing import Any
 
 from syncd.explaining import Story
 from syncd.model import Row
-from syncd.status import LastDay, MirrorCounts
+from syncd.state import Policy
+from syncd.status import LastDay, MirrorCounts, UnknownValues, unknown_values
 from syncd.store import day, stories
 from syncd.store.connection import open_for_reading
 from syncd.store.day import Day
@@ -94,35 +95,49 @@ class Reports:
         with self._rows() as connection:
             return dicts(connection.execute("SELECT * FROM freshness"))[0]
 
-    def counts(self) -> MirrorCounts:
-        """Count the mirror through, at one moment."""
+    def counts(self, policy: Policy) -> MirrorCounts:
+        """Count the mirror through, at one moment; `policy` says which values are not sold."""
         with self._rows() as connection, _snapshot(connection):
             one = _one(connection)
-            by_value = connection.execute(
-                """SELECT value, count(*), sum(sellable), sum(doubts IS NOT NULL) FROM variants
-                   GROUP BY value ORDER BY count(*) DESC"""
-            ).fetchall()
+            variants = sellable = removed = verifying = 0
+
+            def by_value() -> Iterator[tuple[str, int]]:
+                nonlocal variants, sellable, removed, verifying
+                for value, count, sold, doubted in connection.execute(
+                    """SELECT value, count(*), sum(sellable), sum(doubts IS NOT NULL) FROM variants
+                       GROUP BY value ORDER BY count(*) DESC"""
+                ):
+                    variants += count
+                    sellable += sold
+                    verifying += doubted
+                    if value is None:
+                        removed += count
+                    else:
+                        yield value, count
+
+            # One value at a time: each may be as long as a delivery.
+            unknown = unknown_values(by_value(), policy)
             return MirrorCounts(
                 items=one("SELECT count(*) FROM items WHERE is_gone = 0"),
-                variants=sum(row[1] for row in by_value),
-                sellable=sum(row[2] for row in by_value),
-                removed=sum(row[1] for row in by_value if row[0] is None),
-                verifying=sum(row[3] for row in by_value),
+                variants=variants,
+                sellable=sellable,
+                removed=removed,
+                verifying=verifying,
                 oldest_confirmed_at=one("SELECT oldest_confirmed_at FROM freshness"),
-                values={row[0]: row[1] for row in by_value if row[0] is not None},
+                unknown_values=unknown,
                 refresh_queue=one("SELECT count(*) FROM refresh_queue"),
                 quarantined=one("SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'"),
             )
 
-    def values(self) -> dict[str, int]:
-        """Count each value, the most frequent first; none before a sweep has ended."""
+    def unknown_values(self, policy: Policy, most: int) -> UnknownValues:
+        """Return up to `most` values that are not sold; none before a sweep has ended."""
         with self._rows() as connection:
             rows = connection.execute(
                 """SELECT value, count(*) FROM variants WHERE value IS NOT NULL AND EXISTS
                        (SELECT 1 FROM sweeps WHERE is_catalogue = 1 AND ended_at IS NOT NULL)
-                   GROUP BY value ORDER BY count(*) DESC LIMIT 1000"""
+                   GROUP BY value ORDER BY count(*) DESC"""
             )
-            return dict(rows.fetchall())
+            return unknown_values(rows, policy, most)
 
     def last_day(self, now: datetime, missed_grace: timedelta) -> LastDay:
         """Return what the last 24 hours brought; a miss counts once its grace is over."""

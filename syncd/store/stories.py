@@ -78,11 +78,12 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
 def deliveries(
     connection: sqlite3.Connection, outcome: str | None, limit: int, *, with_body: bool
 ) -> list[Row]:
-    """Return kept deliveries, newest first; the body as text, or null when it was not kept.
+    r"""Return kept deliveries, newest first; the body as text, or null when it was not kept.
 
-    `named_variants` are those that a body names which was not understood.
+    In a body that is no UTF-8, each odd byte is written as `\xff`. `named_variants` are those that
+    a body names which was not understood.
     """
-    body = ", CAST(body AS TEXT) AS body" if with_body else ""
+    body = ", CAST(body AS BLOB) AS body" if with_body else ""
     found = dicts(
         connection.execute(
             f"""SELECT delivery_id, received_at, event_id, event_at, action, variant_id, item_id,
@@ -94,6 +95,8 @@ def deliveries(
     )
     for one in found:
         one["named_variants"] = msgspec.json.decode(one["named_variants"] or "[]")
+        if one.get("body") is not None:
+            one["body"] = one["body"].decode(errors="backslashreplace")
     return found
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from syncd.plain_text import shortened
+from syncd.status import MAX_VALUE_CHARS
 from syncd.store.rows import get_state, put_state
 
 # The newest of them; what Dreamship may say is not bounded by us.
@@ -28,4 +30,6 @@ def note(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
 
 
 def _told(connection: sqlite3.Connection) -> list[str]:
-    return msgspec.json.decode(get_state(connection, "told_values") or "[]", type=list[str])
+    told = msgspec.json.decode(get_state(connection, "told_values") or "[]", type=list[str])
+    # Before 0.2.0 they were kept whole.
+    return [shortened(value, MAX_VALUE_CHARS) for value in told]
