@@ -77,7 +77,8 @@ class Daemon:
         # Early, or a reload that comes too soon would end the process.
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
         # The mirror first: who holds it alone may take the sockets of the one before.
-        await self._engine.open()
+        if not await self._open():
+            return
         try:
             listeners = Listeners(self._config, self._environ)
         except BaseException:
@@ -106,6 +107,21 @@ class Daemon:
             await self._stopping.wait()
         finally:
             await self._stop()
+
+    async def _open(self) -> bool:
+        """Take the mirror; return False when stopped meanwhile: a migration may take minutes."""
+        opening = asyncio.create_task(self._engine.open())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if opening.done():
+            await opening
+            return True
+        log.info("stopping")
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=LONGEST_STOP_S)
+        log.info("stopped")
+        return False
 
     async def _serve(self, listeners: Listeners) -> None:
         config, monitor, orders = self._config, self._monitor, Orders(self._engine)
@@ -277,8 +293,4 @@ class Daemon:
 
 def run(config: Config, *, reload: Callable[[], Config]) -> None:
     """Serve in this process until told to end."""
-
-    async def main() -> None:
-        await Daemon(config, reload=reload, environ=os.environ).run()
-
-    running.run(main())
+    running.run(Daemon(config, reload=reload, environ=os.environ).run())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from benchmarks import mirrors
 from msgspec import json
 
 from syncd.signature import HEADER, sign
@@ -146,6 +147,26 @@ def test_an_interrupted_command_waits_for_no_name(
 
 
 ENDS_SOON = "import syncd.daemon as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
+
+
+def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:
+    """Every variant is judged by another configuration: the next start does the rest."""
+    idle.mirror.parent.mkdir()
+    mirrors.fill(idle.mirror, 100_000)
+    log = idle.folder / "log"
+    judged = "SELECT count(*) AS n FROM variants WHERE sellable = 0"
+    idle.configure(availability={"sellable": ["nothing that there is"]})
+    with log.open("wb") as file, serving(idle, stderr=file) as process:
+        idle.until(lambda: idle.rows(judged) != [{"n": 0}])
+        process.terminate()
+        assert process.wait(SOON_S) == 0
+    assert [json.decode(line)["event"] for line in log.read_bytes().splitlines()] == [
+        "stopping",
+        "stopped",
+    ]
+    (row,) = idle.rows(judged)
+    assert 0 < row["n"] < 100_000
+    assert idle.rows("PRAGMA quick_check") == [{"quick_check": "ok"}]
 
 
 def test_a_mirror_whose_disk_hangs_holds_up_no_end(site: Site, tmp_path: Path) -> None:
