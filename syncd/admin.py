@@ -6,8 +6,10 @@ rebinding) comes with that name as its Host, and is refused.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from http import HTTPStatus
 
 from msgspec import json
 from starlette.applications import Starlette
@@ -18,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd import metrics, page
 from syncd.config import is_loopback
-from syncd.errors import SyncdError
+from syncd.errors import Overloaded, SyncdError
 from syncd.model import JsonObject
 from syncd.plain_text import json_text
 from syncd.refusals import Refusals
@@ -28,6 +30,11 @@ MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
 MAX_QUERY_CHARS = 100
+# Requests of one kind that are answered at once, so that a crowd of one kind costs only its own
+# and what is answered for the crowd never takes long.
+MOST_AT_ONCE = 8
+# A search takes seconds at most.
+RETRY_AFTER_S = 5
 # All other headers may be dropped before they come here.
 HEADERS_READ = frozenset({b"host"})
 # `[v6]` or a name or v4, and perhaps a port; nothing that another program might read otherwise.
@@ -46,27 +53,31 @@ def application(
 
     `is_remote`: it was told to listen elsewhere than on loopback, where its names are not known.
     """
+    statuses, scrapes, pages, searches = _Share(), _Share(), _Share(), _Share()
 
     async def status_json(request: Request) -> Response:
         del request
         try:
-            return _json(200, await status())
+            with statuses.place():
+                return _json(200, await status())
         except SyncdError as fault:
             return _json(503, {"error": fault.message, "hint": fault.hint})
 
     async def prometheus(request: Request) -> Response:
         del request
         try:
-            return Response(await exposition(), media_type=metrics.CONTENT_TYPE)
+            with scrapes.place():
+                return Response(await exposition(), media_type=metrics.CONTENT_TYPE)
         except SyncdError as fault:
-            return PlainTextResponse(f"{fault.message}\n", 503)
+            return PlainTextResponse(f"{fault.message}\n", 503, _LATER)
 
     async def status_page(request: Request) -> Response:
         asked = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
         try:
-            return HTMLResponse(await shown(asked))
+            with (searches if asked else pages).place():
+                return HTMLResponse(await shown(asked))
         except SyncdError as fault:
-            return HTMLResponse(page.fault(fault.message, fault.hint), 503)
+            return HTMLResponse(page.fault(fault.message, fault.hint), 503, _LATER)
 
     async def page_file(request: Request) -> Response:
         name = request.url.path[1:]
@@ -81,6 +92,26 @@ def application(
     inner = Starlette(routes=routes)
     inner.router.redirect_slashes = False
     return _Guarded(inner, refusals or Refusals("admin"), is_remote=is_remote)
+
+
+class _Share:
+    """What requests of one kind may have of the daemon: so many places at once."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place; raises Overloaded when all are taken."""
+        if self._taken >= MOST_AT_ONCE:
+            raise Overloaded(
+                f"{MOST_AT_ONCE} requests like this are being answered", hint="ask again later"
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
 
 class _Guarded:
@@ -111,6 +142,8 @@ class _Guarded:
 _NOT_OURS = PlainTextResponse("ask for it as 127.0.0.1, [::1] or localhost\n", 421)
 # RFC 9112, 3.2; also when the request target and `Host` name two different hosts.
 _AMBIGUOUS = PlainTextResponse("it names two hosts\n", 400)
+# Of every 503.
+_LATER = {"Retry-After": str(RETRY_AFTER_S)}
 _POLICY = [(name.lower().encode(), value.encode()) for name, value in page.HEADERS.items()]
 
 
@@ -122,4 +155,9 @@ def _is_for_loopback(scope: Scope, hosts: list[bytes]) -> bool:
 
 
 def _json(code: int, document: JsonObject) -> Response:
-    return Response(json.format(json_text(document)), code, media_type="application/json")
+    return Response(
+        json.format(json_text(document)),
+        code,
+        _LATER if code == HTTPStatus.SERVICE_UNAVAILABLE else None,
+        media_type="application/json",
+    )

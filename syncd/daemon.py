@@ -11,11 +11,11 @@ from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
 import structlog
-from msgspec.structs import replace
 from starlette.types import ASGIApp
 
-from syncd import __version__, admin, logs, systemd, web
+from syncd import __version__, admin, logs, running, systemd, web
 from syncd.config import Config
+from syncd.config.reloading import with_fixed
 from syncd.control import serving
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
@@ -38,14 +38,8 @@ from syncd.vocabulary import Vocabulary
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 20.0
-# What a process has opened or bound, it keeps.
-FIXED_UNTIL_RESTART = (
-    ("webhook", "listen"),
-    ("webhook", "path"),
-    ("mirror", "path"),
-    ("admin", "listen"),
-    ("control", "socket"),
-)
+# All parts together; the unit's TimeoutStopSec is longer (a test adds them up).
+LONGEST_STOP_S = 42.0
 
 
 class Daemon:
@@ -83,7 +77,8 @@ class Daemon:
         # Early, or a reload that comes too soon would end the process.
         loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
         # The mirror first: who holds it alone may take the sockets of the one before.
-        await self._engine.open()
+        if not await self._open():
+            return
         try:
             listeners = Listeners(self._config, self._environ)
         except BaseException:
@@ -118,6 +113,21 @@ class Daemon:
             await self._stopping.wait()
         finally:
             await self._stop()
+
+    async def _open(self) -> bool:
+        """Take the mirror; return False when stopped meanwhile: a migration may take minutes."""
+        opening = asyncio.create_task(self._engine.open())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if opening.done():
+            await opening
+            return True
+        log.info("stopping")
+        opening.cancel()
+        await asyncio.wait({opening}, timeout=LONGEST_STOP_S)
+        log.info("stopped")
+        return False
 
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
         config, monitor, orders = self._config, self._monitor, Orders(self._engine)
@@ -221,7 +231,7 @@ class Daemon:
         try:
             config = await asyncio.to_thread(self._reload)
             config.require_keys()
-            config, waiting = _with_fixed(self._config, config)
+            config, waiting = with_fixed(self._config, config)
             if waiting:
                 log.warning("a restart is needed for these to take effect", keys=waiting)
             self._config = config
@@ -252,6 +262,15 @@ class Daemon:
         log.info("stopping")
         systemd.notify(self._environ, "STOPPING=1")
         self._schedule.stop()
+        try:
+            async with asyncio.timeout(LONGEST_STOP_S):
+                await self._stop_parts()
+        except TimeoutError:
+            # What was answered is on disk; the rest ends as by a power cut.
+            log.error("not everything ended in time", limit_s=LONGEST_STOP_S)
+        log.info("stopped")
+
+    async def _stop_parts(self) -> None:
         if self._servers:
             # The mirror is still open: what was accepted is answered with what became of it.
             await self._servers[0].drain()
@@ -265,7 +284,6 @@ class Daemon:
             # While the mirror is still ours: the next daemon makes its own once it has it.
             self._config.control.socket.unlink(missing_ok=True)
         await self._engine.close()
-        log.info("stopped")
 
     def _is_healthy(self) -> bool:
         return self._webhook.trouble is None and not self._stopping.is_set()
@@ -276,23 +294,6 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
 
-def _with_fixed(before: Config, after: Config) -> tuple[Config, list[str]]:
-    """Return the new configuration with what only a restart changes as it was, and its keys."""
-    waiting = []
-    for section, key in FIXED_UNTIL_RESTART:
-        old, new = getattr(before, section), getattr(after, section)
-        if getattr(old, key) != getattr(new, key):
-            waiting.append(f"{section}.{key}")
-            kept = replace(new, **{key: getattr(old, key)})
-            after = replace(after, **{section: kept})
-    return after, waiting
-
-
 def run(config: Config, *, reload: Callable[[], Config]) -> None:
     """Serve in this process until told to end."""
-    import uvloop  # noqa: PLC0415 - only the daemon needs it, and it takes a while to load
-
-    async def main() -> None:
-        await Daemon(config, reload=reload, environ=os.environ).run()
-
-    uvloop.run(main())
+    running.run(Daemon(config, reload=reload, environ=os.environ).run())

@@ -70,11 +70,21 @@ class Engine:
         self.is_resuming = False
 
     async def open(self) -> None:
-        """Take the mirror and go on where the last process ended; raises MirrorError leaves."""
-        config, clock = self.config, self.clock
+        """Take the mirror and go on where the last process ended; raises MirrorError leaves.
+
+        Nothing is held when it raises or is cancelled.
+        """
         if self._source is None:
-            config.require_keys()
-        self.store.open()
+            self.config.require_keys()
+        try:
+            await self.store.open_aside()
+            await self._go_on()
+        except BaseException:
+            await asyncio.to_thread(self.store.close)
+            raise
+
+    async def _go_on(self) -> None:
+        config, clock = self.config, self.clock
         if (last := await self.store.last_noted()) is not None:
             jump = clock.resume(*last)
             if jump is not None:

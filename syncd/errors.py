@@ -116,6 +116,12 @@ class BacklogFull(SyncdError):
     retryable = True
 
 
+class Overloaded(SyncdError):
+    """Too much is asked at once, or a question that takes too long; ask again later, or less."""
+
+    retryable = True
+
+
 class DaemonAbsent(SyncdError):
     """No daemon answers on the control socket; `was_reached`: one did, and broke off."""
 

@@ -5,6 +5,7 @@ One event, one line, however long or odd the text is that strangers brought into
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from syncd.log_stream import LogStream
 from syncd.plain_text import shortened, visible
 
 MASK = "********"
@@ -25,6 +27,8 @@ MASK = "********"
 MAX_ENTRIES = 50
 # The ends of a traceback say most: where it began, and what it was.
 MAX_TRACEBACK_CHARS = 8000
+# How long the end of the process waits for the last lines to be read.
+DRAIN_LIMIT_S = 1.0
 
 
 def configure(
@@ -68,17 +72,42 @@ def configure(
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
 
 
+def never_wait() -> None:
+    """Have stderr take every line at once, however slowly it is read: for a process that serves.
+
+    Before `configure`. A line that cannot be written is dropped and counted.
+    """
+    stream = LogStream(sys.stderr.fileno(), on_dropped=_report_dropped)
+    atexit.register(stream.drain, DRAIN_LIMIT_S)
+    sys.stderr = cast("TextIO", stream)
+
+
+def dropped_lines() -> int:
+    """Return how many lines were dropped because nobody read them, or no disk took them."""
+    return sys.stderr.dropped if isinstance(sys.stderr, LogStream) else 0
+
+
 def catch_all() -> None:
     """Have what would be written past the log be lines of it, too: for a process that serves."""
     logging.captureWarnings(capture=True)
     sys.excepthook = lambda _, fault, __: report(fault)
     threading.excepthook = lambda told: report(told.exc_value or told.exc_type())
+    sys.unraisablehook = lambda told: report(told.exc_value or told.exc_type())
 
 
 def report(fault: BaseException) -> None:
     """Log an exception that nothing translated, with its traceback."""
     log = structlog.get_logger(__name__)
     log.critical("a fault nobody expected", exc_info=fault)
+
+
+def _report_dropped(lines: int) -> None:
+    log = structlog.get_logger(__name__)
+    log.warning(
+        "log lines were dropped",
+        lines=lines,
+        hint="whatever reads the log did not read it, or its disk was full",
+    )
 
 
 class _Unfailing:

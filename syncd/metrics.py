@@ -6,7 +6,9 @@ rises, moments as Unix seconds, and no label whose values a stranger could multi
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -47,6 +49,22 @@ class Sizes(Struct, frozen=True):
     free_bytes: int
 
 
+def sizes_of(path: Path) -> Sizes:
+    """Look up the sizes of a mirror; a file that is not there has 0 bytes."""
+    return Sizes(
+        database_bytes=_size(path),
+        log_bytes=_size(path.with_name(f"{path.name}-wal")),
+        free_bytes=shutil.disk_usage(path.parent).free,
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 # One more series for each histogram, which tells when it began: that is the daemon's own start.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
 
@@ -68,14 +86,15 @@ def exposition(
     sizes: Sizes,
     *,
     refused: Mapping[str, Mapping[str, int]],
+    dropped_lines: int = 0,
 ) -> bytes:
     """Return the page Prometheus reads.
 
     `document` is the status document; `answered` counts the webhook's answers by outcome or code;
-    `refused` counts what each listener refused, by code.
+    `refused` counts what each listener refused, by code; `dropped_lines` those of the log.
     """
     registry = CollectorRegistry()
-    registry.register(_Collector(document, answered, sizes, refused))
+    registry.register(_Collector(document, answered, sizes, refused, dropped_lines))
     registry.register(times)
     ProcessCollector(namespace="syncd", registry=registry)
     return generate_latest(registry)
@@ -88,11 +107,13 @@ class _Collector:
         answered: Mapping[str, int],
         sizes: Sizes,
         refused: Mapping[str, Mapping[str, int]],
+        dropped_lines: int,
     ) -> None:
         self._document = document
         self._refused = refused
         self._answered = answered
         self._sizes = sizes
+        self._dropped_lines = dropped_lines
 
     def collect(self) -> Iterator[Metric]:
         """Give every metric but the process's own."""
@@ -106,6 +127,11 @@ class _Collector:
         yield _one("info", "Always 1; the version is its label.", 1, version=document["version"])
         yield _moment("start_time_seconds", "When the daemon started.", document["started_at"])
         yield _states("health", "1 for the health it has.", HEALTHS, document["health"])
+        dropped = CounterMetricFamily(
+            "syncd_log_lines_dropped", "Lines of the log that nobody read or no disk took."
+        )
+        dropped.add_metric([], self._dropped_lines)
+        yield dropped
 
     def _about_deliveries(self) -> Iterator[Metric]:
         webhooks = self._document["webhooks"]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import socket
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
 
-from syncd import explaining, metrics, page, status, webhook_health
+from syncd import explaining, logs, metrics, page, status, webhook_health
 from syncd.clock import Jump
 from syncd.engine import Engine
-from syncd.errors import MirrorError, MirrorIncompatible
+from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
 from syncd.model import JsonObject, id_in
 from syncd.notify import Notifier
 from syncd.questions import Costly, Questions
@@ -33,6 +31,10 @@ log = structlog.get_logger(__name__)
 
 # A health that lasts for so many signs of life is told; what passes by itself wakes nobody.
 TOLD_AFTER_BEATS = 3
+# Through a cold disk a large mirror is counted in seconds.
+STATUS_LIMIT_S = 30.0
+# A search reads every variant: a million in some two seconds.
+SEARCH_LIMIT_S = 5.0
 
 
 class Monitor:
@@ -59,7 +61,11 @@ class Monitor:
         self._health_beats: tuple[str, int] = ("", 0)
         self._counted_401 = 0
         self._told_trouble = ""
-        self._questions = Questions(engine.config.mirror.path)
+        mirror = engine.config.mirror.path
+        # The sign of life waits behind nobody, and the status behind no search.
+        self._own_questions = Questions(mirror)
+        self._questions = Questions(mirror, limit_s=STATUS_LIMIT_S)
+        self._searches = Questions(mirror, limit_s=SEARCH_LIMIT_S)
         self._counts = Costly(lambda reports: reports.counts(engine.asker.policy))
         self._day = Costly(lambda reports: reports.day(engine.clock.now()))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
@@ -68,7 +74,8 @@ class Monitor:
     async def close(self) -> None:
         """Let go of the mirror."""
         await self._notifier.close()
-        self._questions.close()
+        for questions in (self._own_questions, self._questions, self._searches):
+            await questions.close()
 
     async def beat(self) -> None:
         """Show the shop that the daemon lives, and judge whether deliveries still arrive."""
@@ -78,7 +85,7 @@ class Monitor:
             await engine.notice_clock()
             mark, jumps = engine.clock.mark(), engine.clock.jumps
             now = mark.at
-            day = await self._last_day(now)
+            day = await self._last_day(now, self._own_questions)
             running = await self._running(now)
             if engine.clock.jumps != jumps:
                 return  # what was read and judged belongs to another time; the next one is soon
@@ -128,7 +135,7 @@ class Monitor:
     async def look_once(self) -> None:
         """Have something to tell, should the mirror become unreadable; counting takes a while."""
         if self._last_look is None:
-            with contextlib.suppress(MirrorError):
+            with contextlib.suppress(MirrorError, Overloaded):
                 await self.status()
 
     async def status(self) -> JsonObject:
@@ -138,7 +145,7 @@ class Monitor:
         """
         now = self._engine.clock.now()
         try:
-            running, day = await self._running(now), await self._last_day(now)
+            running, day = await self._running(now), await self._last_day(now, self._questions)
             counts = await self._questions.ask(self._counts.answer)
             self._last_look = running, counts, day
         except MirrorError as fault:
@@ -175,27 +182,21 @@ class Monitor:
 
     async def exposition(self) -> bytes:
         """Return the metrics page; raises MirrorError leaves when it cannot be told."""
-        path = self._engine.store.path
-        sizes = metrics.Sizes(
-            database_bytes=_size(path),
-            log_bytes=_size(path.with_name(f"{path.name}-wal")),
-            free_bytes=shutil.disk_usage(path.parent).free,
-        )
         webhook = self._webhook
         return metrics.exposition(
             await self.status(),
             webhook.answered,
             webhook.times,
-            sizes,
+            metrics.sizes_of(self._engine.store.path),
             refused={one.listener: one.counted for one in self._refusals},
+            dropped_lines=logs.dropped_lines(),
         )
 
     async def page(self, asked: str) -> str:
         """Return the status page, with the variants that match what somebody `asked`."""
         now = self._engine.clock.now()
-        day = await self._questions.ask(self._day.answer)
         found = (
-            await self._questions.ask(lambda reports: reports.find(asked, page.MOST_FOUND))
+            await self._searches.ask(lambda reports: reports.find(asked, page.MOST_FOUND))
             if asked
             else []
         )
@@ -205,6 +206,7 @@ class Monitor:
             story = await self._story(found[0]["variant_id"])
         elif not found and variant_id is not None:
             story = await self._story(variant_id)  # deliveries may have named it
+        day = await self._questions.ask(self._day.answer)
         return page.render(
             status=await self.status(),
             day=day,
@@ -228,7 +230,7 @@ class Monitor:
 
     async def _story(self, variant_id: int) -> JsonObject:
         return explaining.document(
-            await self._questions.ask(lambda reports: reports.story(variant_id))
+            await self._searches.ask(lambda reports: reports.story(variant_id))
         )
 
     async def line(self) -> str:
@@ -272,7 +274,7 @@ class Monitor:
         habit = (
             Habit()
             if last is None
-            else await self._questions.ask(lambda reports: reports.habit(last))
+            else await self._own_questions.ask(lambda reports: reports.habit(last))
         )
         is_quiet = webhook_health.is_quiet(habit, now)
         await self._schedule.quiet(now if is_quiet else None)
@@ -281,14 +283,7 @@ class Monitor:
     def _uncounted_401(self) -> int:
         return self._webhook.answered["401"] - self._counted_401
 
-    async def _last_day(self, now: datetime) -> LastDay:
+    async def _last_day(self, now: datetime, questions: Questions) -> LastDay:
         grace = self._engine.config.reconcile.missed_grace
-        day: LastDay = await self._questions.ask(lambda reports: reports.last_day(now, grace))
+        day: LastDay = await questions.ask(lambda reports: reports.last_day(now, grace))
         return day
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

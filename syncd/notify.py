@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 TRIES = 6
 COMMAND_LIMIT_S = 30.0
 URL_LIMIT_S = 10.0
+KILL_LIMIT_S = 2.0
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -88,6 +90,8 @@ class Notifier:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
+                # A group of its own, so that what it starts can be ended with it.
+                start_new_session=True,
                 # What it is told it needs; our keys it does not.
                 env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
             )
@@ -103,9 +107,18 @@ class Notifier:
             return f"notify.command did not end within {self._limit_s:g} s"
         finally:
             if process.returncode is None:
-                process.kill()
-                await process.wait()
+                await _end(process)
         return None if process.returncode == 0 else f"notify.command ended {process.returncode}"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a command that still runs, with what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # It stays while the kernel waits for a disk that does not answer; nobody else waits for that.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(KILL_LIMIT_S):
+            await process.wait()
 
 
 async def _post(url: str, body: bytes) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,32 @@ QUICK_S = 0.05
 
 
 class Questions:
-    """Asks the mirror at `path` in a thread of its own, one question at a time."""
+    """Asks the mirror at `path` on a way of its own: a thread and a connection.
 
-    def __init__(self, path: Path) -> None:
+    One question at a time; each may take `limit_s`. Whoever must not wait behind others has its
+    own.
+    """
+
+    def __init__(self, path: Path, *, limit_s: float | None = None) -> None:
         self._reports = Reports(path)
-        self._one_question = threading.Lock()
+        self._limit_s = limit_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mirror-reader")
 
     async def ask(self, question: Callable[[Reports], Any]) -> Any:
-        """Return the answer; raises MirrorError leaves."""
+        """Return the answer; raises MirrorError leaves, and Overloaded when it takes too long."""
 
         def ask() -> Any:
-            with self._one_question:
+            with self._reports.limited(self._limit_s):
                 return question(self._reports)
 
-        return await asyncio.to_thread(ask)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, ask)
 
-    def close(self) -> None:
-        """Let go of the mirror."""
-        with self._one_question:  # one may still be asked in its thread
-            self._reports.close()
+    async def close(self) -> None:
+        """Let go of the mirror; a question that is being asked is broken off."""
+        self._reports.interrupt()
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._reports.close)
+        self._thread.shutdown(wait=False)
+        await closing
 
 
 class Costly:

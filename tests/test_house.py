@@ -31,7 +31,7 @@ FLOORS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["config", "logs", "http_client", "printing"], 2),
+    **dict.fromkeys(["config", "log_stream", "logs", "http_client", "printing", "running"], 2),
     **dict.fromkeys(
         [
             "environment",

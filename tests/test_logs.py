@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -14,6 +19,7 @@ import structlog
 from msgspec import json
 
 from syncd import logs
+from syncd.log_stream import LogStream
 from syncd.plain_text import MAX_CHARS
 
 SECRET = "ds_live_0123456789"
@@ -191,6 +197,125 @@ def test_of_a_secret_that_begins_with_another_nothing_is_left() -> None:
     assert SECRET[8:] not in stream.getvalue()
 
 
+def told_of(stream: LogStream) -> list[int]:
+    """Return how many lines were dropped, each time that was reported; ends when all is written."""
+    assert stream.drain(10)
+    return DROPPED[stream.fileno()]
+
+
+DROPPED: dict[int, list[int]] = {}
+
+
+@pytest.fixture
+def piped() -> Iterator[tuple[int, LogStream]]:
+    """Give a stream into a pipe, and the end that nobody reads yet."""
+    reading, writing = os.pipe()
+    counts = DROPPED[writing] = []
+    yield reading, LogStream(writing, on_dropped=counts.append)
+    for descriptor in (reading, writing):
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def read_lines(reading: int, last: bytes) -> list[bytes]:
+    """Read lines until the last one is there."""
+    told = b""
+    while not told.endswith(last):
+        told += os.read(reading, 65536)
+    return told.splitlines()
+
+
+def test_a_reader_that_comes_back_is_told_how_many_lines_are_missing(
+    piped: tuple[int, LogStream],
+) -> None:
+    """What waits is bounded; the gap is one, and its size is known."""
+    reading, stream = piped
+    lines = [b"%07d %s" % (number, b"x" * 1000) for number in range(3000)]
+    began_s = time.monotonic()
+    for line in lines:
+        stream.write(f"{line.decode()}\n")
+    assert time.monotonic() - began_s < 5
+    assert stream.dropped > 1000
+    kept = len(lines) - stream.dropped
+    told = read_lines(reading, lines[kept - 1] + b"\n")
+    assert told == lines[:kept]
+    assert told_of(stream) == [stream.dropped]
+    stream.write("after\n")
+    assert read_lines(reading, b"after\n") == [b"after"]
+
+
+def test_a_reader_that_is_gone_is_no_fault(piped: tuple[int, LogStream]) -> None:
+    """A closed pipe: each line is counted, and nobody fails."""
+    reading, stream = piped
+    os.close(reading)
+    for number in range(10):
+        stream.write(f"{number}\n")
+    assert told_of(stream) == []
+    assert stream.dropped == 10
+
+
+def test_a_full_disk_tears_no_two_lines_into_one(tmp_path: Path) -> None:
+    """What was written of a line stays; the next one that fits begins a line of its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    counts: list[int] = []
+    with (tmp_path / "log").open("wb") as file:
+        stream = LogStream(file.fileno(), on_dropped=counts.append)
+        stream.write("first\n")
+        assert stream.drain(10)
+        # Python ignores SIGXFSZ, so that the write fails as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        try:
+            stream.write("second\n")
+            stream.write("third\n")
+            assert stream.drain(10)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        stream.write("fourth\n")
+        assert stream.drain(10)
+    assert (tmp_path / "log").read_text() == "first\nseco\nfourth\n"
+    assert (counts, stream.dropped) == ([2], 2)
+
+
+def test_a_descriptor_that_does_not_wait_loses_no_line(piped: tuple[int, LogStream]) -> None:
+    """Whoever shares it may have made it so; a full pipe is no fault then either."""
+    reading, stream = piped
+    os.set_blocking(stream.fileno(), False)
+    lines = [b"%04d %s" % (number, b"x" * 1000) for number in range(500)]
+    for line in lines:
+        stream.write(f"{line.decode()}\n")
+    assert read_lines(reading, lines[-1] + b"\n") == lines
+    assert stream.dropped == 0
+
+
+DROPPING = """
+import structlog, sys
+from syncd import log_stream, logs
+log_stream.MAX_WAITING_BYTES = 10_000
+logs.never_wait()
+logs.configure("info", "json")
+for number in range(1000):
+    structlog.get_logger().info("y" * 500)
+print("logged", flush=True)
+while not sys.stderr.drain(10):
+    pass
+"""
+
+
+def test_a_line_of_the_log_says_how_many_are_missing() -> None:
+    """In the form of the log, like any other; the process waits a moment for its reader."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DROPPING], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == b"logged\n"
+        lines = [json.decode(line) for line in process.stderr.read().splitlines()]
+    assert process.returncode == 0
+    gaps = [line["lines"] for line in lines if line["event"] == "log lines were dropped"]
+    assert gaps
+    assert sum(gaps) == 1000 - (len(lines) - len(gaps)) > 0
+
+
 UNEXPECTED = f"""
 import threading, warnings
 from syncd import logs
@@ -200,17 +325,21 @@ warnings.warn("a warning about {SECRET}")
 thread = threading.Thread(target=lambda: int("{SECRET}"))
 thread.start()
 thread.join()
+class Odd:
+    def __del__(self):
+        raise LookupError("{SECRET} in a finalizer")
+Odd()
 raise RuntimeError("{SECRET} at the end")
 """
 
 
 def test_what_nobody_expected_is_a_line_too() -> None:
-    """A warning, a thread's end and the process's own: JSON like any other, and masked."""
+    """A warning, the end of a thread, of a finalizer and of the process: JSON, and masked."""
     done = subprocess.run(
         [sys.executable, "-c", UNEXPECTED], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert SECRET not in done.stderr
     lines = [json.decode(line) for line in done.stderr.splitlines()]
-    assert [line["level"] for line in lines] == ["warning", "critical", "critical"]
-    assert "RuntimeError: ******** at the end" in lines[2]["exception"]
+    assert [line["level"] for line in lines] == ["warning", "critical", "critical", "critical"]
+    assert "RuntimeError: ******** at the end" in lines[3]["exception"]

@@ -114,6 +114,27 @@ def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
+def test_what_a_hanging_command_has_started_ends_with_it(tmp_path: Path) -> None:
+    """Whatever it started itself, also what ignores SIGTERM; each try leaves nothing behind."""
+    text = f"trap '' TERM\nsleep 60 & echo $! >> {tmp_path}/pids\n(sleep 60) & wait"
+    tell(command=script(tmp_path, text), limit_s=0.2)
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == TRIES
+    deadline_s = time.monotonic() + 5
+    # Whoever adopts orphans on this host may take a moment to bury them.
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def is_alive(pid: str) -> bool:
+    """Tell whether a process runs: one that is dead and not yet buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_url_is_posted_to_until_it_answers_well(ear: Ear) -> None:
     """A 500 is no answer."""
     ear.failures = 2

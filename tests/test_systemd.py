@@ -24,10 +24,13 @@ from systemd.saboteur import PARTS
 
 from syncd import control
 from syncd.config.settings import Webhook
+from syncd.daemon import LONGEST_STOP_S
 from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.http_server.limits import ARRIVAL_S
+from syncd.logs import DRAIN_LIMIT_S
+from syncd.notify import KILL_LIMIT_S
 from syncd.store.connection import BUSY_TIMEOUT_S
-from syncd.systemd import notify, notify_reloading, take_sockets, watchdog_s
+from syncd.systemd import NOTIFY_LIMIT_S, notify, notify_reloading, take_sockets, watchdog_s
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -319,7 +322,11 @@ def test_the_readme_has_the_seconds_of_the_unit() -> None:
 def test_an_end_is_over_before_the_manager_loses_patience() -> None:
     """The longest request, servers, a batch that waits for a lock, and the log into the file."""
     longest_s = LONGEST_DRAIN_S + GRACEFUL_S + 3 * BUSY_TIMEOUT_S
-    assert longest_s < int(setting("syncd.service", "TimeoutStopSec"))
+    assert longest_s < LONGEST_STOP_S
+    # Whatever hangs meanwhile, and if nobody reads the last lines of the log.
+    in_all_s = LONGEST_STOP_S + DRAIN_LIMIT_S + NOTIFY_LIMIT_S
+    assert in_all_s < int(setting("syncd.service", "TimeoutStopSec"))
+    assert LONGEST_STOP_S - longest_s >= KILL_LIMIT_S
     # A request has as long as all of its parts may take.
     assert LONGEST_DRAIN_S > ARRIVAL_S + BUSY_TIMEOUT_S
 

@@ -109,7 +109,7 @@ def main() -> NoReturn:
     if told := streams.flush():
         telling.say([f"the output cannot be written: {told}"], "send it somewhere else")
         code = code or 1
-    sys.exit(code)
+    streams.leave(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import grp
 import os
 import uuid
@@ -15,7 +14,7 @@ import httpx
 from msgspec import DecodeError, json
 from msgspec.structs import asdict
 
-from syncd import control, examining, http_client
+from syncd import control, examining, http_client, running
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.config import Config, find
 from syncd.deliveries import TEST_ACTION
@@ -91,7 +90,7 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
     access = _about_access(config.mirror.path)
     yield _about_writing(config.mirror.path)
     yield access
-    yield from asyncio.run(_about_dreamship(config))
+    yield from running.run(_about_dreamship(config))
     yield from _about_the_daemon(config)
     yield _about_delivery(config)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +101,9 @@ def command(
                 raise
             config = load_for_daemon(config_path)
             require_owner(config.mirror.path)
-            ended = asyncio.run(_by_itself(config, request, teller))
+            from syncd import running  # noqa: PLC0415 - with a daemon it is not needed
+
+            ended = running.run(_by_itself(config, request, teller))
     summary = ended.summary if isinstance(ended, control.Differences) else ended
     document = {name: getattr(summary, name) for name in _TOLD}
     if isinstance(ended, control.Differences):

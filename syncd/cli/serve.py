@@ -24,6 +24,7 @@ def command(config_path: str | None) -> None:
     """
     config = load_for_daemon(config_path)
     require_owner(config.mirror.path)
+    logs.never_wait()
     logs.configure(config.log.level, config.log.format, secrets=config.secrets)
     logs.catch_all()
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
 import warnings
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 _STREAMS = ("stdin", "stdout", "stderr")
 
@@ -54,6 +55,15 @@ def flush() -> str:
         except ValueError:
             continue  # it is closed already
     return told
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code, after `flush`.
+
+    Python would wait for every thread, and one may be looking up a name for minutes.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - it does all of Python's end but that wait
+    os._exit(code)
 
 
 def _point_nowhere(stream: TextIO) -> None:

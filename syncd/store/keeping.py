@@ -34,6 +34,10 @@ class Kept:
         """Take the mirror and bring its schema up to date; raises the leaves of MirrorError."""
         self._writer.open()
 
+    async def open_aside(self) -> None:
+        """Do as `open` does; the loop goes on meanwhile."""
+        await self._writer.open_aside()
+
     @property
     def path(self) -> Path:
         """The real path of the mirror, once it is open."""

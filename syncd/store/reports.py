@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,9 @@ from syncd.store.translation import translated
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
 
+# Of SQLite's machine, some milliseconds: a look takes Python's lock, which others want too.
+_STEPS_BETWEEN_LOOKS = 100_000
+
 
 class Reports:
     """Answers questions about the mirror at `path`, as a shop's reader would."""
@@ -29,10 +33,29 @@ class Reports:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = open_for_reading(path, check_same_thread=False)
+        self._is_interrupted = False
 
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    @contextlib.contextmanager
+    def limited(self, limit_s: float | None) -> Iterator[None]:
+        """Break off what is asked within once it has taken so long, which raises Overloaded."""
+        until_s = None if limit_s is None else time.monotonic() + limit_s
+
+        def is_over() -> bool:
+            return self._is_interrupted or (until_s is not None and time.monotonic() > until_s)
+
+        self._connection.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
+        try:
+            yield
+        finally:
+            self._connection.set_progress_handler(None, 0)
+
+    def interrupt(self) -> None:
+        """Break off what is asked in another thread within `limited`, now and from now on."""
+        self._is_interrupted = True
 
     def availability(self, variant_ids: Collection[int]) -> list[Row]:
         """Return the rows of the named variants, in the order asked; unknown ones are left out."""

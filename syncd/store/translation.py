@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from syncd.errors import MirrorError, MirrorIncompatible, MirrorUnavailable
+from syncd.errors import MirrorError, MirrorIncompatible, MirrorUnavailable, Overloaded
 from syncd.store.files import sidecars
 
 _SPACE = "check free disk space and the permissions of the file and its folder"
@@ -57,6 +57,10 @@ def translated(path: Path) -> Iterator[None]:
     except MirrorError:
         raise
     except sqlite3.OperationalError as fault:
+        if getattr(fault, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            raise Overloaded(
+                "the mirror takes too long to answer this", hint="ask for less, such as an id"
+            ) from fault
         raise _operational(path, fault) from fault
     except sqlite3.DatabaseError as fault:
         if type(fault) is not sqlite3.DatabaseError:

@@ -53,6 +53,10 @@ class Writer:
             self._abandon()
             raise
 
+    async def open_aside(self) -> None:
+        """Do as `open` does, in the thread: the loop goes on while a large mirror is migrated."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self.open)
+
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `work` returned once its transaction is on disk.
 

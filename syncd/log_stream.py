@@ -1,0 +1,118 @@
+"""A stream that never makes its writer wait: whoever reads the log may be slow, stuck or gone."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+
+# Thousands of lines: a reader that restarts, or is slow for a while, misses nothing.
+MAX_WAITING_BYTES = 1024 * 1024
+
+
+class LogStream(io.TextIOBase):
+    """Takes text at once; a thread writes it to the descriptor `fd`, in order.
+
+    Each call of `write` is one line or several, written whole or dropped whole. A line is dropped
+    when more than MAX_WAITING_BYTES wait, or when it cannot be written (a closed pipe, a full
+    disk). After a drop nothing is taken until all that waits is written: so the gap is one. Then
+    `on_dropped` is called with the number of lines, in the thread.
+    """
+
+    def __init__(self, fd: int, *, on_dropped: Callable[[int], None]) -> None:
+        self._fd = fd
+        self._on_dropped = on_dropped
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._is_writing = False
+        self._is_torn = False
+        self._refused = 0
+        self.dropped = 0
+        # Its lock may be taken twice: a collected object may log while a line is being added.
+        self._changed = threading.Condition()
+        # A daemon: a write that never returns does not keep the process.
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def write(self, text: str) -> int:
+        """Take one or more whole lines; never waits and never fails."""
+        line = text.encode(errors="backslashreplace")
+        with self._changed:
+            if self._refused or self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
+                self._refused += 1
+                self.dropped += 1
+            else:
+                self._waiting.append(line)
+                self._waiting_bytes += len(line)
+                self._changed.notify_all()
+        return len(text)
+
+    def drain(self, limit_s: float) -> bool:
+        """Wait until everything is written, at most `limit_s`; tell whether it is."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._waiting and not self._is_writing, limit_s
+            )
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Tell whether a person reads it."""
+        return os.isatty(self._fd)
+
+    def _run(self) -> None:
+        missing = 0
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting)
+                # All at once: each write gives Python's lock away, and waits to get it back.
+                lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
+                self._is_writing = True
+            failed = self._put(lines)
+            with self._changed:
+                self.dropped += failed
+                missing += failed
+                if not self._waiting:
+                    missing += self._refused
+                    self._refused = 0
+            if missing and not failed:
+                reported, missing = missing, 0
+                self._on_dropped(reported)
+
+    def _put(self, lines: Sequence[bytes]) -> int:
+        """Write lines, however long that takes; return how many could not be written."""
+        whole = b"".join([b"\n", *lines] if self._is_torn else lines)
+        rest = memoryview(whole)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                # Whoever shares the descriptor made it one that does not wait.
+                waiting = select.poll()
+                waiting.register(self._fd, select.POLLOUT)
+                waiting.poll()
+            except OSError:
+                return self._failed(lines, len(rest), is_begun=len(rest) < len(whole))
+        self._is_torn = False
+        return 0
+
+    def _failed(self, lines: Sequence[bytes], rest: int, *, is_begun: bool) -> int:
+        """Return how many lines are not whole when the last `rest` bytes were not written."""
+        failed = 0
+        for line in reversed(lines):
+            failed += 1
+            rest -= len(line)
+            if rest <= 0:
+                break
+        # What was written of a line is none; the next one must not continue it.
+        self._is_torn = rest < 0 if is_begun else self._is_torn
+        return failed

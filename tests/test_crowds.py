@@ -1,0 +1,128 @@
+"""A crowd at the admin listener costs only its own: nobody else waits behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from benchmarks import mirrors
+
+from syncd import admin
+from syncd.errors import Overloaded
+from syncd.model import JsonObject
+from syncd.questions import Questions
+from syncd.store import Reports, Store
+from syncd.timestamps import from_text
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+
+def test_so_many_searches_are_answered_at_once_and_no_more() -> None:
+    """The next one is told when to come again; pages, the status and metrics have their own."""
+
+    async def scenario() -> None:
+        over = asyncio.Event()
+        waiting = asyncio.Semaphore(0)
+
+        async def shown(asked: str) -> str:
+            if asked:
+                waiting.release()
+                await over.wait()
+            return asked
+
+        async def status() -> JsonObject:
+            return {}
+
+        async def exposition() -> bytes:
+            return b""
+
+        app = admin.application(status, exposition, shown)
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8788"
+        ) as client:
+            asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(admin.MOST_AT_ONCE)]
+            for _ in asking:
+                await waiting.acquire()
+            refused = await client.get("/?q=tee")
+            assert refused.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+            assert refused.headers["Retry-After"] == str(admin.RETRY_AFTER_S)
+            for path in ("/", "/status.json", "/metrics"):
+                assert (await client.get(path)).status_code == HTTPStatus.OK
+            over.set()
+            assert [(await one).status_code for one in asking] == [200] * admin.MOST_AT_ONCE
+            assert (await client.get("/?q=tee")).status_code == HTTPStatus.OK
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def for_ever(reports: Reports) -> Any:
+    """Ask what never ends."""
+    with reports._rows() as connection:
+        return connection.execute(
+            "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT max(n) FROM c"
+        ).fetchone()
+
+
+def test_a_question_has_its_time(store: Store) -> None:
+    """Then it is broken off, and the next one is answered."""
+
+    async def scenario() -> None:
+        questions = Questions(store.path, limit_s=0.1)
+        with pytest.raises(Overloaded):
+            await questions.ask(for_ever)
+        assert await questions.ask(lambda reports: reports.newest_seq()) == 0
+        await questions.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_an_end_waits_for_no_question(store: Store) -> None:
+    """One that takes long is broken off when the daemon ends."""
+
+    async def scenario() -> None:
+        questions = Questions(store.path)
+        asked = asyncio.create_task(questions.ask(for_ever))
+        await asyncio.sleep(0.1)
+        await questions.close()
+        with pytest.raises(Overloaded):
+            await asked
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+
+
+def test_signs_of_life_wait_behind_no_search(idle: Site) -> None:
+    """Shops stop selling when they find none for a while, whoever searches the mirror meanwhile."""
+    idle.mirror.parent.mkdir()
+    mirrors.fill(idle.mirror, 100_000)
+    # A sign of life every half a second.
+    daemon = idle.serve(filled=False, environ={"WATCHDOG_USEC": "1000000"})
+    over = threading.Event()
+    codes: set[int] = set()
+
+    def search() -> None:
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            while not over.is_set():
+                codes.add(client.get(f"{daemon.admin_url}/", params={"q": "grey"}).status_code)
+                over.wait(0.2)
+
+    threads = [threading.Thread(target=search) for _ in range(48)]
+    for thread in threads:
+        thread.start()
+    try:
+        until_s = time.monotonic() + 4.5
+        while time.monotonic() < until_s:
+            (row,) = idle.rows("SELECT daemon_seen_at FROM freshness")
+            assert datetime.now(UTC) - from_text(row["daemon_seen_at"]) < timedelta(seconds=3)
+            time.sleep(0.1)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert codes == {200, 503}

@@ -1,0 +1,193 @@
+"""Everything that ends has a bounded end, whichever neighbour of the daemon hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from benchmarks import mirrors
+from msgspec import json
+
+from syncd.signature import HEADER, sign
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+# Far below the TimeoutStopSec of the unit, and far above what a loaded machine needs.
+SOON_S = 20.0
+
+
+@contextlib.contextmanager
+def serving(
+    site: Site,
+    *,
+    command: list[str] | None = None,
+    stderr: Any = subprocess.DEVNULL,
+    environ: dict[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon, or another command, that is killed at the end if it still runs."""
+    process = subprocess.Popen(
+        command or site.command("serve"),
+        cwd=site.folder,
+        env=site.environ | (environ or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def full_pipe() -> tuple[int, int]:
+    """Return a pipe in which there is no room for one more byte."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"\n" * 65536)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"\n")
+    os.set_blocking(writing, True)
+    return reading, writing
+
+
+def post(site: Site, where: Path, body: bytes) -> int:
+    """Deliver to a unix socket; return the code."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(where)), timeout=10) as client:
+        headers = {HEADER: sign(body, (site.key,))}
+        url = "http://shop/webhooks/dreamship"
+        return client.post(url, content=body, headers=headers).status_code
+
+
+def test_a_log_that_nobody_reads_stops_nothing(site: Site, tmp_path: Path) -> None:
+    """Deliveries are answered, signs of life go on, and SIGTERM ends it."""
+    where = tmp_path / "hook.sock"
+    site.configure(webhook={"listen": f"unix:{where}"}, log={"level": "debug"})
+    reading, writing = full_pipe()
+    with serving(site, stderr=writing, environ={"WATCHDOG_USEC": "400000"}) as process:
+        os.close(writing)
+        site.until(where.exists)
+        site.until(lambda: site.differences == 0)
+        for number in range(20):
+            assert post(site, where, b"no JSON: a warning, each time %d" % number) == 200
+        seen = "SELECT daemon_seen_at AS at FROM freshness"
+        before = site.rows(seen)
+        site.until(lambda: site.rows(seen) != before, within_s=5)
+        process.terminate()
+        assert process.wait(SOON_S) == 0
+        with open(reading, "rb") as file:  # noqa: PTH123 - a descriptor
+            told = file.read().lstrip(b"\n")
+    # What was read by nobody in time is not there; what is there are whole lines.
+    assert all(json.decode(line) for line in told.splitlines())
+
+
+def test_what_waited_is_there_when_the_reader_comes_back(site: Site, tmp_path: Path) -> None:
+    """A collector that restarts has missed nothing."""
+    where = tmp_path / "hook.sock"
+    site.configure(webhook={"listen": f"unix:{where}"})
+    reading, writing = full_pipe()
+    with serving(site, stderr=writing) as process:
+        os.close(writing)
+        site.until(where.exists)
+        assert post(site, where, b"no JSON") == 200
+        process.terminate()
+        with open(reading, "rb") as file:  # noqa: PTH123 - a descriptor
+            lines = [json.decode(line) for line in file.read().split(b"\n") if line]
+        assert process.wait(SOON_S) == 0
+    events = [line["event"] for line in lines]
+    assert {"ready", "a delivery was not understood", "stopped"} <= {*events}
+    assert "log lines were dropped" not in events
+
+
+@pytest.fixture
+def hanging_names(site: Site) -> dict[str, str]:
+    """Have the C library hang while it looks up Dreamship's name: it opens a pipe for that."""
+    aliases = site.folder / "aliases"
+    os.mkfifo(aliases)
+    site.configure(dreamship={"base_url": "https://dreamship-hangs/v1"})
+    return {"HOSTALIASES": str(aliases)}
+
+
+def test_a_name_that_is_looked_up_for_minutes_holds_up_no_end(
+    site: Site, hanging_names: dict[str, str]
+) -> None:
+    """No thread is waited for once everything is closed."""
+    log = site.folder / "log"
+    with log.open("wb") as file, serving(site, stderr=file, environ=hanging_names) as process:
+        site.until(lambda: b"sweep begins" in log.read_bytes())
+        time.sleep(0.5)
+        process.terminate()
+        assert process.wait(SOON_S) == 0
+    assert json.decode(log.read_bytes().splitlines()[-1])["event"] == "stopped"
+
+
+def test_an_interrupted_command_waits_for_no_name(
+    site: Site, hanging_names: dict[str, str]
+) -> None:
+    """Ctrl-C ends `reconcile-now` though the name of Dreamship is still looked up."""
+    with serving(site, command=site.command("reconcile-now"), environ=hanging_names) as process:
+        site.until(site.mirror.exists)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SOON_S) == 130
+
+
+ENDS_SOON = "import syncd.daemon as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
+
+
+def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:
+    """Every variant is judged by another configuration: the next start does the rest."""
+    idle.mirror.parent.mkdir()
+    mirrors.fill(idle.mirror, 100_000)
+    log = idle.folder / "log"
+    judged = "SELECT count(*) AS n FROM variants WHERE sellable = 0"
+    idle.configure(availability={"sellable": ["nothing that there is"]})
+    with log.open("wb") as file, serving(idle, stderr=file) as process:
+        idle.until(lambda: idle.rows(judged) != [{"n": 0}])
+        process.terminate()
+        assert process.wait(SOON_S) == 0
+    assert [json.decode(line)["event"] for line in log.read_bytes().splitlines()] == [
+        "stopping",
+        "stopped",
+    ]
+    (row,) = idle.rows(judged)
+    assert 0 < row["n"] < 100_000
+    assert idle.rows("PRAGMA quick_check") == [{"quick_check": "ok"}]
+
+
+def test_a_mirror_whose_disk_hangs_holds_up_no_end(site: Site, tmp_path: Path) -> None:
+    """After its time is over the daemon ends as by a power cut, and says so."""
+    shutil.copy(Path(__file__).parent / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
+    order, log = tmp_path / "sabotage", tmp_path / "log"
+    command = [sys.executable, "-c", ENDS_SOON, "serve", "--config", str(site.config)]
+    environ = {
+        "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}",
+        "SABOTEUR": str(order),
+    }
+    with (
+        log.open("wb") as file,
+        serving(site, command=command, stderr=file, environ=environ) as process,
+    ):
+        site.until(lambda: b"sweep ended" in log.read_bytes())
+        (tmp_path / "part").write_text("writer")
+        (tmp_path / "part").rename(order)
+        site.until(lambda: not order.exists())
+        time.sleep(0.2)
+        process.terminate()
+        assert process.wait(SOON_S) == 0
+    events = [json.decode(line)["event"] for line in log.read_bytes().splitlines()]
+    assert events[-2:] == ["not everything ended in time", "stopped"]
