@@ -149,6 +149,16 @@ def test_an_interrupted_command_waits_for_no_name(
 ENDS_SOON = "import syncd.daemon as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
 
 
+def test_a_start_that_fails_waits_for_no_reader(site: Site) -> None:
+    """The service manager tries again; a process that hangs would keep it from that."""
+    site.configure(webhook={"listen": "nothing of the kind"})
+    reading, writing = full_pipe()
+    with serving(site, stderr=writing) as process:
+        assert process.wait(SOON_S) == 2
+    os.close(reading)
+    os.close(writing)
+
+
 def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:
     """Every variant is judged by another configuration: the next start does the rest."""
     idle.mirror.parent.mkdir()
