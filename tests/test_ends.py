@@ -146,6 +146,19 @@ def test_an_interrupted_command_waits_for_no_name(
         assert process.wait(SOON_S) == 130
 
 
+def test_an_interrupted_doctor_waits_for_no_name(site: Site, hanging_names: dict[str, str]) -> None:
+    """Ctrl-C ends it while it looks up the shop's own name for the test delivery."""
+    site.configure(
+        dreamship={"base_url": "http://127.0.0.1:9/v1"},
+        webhook={"public_url": "https://shop-hangs/webhooks/dreamship"},
+    )
+    command = site.command("doctor")
+    with serving(site, command=command, environ=hanging_names) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SOON_S) == 130
+
+
 ENDS_SOON = "import syncd.daemon as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
 
 
