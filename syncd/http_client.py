@@ -45,11 +45,6 @@ def async_client(
     return httpx.AsyncClient(**_way(url, os.environ, is_direct=is_direct), **options)
 
 
-def client(url: str, **options: Any) -> httpx.Client:
-    """Return a blocking client for `url`; raises ConfigurationError like `async_client`."""
-    return httpx.Client(**_way(url, os.environ, is_direct=False), **options)
-
-
 def check(url: str, environ: Mapping[str, str], *, is_direct: bool = False) -> None:
     """Raise ConfigurationError when no client can be built for `url`."""
     try:

@@ -146,7 +146,30 @@ def test_an_interrupted_command_waits_for_no_name(
         assert process.wait(SOON_S) == 130
 
 
+def test_an_interrupted_doctor_waits_for_no_name(site: Site, hanging_names: dict[str, str]) -> None:
+    """Ctrl-C ends it while it looks up the shop's own name for the test delivery."""
+    site.configure(
+        dreamship={"base_url": "http://127.0.0.1:9/v1"},
+        webhook={"public_url": "https://shop-hangs/webhooks/dreamship"},
+    )
+    command = site.command("doctor")
+    with serving(site, command=command, environ=hanging_names) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SOON_S) == 130
+
+
 ENDS_SOON = "import syncd.daemon as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
+
+
+def test_a_start_that_fails_waits_for_no_reader(site: Site) -> None:
+    """The service manager tries again; a process that hangs would keep it from that."""
+    site.configure(webhook={"listen": "nothing of the kind"})
+    reading, writing = full_pipe()
+    with serving(site, stderr=writing) as process:
+        assert process.wait(SOON_S) == 2
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:

@@ -179,4 +179,4 @@ def test_a_call_in_the_clear_reads_no_certificate(monkeypatch: pytest.MonkeyPatc
         raise AssertionError
 
     monkeypatch.setattr(ssl, "create_default_context", refuse)
-    http_client.client("http://127.0.0.1:9/").close()
+    http_client.async_client("http://127.0.0.1:9/")

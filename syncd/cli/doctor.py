@@ -233,12 +233,7 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
     body += b" " * (size - len(body))
     headers = {HEADER: sign(body, [key]), "Content-Type": "application/json"}
     try:
-        with (
-            http_client.client(url, timeout=limit_s) as client,
-            client.stream("POST", url, content=body, headers=headers) as answer,
-        ):
-            # Ours come in one piece; what stands in front may have much to say, or take its time.
-            content = next(answer.iter_raw(), b"")
+        answer, content = running.run(_post(url, body, headers, limit_s))
     except httpx.ReadTimeout:
         hint = "what stands in front waits in vain for webhook.listen, or the daemon hangs"
         return Finding(examining.REACHES, "fail", f"no answer within {limit_s:g} s", hint)
@@ -259,6 +254,21 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
             location=answer.headers.get("location", "")[:200],
         )
     )
+
+
+async def _post(
+    url: str, body: bytes, headers: dict[str, str], limit_s: float
+) -> tuple[httpx.Response, bytes]:
+    """Return an answer and the first piece of its body.
+
+    Not by a blocking call: while that looks up a name for minutes, nobody can interrupt it.
+    """
+    async with (
+        http_client.async_client(url, timeout=limit_s) as client,
+        client.stream("POST", url, content=body, headers=headers) as answer,
+    ):
+        # Ours come in one piece; what stands in front may have much to say, or take its time.
+        return answer, await anext(answer.aiter_raw(), b"")
 
 
 def _words(content: bytes) -> dict[str, str]:

@@ -22,9 +22,10 @@ def command(config_path: str | None) -> None:
     Ends on SIGTERM or SIGINT after finishing what it received; SIGHUP reads the configuration
     and the keys again.
     """
+    # First: not even a start that fails waits for whoever reads why.
+    logs.never_wait()
     config = load_for_daemon(config_path)
     require_owner(config.mirror.path)
-    logs.never_wait()
     logs.configure(config.log.level, config.log.format, secrets=config.secrets)
     logs.catch_all()
     try:
