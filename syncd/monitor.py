@@ -67,7 +67,7 @@ class Monitor:
         self._questions = Questions(mirror, limit_s=STATUS_LIMIT_S)
         self._searches = Questions(mirror, limit_s=SEARCH_LIMIT_S)
         self._counts = Costly(lambda reports: reports.counts(engine.asker.policy))
-        self._day = Costly(lambda reports: reports.day(engine.clock.now()))
+        self._day = Costly(lambda reports, now: reports.day(now))
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
         engine.clock.follow(self._follow)
 
@@ -206,7 +206,7 @@ class Monitor:
             story = await self._story(found[0]["variant_id"])
         elif not found and variant_id is not None:
             story = await self._story(variant_id)  # deliveries may have named it
-        day = await self._questions.ask(self._day.answer)
+        day = await self._questions.ask(lambda reports: self._day.answer(reports, now))
         return page.render(
             status=await self.status(),
             day=day,

@@ -49,16 +49,16 @@ class Questions:
 class Costly:
     """A question that a large mirror is not asked each time somebody wants to know."""
 
-    def __init__(self, question: Callable[[Reports], Any]) -> None:
+    def __init__(self, question: Callable[..., Any]) -> None:
         self._question = question
         self._answer: Any = None
         self._ask_again_s = 0.0
 
-    def answer(self, reports: Reports) -> Any:
-        """Return the answer, which may be a while old if it took long."""
+    def answer(self, reports: Reports, *about: Any) -> Any:
+        """Return the answer, which may be a while old if it took long, and then about that time."""
         began_s = time.monotonic()
         if self._answer is None or began_s >= self._ask_again_s:
-            self._answer = self._question(reports)
+            self._answer = self._question(reports, *about)
             took_s = time.monotonic() - began_s
             self._ask_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
         return self._answer

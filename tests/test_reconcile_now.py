@@ -90,7 +90,7 @@ def test_a_second_request_joins_the_first(site: Site) -> None:
     """Two operators at once: one sweep, and both are told what it did."""
     site.serve()
     site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
-    site.api.faults.slow_s = 0.4
+    site.api.faults.slow_s = 1.5  # longer than a busy machine takes to start the second
     site.api.calls.clear()
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(site.syncd, "reconcile-now", "--json") for _ in range(2)]
