@@ -30,8 +30,8 @@ MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
 MAX_QUERY_CHARS = 100
-# Requests of one kind that are answered at once, so that a crowd of one kind costs only its own
-# and what is answered for the crowd never takes long.
+# Requests of one kind that are answered at the same time. A crowd of one kind delays only its own
+# kind, and fills no memory.
 MOST_AT_ONCE = 8
 # A search takes seconds at most.
 RETRY_AFTER_S = 5

@@ -240,7 +240,7 @@ class Daemon:
             self._secrets |= config.secrets
             logs.configure(config.log.level, config.log.format, secrets=self._secrets)
             await self._engine.reconfigure(config)
-            self._schedule.adapt()
+            self._schedule.reload()
             self._vocabulary.wake()
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")
         except MirrorError as fault:

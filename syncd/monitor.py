@@ -21,7 +21,7 @@ from syncd.questions import Costly, Questions
 from syncd.refusals import Refusals
 from syncd.schedule import Schedule
 from syncd.status import Assessment, LastDay, MirrorCounts, Running
-from syncd.store import Beat
+from syncd.store import Beat, Reports
 from syncd.store.wall_time import judgement_after
 from syncd.timestamps import to_text
 from syncd.web import Webhook
@@ -67,7 +67,7 @@ class Monitor:
         self._questions = Questions(mirror, limit_s=STATUS_LIMIT_S)
         self._searches = Questions(mirror, limit_s=SEARCH_LIMIT_S)
         self._counts = Costly(lambda reports: reports.counts(engine.asker.policy))
-        self._day = Costly(lambda reports, now: reports.day(now))
+        self._day = Costly(Reports.day)
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
         engine.clock.follow(self._follow)
 

@@ -15,6 +15,9 @@ from msgspec import json
 
 from syncd.plain_text import MAX_CHARS, json_text, shortened, visible
 
+# Of a line of ours that names several things of others, each with a bound of its own.
+MAX_LINE_CHARS = 10_000
+
 
 class Colored(NamedTuple):
     """A part of a line that has a colour where colours are wanted."""

@@ -79,7 +79,7 @@ class Schedule:
         self._engine = engine
         self._is_silent = False
         self._failures = 0
-        self._is_reloaded = False
+        self._reloaded_at: datetime | None = None
         self._located_at: datetime | None = None
         self._quiet_until: datetime | None = None
         self._quiet_looks = 0
@@ -145,6 +145,8 @@ class Schedule:
             self._located_at = jump.timer(self._located_at)
         if self._quiet_until is not None:
             self._quiet_until = jump.timer(self._quiet_until)
+        if self._reloaded_at is not None:
+            self._reloaded_at = jump.noted(self._reloaded_at)
         if not self._scheduler.running:
             return
         for job in self._scheduler.get_jobs():
@@ -162,27 +164,16 @@ class Schedule:
         self._scheduler.add_job(come_round, id="pulse", replace_existing=True)
         await came_round.wait()
 
-    def adapt(self, *, is_silent: bool | None = None) -> None:
-        """Take over a new configuration, or that deliveries stopped or came back.
+    def reload(self) -> None:
+        """Take over a new configuration: it may have mended what made the last sweep fail."""
+        self._reloaded_at = self._engine.clock.now()
+        self._set_period(is_due=self._failures > 0)
 
-        Neither puts off a sweep: a host may reload more often than it sweeps. A new configuration
-        may have mended what made the last sweep fail, so that one is tried again at once.
-        """
-        if is_silent is None:
-            # One that runs has begun with the old configuration.
-            self._is_reloaded = True
-        elif is_silent == self._is_silent:
-            return
-        else:
+    def adapt(self, *, is_silent: bool) -> None:
+        """Take over that deliveries stopped or came back."""
+        if is_silent != self._is_silent:
             self._is_silent = is_silent
-        if not self._scheduler.running:
-            return
-        now, trigger = self._engine.clock.now(), self._sweep_trigger()
-        job = self._scheduler.get_job("sweep")
-        next_at = trigger.get_next_fire_time(None, now)
-        if is_silent is None and self._failures:
-            next_at = now
-        job.modify(trigger=trigger, next_run_time=min(job.next_run_time, next_at))
+            self._set_period()
 
     async def quiet(self, since: datetime | None) -> None:
         """Ask the source early while deliveries stay away (None: they do not), ever more rarely."""
@@ -198,15 +189,15 @@ class Schedule:
         """Try again soon after a sweep of the catalogue that was not complete."""
         if not summary.is_catalogue or not self._scheduler.running:
             return
-        is_reloaded, self._is_reloaded = self._is_reloaded, False
         if summary.result == "complete" or summary.held:
             # What was held back waits for a person; reading it all again soon would not help.
             self._failures = 0
             return
         self._failures += 1
         wait = next_after_failure(self._failures, self._config.reconcile.every_when_silent)
+        is_outdated = self._reloaded_at is not None and summary.began_at < self._reloaded_at
+        again_at = self._engine.clock.now() + (timedelta() if is_outdated else wait * _jittered())
         job = self._scheduler.get_job("sweep")
-        again_at = self._engine.clock.now() + (timedelta() if is_reloaded else wait * _jittered())
         job.modify(next_run_time=min(job.next_run_time, again_at))
 
     @property
@@ -223,6 +214,21 @@ class Schedule:
         reconcile = self._config.reconcile
         every = reconcile.every_when_silent if self._is_silent else reconcile.every
         return _Every(every, min(timedelta(seconds=LONGEST_JITTER_S), every * JITTER_SHARE))
+
+    def _set_period(self, *, is_due: bool = False) -> None:
+        """Have the sweep repeated by the period in force; the next one never moves to later.
+
+        A host may reload more often than it sweeps.
+        """
+        if not self._scheduler.running:
+            return
+        now, trigger, job = (
+            self._engine.clock.now(),
+            self._sweep_trigger(),
+            self._scheduler.get_job("sweep"),
+        )
+        next_at = now if is_due else trigger.get_next_fire_time(None, now)
+        job.modify(trigger=trigger, next_run_time=min(job.next_run_time, next_at))
 
     async def _sweep(self) -> None:
         await self._engine.reconciler.request("schedule")

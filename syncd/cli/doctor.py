@@ -27,7 +27,7 @@ from syncd.http_server import (
     open_files_for,
     raise_open_files,
 )
-from syncd.printing import Colored, show, show_json
+from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 from syncd.read_age import COPY_AGE
 from syncd.signature import HEADER, sign
 from syncd.store import Reports
@@ -37,7 +37,6 @@ from syncd.store.places import oddities
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 # What Dreamship gives an answer.
 ANSWER_S = 30.0
-_MAX_TOLD_CHARS = 10_000
 
 
 @click.command(
@@ -67,9 +66,9 @@ def command(config_path: str | None, *, as_json: bool) -> int:
 def _show(finding: Finding) -> None:
     verdict = Colored(f"{finding.verdict:4}", _COLORS[finding.verdict])
     # It names a reason for each thing that is wrong, and each may be long.
-    show(verdict, f"  {finding.check}: {finding.told}", most=_MAX_TOLD_CHARS)
+    show(verdict, f"  {finding.check}: {finding.told}", most=MAX_LINE_CHARS)
     if finding.hint:
-        show(f"      Try: {finding.hint}", most=_MAX_TOLD_CHARS)
+        show(f"      Try: {finding.hint}", most=MAX_LINE_CHARS)
 
 
 def _examine(config_path: str | None) -> Iterator[Finding]:

@@ -10,11 +10,10 @@ import click
 from syncd import control
 from syncd.cli.common import config_option, json_option, load_config
 from syncd.model import JsonObject
-from syncd.printing import Colored, show, show_json
+from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
 # Of the values that are not sold; --json has more.
 _VALUES = 10
-_MAX_LINE_CHARS = 10_000
 _COLORS = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 
@@ -45,7 +44,7 @@ def _show(status: JsonObject) -> None:
     for reason in status["reasons"]:
         show("  - ", reason)
     for name, told in _rows(status):
-        show(f"{name:16}  ", told, most=_MAX_LINE_CHARS)
+        show(f"{name:16}  ", told, most=MAX_LINE_CHARS)
 
 
 def _rows(status: JsonObject) -> Iterator[tuple[str, str]]:

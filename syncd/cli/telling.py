@@ -12,11 +12,9 @@ import click
 
 from syncd.config import Secret
 from syncd.errors import ConfigurationError, SyncdError
-from syncd.printing import Colored, show
+from syncd.printing import MAX_LINE_CHARS, Colored, show
 
 DEBUG_VARIABLE = "SYNCD_DEBUG"
-# A command to copy may be long; what others worded is cut where it comes from.
-_MAX_LINE_CHARS = 10_000
 _REPORTS = "https://github.com/syncd/syncd/issues"
 _HINTS = {
     errno.EMFILE: "raise the limit of open files: ulimit -n, or LimitNOFILE= of the unit",
@@ -44,7 +42,7 @@ def say(lines: Sequence[str], hint: str, secrets: Collection[str] = ()) -> None:
     told += [(Colored("Try:", "yellow"), hint)] if hint else []
     for word, text in told:
         try:
-            show(word, " ", _masked(text, secrets), err=True, most=_MAX_LINE_CHARS)
+            show(word, " ", _masked(text, secrets), err=True, most=MAX_LINE_CHARS)
         except OSError:
             return  # nobody can be told
 
@@ -77,7 +75,7 @@ def trace(fault: BaseException, secrets: Collection[str]) -> None:
     if os.environ.get(DEBUG_VARIABLE):
         text = _masked("".join(traceback.format_exception(fault)), secrets)
         for line in text.removesuffix("\n").split("\n"):
-            show(line, err=True, most=_MAX_LINE_CHARS)
+            show(line, err=True, most=MAX_LINE_CHARS)
 
 
 def usage(fault: click.ClickException) -> tuple[str, str]:
