@@ -33,13 +33,17 @@ class LogStream(io.TextIOBase):
         # Its lock may be taken twice: a collected object may log while a line is being added.
         self._changed = threading.Condition()
         # A daemon: a write that never returns does not keep the process.
-        threading.Thread(target=self._run, name="log", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
 
     def write(self, text: str) -> int:
         """Take one or more whole lines; never waits and never fails."""
         line = text.encode(errors="backslashreplace")
+        # A report of dropped lines is not dropped: nothing else would tell how many they were.
+        is_report = threading.current_thread() is self._thread
         with self._changed:
-            if self._refused or self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
+            is_full = self._waiting_bytes + len(line) > MAX_WAITING_BYTES
+            if not is_report and (self._refused or is_full):
                 self._refused += 1
                 self.dropped += 1
             else:

@@ -7,8 +7,10 @@ import io
 import logging
 import os
 import resource
+import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,7 +232,7 @@ def test_a_reader_that_comes_back_is_told_how_many_lines_are_missing(
 ) -> None:
     """What waits is bounded; the gap is one, and its size is known."""
     reading, stream = piped
-    lines = [b"%07d %s" % (number, b"x" * 1000) for number in range(3000)]
+    lines = [b"%07d %s" % (number, b"x" * 1000) for number in range(4000)]
     began_s = time.monotonic()
     for line in lines:
         stream.write(f"{line.decode()}\n")
@@ -242,6 +244,38 @@ def test_a_reader_that_comes_back_is_told_how_many_lines_are_missing(
     assert told_of(stream) == [stream.dropped]
     stream.write("after\n")
     assert read_lines(reading, b"after\n") == [b"after"]
+
+
+def test_a_report_of_dropped_lines_is_never_dropped() -> None:
+    """Also when others have filled the stream again before the report is written."""
+    reading, writing = os.pipe()
+    reports: list[int] = []
+
+    def fill() -> None:
+        for _ in range(3000):
+            stream.write("x" * 1000 + "\n")
+
+    def report(lines: int) -> None:
+        if not reports:
+            other = threading.Thread(target=fill)
+            other.start()
+            other.join()
+        reports.append(lines)
+        stream.write(f"{lines} dropped\n")
+
+    stream = LogStream(writing, on_dropped=report)
+    fill()
+    told, dropped = b"", stream.dropped
+    while dropped == 0 or dropped > sum(
+        int(line.split()[0]) for line in told.splitlines() if line.endswith(b" dropped")
+    ):
+        assert select.select([reading], [], [], 20)[0], reports
+        told += os.read(reading, 1 << 20)
+        dropped = stream.dropped
+    assert len(reports) > 1
+    assert sum(reports) == dropped
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_reader_that_is_gone_is_no_fault(piped: tuple[int, LogStream]) -> None:
