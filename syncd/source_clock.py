@@ -32,7 +32,9 @@ _PLAUSIBLE = timedelta(days=1)
 _LATENCY = timedelta(seconds=21)
 _WINDOW = 30
 # Answers in a row that agree in another offset before it is believed: a few if nothing speaks
-# against it or one resource was read twice among them, and its `Date` moved as time did.
+# against it or one resource was read twice among them, and its `Date` moved as time did. That
+# movement proves no new answer where dates are wild: an offset of days or years needs many, once
+# answers have shown this process a plausible one.
 _FEW = 3
 _MANY = 24
 
@@ -141,8 +143,12 @@ class SourceClock:
         # A copy has the same `Date` each time: after this it would no longer agree.
         before = run.arrived_at.setdefault(resource, now)
         run.is_live |= began_at > before + _CUT_OFF + _JITTER
-        needed = _FEW if self._agreed < _FEW or run.is_live else _MANY
-        return run.count >= needed
+        is_enough = self._agreed < _FEW or run.is_live
+        return run.count >= (_FEW if is_enough and not self._is_far(sample) else _MANY)
+
+    def _is_far(self, sample: _Sample) -> bool:
+        """Tell whether an answer leaves the plausible offset that earlier ones have shown."""
+        return self.answers > 0 and abs(self.offset) <= _PLAUSIBLE < abs(sample.high)
 
     def _adopt(self, sample: _Sample) -> None:
         log.warning(

@@ -285,14 +285,30 @@ def test_a_host_with_a_wrong_clock_among_others_never_convinces() -> None:
         assert host.error <= SECOND
 
 
-@pytest.mark.parametrize("by", [timedelta(hours=1), -timedelta(hours=1), timedelta(days=900)])
-def test_a_clock_that_was_set_is_learned_anew(by: timedelta) -> None:
-    """With a small catalogue by three answers for an item that was read twice, else by many."""
+def test_wild_dates_that_agree_move_no_clock_that_is_known() -> None:
+    """Five answers in a row for one item are ten years ahead: seed 21450 of the simulation."""
+    host = Host()
+    host.read(1)
+    for _ in range(100):
+        for _ in range(5):
+            host.read(1, wrong=timedelta(days=3650))
+            host.clock.moment += MINUTE / 2
+        assert timedelta() <= host.error <= SECOND
+        host.read(1)
+
+
+@pytest.mark.parametrize(
+    ("by", "answers"),
+    [(timedelta(hours=1), 3), (-timedelta(hours=1), 3), (timedelta(days=900), 24)],
+)
+def test_a_clock_that_was_set_is_learned_anew(by: timedelta, answers: int) -> None:
+    """Three answers for an item that was read twice prove hours; anything else takes many."""
     host = Host()
     for number in range(40):
         host.read(number)
     host.ahead += by
-    for _ in range(3):
+    for _ in range(answers):
+        assert abs(host.error) > MINUTE
         host.read(1)
         host.clock.moment += MINUTE / 2
     assert timedelta() <= host.error <= SECOND
