@@ -31,7 +31,7 @@ RICH: dict[str, dict[str, Any]] = {
 def test_mirror_and_source_agree_in_every_world() -> None:
     """Some hundred worlds end with mirror = source, and nothing is on sale meanwhile that is not.
 
-    In processes of their own, and not measured: coverage would double the time for nothing.
+    In processes of their own, whose coverage is not measured: that would double the time.
     """
     environ = {name: value for name, value in os.environ.items() if "COV" not in name.upper()}
     done = subprocess.run(
@@ -71,7 +71,7 @@ def test_the_simulation_notices_when(rule: str) -> None:
         noticed = next(
             (
                 seed
-                for seed in range(SEEDS_TO_NOTICE)
+                for seed in range(1, SEEDS_TO_NOTICE)  # world 0 notices one of them after 100 hours
                 if simulate(seed, scenario=replace(drawn(seed), **rich)).fault
             ),
             None,
