@@ -22,6 +22,9 @@ DATE_RESOLUTION = timedelta(seconds=1)
 WITNESS_SHARE = 3
 # How far ahead of Dreamship's clock an event may claim to be; more is no moment but a mistake.
 FUTURE_TOLERANCE = timedelta(seconds=2)
+# The sender tries for so long (dreamship-api.md); what tells of an older event was kept by somebody
+# and sent again, and nothing says what has changed since.
+RETRIED_FOR = timedelta(hours=72)
 # What was learned earlier is a mistake when it is further ahead of Dreamship's clock than the
 # estimate of that clock may be wrong. Less than this passes by itself.
 AHEAD_TOLERANCE = timedelta(hours=1)
@@ -101,7 +104,7 @@ def on_delivery(
         event_at = None
     read_at = _not_ahead(read_at, source_now)
     if known is None:
-        return _first_word(value, event_at, arrived_at, read_at)
+        return _first_word(value, event_at, arrived_at, read_at, source_now)
     known = replace(
         known,
         event_at=_not_ahead(known.event_at, source_now),
@@ -117,6 +120,7 @@ def on_delivery(
         value is not None
         and known.value is not None  # what was found gone comes back only by the source's word
         and event_at is not None
+        and not is_replayed(event_at, source_now)
         and _is_after(event_at, known.event_at)
         and _is_after_read(event_at, known.read_at)
     ):
@@ -163,10 +167,24 @@ def with_doubt(doubts: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
     return doubts if value in doubts else (*doubts, value)
 
 
+def is_replayed(event_at: datetime | None, source_now: datetime) -> bool:
+    """Tell whether an event is older than any that the sender still tries to deliver."""
+    return event_at is not None and event_at < source_now - RETRIED_FOR
+
+
 def _first_word(
-    value: Value, event_at: datetime | None, arrived_at: datetime, read_at: datetime | None
+    value: Value,
+    event_at: datetime | None,
+    arrived_at: datetime,
+    read_at: datetime | None,
+    source_now: datetime,
 ) -> Verdict:
-    placed = value is not None and event_at is not None and _is_after_read(event_at, read_at)
+    placed = (
+        value is not None
+        and event_at is not None
+        and not is_replayed(event_at, source_now)
+        and _is_after_read(event_at, read_at)
+    )
     belief = Belief(
         value=value or "",
         doubts=() if placed else (None,),

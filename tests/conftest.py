@@ -161,8 +161,11 @@ class Site:
         """How far the mirror is from the source."""
         return compare(self.mirror, self.catalogue.truth()).differences
 
-    def until(self, done: Callable[[], object], within_s: float = 20.0) -> None:
-        """Return as soon as something holds; fail when it never does."""
+    def until(self, done: Callable[[], object], within_s: float = 60.0) -> None:
+        """Return as soon as something holds; fail when it never does.
+
+        What is promised within a time is tested with that time; a busy machine may take this long.
+        """
         deadline = time.monotonic() + within_s
         while not done():
             assert time.monotonic() < deadline, f"not within {within_s:g} s"

@@ -107,6 +107,21 @@ def test_a_variant_first_heard_of_is_taken_when_it_can_be_placed() -> None:
     assert (unplaced.belief.verifying, unplaced.belief.candidates) == (True, ("in_stock", None))
 
 
+@pytest.mark.parametrize(("hours", "is_old"), [(71.9, False), (72.1, True), (180 * 24, True)])
+def test_what_is_older_than_the_last_try_of_the_sender_is_a_doubt(
+    hours: float, is_old: bool
+) -> None:
+    """Somebody kept it and sends it again: it is no first word, and newer than nothing."""
+    event_at = 100 - hours * 3600
+    first = deliver(None, "in_stock", event_at)
+    assert first.rule == ("first-word-doubted" if is_old else "first-word")
+    assert (first.belief.verifying, first.ask_soon) == (is_old, True)
+    known = Belief("out_of_stock", event_at=at(event_at - 1), read_at=at(event_at - 3600))
+    later = deliver(known, "in_stock", event_at)
+    assert later.rule == ("contradicts" if is_old else "newer")
+    assert (later.belief.verifying, later.ask_soon) == (is_old, is_old)
+
+
 def test_a_settled_read_is_the_truth() -> None:
     """Rule 4: whatever was believed or doubted, the settled read decides."""
     doubted = deliver(KNOWN, "discontinued", None).belief

@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from syncd.deliveries import dedupe_key, is_named_by_its_bytes
-from syncd.merge import WITNESS_SHARE, Rule, Verdict, on_delivery
+from syncd.merge import WITNESS_SHARE, Rule, Verdict, is_replayed, on_delivery
 from syncd.model import Claim, Delivery, Labels, Mention, Outcome
 from syncd.observations.noting import ask, fuller, note
 from syncd.state import Judged, Policy, Snapshot, VariantState, Writes
@@ -68,9 +68,13 @@ class _Hearing(Struct):
     def note_copy(self, delivery: Delivery) -> None:
         """Have a copy that disagrees settled by a read, without a doubt: mostly it is just late.
 
-        A retry may carry the latest data though, and then the mirror may be what is wrong.
+        A retry may carry the latest data though, and then the mirror may be what is wrong. What is
+        sent again after the sender's last try asks nothing, or one body kept would cost a read
+        each time.
         """
         claim = delivery.claim
+        if claim is not None and is_replayed(claim.event_at, self.source_now):
+            return
         known = None if claim is None else self._known(claim.variant_id)
         if claim is not None and known is not None and claim.value != known.belief.value:
             self._ask(claim, known.item_id, delivery.arrived_at, None)
