@@ -49,7 +49,9 @@ def configure(
         _Plain(secrets, is_console=is_console),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=has_colors)
+        structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.plain_traceback, colors=has_colors
+        )
         if is_console
         else structlog.processors.JSONRenderer()
     )
