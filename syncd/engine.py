@@ -20,9 +20,9 @@ from syncd.ingest import Ingest
 from syncd.ports import Source, SweepSummary
 from syncd.reconcile import Reconciler
 from syncd.refresh import Reader
-from syncd.replay import Replayed, replay
+from syncd.replay import replay
 from syncd.source_clock import SourceClock
-from syncd.state import Policy
+from syncd.state import Policy, Replayed
 from syncd.store import Remembered, Store
 from syncd.survey import Survey
 from syncd.timestamps import to_text

@@ -16,7 +16,6 @@ from prometheus_client import (
     CollectorRegistry,
     Histogram,
     ProcessCollector,
-    disable_created_metrics,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
@@ -35,8 +34,6 @@ REFUSALS = {
 }
 # Every code that a listener refuses a request with.
 CODES = ("400", "401", "404", "405", "408", "413", "421", "431", "500", "501", "503")
-# A commit takes milliseconds, a disk in trouble seconds, and Dreamship waits 30.
-_WAITS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 HEALTHS = ("ok", "degraded", "failing")
 WEBHOOK_STATES = ("unknown", "healthy", "failing", "silent")
 
@@ -63,20 +60,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-# One more series for each histogram, which tells when it began: that is the daemon's own start.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
-
-
-def delivery_times() -> Histogram:
-    """Return what counts how long deliveries take."""
-    return Histogram(
-        "syncd_delivery_seconds",
-        "From a delivery's last byte until it was on disk, of those answered 200.",
-        buckets=_WAITS_S,
-        registry=None,
-    )
 
 
 def exposition(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from syncd import control
 from syncd.engine import Engine
 from syncd.ports import SweepProgress
-from syncd.replay import Replayed
+from syncd.state import Replayed
 
 
 class Orders:

@@ -10,25 +10,15 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from msgspec import Struct
-
 from syncd import observations
 from syncd.errors import UsageError
-from syncd.model import Delivery, Outcome
+from syncd.model import Delivery
 from syncd.ports import Clock
 from syncd.source_clock import SourceClock
-from syncd.state import Policy, Snapshot, Writes
+from syncd.state import Policy, Replayed, Snapshot, Writes
 
 # So many are judged in one transaction; deliveries that arrive meanwhile wait for no more.
 SLICE = 200
-
-
-class Replayed(Struct, frozen=True):
-    """What became of one kept delivery; `outcome` None: its body was not kept."""
-
-    delivery_id: int
-    before: Outcome
-    outcome: Outcome | None
 
 
 class Archive(Protocol):

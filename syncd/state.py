@@ -191,3 +191,11 @@ class Snapshot(Struct):
     seen: set[tuple[str, str]] = field(default_factory=set)
     missed: dict[int, list[tuple[int, str | None]]] = field(default_factory=dict)
     foreign: set[int] = field(default_factory=set)
+
+
+class Replayed(Struct, frozen=True):
+    """What became of one kept delivery; `outcome` None: its body was not kept."""
+
+    delivery_id: int
+    before: Outcome
+    outcome: Outcome | None

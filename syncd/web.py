@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
 from syncd.deliveries import parse
+from syncd.delivery_metrics import delivery_seconds
 from syncd.errors import SyncdError
 from syncd.ingest import Ingest
-from syncd.metrics import delivery_times
 from syncd.model import OUTCOMES
 from syncd.refusals import Refusals, client_of
 from syncd.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
@@ -55,7 +55,7 @@ class Webhook:
         self.refusals = refusals or Refusals("webhook")
         # By outcome, and by code what was refused.
         self.answered = self.refusals.counted
-        self.times = delivery_times()
+        self.times = delivery_seconds()
         # Why the last one could not be kept; None when it was.
         self.trouble: SyncdError | None = None
         self.forged_since_delivery = 0

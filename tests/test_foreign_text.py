@@ -35,8 +35,7 @@ from syncd.errors import SourceUnreachable, SyncdError
 from syncd.model import ItemRead, Labels, SourceVariant
 from syncd.plain_text import json_text, shortened, visible
 from syncd.ports import SweepSummary
-from syncd.replay import Replayed
-from syncd.state import Change, Policy
+from syncd.state import Change, Policy, Replayed
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
 from syncd.timestamps import to_text

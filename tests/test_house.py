@@ -51,6 +51,7 @@ FLOORS: dict[str, int] = {
             "explaining",
             "status",
             "metrics",
+            "delivery_metrics",
             "refusals",
             "bodies",
             "examining",

@@ -19,7 +19,7 @@ from syncd.cli.ownership import require_owner
 from syncd.config import Config
 from syncd.errors import DaemonAbsent, UsageError
 from syncd.printing import show, show_json
-from syncd.replay import Replayed
+from syncd.state import Replayed
 
 
 @click.command(

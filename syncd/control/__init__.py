@@ -23,8 +23,7 @@ from msgspec import Struct, convert, json
 from syncd.errors import ControlDenied, DaemonAbsent, SourceError, SyncdError, UsageError
 from syncd.model import JsonObject
 from syncd.ports import SweepSummary
-from syncd.replay import Replayed
-from syncd.state import Change
+from syncd.state import Change, Replayed
 
 
 class Progress(Struct, frozen=True):

@@ -17,7 +17,7 @@ from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
 from syncd.errors import SyncdError
 from syncd.model import MAX_ID, JsonObject
 from syncd.refusals import Refusals
-from syncd.replay import Replayed
+from syncd.state import Replayed
 
 # All other headers may be dropped before they come here.
 HEADERS_READ = frozenset[bytes]()

@@ -10,11 +10,11 @@ from syncd import observations
 from syncd.listing import Position, Seen
 from syncd.model import Delivery, ItemRead, Page
 from syncd.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
-from syncd.replay import Replayed
 from syncd.state import (
     Judged,
     Known,
     Policy,
+    Replayed,
     Snapshot,
     VariantState,
     Writes,

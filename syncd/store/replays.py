@@ -10,8 +10,7 @@ from msgspec.structs import replace
 
 from syncd.deliveries import parse
 from syncd.model import Delivery
-from syncd.replay import Replayed
-from syncd.state import Judged, Snapshot, Writes
+from syncd.state import Judged, Replayed, Snapshot, Writes
 from syncd.store import deliveries, rows
 from syncd.timestamps import from_text, maybe_text
 
