@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from msgspec import json
 
 from syncd import control
+from syncd.cli.common import secrets
 from syncd.demo.comparison import compare
 from syncd.signature import HEADER, sign
 from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
@@ -303,6 +304,13 @@ def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Itera
         contextlib.closing(Site(folder, api, base_url)) as site,
     ):
         yield site
+
+
+@pytest.fixture(autouse=True)
+def forgotten_secrets() -> Iterator[None]:
+    """Have no command that ran inside this process mask its keys in the output of the next."""
+    yield
+    secrets.clear()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import uuid
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import httpx
@@ -26,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 from syncd.http_server import HttpServer, bind_tcp
 from syncd.refusals import Refusals
 from syncd.signature import HEADER, sign
+from syncd.timestamps import to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -122,11 +124,12 @@ def delivery(variant_id: int, availability: bytes, **more: bytes) -> bytes:
     uuid_text = more.get("uuid", json.encode(str(uuid.uuid4())))
     return (
         b'{"id":%d,"object":"item_variant","event":{"uuid":%s,"action":'
-        b'"item-variant-availability-updated","timestamp":"2026-01-01T00:00:00Z"},'
+        b'"item-variant-availability-updated","timestamp":"%s"},'
         b'"data":{"id":%s,"item":%s,"availability":%s}}'
     ) % (
         variant_id,
         uuid_text,
+        to_text(datetime.now(UTC)).encode(),
         more.get("data_id", b"%d" % variant_id),
         # An item of its own: what a read of it says later must not doubt the others.
         more.get("item", b"%d" % variant_id),
