@@ -23,6 +23,11 @@ MAX_BROKEN = 2
 # Of those that could not be read, so many are named.
 MAX_FAULTS = 5
 
+# Items of one list. Reading so many takes more than a day, at the 60 calls a minute of one key.
+MAX_ITEMS = 100_000
+# Some lists show 25 items a page, whatever they are asked for.
+MAX_PAGES = 1_000
+
 _NOWHERE = frozenset({"", "null", "none", "false", "undefined", "#"})
 _PAGE_OF_URL = re.compile(r"[?&]page=(\d{1,9})(?:[&#]|$)")
 
@@ -81,6 +86,13 @@ def leads_on(next_page: object, page: int) -> bool:
     if isinstance(next_page, int | float) and not isinstance(next_page, bool):
         return next_page > page
     return bool(next_page)
+
+
+def believable_count(count: object) -> int | None:
+    """Return the total that a page names; None when it names none that a catalogue can have."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        return None
+    return count if 0 <= count <= MAX_ITEMS else None
 
 
 def look(
