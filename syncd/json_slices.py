@@ -61,20 +61,14 @@ class JsonSlices:
         self._left = MAX_PIECES
 
     def document(self) -> Iterator[str]:
-        """Visit the members of the object, which may be the only element of a list."""
+        """Visit the members of the object that the document is."""
         self._run(_AROUND)
         if self._body.startswith(_BOM, self._at):
             self._at += len(_BOM)
             self._run(_AROUND)
-        if self.is_at_list():
-            self._enter()
-            self._run(_BLANK)
-        if not self._is_at(_OBJECT):
+        if not self.is_at_object():
             raise NotJsonError("no object")
         yield from self.members()
-        if self._open:
-            self._run(_BLANK)
-            self._close()
         if any(self._body.find(one, self._at) >= 0 for one in _STRUCTURE):
             raise NotJsonError("more than one document")
 
