@@ -80,6 +80,8 @@ class Api:
         )
         if fault == "slow":
             await asyncio.sleep(self.faults.slow_s)
+        if fault == "flood":
+            return _flooded(request.path_params.get("item_id")), None
         if fault in _INSTEAD:
             return _INSTEAD[fault](), None
         return answer(request), fault
@@ -226,9 +228,10 @@ def _packed_twice() -> Response:
     return Response(body, headers={"Content-Encoding": "gzip, gzip"}, media_type="application/json")
 
 
-def _flooded() -> Response:
-    variants = [{"id": number, "availability": "in_stock"} for number in range(1, 10_002)]
-    return _json({"id": 1, "item_variants": variants})
+def _flooded(item_id: int | None) -> Response:
+    invented = range(_INVENTED_FROM, _INVENTED_FROM + 10_001)
+    variants = [{"id": number, "availability": "in_stock"} for number in invented]
+    return _json({"id": item_id, "item_variants": variants})
 
 
 def _json(document: object, status: int = 200) -> Response:
@@ -266,5 +269,4 @@ _INSTEAD: dict[Fault | None, Callable[[], Response]] = {
     "html": lambda: Response(_HTML.format("Welcome"), 200, media_type="text/html"),
     "garbage": lambda: _json({"data": 7, "id": "?"}),
     "bomb": _packed_twice,
-    "flood": _flooded,
 }
