@@ -7,17 +7,24 @@ what was asked teaches nothing and is asked again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import httpx
 import msgspec
 
-from syncd import __version__, answer_faults, http_client, lenient_json, listing
-from syncd.deliveries import availability_text, labels, name_text, parse_id
+from syncd import (
+    __version__,
+    answer_faults,
+    catalogue_answers,
+    content_coding,
+    http_client,
+    listing,
+)
+from syncd.content_coding import coding_of, decoded, too_long
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -25,21 +32,31 @@ from syncd.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from syncd.lenient_json import NotJsonError, alternatives
-from syncd.model import ItemRead, JsonObject, Page, SourceItem, SourceVariant
+from syncd.json_slices import BeyondBoundsError
+from syncd.lenient_json import NotJsonError
+from syncd.model import ItemRead, JsonObject, Page
 from syncd.read_age import ToldAge, told_age
 from syncd.timestamps import parse_http_date
 
+T = TypeVar("T")
+
 PAGE_ITEMS = 100
-# An item has some hundred variants of some hundred bytes; this is a hundred times as much.
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# As it was sent, and decoded. A variant has some 450 bytes: an item with 600 of them has 270 KB,
+# and a page with 100 such items 27 MB. Answers are read four at a time, one of them a page.
+MAX_ITEM_BYTES = 8 * 1024 * 1024
+MAX_PAGE_BYTES = 32 * 1024 * 1024
+# Of an answer about a fault, whose status counts all the same.
+MAX_FAULT_BYTES = 256 * 1024
+# An answer may arrive in chunks of a few bytes. Each takes some 20 us; other work is done between.
+MAX_PIECES = 100_000
+PIECES_AT_ONCE = 64
 MASK = b"********"
 # A shorter key could be a part of any word, and masking it would change what was answered.
 MIN_MASKED_CHARS = 8
 
 
-class _Answer(NamedTuple):
-    document: JsonObject
+class _Answer(NamedTuple, Generic[T]):
+    found: T
     source_at: datetime | None
     told: ToldAge
 
@@ -61,6 +78,7 @@ class Dreamship:
         # As it is, and as JSON writes it, with or without a stroke before a slash.
         in_json = msgspec.json.encode(api_key)[1:-1]
         echoes = {api_key.encode(), in_json, in_json.replace(b"/", rb"\/")}
+        self._one_at_a_time = asyncio.Lock()
         self._echoes = echoes if len(api_key) >= MIN_MASKED_CHARS else set()
         self._client = http_client.async_client(
             base_url,
@@ -68,6 +86,7 @@ class Dreamship:
             headers={
                 "Authorization": f"Bearer {api_key}",
                 "Accept": "application/json",
+                "Accept-Encoding": content_coding.ACCEPTED,
                 "User-Agent": f"syncd/{__version__}",
                 # A copy from a cache is no news; the second line is for caches of HTTP/1.0.
                 "Cache-Control": "no-cache",
@@ -90,8 +109,9 @@ class Dreamship:
     async def item(self, item_id: int) -> ItemRead:
         """Read one item whole; raises SourceGone when there is none, else leaves of SourceError."""
         began_at = self._now()
-        answer = await self._get(f"items/{item_id}/")
-        item = _item(answer.document)
+        path = f"items/{item_id}/"
+        answer = await self._get(path, catalogue_answers.item_in, at_most=MAX_ITEM_BYTES)
+        item = answer.found
         if item.item_id != item_id:
             raise SourceAnswerInvalid(f"asked for item {item_id}, was told of {item.item_id}")
         if item.variants is None:
@@ -111,30 +131,39 @@ class Dreamship:
         """Read one page of the catalogue, or of one category; raises the leaves of SourceError."""
         began_at = self._now()
         path = "items/" if category_id is None else f"categories/{category_id}/items/"
-        answer = await self._get(path, {"page": page, "limit": PAGE_ITEMS})
-        rows, paging = answer.document.get("data"), answer.document.get("paging")
-        if not isinstance(rows, list) or not isinstance(paging, dict):
-            raise SourceAnswerInvalid(f"page {page} of {path} has no data or no paging")
-        count = paging.get("count")
-        items = [item for item in map(_row, rows) if item is not None]
-        if rows and not items:
-            raise SourceAnswerInvalid(f"no row of page {page} of {path} can be read")
+        answer = await self._get(
+            path,
+            catalogue_answers.listing_in,
+            at_most=MAX_PAGE_BYTES,
+            params={"page": page, "limit": PAGE_ITEMS},
+        )
+        paging = answer.found.paging
         return Page(
-            items=tuple(items),
-            count=count if isinstance(count, int) and not isinstance(count, bool) else None,
+            items=answer.found.items,
+            count=listing.believable_count(paging.get("count")),
             has_next=listing.leads_on(paging.get("next"), page),
             began_at=began_at,
             source_at=answer.source_at,
             age=answer.told.age,
             fresh_for=answer.told.fresh_for,
-            broken_rows=len(rows) - len(items),
+            broken_rows=answer.found.broken_rows,
         )
 
-    async def _get(self, path: str, params: dict[str, int] | None = None) -> _Answer:
+    async def _get(
+        self,
+        path: str,
+        find: Callable[[bytearray], T],
+        *,
+        at_most: int,
+        params: dict[str, int] | None = None,
+    ) -> _Answer[T]:
+        """Return what `find` finds in the answer for `path`, which may have `at_most` bytes."""
         try:
             # httpx limits each step of a call; a drip of bytes would make every step in time.
             async with asyncio.timeout(self._timeout_s):
-                body, answer = await self._fetch(path, params)
+                body, answer = await self._fetch(path, params, at_most)
+        except SourceAnswerInvalid as fault:
+            raise _named(path, fault) from fault
         except (httpx.TimeoutException, TimeoutError) as fault:
             raise SourceUnreachable(
                 f"Dreamship did not answer {path} within {self._timeout_s:g} s",
@@ -147,37 +176,86 @@ class Dreamship:
             ) from fault
         source_at = parse_http_date(answer.headers.get("Date"))
         told = told_age(answer.headers.get_list)
-        document = _decoded(self._without_key(body))
+        encoded = answer.headers.get_list("Content-Encoding")
         if answer.status_code == httpx.codes.OK:
-            if document is None:
-                raise SourceAnswerInvalid(f"the answer for {path} is no JSON object")
-            return _Answer(document, source_at, told)
+            work = partial(self._found, body, encoded, at_most, find)
+            try:
+                return _Answer(await self._aside(work), source_at, told)
+            except BeyondBoundsError as fault:
+                raise SourceAnswerInvalid(f"the answer for {path} {fault}") from fault
+            except NotJsonError as fault:
+                raise SourceAnswerInvalid(f"the answer for {path} is no JSON object") from fault
+            except SourceAnswerInvalid as fault:
+                raise _named(path, fault) from fault
+        document = await self._aside(partial(self._document, body, encoded))
         status, headers = answer.status_code, answer.headers
         raise _dated(
             answer_faults.fault(path, status, headers, document, self._now()), source_at, told
         )
 
     async def _fetch(
-        self, path: str, params: dict[str, int] | None
-    ) -> tuple[bytes, httpx.Response]:
+        self, path: str, params: dict[str, int] | None, at_most: int
+    ) -> tuple[bytearray, httpx.Response]:
+        """Return the body of an answer as it was sent, in any coding."""
         async with self._client.stream("GET", path, params=params) as answer:
-            body = bytearray()
-            async for chunk in answer.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise SourceAnswerInvalid(f"the answer for {path} does not end")
-            return bytes(body), answer
+            is_fault = answer.status_code != httpx.codes.OK
+            if not is_fault:
+                # What was not asked for is not waited for either.
+                coding_of(answer.headers.get_list("Content-Encoding"))
+            body, pieces = bytearray(), 0
+            async for piece in answer.aiter_raw():
+                body += piece
+                pieces += 1
+                if is_fault and len(body) > MAX_FAULT_BYTES:
+                    break
+                if len(body) > at_most:
+                    raise too_long(at_most)
+                if pieces > MAX_PIECES:
+                    raise SourceAnswerInvalid(
+                        f"the answer comes in more than {MAX_PIECES:,} pieces"
+                    )
+                if pieces % PIECES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            return body, answer
 
-    def _without_key(self, told: bytes) -> bytes:
+    async def _aside(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, done in a thread; one answer at a time is in memory twice."""
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(work)
+
+    def _found(
+        self,
+        body: bytearray,
+        encoded: Sequence[str],
+        at_most: int,
+        find: Callable[[bytearray], T],
+    ) -> T:
+        return find(self._without_key(decoded(body, coding_of(encoded), at_most=at_most)))
+
+    def _document(self, body: bytearray, encoded: Sequence[str]) -> JsonObject | None:
+        """Return the object in an answer about a fault; the status counts without one, too."""
+        try:
+            plain = decoded(body, coding_of(encoded), at_most=MAX_FAULT_BYTES)
+        except SourceAnswerInvalid:
+            return None
+        return catalogue_answers.object_in(self._without_key(plain))
+
+    def _without_key(self, told: bytearray) -> bytearray:
         """Mask what repeats our own key: nothing of an answer is secret anywhere else."""
         for echo in self._echoes:
-            told = told.replace(echo, MASK)
+            if echo in told:
+                told = told.replace(echo, MASK)
         return told
 
     def _why(self, fault: Exception) -> str:
         """Return a fault of the network in a few words; what is no HTTP may be quoted in it."""
-        why = self._without_key((str(fault) or type(fault).__name__).encode()).decode()
+        why = self._without_key(bytearray((str(fault) or type(fault).__name__).encode())).decode()
         return answer_faults.in_short(why)
+
+
+def _named(path: str, fault: SourceAnswerInvalid) -> SourceAnswerInvalid:
+    """Return a fault with the path that was asked for."""
+    return SourceAnswerInvalid(f"{path}: {fault.message}", hint=fault.hint)
 
 
 def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> SourceError:
@@ -188,43 +266,3 @@ def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> Sou
         hint = "exempt dreamship.base_url from caching in the proxy that this host uses"
         return SourceUnreachable(f"a cache repeats: {fault.message}", hint=hint)
     return fault
-
-
-def _decoded(body: bytes) -> JsonObject | None:
-    if not lenient_json.is_in_utf8(body):
-        return None  # the key in it would not have been masked
-    try:
-        document = lenient_json.decode(body)
-    except NotJsonError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _row(document: Any) -> SourceItem | None:
-    """Return a row of a list, None when it cannot be read: the other rows count all the same."""
-    try:
-        return _item(document)
-    except SourceAnswerInvalid:
-        return None
-
-
-def _item(document: Any) -> SourceItem:
-    """Return an item; raises SourceAnswerInvalid when it has no usable id."""
-    item_id = parse_id(document.get("id")) if isinstance(document, dict) else None
-    if item_id is None:
-        raise SourceAnswerInvalid("an item in the answer has no usable id")
-    name, listed = name_text(document.get("name")), document.get("item_variants")
-    if not isinstance(listed, list):
-        return SourceItem(item_id, name, None)
-    variants = [_variant(one) for one in listed]
-    return SourceItem(item_id, name, tuple(chain.from_iterable(variants)), is_whole=all(variants))
-
-
-def _variant(document: Any) -> list[SourceVariant]:
-    """Return a variant once for each value that it has; none when it has no usable id."""
-    variant_id = parse_id(document.get("id")) if isinstance(document, dict) else None
-    if variant_id is None:
-        return []
-    named = labels(document)
-    values = map(availability_text, alternatives(document.get("availability")))
-    return [SourceVariant(variant_id, value or "", named) for value in values]

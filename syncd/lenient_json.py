@@ -29,6 +29,7 @@ MAX_UNPACKED_BYTES = 1024 * 1024
 MAX_DIGITS = 1000
 MAX_CONFLICTING = 20
 
+_TOO_DEEP = "nested deeper than any documented object"
 _GZIP = b"\x1f\x8b"
 _BLANK = "\ufeff\0\x1a \t\r\n\f\v\u00a0"
 _STRUCTURE = frozenset('{}[]"')
@@ -57,6 +58,26 @@ def decode(body: bytes) -> Any:
     return document if names_are_unique(body, document) else recover(body)
 
 
+def decode_part(part: bytes) -> Any:
+    """Return one value that was cut out of a document in UTF-8; raises NotJsonError."""
+    try:
+        value = _decode_strictly(part)
+        if names_are_unique(part, value):
+            return value
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # the lenient decoder says
+    text = part.decode(errors="replace").strip(_BLANK)
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError as why:
+        raise NotJsonError(str(why)) from why
+    except RecursionError as why:
+        raise NotJsonError(_TOO_DEEP) from why
+    if end < len(text):
+        raise NotJsonError("text after a value")
+    return _cleaned(value) if _SURROGATE_ESCAPE.search(text) else value
+
+
 def recover(body: bytes) -> Any:
     """Return what the lenient decoder makes of `body`; raises NotJsonError."""
     try:
@@ -64,7 +85,7 @@ def recover(body: bytes) -> Any:
     except ValueError as why:
         raise NotJsonError(str(why)) from why
     except RecursionError as why:
-        raise NotJsonError("nested deeper than any documented object") from why
+        raise NotJsonError(_TOO_DEEP) from why
 
 
 def names_are_unique(body: bytes, document: Any, *, outside: int = 0) -> bool:
@@ -92,7 +113,7 @@ def text_of(body: bytes) -> str:
     return text.strip(_BLANK)
 
 
-def is_in_utf8(body: bytes) -> bool:
+def is_in_utf8(body: bytes | bytearray) -> bool:
     """Tell whether the bytes of a body are its text, neither compressed nor in UTF-16 or UTF-32."""
     return json.detect_encoding(body).startswith("utf-8") and not body.startswith(_GZIP)
 
@@ -141,10 +162,11 @@ def _object(members: list[tuple[str, Any]]) -> JsonObject:
     by_name: dict[str, list[Any]] = {}
     for name, value in members:
         by_name.setdefault(name, []).append(value)
-    return {name: _agreed(values) for name, values in by_name.items()}
+    return {name: agreed(values) for name, values in by_name.items()}
 
 
-def _agreed(values: Iterable[Any]) -> Any:
+def agreed(values: Iterable[Any]) -> Any:
+    """Return what values of one name say together: the one value that they have, or a Conflict."""
     different: list[Any] = []
     for value in values:
         if value not in different and len(different) < MAX_CONFLICTING:

@@ -23,6 +23,11 @@ MAX_BROKEN = 2
 # Of those that could not be read, so many are named.
 MAX_FAULTS = 5
 
+# Items of one list. Reading so many takes more than a day, at the 60 calls a minute of one key.
+MAX_ITEMS = 100_000
+# Some lists show 25 items a page, whatever they are asked for.
+MAX_PAGES = 1_000
+
 _NOWHERE = frozenset({"", "null", "none", "false", "undefined", "#"})
 _PAGE_OF_URL = re.compile(r"[?&]page=(\d{1,9})(?:[&#]|$)")
 
@@ -33,8 +38,9 @@ class Position(Struct, frozen=True):
     `category` None: the whole catalogue. `run` numbers the readings of a listing in this sweep, of
     which `attempt` are of this category. `count` is the total that the first page of this run
     named; `shifted` says that something moved since. `is_unsure`: a listing moved each time.
-    `page_items` is the longest page of this run; `broken` counts pages in a row that could not be
-    read; `faults` name the parts that could not be read.
+    `page_items` is the longest page of this run, `listed` how many items it has shown so far;
+    `broken` counts pages in a row that could not be read; `faults` name the parts that could not be
+    read.
     """
 
     category: int | None = None
@@ -46,6 +52,7 @@ class Position(Struct, frozen=True):
     shifted: bool = False
     is_unsure: bool = False
     page_items: int = 0
+    listed: int = 0
     broken: int = 0
     faults: tuple[str, ...] = ()
 
@@ -83,18 +90,29 @@ def leads_on(next_page: object, page: int) -> bool:
     return bool(next_page)
 
 
+def believable_count(count: object) -> int | None:
+    """Return the total that a page names; None when it names none that a catalogue can have."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        return None
+    return count if 0 <= count <= MAX_ITEMS else None
+
+
 def look(
     ids: Sequence[int],
     before: AbstractSet[int],
     *,
+    listed: int,
     count: int | None,
     has_next: bool,
     broken_rows: int = 0,
     is_old: bool = False,
 ) -> Seen:
-    """Return what a page with these items brought to a run that had shown those `before`."""
-    new, listed = len(set(ids) - before), len(before | set(ids))
-    return Seen(new, len(ids) - new, listed, count, has_next, broken_rows, is_old)
+    """Return what a page with these items brought to a run that had `listed` so many.
+
+    `before`: which of these items the run had shown already; it may have others as well.
+    """
+    new = len(set(ids) - before)
+    return Seen(new, len(ids) - new, listed + new, count, has_next, broken_rows, is_old)
 
 
 def first(categories: tuple[int, ...]) -> Position:
@@ -119,11 +137,15 @@ def following(position: Position, seen: Seen, categories: tuple[int, ...]) -> Po
         barren=0 if seen.new else position.barren + 1,
         shifted=moved,
         broken=0,
+        listed=seen.listed,
         page_items=max(position.page_items, seen.new + seen.repeated + seen.broken_rows),
     )
     if seen.broken_rows:
         rows = f"{seen.broken_rows} rows of {_named(position)} cannot be read"
         here = _with_fault(here, rows)
+    if seen.has_next and (here.listed >= MAX_ITEMS or here.page >= MAX_PAGES):
+        endless = f"{_list_of(here)} goes on after {here.listed:,} items on {here.page:,} pages"
+        return _after_last(_with_fault(here, endless, is_first=True), categories, is_short=False)
     if seen.has_next and here.barren < MAX_BARREN:
         return replace(here, page=here.page + 1)
     is_short = here.count is not None and seen.listed < here.count
@@ -192,10 +214,14 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
     return replace(position, page=0, is_unsure=is_unsure)
 
 
-def _with_fault(position: Position, fault: str) -> Position:
-    return replace(position, faults=(*position.faults, fault)[:MAX_FAULTS])
+def _with_fault(position: Position, fault: str, *, is_first: bool = False) -> Position:
+    faults = (fault, *position.faults) if is_first else (*position.faults, fault)
+    return replace(position, faults=faults[:MAX_FAULTS])
 
 
 def _named(position: Position) -> str:
-    of = "the list" if position.category is None else f"category {position.category}"
-    return f"page {position.page} of {of}"
+    return f"page {position.page} of {_list_of(position)}"
+
+
+def _list_of(position: Position) -> str:
+    return "the list" if position.category is None else f"category {position.category}"

@@ -1,7 +1,8 @@
 """The one reader: whatever is worth asking Dreamship next is asked here, inside the budget.
 
 Doubts first, then the pages and items nobody has read yet, then confirming reads, then the
-stalest; every few calls another kind goes first, so that none waits for ever.
+stalest; every few calls another kind goes first, so that none waits for ever. A page is never
+asked for twice in a row while anything else waits: a list may be long, or have no end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ORDER: tuple[JobKind, ...] = ("doubt", "page", "unread", "settle", "stale")
 # most often, since a delivery waits for each.
 TURN = 4
 TURNS: tuple[JobKind, ...] = ("settle", "unread", "settle", "page", "settle", "stale")
+# What goes first after a page, in turn.
+AFTER_PAGE: tuple[JobKind, ...] = ("settle", "unread", "stale")
 MAX_IN_FLIGHT = 4
 MIRROR_WAIT_S = 2.0
 # What deliveries ask is looked for together: three looks into the mirror for each batch of them
@@ -43,6 +46,8 @@ class Reader:
         self._flights: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._turn = 0
+        self._pages = 0
+        self._is_after_page = False
         self._is_waking = False
         self._stuck_by = ""
 
@@ -120,11 +125,17 @@ class Reader:
             return
         await self._budget.spend(for_sweep=job.is_for_sweep)
         self._turn += 1
+        self._is_after_page = job.item_id is None
+        self._pages += self._is_after_page
         self._take_off(job)
 
     async def _next_job(self, now: datetime) -> Job | None:
         order = ORDER
-        if self._turn % TURN == TURN - 1:
+        if self._is_after_page:
+            first = AFTER_PAGE[self._pages % len(AFTER_PAGE)]
+            others = (kind for kind in AFTER_PAGE if kind != first)
+            order = ("doubt", first, *others, "page")
+        elif self._turn % TURN == TURN - 1:
             first = TURNS[(self._turn // TURN) % len(TURNS)]
             order = (first, *(kind for kind in ORDER if kind != first))
         list_from = self._asker.failures.list_paused_until

@@ -152,6 +152,7 @@ class Survey(Struct):
         seen = listing.look(
             shown,
             listed,
+            listed=len(listed),
             count=page.count,
             has_next=page.has_next,
             broken_rows=page.broken_rows,

@@ -66,7 +66,19 @@ def counted(site: Site, where: str) -> int:
 
 @pytest.mark.parametrize(
     "fault",
-    ["403", "401", "gateway-403", "html-403", "gateway-404", "500", "garbage", "429", "retry-403"],
+    [
+        "403",
+        "401",
+        "gateway-403",
+        "html-403",
+        "gateway-404",
+        "500",
+        "garbage",
+        "429",
+        "retry-403",
+        "bomb",
+        "flood",
+    ],
 )
 def test_one_broken_item_costs_itself(site: Site, fault: Fault) -> None:
     """A first fill mirrors the other items, and names the broken one."""

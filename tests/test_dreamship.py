@@ -271,10 +271,10 @@ def test_an_answer_without_end_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Memory is bounded, whatever is sent."""
-    monkeypatch.setattr(dreamship, "MAX_ANSWER_BYTES", 100_000)
+    monkeypatch.setattr(dreamship, "MAX_ITEM_BYTES", 100_000)
     body = b" " * 10_000_000
     head = "Content-Encoding: gzip" if packed else "X-Nothing: at all"
-    with pytest.raises(SourceAnswerInvalid, match="does not end"):
+    with pytest.raises(SourceAnswerInvalid, match="more than 100,000 bytes"):
         item(answering(http(gzip.compress(body) if packed else body, "200 OK", head)))
 
 

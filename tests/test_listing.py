@@ -9,18 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from syncd import listing
 from syncd.listing import (
     MAX_ATTEMPTS,
     MAX_BARREN,
+    MAX_ITEMS,
+    MAX_PAGES,
     Position,
     Seen,
     abandoned,
     again,
+    believable_count,
     cut_short,
     first,
     following,
     is_whole,
     leads_on,
+    look,
     skipped,
 )
 
@@ -122,21 +127,89 @@ def test_a_whole_listing_whose_item_is_gone_is_read_again_but_not_for_ever() -> 
     ),
     categories=st.lists(st.integers(1, 9), unique=True, max_size=3).map(tuple),
 )
-def test_every_listing_ends_that_does_not_bring_new_items_for_ever(
-    pages: list[Seen], categories: tuple[int, ...]
-) -> None:
-    """Whatever the pages say, as long as new items are not promised without end."""
+def test_every_listing_ends(pages: list[Seen], categories: tuple[int, ...]) -> None:
+    """Whatever the pages say; what has no end by itself is named."""
     endless = itertools.cycle(pages)
-    position, new = first(categories), 0
-    for _ in range(2000):
-        if is_whole(position):
-            return
-        seen = next(endless)
-        new += seen.new
-        if new > 200:
-            seen = replace(seen, new=0)
-        position = following(position, seen, categories)
+    position = first(categories)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "MAX_PAGES", 40)
+        for _ in range(40 * MAX_ATTEMPTS * max(1, len(categories))):
+            assert position.page <= 40
+            position = following(position, next(endless), categories)
+            if is_whole(position):
+                return
     pytest.fail("it goes on")
+
+
+def endless(shown: int) -> tuple[Position, int]:
+    """List pages with so many new items each until that ends; return where, after how many."""
+    position, pages = first(()), 0
+    while not is_whole(position):
+        listed = position.listed + shown
+        seen = Seen(new=shown, repeated=0, listed=listed, count=None, has_next=True)
+        position, pages = following(position, seen, ()), pages + 1
+    return position, pages
+
+
+def test_a_list_without_end_ends_after_more_items_than_any_catalogue_has() -> None:
+    """It is named, and it is not read again."""
+    position, pages = endless(100)
+    assert (pages * 100, position.listed) == (MAX_ITEMS, MAX_ITEMS)
+    assert position.faults == ("the list goes on after 100,000 items on 1,000 pages",)
+
+
+def test_a_list_of_short_pages_ends_after_many_pages() -> None:
+    """One new item a page would be 100,000 calls."""
+    position, pages = endless(1)
+    assert pages == MAX_PAGES
+    assert position.faults == ("the list goes on after 1,000 items on 1,000 pages",)
+
+
+def test_a_list_of_long_pages_ends_after_some() -> None:
+    """More rows than were asked for."""
+    position, pages = endless(10_000)
+    assert pages == 10
+    assert position.faults == ("the list goes on after 100,000 items on 10 pages",)
+
+
+def test_a_category_without_end_leaves_the_others() -> None:
+    """It costs itself, and its fault is named before any other."""
+    here = replace(first((5, 6)), page=MAX_PAGES, faults=("a", "b", "c", "d", "e"))
+    seen = Seen(new=9, repeated=0, listed=99, count=None, has_next=True)
+    position = following(here, seen, (5, 6))
+    assert (position.category, position.page, position.listed) == (6, 1, 0)
+    assert position.faults[:2] == ("category 5 goes on after 99 items on 1,000 pages", "a")
+
+
+def test_as_many_items_as_the_bound_are_a_list_when_it_ends_there() -> None:
+    """The bound is met by the promise of more."""
+    seen = Seen(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
+    position = following(Position(page=MAX_PAGES, count=MAX_ITEMS), seen, ())
+    assert is_whole(position)
+    assert not position.faults
+
+
+@pytest.mark.parametrize(
+    "count", [None, -1, True, 1.5, "7", 10**18, 10**30, MAX_ITEMS + 1, [7], float("inf")]
+)
+def test_a_count_that_no_catalogue_has_is_none(count: object) -> None:
+    """No estimate is made from it."""
+    assert believable_count(count) is None
+    assert believable_count(MAX_ITEMS) == MAX_ITEMS
+
+
+@given(
+    pages=st.lists(st.lists(st.integers(1, 30), max_size=8), max_size=12),
+)
+def test_what_a_page_brings_is_told_from_its_own_items(pages: list[list[int]]) -> None:
+    """Not from all that the run has shown, of which there may be very many."""
+    shown, listed = set[int](), 0
+    for ids in pages:
+        seen = look(ids, shown & set(ids), listed=listed, count=None, has_next=True)
+        listed = seen.listed
+        assert seen.new == len(set(ids) - shown)
+        shown |= set(ids)
+        assert listed == len(shown)
 
 
 @pytest.mark.parametrize(

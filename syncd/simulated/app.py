@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from syncd.simulated.faults import Fault, Faults, http_date
 
 _HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
 _MAX_LIMIT = 100
+# Ids of items that nobody has.
+_INVENTED_FROM = 10**9
 _DEFAULT_LIMIT = 25
 
 
@@ -77,6 +80,8 @@ class Api:
         )
         if fault == "slow":
             await asyncio.sleep(self.faults.slow_s)
+        if fault == "flood":
+            return _flooded(request.path_params.get("item_id")), None
         if fault in _INSTEAD:
             return _INSTEAD[fault](), None
         return answer(request), fault
@@ -128,7 +133,10 @@ class Api:
         for row in rows:
             if "item_variants" in row:
                 row["item_variants"] = self.faults.cut_row(row["item_variants"])
-        response = _page(request, rows, self.faults)
+        if self.faults.is_endless(category_id):
+            response = _endless_page(request, rows)
+        else:
+            response = _page(request, rows, self.faults)
         if response.status_code == HTTP_200_OK:
             self.faults.after_page(int(request.query_params.get("page", "1")))
         return response
@@ -206,6 +214,26 @@ def _page(request: Request, rows: list[dict[str, Any]], faults: Faults) -> Respo
     )
 
 
+def _endless_page(request: Request, rows: list[dict[str, Any]]) -> Response:
+    page, limit = int(request.query_params["page"]), int(request.query_params["limit"])
+    shown = rows[(page - 1) * limit : page * limit]
+    first = _INVENTED_FROM + page * limit
+    invented = [{"id": number} for number in range(first, first + limit - len(shown))]
+    following = str(request.url.include_query_params(page=page + 1))
+    return _json({"paging": {"count": None, "next": following}, "data": shown + invented})
+
+
+def _packed_twice() -> Response:
+    body = gzip.compress(gzip.compress(b" " * 2**24))
+    return Response(body, headers={"Content-Encoding": "gzip, gzip"}, media_type="application/json")
+
+
+def _flooded(item_id: int | None) -> Response:
+    invented = range(_INVENTED_FROM, _INVENTED_FROM + 10_001)
+    variants = [{"id": number, "availability": "in_stock"} for number in invented]
+    return _json({"id": item_id, "item_variants": variants})
+
+
 def _json(document: object, status: int = 200) -> Response:
     return Response(json.dumps(document), status, media_type="application/json")
 
@@ -240,4 +268,5 @@ _INSTEAD: dict[Fault | None, Callable[[], Response]] = {
     "html-404": lambda: _html(404),
     "html": lambda: Response(_HTML.format("Welcome"), 200, media_type="text/html"),
     "garbage": lambda: _json({"data": 7, "id": "?"}),
+    "bomb": _packed_twice,
 }

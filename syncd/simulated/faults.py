@@ -32,6 +32,8 @@ Fault = Literal[
     "truncate",
     "reset",
     "garbage",
+    "bomb",
+    "flood",
     "slow",
 ]
 
@@ -115,6 +117,7 @@ class Faults:
     `always` fails an item and `always_page` a page of the list, by number; `always_category` each
     page of a category. `cut_row` makes the variants of a row fewer, `next_page` is a list's `next`
     where there is no further page, and `rows` what a page holds instead of its rows.
+    `endless`: the list, or this category, shows invented items after its own, page after page.
     `date_skews_s` are used up one a call, before `date_skew_s` counts. `cookies`: each answer sets
     another one.
     """
@@ -128,6 +131,7 @@ class Faults:
     always_page: dict[int, Fault] = field(default_factory=dict)
     always_category: dict[int, Fault] = field(default_factory=dict)
     next_page: object = None
+    endless: bool | int = False
     counts: bool = True
     cut_row: Callable[[list[Any]], list[Any]] = lambda variants: variants
     rows: Callable[[list[Any]], list[Any]] = lambda rows: rows
@@ -141,6 +145,10 @@ class Faults:
     lists_variants: Callable[[int], bool] = lambda _: False
     after_page: Callable[[int], None] = lambda _: None
     rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - a toy
+
+    def is_endless(self, category: int | None) -> bool:
+        """Tell whether a list has no end."""
+        return self.endless is True if category is None else self.endless == category
 
     def next_for(
         self, item_id: int | None, *, page: int | None = None, category: int | None = None

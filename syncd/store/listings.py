@@ -26,18 +26,18 @@ def listed(
     began_at = _open_since(connection, sweep_id)
     if began_at is None:
         return
-    ids = {item.item_id for item in page.items}
-    before = _listed_in(connection, sweep_id, position.run)
+    shown = [item.item_id for item in page.items]
+    before = _listed_in(connection, sweep_id, position.run, shown)
     connection.executemany(
         """INSERT INTO items (item_id, name) VALUES (?, ?)
            ON CONFLICT (item_id) DO UPDATE SET name = coalesce(excluded.name, name)""",
         [(item.item_id, item.name) for item in page.items],
     )
-    add(connection, sweep_id, ids, run=position.run)
-    shown = [item.item_id for item in page.items]
+    add(connection, sweep_id, set(shown), run=position.run)
     seen = listing.look(
         shown,
         before,
+        listed=position.listed,
         count=page.count,
         has_next=page.has_next,
         broken_rows=page.broken_rows,
@@ -81,11 +81,16 @@ def position_text(position: Position | None) -> str | None:
     return None if position is None else msgspec.json.encode(position).decode()
 
 
-def _listed_in(connection: sqlite3.Connection, sweep_id: int, run: int) -> set[int]:
-    rows_of_run = connection.execute(
-        "SELECT item_id FROM sweep_items WHERE sweep_id = ? AND run = ?", (sweep_id, run)
+def _listed_in(
+    connection: sqlite3.Connection, sweep_id: int, run: int, items: Collection[int]
+) -> set[int]:
+    """Return which of these items a run has shown; the run may have shown very many."""
+    found = connection.execute(
+        """SELECT s.item_id FROM json_each(?) j JOIN sweep_items s ON s.item_id = j.value
+           WHERE s.sweep_id = ? AND s.run = ?""",
+        (rows.as_json(items), sweep_id, run),
     )
-    return {row[0] for row in rows_of_run}
+    return {row[0] for row in found}
 
 
 def _go_on(connection: sqlite3.Connection, sweep_id: int, position: Position) -> None:

@@ -1,0 +1,241 @@
+"""From the bytes of an answer to items and pages, within bounds. Pure.
+
+A small answer is decoded whole, a large one in slices (`json_slices`); both give the same. Every
+bound is far beyond any real answer. An answer past a bound teaches nothing. A row past one is
+listed without its variants, as rows of some lists are anyway: its item is read by itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from syncd import lenient_json
+from syncd.deliveries import availability_text, labels, name_text, parse_id
+from syncd.errors import SourceAnswerInvalid
+from syncd.json_slices import JsonSlices, TooLargeError
+from syncd.lenient_json import NotJsonError, agreed, alternatives
+from syncd.model import JsonObject, SourceItem, SourceVariant
+
+# Decoded at once: some 10 ms, in which nothing else runs.
+MAX_WHOLE_BYTES = 256 * 1024
+# A shirt in 70 colours and 8 sizes has 560 variants, and Shopify takes 2,048 of one product.
+MAX_VARIANTS = 10_000
+# 100 rows are asked for, but a list may ignore that and show all that it has.
+MAX_ROWS = 10_000
+# Of all rows of a page together: 100 shirts have 56,000.
+MAX_VARIANTS_OF_PAGE = 100_000
+
+
+class Listing(Struct, frozen=True):
+    """One page as it was answered; `broken_rows` is how many rows of it could not be read."""
+
+    items: tuple[SourceItem, ...]
+    broken_rows: int
+    paging: JsonObject
+
+
+class _TooManyVariants(Exception):
+    """An item has more variants than are read."""
+
+
+def item_in(body: bytearray, *, whole_bytes: int = MAX_WHOLE_BYTES) -> SourceItem:
+    """Return the item in an answer; raises NotJsonError and SourceAnswerInvalid.
+
+    What is longer than `whole_bytes` is decoded in slices.
+    """
+    _require_utf8(body)
+    try:
+        if len(body) <= whole_bytes:
+            item = _item_of(_whole(body), MAX_VARIANTS)
+        else:
+            slices = JsonSlices(body)
+            item = _item_in(slices, slices.document(), MAX_VARIANTS)
+    except _TooManyVariants:
+        raise SourceAnswerInvalid(f"an item has more than {MAX_VARIANTS:,} variants") from None
+    if item is None:
+        raise SourceAnswerInvalid("an item in the answer has no usable id")
+    return item
+
+
+def listing_in(body: bytearray, *, whole_bytes: int = MAX_WHOLE_BYTES) -> Listing:
+    """Return the page in an answer; raises NotJsonError and SourceAnswerInvalid.
+
+    What is longer than `whole_bytes` is decoded in slices.
+    """
+    _require_utf8(body)
+    if len(body) <= whole_bytes:
+        document = _whole(body)
+        data, paging = document.get("data"), document.get("paging")
+        rows = _rows_of(data) if isinstance(data, list) else None
+    else:
+        rows, paging = _page_in(JsonSlices(body))
+    if rows is None or not isinstance(paging, dict):
+        raise SourceAnswerInvalid("a page has no data or no paging")
+    items = tuple(row for row in rows if row is not None)
+    if rows and not items:
+        raise SourceAnswerInvalid("no row of a page can be read")
+    return Listing(items, len(rows) - len(items), paging)
+
+
+def object_in(body: bytearray) -> JsonObject | None:
+    """Return the object in an answer about a fault; None when it has none, or a large one."""
+    if len(body) > MAX_WHOLE_BYTES:
+        return None
+    try:
+        _require_utf8(body)
+        return _whole(body)
+    except NotJsonError:
+        return None
+
+
+def _require_utf8(body: bytearray) -> None:
+    if not lenient_json.is_in_utf8(body):
+        raise NotJsonError("the key in it would not have been masked")
+
+
+def _whole(body: bytearray) -> JsonObject:
+    document = lenient_json.decode(bytes(body))
+    if not isinstance(document, dict):
+        raise NotJsonError("no object")
+    return document
+
+
+# Rows
+
+
+class _Room:
+    """How many variants the next row of a page may have."""
+
+    def __init__(self) -> None:
+        self._left = MAX_VARIANTS_OF_PAGE
+
+    @property
+    def of_row(self) -> int:
+        return min(MAX_VARIANTS, self._left)
+
+    def take(self, row: SourceItem | None) -> None:
+        if row is not None and row.variants is not None:
+            self._left -= len(row.variants)
+
+
+def _rows_of(data: list[Any]) -> list[SourceItem | None]:
+    _require_rows(len(data))
+    rows, room = list[SourceItem | None](), _Room()
+    for document in data:
+        try:
+            row = _item_of(document, room.of_row)
+        except _TooManyVariants:
+            row = _item_of(document | {"item_variants": None}, 0)
+        room.take(row)
+        rows.append(row)
+    return rows
+
+
+def _page_in(slices: JsonSlices) -> tuple[list[SourceItem | None] | None, Any]:
+    lists = list[list[SourceItem | None] | None]()
+    pagings = list[Any]()
+    for name in slices.document():
+        if name == "data":
+            lists.append(_rows_in(slices) if slices.is_at_list() else None)
+        elif name == "paging":
+            pagings.append(slices.value())
+    # A name that occurs twice says two things.
+    return lists[0] if len(lists) == 1 else None, agreed(pagings) if pagings else None
+
+
+def _rows_in(slices: JsonSlices) -> list[SourceItem | None]:
+    rows, room = list[SourceItem | None](), _Room()
+    for number in slices.elements():
+        _require_rows(number)
+        row = _row_in(slices, room.of_row) if slices.is_at_object() else None
+        room.take(row)
+        rows.append(row)
+    return rows
+
+
+def _require_rows(number: int) -> None:
+    if number > MAX_ROWS:
+        raise SourceAnswerInvalid(f"a page has more than {MAX_ROWS:,} rows")
+
+
+def _row_in(slices: JsonSlices, most: int) -> SourceItem | None:
+    try:
+        return _item_in(slices, slices.members(), most, is_row=True)
+    except TooLargeError:
+        return None
+
+
+# Items
+
+
+def _item_of(document: Any, most: int) -> SourceItem | None:
+    """Return the item of a document; None when it has no usable id."""
+    if not isinstance(document, dict):
+        return None
+    listed = document.get("item_variants")
+    if not isinstance(listed, list):
+        return _item(document, None)
+    if len(listed) > most:
+        raise _TooManyVariants
+    return _item(document, map(_variant, listed))
+
+
+def _item_in(
+    slices: JsonSlices, members: Iterator[str], most: int, *, is_row: bool = False
+) -> SourceItem | None:
+    """Do as `_item_of` does with the object whose members come; a row may lose its variants."""
+    named = defaultdict[str, list[Any]](list)
+    lists = list[list[list[SourceVariant]] | None]()
+    for name in members:
+        if name == "item_variants":
+            lists.append(None)
+            if slices.is_at_list():
+                try:
+                    lists[-1] = _variants_in(slices, most)
+                except _TooManyVariants:
+                    if not is_row:
+                        raise
+        elif name in {"id", "name"}:
+            named[name].append(slices.value())
+    document = {name: agreed(values) for name, values in named.items()}
+    # A name that occurs twice says two things.
+    return _item(document, lists[0] if len(lists) == 1 else None)
+
+
+def _variants_in(slices: JsonSlices, most: int) -> list[list[SourceVariant]]:
+    variants = []
+    for number in slices.elements():
+        if number > most:
+            raise _TooManyVariants
+        try:
+            variants.append(_variant(slices.value()))
+        except TooLargeError:
+            variants.append([])
+    return variants
+
+
+def _item(document: JsonObject, listed: Iterable[list[SourceVariant]] | None) -> SourceItem | None:
+    item_id, name = parse_id(document.get("id")), name_text(document.get("name"))
+    if item_id is None:
+        return None
+    if listed is None:
+        return SourceItem(item_id, name, None)
+    variants, is_whole = list[SourceVariant](), True
+    for one in listed:
+        variants += one
+        is_whole = is_whole and bool(one)
+    return SourceItem(item_id, name, tuple(variants), is_whole=is_whole)
+
+
+def _variant(document: Any) -> list[SourceVariant]:
+    """Return a variant once for each value that it has; none when it has no usable id."""
+    variant_id = parse_id(document.get("id")) if isinstance(document, dict) else None
+    if variant_id is None:
+        return []
+    named = labels(document)
+    values = map(availability_text, alternatives(document.get("availability")))
+    return [SourceVariant(variant_id, value or "", named) for value in values]

@@ -1,0 +1,322 @@
+"""Answers become records within bounds, the same ones whether decoded whole or in slices."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from syncd import catalogue_answers, json_slices
+from syncd.catalogue_answers import (
+    MAX_ROWS,
+    MAX_VARIANTS,
+    MAX_VARIANTS_OF_PAGE,
+    item_in,
+    listing_in,
+)
+from syncd.content_coding import coding_of, decoded
+from syncd.errors import SourceAnswerInvalid
+from syncd.json_slices import MAX_PIECE_BYTES, BeyondBoundsError, JsonSlices
+from syncd.lenient_json import Conflict, NotJsonError
+
+# Members in any order, some of them twice, some as no strict decoder takes them.
+odd_values = st.sampled_from(
+    [
+        b"null",
+        b"7",
+        b'"8"',
+        b"-1",
+        b"NaN",
+        b"1e999",
+        b'"in_stock"',
+        b'"\\ud83d"',
+        b'"a\\u003ab"',
+        b'"quote \\" brace } bracket ] backslash \\\\"',
+        b'"\xff\xfe"',
+        b'"tab\there"',
+        b'{"name": "Red", "x": [1, {"y": "]"}]}',
+        b'{"name": "Red", "name": "Blue"}',
+        b"[]",
+        b"{}",
+        b"9" * 400,
+    ]
+)
+blanks = st.sampled_from([b"", b" ", b"\n\t ", b"\r\n"])
+
+
+def objects(values: dict[str, st.SearchStrategy[bytes]]) -> st.SearchStrategy[bytes]:
+    """Return objects with some of these members, with others, and with some of them twice."""
+    names = st.lists(st.sampled_from([*values, "description", 'odd \\" name:']), max_size=8)
+
+    @st.composite
+    def draw_one(draw: st.DrawFn) -> bytes:
+        between = draw(blanks)
+        members = []
+        seen = set()
+        for name in draw(names):
+            # The two long lists are not compared with each other when they occur twice.
+            if name in seen and name in {"item_variants", "data"}:
+                continue
+            seen.add(name)
+            value = draw(values.get(name, odd_values))
+            members.append(between.join([b'"%s"' % name.encode(), b":", value]))
+        return b"{" + between + (between + b"," + between).join(members) + between + b"}"
+
+    return draw_one()
+
+
+def lists(of: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    return st.lists(of | odd_values, max_size=5).map(lambda one: b"[" + b" ,".join(one) + b"]")
+
+
+ids = st.integers(1, 9).map(lambda number: b"%d" % number) | odd_values
+variants = objects({"id": ids, "availability": odd_values, "name": odd_values, "color": odd_values})
+rows = objects({"id": ids, "name": odd_values, "item_variants": lists(variants) | odd_values})
+pages = objects(
+    {
+        "data": lists(rows) | odd_values,
+        "paging": objects({"count": odd_values, "next": odd_values}) | odd_values,
+    }
+)
+documents = st.tuples(
+    blanks | st.just(b"\xef\xbb\xbf"), rows | pages, blanks | st.sampled_from([b"\0", b" end"])
+).map(b"".join)
+
+
+def outcome(find: Any, body: bytes, *, whole_bytes: int) -> Any:
+    try:
+        return find(bytearray(body), whole_bytes=whole_bytes)
+    except (NotJsonError, SourceAnswerInvalid) as fault:
+        return type(fault)
+
+
+def same(one: Any) -> Any:
+    """Return what makes two outcomes equal: a reason why it is no JSON is as good as another."""
+    return "no answer" if isinstance(one, type) else one
+
+
+@given(body=documents)
+@example(body=b'{"id":1,"id":2,"item_variants":[]}')
+@example(body=b'{"id":1,"item_variants":[{"id":5,"availability":"a","availability":"b"}]}')
+@example(body=b'{"id":1,"item_variants":null,"item_variants":[{"id":5}]}')
+def test_slices_give_what_the_whole_document_gives(body: bytes) -> None:
+    """For items and for pages, written as badly as the lenient decoder takes it."""
+    for find in (item_in, listing_in):
+        whole = outcome(find, body, whole_bytes=10**9)
+        assert same(outcome(find, body, whole_bytes=-1)) == same(whole)
+
+
+@given(body=documents, data=st.data())
+def test_a_document_that_is_cut_short_is_never_an_answer_in_slices(
+    body: bytes, data: st.DataObject
+) -> None:
+    """Whether or not the part that is missing matters."""
+    begun = bytearray(body[: data.draw(st.integers(0, body.rindex(b"}")))])
+    for find in (item_in, listing_in):
+        with pytest.raises((NotJsonError, SourceAnswerInvalid)):
+            find(begun, whole_bytes=-1)
+
+
+@given(body=st.binary(max_size=200) | st.text('{}[]":,\\ x1', max_size=60).map(str.encode))
+def test_whatever_the_bytes_are_slices_end_and_raise_nothing_else(body: bytes) -> None:
+    """No byte is taken for an end that is not there."""
+    for find in (item_in, listing_in):
+        outcome(find, body, whole_bytes=-1)
+
+
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=30,
+    ),
+    step=st.integers(1, 9),
+)
+def test_steps_of_any_length_step_over_any_value(value: Any, step: int) -> None:
+    """What comes after a value that is stepped over is read right, wherever a step ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_slices, "_STEP_BYTES", step)
+        for is_ascii in (True, False):
+            text = json.dumps({"x": value, "id": 5}, ensure_ascii=is_ascii)
+            slices = JsonSlices(text.encode(errors="surrogatepass"))
+            found = {name: slices.value() for name in slices.document() if name == "id"}
+            assert found == {"id": 5}
+
+
+def tiny(count: int) -> bytes:
+    return b",".join(b'{"id":%d}' % number for number in range(1, count + 1))
+
+
+@pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
+def test_an_item_may_have_so_many_variants_and_no_more(whole_bytes: int) -> None:
+    """The bound is the last that is read; past it the answer teaches nothing."""
+    most = bytearray(b'{"id":7,"item_variants":[%s]}' % tiny(MAX_VARIANTS))
+    variants = item_in(most, whole_bytes=whole_bytes).variants
+    assert variants is not None
+    assert len(variants) == MAX_VARIANTS
+    more = bytearray(b'{"id":7,"item_variants":[%s]}' % tiny(MAX_VARIANTS + 1))
+    with pytest.raises(SourceAnswerInvalid, match=r"more than 10,000 variants"):
+        item_in(more, whole_bytes=whole_bytes)
+
+
+@pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
+def test_a_row_with_too_many_variants_is_listed_without_them(whole_bytes: int) -> None:
+    """Then its item is read by itself; the other rows keep theirs."""
+    long = b'{"id":1,"item_variants":[%s]}' % tiny(MAX_VARIANTS + 1)
+    short = b'{"id":2,"item_variants":[{"id":5}]}'
+    page = bytearray(b'{"data":[%s,%s],"paging":{}}' % (long, short))
+    found = listing_in(page, whole_bytes=whole_bytes)
+    assert [item.variants is None for item in found.items] == [True, False]
+    assert not found.broken_rows
+
+
+@pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
+def test_a_page_keeps_the_variants_of_so_many_rows(
+    whole_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that come after are listed without theirs."""
+    monkeypatch.setattr(catalogue_answers, "MAX_VARIANTS_OF_PAGE", 25)
+    row = b'{"id":1,"item_variants":[%s]}' % tiny(10)
+    page = bytearray(b'{"data":[%s],"paging":{}}' % b",".join([row] * 4))
+    found = listing_in(page, whole_bytes=whole_bytes)
+    kept = [item.variants is not None for item in found.items]
+    assert kept == [True, True, False, False]
+    assert MAX_VARIANTS_OF_PAGE == 100_000
+
+
+@pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
+@pytest.mark.parametrize("row", [b'{"id":1}', b"null", b"{}"])
+def test_a_page_may_have_so_many_rows_and_no_more(row: bytes, whole_bytes: int) -> None:
+    """A list may ignore how many rows it was asked for, up to a bound."""
+    page = b'{"data":[%s],"paging":{}}'
+    most = bytearray(page % b",".join([*[row] * (MAX_ROWS - 1), b'{"id":1}']))
+    assert listing_in(most, whole_bytes=whole_bytes).items
+    more = bytearray(page % b",".join([row] * (MAX_ROWS + 1)))
+    with pytest.raises(SourceAnswerInvalid, match=r"more than 10,000 rows"):
+        listing_in(more, whole_bytes=whole_bytes)
+
+
+def test_a_variant_that_is_too_large_is_unusable_and_the_others_are_not() -> None:
+    """Then the item is not whole, so that no absence is concluded from it."""
+    large = b'{"id":1,"name":"%s"}' % (b"x" * MAX_PIECE_BYTES)
+    item = item_in(bytearray(b'{"id":7,"item_variants":[%s,{"id":2}]}' % large), whole_bytes=-1)
+    assert item.variants is not None
+    assert [variant.variant_id for variant in item.variants] == [2]
+    assert not item.is_whole
+
+
+def test_a_row_with_a_name_that_is_too_large_costs_itself() -> None:
+    """The other rows of its page are listed."""
+    large = b'{"id":1,"name":"%s"}' % (b"x" * MAX_PIECE_BYTES)
+    found = listing_in(bytearray(b'{"paging":{},"data":[%s,{"id":2}]}' % large), whole_bytes=-1)
+    assert [item.item_id for item in found.items] == [2]
+    assert found.broken_rows == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"[" + b"{}," * 50 + b"{}]", b"[" + b"[[]]," * 50 + b"[]]", tiny(60).join([b"[", b"]"])],
+)
+def test_a_document_of_very_many_values_is_given_up(
+    value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they are, for each costs time."""
+    monkeypatch.setattr(json_slices, "MAX_PIECES", 50)
+    with pytest.raises(BeyondBoundsError, match="more than 50 values"):
+        item_in(bytearray(b'{"id":7,"x":%s,"item_variants":[]}' % value), whole_bytes=-1)
+
+
+def test_a_name_that_occurs_twice_is_a_conflict_in_slices() -> None:
+    """As the lenient decoder has it."""
+    slices = JsonSlices(b'{"id":{"a":1,"a":2}}')
+    assert [slices.value() for _ in slices.document()] == [{"a": Conflict((1, 2))}]
+
+
+# --- codings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["identity"], [" Identity "], [", ,"]])
+def test_no_coding(lines: list[str]) -> None:
+    """Said in any way."""
+    assert coding_of(lines) == "identity"
+
+
+@pytest.mark.parametrize("lines", [["gzip"], ["GZIP"], [" gzip ,"]])
+def test_the_coding_that_was_asked_for(lines: list[str]) -> None:
+    """Names of codings have no case."""
+    assert coding_of(lines) == "gzip"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["gzip, gzip"],
+        ["gzip", "gzip"],
+        ["gzip,identity"],
+        ["identity", "GZIP"],
+        ["GZIP,GZIP"],
+        ["x-gzip"],
+        ["deflate"],
+        ["br"],
+        ["zstd"],
+        ["gzip;q=1"],
+        ["x" * 9000],
+    ],
+)
+def test_no_other_coding_and_no_two(lines: list[str]) -> None:
+    """In one line or in two, and the fault is short."""
+    with pytest.raises(SourceAnswerInvalid, match="the answer is encoded") as fault:
+        coding_of(lines)
+    assert len(fault.value.message) < 100
+
+
+@given(body=st.binary(max_size=3000), at_most=st.integers(0, 3000), level=st.integers(0, 9))
+def test_gzip_is_decoded_within_the_bound(body: bytes, at_most: int, level: int) -> None:
+    """What is longer is refused, whatever it is."""
+    packed = bytearray(gzip.compress(body, level))
+    if len(body) <= at_most:
+        assert decoded(packed, "gzip", at_most=at_most) == body
+        return
+    with pytest.raises(SourceAnswerInvalid, match=re.escape(f"more than {at_most:,} bytes")):
+        decoded(packed, "gzip", at_most=at_most)
+
+
+@given(body=st.binary(), at_most=st.integers(0, 100))
+def test_no_body_is_decoded_beyond_the_bound(body: bytes, at_most: int) -> None:
+    """Whatever the bytes and the coding are."""
+    for coding in ("gzip", "identity"):
+        try:
+            found = decoded(bytearray(body), coding, at_most=at_most)
+        except SourceAnswerInvalid:
+            continue
+        assert len(found) <= at_most
+
+
+MEMBER = gzip.compress(b"{}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"{}", id="plain"),
+        pytest.param(zlib.compress(b"{}"), id="zlib"),
+        pytest.param(MEMBER[:-1], id="cut short"),
+        pytest.param(MEMBER[:12], id="cut short early"),
+        pytest.param(MEMBER[:-5] + b"\0" + MEMBER[-4:], id="a wrong checksum"),
+        pytest.param(MEMBER + b"x", id="followed by a byte"),
+        pytest.param(MEMBER + b"\0" * 100_000, id="followed by many"),
+        pytest.param(MEMBER + MEMBER, id="two members"),
+    ],
+)
+def test_gzip_is_one_member_whole_and_alone(body: bytes) -> None:
+    """Programs differ in what they make of anything else."""
+    with pytest.raises(SourceAnswerInvalid):
+        decoded(bytearray(body), "gzip", at_most=1000)
+    assert decoded(bytearray(MEMBER), "gzip", at_most=1000) == b"{}"

@@ -1,0 +1,76 @@
+"""Answers of a hostile or broken Dreamship cost a bounded part of the memory and stop no one.
+
+Each is read over a real socket by the real client, in a process of its own whose memory is
+measured. `load.answers` has them all, and prints figures.
+"""
+
+from __future__ import annotations
+
+import pytest
+from load.answers import measure
+
+# The unit may use 384 MB before it is slowed down. Measured: 58 MB at most.
+MAX_MORE_MB = 130
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("1 GB in gzip in gzip", "the answer is encoded 2 times"),
+        ("1 GB in gzip", "more than 8,388,608 bytes"),
+        ("250,000 variants", "more than 10,000 variants"),
+        ("20 rows with 50,000 variants", "more than 1,000,000 values"),
+        ("31 MB of {}", "more than 1,000,000 values"),
+        ("31 MB of {} as variants", "more than 1,000,000 values"),
+        ("31 MB of {} as rows", "more than 10,000 rows"),
+        ("31 MB of [[[]]]", "more than 1,000,000 values"),
+        ("31 MB of members", "more than 1,000,000 values"),
+        ("1,000,000 rows", "more than 10,000 rows"),
+        ("nested 30 MB deep", "no JSON object"),
+        ("31 MB that is no JSON", "no JSON object"),
+        ("chunks of one byte", "more than 100,000 pieces"),
+        ("endless white space", "more than 8,388,608 bytes"),
+    ],
+)
+def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, fault: str) -> None:
+    """Nothing is learned from it, and the fault says which bound it passes."""
+    cost = measure(name)
+    assert cost["fault"].startswith("SourceAnswerInvalid: ")
+    assert fault in cost["fault"]
+    assert cost["more_mb"] < MAX_MORE_MB
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("503 with 31 MB", "SourceUnreachable: Dreamship answered 503"),
+        ("404 with 31 MB", "SourceUnreachable: items/7/ was answered 404, not in Dreamship's form"),
+        ("429 with 1 GB in gzip", "SourceThrottled: "),
+    ],
+)
+def test_a_status_counts_whatever_its_body_is(name: str, fault: str) -> None:
+    """Without the body, which says nothing: a 404 that goes on and on is not Dreamship's own."""
+    cost = measure(name)
+    assert cost["fault"].startswith(fault)
+    assert cost["more_mb"] < MAX_MORE_MB
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [
+        ("10,000 variants", 10_000),
+        ("a page as large as any", 100),
+        ("a page as large as any, with NaN", 100),
+        ("30 variants named with 1 MB", 1),
+        ("480 variants named with 60 KB", 1),
+        ("31 MB of 1,1,1", 1),
+        ("one number of 30 MB", 1),
+        ("one text of 30 MB of escapes", 1),
+    ],
+)
+def test_the_largest_answers_are_read_while_the_loop_goes_on(name: str, pieces: int) -> None:
+    """It stands still for a small part of the time that the answer takes, not for most of it."""
+    cost = measure(name)
+    assert (cost["fault"], cost["pieces"]) == ("", pieces)
+    assert cost["more_mb"] < MAX_MORE_MB
+    assert cost["gap_ms"] < 100 + 300 * cost["seconds"]
