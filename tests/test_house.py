@@ -43,6 +43,7 @@ FLOORS: dict[str, int] = {
             "ingest",
             "account",
             "read_failures",
+            "unkept",
             "asking",
             "refresh",
             "reconcile",
