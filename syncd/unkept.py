@@ -24,12 +24,9 @@ log = structlog.get_logger(__name__)
 
 # An older answer is not written: what it says may have changed, and it is asked for again.
 YOUNG = timedelta(minutes=1)
-# Between two tries while nothing can be written; a try costs Dreamship nothing.
-DOWN_CAP = timedelta(minutes=1)
-# Between two tries of one part while others can be written.
-PART_CAP = timedelta(minutes=10)
-# Between two calls while one write after the other fails.
-ASK_CAP = timedelta(minutes=1)
+# The longest wait between two tries to write an answer, which cost Dreamship nothing; and between
+# two calls, while one write after the other fails.
+CAP = timedelta(minutes=1)
 # Each holds one answer in memory. When so many cannot be written, reading waits for a person.
 MAX_HELD = 50
 # The same complaint, while it lasts or comes and goes, is one line an hour.
@@ -165,21 +162,21 @@ class Unkept:
         part, now = part_of(job), self._clock.now()
         before = self._held.get(part)
         tries = 1 if before is None else before.tries + 1
-        self._is_down = not await self._takes_a_mark(now)
-        wait = min(DOWN_CAP if self._is_down else PART_CAP, _doubled(tries))
+        if before is None or self._is_down:
+            self._is_down = not await self._takes_a_mark(now)
         held = Held(
             job,
             keep,
             fault,
             now if before is None else before.answered_at,
-            self._clock.now() + wait,
+            self._clock.now() + _doubled(tries),
             tries,
             True if before is None else before.is_young,
         )
         self._held[part] = held
         if before is None:
             self._in_a_row.add(part)
-            self._ask_from = now + min(ASK_CAP, _doubled(len(self._in_a_row)))
+            self._ask_from = now + _doubled(len(self._in_a_row))
         self._complaints.begin("what was read cannot be kept", fault, **named(job), tries=tries)
         if not self._is_down:
             await self._put_off(held)
@@ -252,7 +249,7 @@ def _due(held: Held, at: datetime, *, is_young: bool | None = None) -> Held:
 
 
 def _doubled(times: int) -> timedelta:
-    return timedelta(seconds=2.0 ** min(times - 1, 30))
+    return min(CAP, timedelta(seconds=2.0 ** min(times - 1, 30)))
 
 
 def _name(job: Job) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import wraps
 from typing import TypeVar
 
 import msgspec
@@ -122,6 +123,7 @@ def mark(connection: sqlite3.Connection, now: datetime, *, size: int) -> None:
 def rehearsed(work: Callable[[sqlite3.Connection], T], now: datetime) -> Callable[..., T]:
     """Return `work` as a rehearsal: it does all that `work` does and leaves nothing but a mark."""
 
+    @wraps(work)
     def rehearse(connection: sqlite3.Connection) -> T:
         connection.execute("SAVEPOINT rehearsal")
         result = work(connection)
