@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -14,11 +15,12 @@ from syncd.cached_answers import CachedAnswers
 from syncd.clock import Jump
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.listing import Position
-from syncd.model import ItemRead
+from syncd.model import ItemRead, Page
 from syncd.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.read_failures import TRIES_PER_SWEEP, ReadFailures, named
 from syncd.source_clock import SourceClock
 from syncd.state import Policy
+from syncd.unkept import Keep, Unkept, give_up_after
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,7 @@ class Asker:
             rng=rng,
             on_finished=on_finished,
         )
+        self.unkept = Unkept(ledger, clock, self._put_off_unkept)
         self._ledger = ledger
         self._budget = budget
         self._clock = clock
@@ -66,36 +69,72 @@ class Asker:
         """Move with this host's clock; after an absence deliveries can be taken from now on."""
         self.failures.follow(jump)
         self.cached.follow(jump)
+        self.unkept.follow(jump)
         if jump.is_absence:
             self.heard_since = jump.after
         elif self.heard_since is not None:
             self.heard_since = jump.noted(self.heard_since)
 
     async def ask(self, job: Job) -> None:
-        """Do one job whose call is paid; raises MirrorError when what it taught cannot be kept."""
-        began_at = self._clock.now()
+        """Do one job whose call is paid; what the mirror cannot take is held in `unkept`."""
+        keep: Keep | None = None
         try:
-            if job.item_id is not None:
-                await self._read(job.item_id)
-            elif job.sweep_id is not None:
-                await self._list(job.sweep_id, job.position)
-        except SourceError as fault:
-            await self.failures.failed(job, fault)
+            try:
+                keep = await self._answer(job)
+                await self._keep_first(job, keep)
+            except SourceError as fault:
+                await self.failures.failed(job, fault)
+            except MirrorError:
+                raise
+            except Exception:
+                # A fault of ours: one item must not stop the others, as a broken one does not.
+                log.exception("a read failed for no known reason", **named(job))
+                await self.failures.failed(
+                    job, SourceAnswerInvalid("for no known reason; the log has more")
+                )
+        except MirrorError as fault:
+            await self.unkept.failed(job, fault, keep)
+
+    async def _answer(self, job: Job) -> Keep | None:
+        """Make the call; return what writes its answer, None when there is nothing to write."""
+        began_at = self._clock.now()
+        keep: Keep | None = None
+        if job.item_id is not None:
+            keep = await self._read(job.item_id)
+        elif job.sweep_id is not None:
+            keep = await self._list(job.sweep_id, job.position)
+        seconds = (self._clock.now() - began_at).total_seconds()
+        log.debug("read", **named(job), seconds=seconds)
+        return keep
+
+    async def _keep_first(self, job: Job, keep: Keep | None) -> None:
+        """Write an answer for the first time; whether it can be written, Dreamship has answered."""
+        try:
+            if keep is not None:
+                await keep(rehearses=False)
+                self.unkept.kept()
         except MirrorError:
+            self._was_answered(job)
             raise
-        except Exception:
-            # A fault of ours: one item must not stop the others, as a broken one does not.
-            log.exception("a read failed for no known reason", **named(job))
-            await self.failures.failed(
-                job, SourceAnswerInvalid("for no known reason; the log has more")
-            )
-        else:
-            self.failures.answered(job)
-            self._budget.answered()
-            log.debug(
-                "read",
-                **named(job),
-                seconds=(self._clock.now() - began_at).total_seconds(),
+        self._was_answered(job)
+
+    def _was_answered(self, job: Job) -> None:
+        self.failures.answered(job)
+        self._budget.answered()
+
+    async def _put_off_unkept(
+        self, job: Job, not_before: datetime, fault: MirrorError, tries: int
+    ) -> None:
+        """Have sweeps go on without what the mirror cannot take, after some tries."""
+        error = f"the mirror could not take it: {fault.message}"
+        if job.item_id is not None:
+            after = give_up_after(tries)
+            await self._ledger.read_failed(job.item_id, not_before, error, give_up_after=after)
+        elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
+            await self.failures.list_on(
+                job.sweep_id,
+                job.position,
+                lambda _: listing.skipped(job.position, self.categories, error),
             )
 
     async def finish_sweeps(self) -> None:
@@ -119,7 +158,7 @@ class Asker:
             now,
         )
 
-    async def _read(self, item_id: int) -> None:
+    async def _read(self, item_id: int) -> Keep:
         began_at = self._clock.now()
         try:
             seen = await self.source.item(item_id)
@@ -138,8 +177,12 @@ class Asker:
                 check = await self.failures.account.check()
                 if check.state != "answers":
                     raise check.fault or gone from gone
-        seen = self._source_clock.placed(seen, item_id)
-        await self._keep(seen)
+        return partial(self._keep_item, item_id, self._source_clock.placed(seen, item_id))
+
+    async def _keep_item(self, item_id: int, seen: ItemRead, *, rehearses: bool) -> None:
+        await self._keep(seen, rehearses=rehearses)
+        if rehearses:
+            return
         if not seen.age:
             self.cached.is_new(item_id)
             return
@@ -148,7 +191,7 @@ class Asker:
         error = f"a cache answered, with a copy {seen.age.total_seconds():.0f} s old"
         await self._ledger.read_failed(item_id, at, error, give_up_after=TRIES_PER_SWEEP)
 
-    async def _keep(self, seen: ItemRead) -> None:
+    async def _keep(self, seen: ItemRead, *, rehearses: bool = False) -> None:
         now, policy = self._clock.now(), self.policy
         await self._ledger.read(
             seen,
@@ -157,14 +200,15 @@ class Asker:
             ),
             policy,
             now,
+            rehearses=rehearses,
         )
 
-    async def _list(self, sweep_id: int, position: Position) -> None:
+    async def _list(self, sweep_id: int, position: Position) -> Keep | None:
         try:
             page = await self.source.page(position.category, position.page)
         except SourceGone as fault:
             await self._page_is_gone(sweep_id, position, fault)
-            return
+            return None
         page = self._source_clock.placed(page, (position.category, position.page))
         if page.age:
             self.cached.ask_again_at(None, page, self._clock.now())
@@ -172,29 +216,48 @@ class Asker:
             self.cached.is_new(None)
         if position.category is None and not page.age:
             self.failures.account.list_answered()
+        return partial(self._keep_page, sweep_id, position, page)
+
+    async def _keep_page(
+        self, sweep_id: int, position: Position, page: Page, *, rehearses: bool
+    ) -> None:
         await self._ledger.listed(
             sweep_id,
             page,
             position,
             lambda seen: listing.following(position, seen, self.categories),
+            rehearses=rehearses,
         )
+        if not rehearses:
+            await self._keep_rows(page)
+
+    async def _keep_rows(self, page: Page) -> None:
         longest = max((len(item.variants or ()) for item in page.items), default=0)
+        failed_in_a_row = 0
         for item in page.items:
             # An empty list of variants in a row says nothing of them: some lists always have one.
-            if item.variants:
-                await self._keep(
-                    ItemRead(
-                        item.item_id,
-                        item.name,
-                        item.variants,
-                        page.began_at,
-                        page.source_at,
-                        age=page.age,
-                        # One as long as the longest may be cut short: lists have limits.
-                        is_whole=item.is_whole and len(item.variants) < longest,
-                        is_row=True,
-                    )
-                )
+            if not item.variants:
+                continue
+            row = ItemRead(
+                item.item_id,
+                item.name,
+                item.variants,
+                page.began_at,
+                page.source_at,
+                age=page.age,
+                # One as long as the longest may be cut short: lists have limits.
+                is_whole=item.is_whole and len(item.variants) < longest,
+                is_row=True,
+            )
+            try:
+                await self._keep(row)
+            except MirrorError:
+                # The page is noted: an item whose row was not written is asked for by itself.
+                failed_in_a_row += 1
+                if failed_in_a_row > 1:
+                    return
+            else:
+                failed_in_a_row = 0
 
     async def _page_is_gone(self, sweep_id: int, position: Position, fault: SourceGone) -> None:
         """Go on after a page that does not exist: the list has ended, or the category is gone."""

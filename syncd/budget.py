@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from syncd import pace
 from syncd.clock import Jump
+from syncd.errors import MirrorError
 from syncd.ports import CallLog, Clock
 
 
@@ -25,10 +26,23 @@ class Budget:
         return (pace.next_call_at(self._pace, now, urgent=urgent) - now).total_seconds()
 
     async def spend(self, *, for_sweep: bool) -> None:
-        """Take one call from the budget; on disk before the call leaves."""
+        """Take one call from the budget; on disk before the call leaves.
+
+        Raises MirrorError leaves, and then nothing was taken: the call must not leave.
+        """
         now = self._clock.now()
         self._pace = pace.called(self._pace, now)
-        await self._log.log_call(now, for_sweep=for_sweep)
+        try:
+            await self._log.log_call(now, for_sweep=for_sweep)
+        except MirrorError:
+            self._pace = pace.not_called(self._pace, now)
+            raise
+
+    async def turn(self) -> None:
+        """Wait until a call that is not urgent may leave, and take it from the budget."""
+        while (wait_s := self.wait_s(urgent=False)) > 0:
+            await self._clock.sleep(wait_s)
+        await self.spend(for_sweep=False)
 
     def answered(self) -> None:
         """Learn from a good answer."""

@@ -143,6 +143,8 @@ class Engine:
             shelves=self.store,
             source=self.asker.source,
             budget=self.budget,
+            # Without a reader there is nobody to wait for.
+            turn=self.budget.turn if self._reading is None else self.reader.visit,
             account=self.asker.failures.account,
             clock=self.clock,
             source_clock=self.source_clock,

@@ -113,6 +113,7 @@ class Monitor:
             if self._told_trouble:
                 self._told_trouble = ""
                 log.info("the mirror can be used again")
+                engine.reader.hurry()
         except MirrorError as fault:
             self._webhook.trouble = fault
             if fault.message != self._told_trouble:
@@ -170,6 +171,8 @@ class Monitor:
             refused=asker.failures.refused,
             unreachable=asker.failures.unreachable,
             cached=asker.cached.reason,
+            stuck_by=engine.reader.stuck_by,
+            unkept=engine.reader.reason,
             progress=progress,
             eta=None if progress is None else reconciler.eta(progress),
             next_sweep_at=self._schedule.next_sweep_at,

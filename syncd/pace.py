@@ -66,6 +66,14 @@ def called(pace: Pace, now: datetime) -> Pace:
     return replace(pace, calls=(*_recent(pace, now), now))
 
 
+def not_called(pace: Pace, at: datetime) -> Pace:
+    """Return the pace without a call that should have left at that moment, and did not."""
+    calls = list(pace.calls)
+    if at in calls:
+        calls.remove(at)
+    return replace(pace, calls=tuple(calls))
+
+
 def answered(pace: Pace) -> Pace:
     """Return the pace after a good answer: a little faster, never above the limit."""
     full = float(pace.calls_per_minute)

@@ -19,7 +19,9 @@ from syncd.state import (
     Writes,
 )
 
-JobKind = Literal["doubt", "page", "unread", "settle", "stale"]
+JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
+"""What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and
+three kinds of what a sweep of the catalogue has left."""
 
 SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 
@@ -27,7 +29,8 @@ SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 class Job(Struct, frozen=True):
     """The next thing worth a call: one item, or one page of a sweep's listing.
 
-    `sweep_id`: the sweep that asks for it; None when a delivery does.
+    `sweep_id`: the sweep that asks for it; None when a delivery does. A "look" names nothing:
+    whoever waits for the turn makes the call.
     """
 
     kind: JobKind
@@ -43,7 +46,7 @@ class Job(Struct, frozen=True):
     @property
     def is_for_sweep(self) -> bool:
         """Whether a sweep asked for it."""
-        return self.kind in {"page", "unread", "stale"}
+        return self.kind in {"asked", "page", "unread", "stale"}
 
 
 class SweepProgress(Struct, frozen=True):
@@ -144,8 +147,17 @@ class ReadLedger(Protocol):
         judge: Callable[[Known], Writes],
         policy: Policy,
         now: datetime,
+        *,
+        rehearses: bool = False,
     ) -> Writes:
-        """Judge and write one finished read, and tick it off wherever it was asked for."""
+        """Judge and write one finished read, and tick it off wherever it was asked for.
+
+        `rehearses`: find out whether it could be written, and leave nothing but a mark.
+        """
+        ...
+
+    async def leave_mark(self, now: datetime) -> None:
+        """Write some pages that nobody reads, to find out whether anything can be written."""
         ...
 
     async def read_failed(
@@ -159,9 +171,18 @@ class ReadLedger(Protocol):
         ...
 
     async def listed(
-        self, sweep_id: int, page: Page, position: Position, follow: Callable[[Seen], Position]
+        self,
+        sweep_id: int,
+        page: Page,
+        position: Position,
+        follow: Callable[[Seen], Position],
+        *,
+        rehearses: bool = False,
     ) -> None:
-        """Note the items of the page at `position` and where the listing goes on after it."""
+        """Note the items of the page at `position` and where the listing goes on after it.
+
+        `rehearses`: as for `read`.
+        """
         ...
 
     async def close_unlocated(

@@ -95,7 +95,7 @@ class ReadFailures:
 
     def answered(self, job: Job) -> None:
         """Note that a job was answered as it should be."""
-        part = _part(job)
+        part = part_of(job)
         self._in_a_row = 0
         self._answered += 1
         self._tries.pop(part, None)
@@ -121,7 +121,7 @@ class ReadFailures:
         await self._ledger.listed(sweep_id, nothing, position, follow)
 
     async def _was_throttled(self, job: Job, fault: SourceThrottled) -> None:
-        part = _part(job)
+        part = part_of(job)
         times, answered_before = self._throttled.get(part, (0, self._answered))
         self._throttled[part] = times + 1, answered_before
         # Others are answered in between: it is not the limit, it is this part.
@@ -180,7 +180,7 @@ class ReadFailures:
 
     async def _part_failed(self, job: Job, fault: SourceError) -> None:
         """Put off one item or page, ever longer; a sweep goes on without it after some tries."""
-        part = _part(job)
+        part = part_of(job)
         tries = self._tries[part] = self._tries.get(part, 0) + 1
         not_before = self._clock.now() + self._wait(fault, tries)
         if job.item_id is not None:
@@ -203,7 +203,7 @@ class ReadFailures:
                 return
         log.warning("a page cannot be read; the sweep goes on without it", **named(job))
         self.list_paused_until = None
-        self._tries.pop(_part(job), None)
+        self._tries.pop(part_of(job), None)
         follow = listing.abandoned if isinstance(fault, SourceRefused) else listing.skipped
         await self.list_on(
             sweep_id, position, lambda _: follow(position, self._categories(), fault.message)
@@ -236,7 +236,7 @@ def named(job: Job) -> dict[str, object]:
     return {"kind": job.kind, "item_id": job.item_id, "sweep_id": job.sweep_id}
 
 
-def _part(job: Job) -> Hashable:
+def part_of(job: Job) -> Hashable:
     """Return what a job is about, so that its failures are counted together."""
     position = job.position
     return job.item_id or (job.sweep_id, position.run, position.category, position.page)

@@ -1,13 +1,13 @@
 """The one reader: whatever is worth asking Dreamship next is asked here, inside the budget.
 
-Doubts first, then the pages and items nobody has read yet, then confirming reads, then the
-stalest; every few calls another kind goes first, so that none waits for ever. A page is never
-asked for twice in a row while anything else waits: a list may be long, or have no end.
+`read_order` says which kind of call goes first. That order is kept nowhere: it holds for whatever
+the mirror has when a daemon starts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 
 import structlog
@@ -15,20 +15,18 @@ import structlog
 from syncd.asking import Asker
 from syncd.budget import Budget
 from syncd.clock import Jump
-from syncd.errors import MirrorError
+from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
+from syncd.plain_text import shortened
 from syncd.ports import Clock, Job, JobKind, ReadLedger
+from syncd.read_order import DELIVERIES, order
+from syncd.unkept import Complaints
 
 log = structlog.get_logger(__name__)
 
-ORDER: tuple[JobKind, ...] = ("doubt", "page", "unread", "settle", "stale")
-# One call in this many goes to another kind first, so that none waits for ever; confirming reads
-# most often, since a delivery waits for each.
-TURN = 4
-TURNS: tuple[JobKind, ...] = ("settle", "unread", "settle", "page", "settle", "stale")
-# What goes first after a page, in turn.
-AFTER_PAGE: tuple[JobKind, ...] = ("settle", "unread", "stale")
 MAX_IN_FLIGHT = 4
 MIRROR_WAIT_S = 2.0
+# The end of a sweep that damage prevents is tried again after this.
+END_AGAIN = timedelta(minutes=1)
 # What deliveries ask is looked for together: three looks into the mirror for each batch of them
 # took about a tenth of a busy daemon (one profile), and calls are a second apart anyway.
 SOON_S = 0.1
@@ -44,12 +42,29 @@ class Reader:
         self._clock = clock
         self._busy: set[int] = set()
         self._flights: set[asyncio.Task[None]] = set()
+        self._visitors: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._turn = 0
-        self._pages = 0
+        self._sweep_turn = 0
         self._is_after_page = False
         self._is_waking = False
-        self._stuck_by = ""
+        self._stuck_by: MirrorError | None = None
+        self._end_from: datetime | None = None
+        self._sweeps_damaged: MirrorError | None = None
+        self._complaints = Complaints(clock)
+
+    @property
+    def stuck_by(self) -> MirrorError | None:
+        """Why nothing is read from Dreamship: the mirror could not keep it. None: it is read."""
+        return self._stuck_by or self._asker.unkept.stops_reading
+
+    @property
+    def reason(self) -> str | None:
+        """A sentence for the status about a part of the mirror that takes nothing; or None."""
+        if self._sweeps_damaged is not None:
+            fault = self._sweeps_damaged
+            return f"Sweeps wait: {shortened(fault.message, 200)}; {fault.hint}."
+        return self._asker.unkept.reason
 
     def wake(self) -> None:
         """Say that there may be something new to ask."""
@@ -65,6 +80,11 @@ class Reader:
     def resume(self) -> None:
         """Ask again at once what was refused or unreachable."""
         self._asker.failures.resume()
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Try at once whether the mirror can keep again what it could not."""
+        self._asker.unkept.hurry()
         self.wake()
 
     def follow(self, jump: Jump) -> None:
@@ -72,7 +92,23 @@ class Reader:
         if jump.shift:
             for flight in self._flights:
                 flight.cancel()
+        if self._end_from is not None:
+            self._end_from = jump.timer(self._end_from)
         self.wake()
+
+    async def visit(self) -> None:
+        """Wait for the turn of a call that somebody else makes; it is paid when this returns.
+
+        Raises MirrorError leaves while the mirror cannot be used, and DaemonAbsent at the end.
+        """
+        visitor: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._visitors.append(visitor)
+        self.wake()
+        try:
+            await visitor
+        finally:
+            with contextlib.suppress(ValueError):
+                self._visitors.remove(visitor)
 
     async def run(self) -> None:
         """Read until cancelled; what is in flight then is asked again after the next start."""
@@ -81,7 +117,6 @@ class Reader:
                 self._wake.clear()
                 try:
                     await self._step()
-                    self._stuck_by = ""
                 except Exception as fault:  # noqa: BLE001
                     # A reader that died in silence would leave the mirror to rot.
                     self._complain(fault)
@@ -90,33 +125,40 @@ class Reader:
             for flight in self._flights:
                 flight.cancel()
             await asyncio.gather(*self._flights, return_exceptions=True)
+            self._turn_away(DaemonAbsent("the daemon is stopping", hint="try again"))
 
     def _complain(self, fault: Exception) -> None:
-        """Tell what reading is stuck by; once, for the log may be on the disk that is full."""
-        if repr(fault) == self._stuck_by:
-            return
-        self._stuck_by = repr(fault)
+        """Tell what reading is stuck by; seldom, for the log may be on the disk that is full."""
         if isinstance(fault, MirrorError):
-            log.error("the mirror cannot be used", fault=fault.message, hint=fault.hint)
+            self._stuck_by = fault
+            self._turn_away(fault)
+            self._complaints.begin("the mirror cannot be used", fault)
         else:
-            log.error("reading failed for no known reason; it goes on", exc_info=fault)
+            self._complaints.begin("reading failed for no known reason; it goes on", fault)
+
+    def _turn_away(self, fault: SyncdError) -> None:
+        for visitor in self._visitors:
+            if not visitor.done():
+                visitor.set_exception(fault)
 
     async def _step(self) -> None:
-        if len(self._flights) >= MAX_IN_FLIGHT:
+        unkept = self._asker.unkept
+        if len(self._flights) >= (1 if unkept.is_suspicious else MAX_IN_FLIGHT):
             await self._wait(None)
             return
-        now, paused_until = self._clock.now(), self._asker.failures.paused_until
-        if paused_until is not None and paused_until > now:
-            await self._wait((paused_until - now).total_seconds())
+        if await unkept.write_again():
             return
-        await self._asker.finish_sweeps()
+        now = self._clock.now()
+        if (ask_from := unkept.asks_from(now)) is not None:
+            if unkept.stops_reading is not None:
+                self._turn_away(unkept.stops_reading)
+            await self._wait_until(ask_from, now)
+            return
         job = await self._next_job(now)
         if job is None:
-            # What is due already but being read comes back when its flight lands.
-            due_at = await self._ledger.next_due_at(now)
-            moments = [at for at in (due_at, self._asker.failures.list_paused_until) if at]
-            due_at = min((at for at in moments if at > now), default=None)
-            await self._wait(None if due_at is None else (due_at - now).total_seconds())
+            due_at = await self._next_due_at(now)
+            self._goes_on()
+            await self._wait_until(due_at, now)
             return
         wait_s = self._budget.wait_s(urgent=job.is_urgent)
         if wait_s > 0:
@@ -124,23 +166,82 @@ class Reader:
             await self._wait(wait_s)
             return
         await self._budget.spend(for_sweep=job.is_for_sweep)
+        self._goes_on()
         self._turn += 1
-        self._is_after_page = job.item_id is None
-        self._pages += self._is_after_page
+        if job.kind not in DELIVERIES:
+            self._sweep_turn += 1
+            self._is_after_page = job.kind == "page"
         self._take_off(job)
 
+    def _goes_on(self) -> None:
+        self._stuck_by = None
+        if self._sweeps_damaged is None:
+            self._complaints.end("reading goes on")
+
     async def _next_job(self, now: datetime) -> Job | None:
-        order = ORDER
-        if self._is_after_page:
-            first = AFTER_PAGE[self._pages % len(AFTER_PAGE)]
-            others = (kind for kind in AFTER_PAGE if kind != first)
-            order = ("doubt", first, *others, "page")
-        elif self._turn % TURN == TURN - 1:
-            first = TURNS[(self._turn // TURN) % len(TURNS)]
-            order = (first, *(kind for kind in ORDER if kind != first))
-        list_from = self._asker.failures.list_paused_until
-        may_list = not self._asker.is_listing and (list_from is None or list_from <= now)
-        return await self._ledger.next_job(now, self._busy, order, listing=may_list)
+        paused_until = self._asker.failures.paused_until
+        if paused_until is not None and paused_until > now:
+            # Who looks is told why nothing else is asked.
+            return Job("look") if self._has_visitor else None
+        await self._finish_sweeps(now)
+        kinds = order(self._turn, self._sweep_turn, is_after_page=self._is_after_page)
+        try:
+            return await self._first_of(kinds, now)
+        except MirrorIncompatible as fault:
+            # Where only what sweeps have left is damaged, deliveries are still confirmed.
+            self._sweeps_damaged = fault
+            job = await self._first_of(DELIVERIES, now)
+            if job is None:
+                raise
+            self._complaints.begin("sweeps wait: what they have left is damaged", fault)
+            return job
+
+    async def _first_of(self, kinds: tuple[JobKind, ...], now: datetime) -> Job | None:
+        asker = self._asker
+        list_from = asker.failures.list_paused_until
+        listing = (
+            not asker.is_listing
+            and not asker.unkept.has_page
+            and (list_from is None or list_from <= now)
+        )
+        busy = self._busy | asker.unkept.items
+        if not self._has_visitor:
+            return await self._ledger.next_job(now, busy, kinds, listing=listing)
+        before = kinds[: kinds.index("look")] if "look" in kinds else kinds
+        job = await self._ledger.next_job(now, busy, before, listing=listing)
+        return job or Job("look")
+
+    async def _finish_sweeps(self, now: datetime) -> None:
+        """End sweeps; one whose end is damaged must not stop what others read."""
+        if self._end_from is not None and self._end_from > now:
+            return
+        try:
+            await self._asker.finish_sweeps()
+        except MirrorIncompatible as fault:
+            self._end_from, self._sweeps_damaged = now + END_AGAIN, fault
+            self._complaints.begin("sweeps wait: what they have left is damaged", fault)
+        else:
+            self._end_from = self._sweeps_damaged = None
+
+    async def _next_due_at(self, now: datetime) -> datetime | None:
+        """Return when something becomes due by itself; what is being read comes when it lands."""
+        failures = self._asker.failures
+        if failures.paused_until is not None and failures.paused_until > now:
+            return failures.paused_until
+        moments = (
+            await self._ledger.next_due_at(now),
+            failures.list_paused_until,
+            self._asker.unkept.next_at,
+            self._end_from,
+        )
+        return min((at for at in moments if at is not None and at > now), default=None)
+
+    @property
+    def _has_visitor(self) -> bool:
+        return any(not visitor.done() for visitor in self._visitors)
+
+    async def _wait_until(self, at: datetime | None, now: datetime) -> None:
+        await self._wait(None if at is None else max(0.0, (at - now).total_seconds()))
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait until woken, or for `seconds` if given."""
@@ -157,6 +258,11 @@ class Reader:
             await asyncio.gather(timer, woken, return_exceptions=True)
 
     def _take_off(self, job: Job) -> None:
+        if job.kind == "look":
+            visitor = next((one for one in self._visitors if not one.done()), None)
+            if visitor is not None:  # who left meanwhile leaves a paid call unused
+                visitor.set_result(None)
+            return
         if job.item_id is None:
             self._asker.is_listing = True
         else:
@@ -172,12 +278,6 @@ class Reader:
         else:
             self._busy.discard(job.item_id)
         if not flight.cancelled() and (fault := flight.exception()) is not None:
-            # The mirror could not be written: what was read is asked again after a pause.
-            log.error(
-                "a read could not be kept",
-                item_id=job.item_id,
-                sweep_id=job.sweep_id,
-                fault=str(fault),
-            )
+            self._complaints.begin("reading failed for no known reason; it goes on", fault)
             self._asker.failures.paused_until = self._clock.now() + timedelta(seconds=1)
         self.wake()

@@ -109,7 +109,8 @@ class LastDay(Struct, frozen=True):
 class Running(Struct, frozen=True):
     """What the daemon knows of itself at this moment.
 
-    `trouble`: why deliveries cannot be made durable.
+    `trouble`: why deliveries cannot be made durable. `stuck_by`: why nothing is read, the mirror
+    being unable to keep it; `unkept`: the sentence about a part that it cannot keep.
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
     `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
     to wait that long. `cached`: the sentence about a cache that answers instead of Dreamship.
@@ -134,6 +135,8 @@ class Running(Struct, frozen=True):
     invalid_signatures: int
     forged_since_delivery: int
     cached: str | None = None
+    stuck_by: SyncdError | None = None
+    unkept: str | None = None
     max_connections: int = 0
 
 
@@ -253,6 +256,13 @@ def _about_reading(now: Running) -> list[str]:
         reasons.append(f"The last read failed: {_brief(now.unreachable)}.")
     if now.cached is not None:
         reasons.append(now.cached)
+    if now.trouble is None and now.stuck_by is not None:
+        reasons.append(
+            "Dreamship is asked nothing, since the mirror could not keep it: "
+            f"{_brief(now.stuck_by.message)}; {_brief(now.stuck_by.hint)}."
+        )
+    elif now.trouble is None and now.unkept is not None:
+        reasons.append(now.unkept)
     return reasons
 
 

@@ -51,11 +51,15 @@ class Shelves(Protocol):
 
 
 class Survey(Struct):
-    """One look, inside the budget that everything shares."""
+    """One look, inside the budget that everything shares.
+
+    `turn` returns when its next call may leave, and has paid for it.
+    """
 
     shelves: Shelves
     source: Source
     budget: Budget
+    turn: Callable[[], Awaitable[None]]
     account: Account
     clock: Clock
     source_clock: SourceClock
@@ -223,9 +227,7 @@ class Survey(Struct):
         """Return an answer, paid for from the budget, after some tries if need be."""
         attempt = 0
         while True:
-            while (wait_s := self.budget.wait_s(urgent=False)) > 0:
-                await self.clock.sleep(wait_s)
-            await self.budget.spend(for_sweep=False)
+            await self.turn()
             self._calls += 1
             try:
                 answer = await ask()

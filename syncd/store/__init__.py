@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 
 from syncd import observations
 from syncd.listing import Position, Seen
@@ -31,7 +32,7 @@ from syncd.store import (
     sweeps,
 )
 from syncd.store.backups import backup
-from syncd.store.housekeeping import Beat, Remembered
+from syncd.store.housekeeping import Beat, Remembered, rehearsed
 from syncd.store.keeping import Kept
 from syncd.store.reports import Reports
 
@@ -67,6 +68,8 @@ class Store(Kept):
         judge: Callable[[Known], Writes],
         policy: Policy,
         now: datetime,
+        *,
+        rehearses: bool = False,
     ) -> Writes:
         """See ports.ReadLedger."""
 
@@ -76,7 +79,12 @@ class Store(Kept):
                 absences.brake(db, policy.brakes, _lift(policy, now), now)
             return writes
 
-        return await self._writer.transact(work)
+        return await self._writer.transact(rehearsed(work, now) if rehearses else work)
+
+    async def leave_mark(self, now: datetime) -> None:
+        """See ports.ReadLedger."""
+        for size in (housekeeping.MARK_BYTES, 0):
+            await self._writer.transact(partial(housekeeping.mark, now=now, size=size))
 
     async def read_failed(
         self, item_id: int, not_before: datetime, error: str, *, give_up_after: int
@@ -91,12 +99,21 @@ class Store(Kept):
         await self._writer.transact(lambda db: reads.put_off(db, item_id, not_before))
 
     async def listed(
-        self, sweep_id: int, page: Page, position: Position, follow: Callable[[Seen], Position]
+        self,
+        sweep_id: int,
+        page: Page,
+        position: Position,
+        follow: Callable[[Seen], Position],
+        *,
+        rehearses: bool = False,
     ) -> None:
         """See ports.ReadLedger."""
-        await self._writer.transact(
-            lambda db: listings.listed(db, sweep_id, page, position, follow)
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            listings.listed(db, sweep_id, page, position, follow)
+
+        now = page.began_at
+        await self._writer.transact(rehearsed(work, now) if rehearses else work)
 
     async def close_unlocated(
         self,

@@ -125,8 +125,10 @@ def _absent(connection: sqlite3.Connection, sweep_id: int) -> list[VariantState]
     return list(
         rows.all_variants(
             connection,
+            # By the index of what is absent, which is little: a damaged page of any other variant
+            # must not keep a sweep from its end.
             """v.absent_at >= (SELECT began_at FROM sweeps WHERE sweep_id = :sweep_id)
-               AND v.item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = :sweep_id)""",
+               AND +v.item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = :sweep_id)""",
             {"sweep_id": sweep_id},
         ).values()
     )

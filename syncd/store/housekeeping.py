@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import wraps
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -15,6 +18,11 @@ from syncd.store.rows import get_state, put_state
 from syncd.store.wall_time import put_mark
 from syncd.timestamps import from_text, maybe_from_text, to_text
 from syncd.webhook_health import Judgement
+
+T = TypeVar("T")
+
+# More than what one read of an item writes.
+MARK_BYTES = 64 * 1024
 
 
 class Beat(Struct, frozen=True):
@@ -104,6 +112,28 @@ def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
 def hear_from_now(connection: sqlite3.Connection, now: datetime) -> None:
     """Keep that deliveries can be taken from now on, after they could not for a while."""
     put_state(connection, "heard_since", to_text(now))
+
+
+def mark(connection: sqlite3.Connection, now: datetime, *, size: int) -> None:
+    """Write a text of so many bytes that nobody reads: a full disk may still take a page."""
+    text = to_text(now)
+    put_state(connection, "mark", (text * (size // len(text) + 1))[: max(size, len(text))])
+
+
+def rehearsed(work: Callable[[sqlite3.Connection], T], now: datetime) -> Callable[..., T]:
+    """Return `work` as a rehearsal: it does all that `work` does and leaves nothing but a mark."""
+
+    @wraps(work)
+    def rehearse(connection: sqlite3.Connection) -> T:
+        connection.execute("SAVEPOINT rehearsal")
+        result = work(connection)
+        connection.execute("ROLLBACK TO rehearsal")
+        connection.execute("RELEASE rehearsal")
+        # So that there is something to commit.
+        mark(connection, now, size=0)
+        return result
+
+    return rehearse
 
 
 def trust_clock(connection: sqlite3.Connection) -> None:

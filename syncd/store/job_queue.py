@@ -17,24 +17,33 @@ _PICKS: dict[JobKind, str] = {
     "doubt": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.asked_at <= :now AND {ready} ORDER BY q.asked_at LIMIT 1""",
-    "unread": """
-        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
-        JOIN items i ON i.item_id = s.item_id
-        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
-          -- What failed lately is no longer first, but last (see "stale").
-          AND ((i.confirmed_at IS NULL AND i.attempts = 0) OR NOT w.is_catalogue)
-        ORDER BY w.is_catalogue LIMIT 1""",
     "settle": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
+    # The smallest request first: who asks for one item does not wait for who asks for hundreds.
+    "asked": """
+        WITH requests AS (
+            SELECT w.sweep_id, count(*) AS items FROM sweeps w
+            JOIN sweep_items s ON s.sweep_id = w.sweep_id
+            WHERE w.ended_at IS NULL AND NOT w.is_catalogue AND s.state = 'todo' GROUP BY 1)
+        SELECT q.item_id, q.sweep_id FROM requests r JOIN sweep_items q ON q.sweep_id = r.sweep_id
+        JOIN items i ON i.item_id = q.item_id
+        WHERE q.state = 'todo' AND {ready} ORDER BY r.items, r.sweep_id LIMIT 1""",
+    "unread": """
+        SELECT q.item_id, q.sweep_id FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
+        JOIN items i ON i.item_id = q.item_id
+        WHERE w.ended_at IS NULL AND w.is_catalogue AND q.state = 'todo' AND {ready}
+          -- What failed lately is no longer first, but last (see "stale").
+          AND i.confirmed_at IS NULL AND i.attempts = 0 LIMIT 1""",
     "stale": """
-        SELECT s.item_id, w.sweep_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
-        JOIN items i ON i.item_id = s.item_id
-        WHERE w.ended_at IS NULL AND s.state = 'todo' AND {ready}
+        SELECT q.item_id, q.sweep_id FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
+        JOIN items i ON i.item_id = q.item_id
+        WHERE w.ended_at IS NULL AND w.is_catalogue AND q.state = 'todo' AND {ready}
         ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
 }
-_READY = """(i.not_before IS NULL OR i.not_before <= :now)
-            AND i.item_id NOT IN (SELECT value FROM json_each(:busy))"""
+# By the queue's own id: the row of an item that is left out may be damaged, and is not looked at.
+_READY = """q.item_id NOT IN (SELECT value FROM json_each(:busy))
+            AND (i.not_before IS NULL OR i.not_before <= :now)"""
 _PICKS = {kind: sql.format(ready=_READY) for kind, sql in _PICKS.items()}
 
 
@@ -53,6 +62,8 @@ def next_job(
             job = _next_page(connection) if listing else None
             if job is not None:
                 return job
+        elif kind == "look":
+            continue  # nothing of the mirror
         elif (row := connection.execute(_PICKS[kind], values).fetchone()) is not None:
             return Job(kind, item_id=row[0], sweep_id=row[1])
     return None

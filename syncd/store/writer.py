@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -130,14 +131,14 @@ class Writer:
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._open_connection()
-        with translated(self.path):
+        with translated(self.path), _forgetting(connection):
             if self._lock.is_overwritten():
                 raise overwritten(self.path)
             return work(connection)
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._open_connection()
-        with translated(self.path):
+        with translated(self.path), _forgetting(connection):
             self._require_same_files()
             # IMMEDIATE: a transaction that reads first and writes later must not find that
             # another connection wrote in between ("database is locked", at once).
@@ -198,6 +199,17 @@ class Writer:
         if self._connection is None:
             raise MirrorUnavailable("the mirror is closed")
         return self._connection
+
+
+@contextlib.contextmanager
+def _forgetting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Drop pages from memory after a fault: one that was damaged may have been mended on disk."""
+    try:
+        yield
+    except sqlite3.DatabaseError:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("PRAGMA shrink_memory")
+        raise
 
 
 def _replaced(path: Path) -> MirrorUnavailable:

@@ -37,15 +37,25 @@ class WatchedStore(Store):
         return await super().deliver(batch, noted, now)
 
     async def read(
-        self, seen: ItemRead, judge: Callable[[Known], Writes], policy: Policy, now: datetime
+        self,
+        seen: ItemRead,
+        judge: Callable[[Known], Writes],
+        policy: Policy,
+        now: datetime,
+        *,
+        rehearses: bool = False,
     ) -> Writes:
         def noted(known: Known) -> Writes:
             writes = judge(known)
             last = None if known.item is None else known.item.confirmed_at
             overtaken = last is not None and seen.began_at < last
-            self.step = Step(
-                seen=seen, was_overtaken=overtaken or observations.is_no_evidence(known, seen)
+            self.step = (
+                None
+                if rehearses
+                else Step(
+                    seen=seen, was_overtaken=overtaken or observations.is_no_evidence(known, seen)
+                )
             )
             return writes
 
-        return await super().read(seen, noted, policy, now)
+        return await super().read(seen, noted, policy, now, rehearses=rehearses)

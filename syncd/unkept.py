@@ -1,0 +1,256 @@
+"""Answers that the mirror could not take: they are held and written again, not asked for again.
+
+A failed write costs what it is about. As long as anything else can be written, one item or page is
+put off, and the others are read. While nothing can be written, nothing is asked: the shop's orders
+need those calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+from msgspec import Struct
+
+from syncd.clock import Jump
+from syncd.errors import MirrorError
+from syncd.plain_text import shortened
+from syncd.ports import Clock, Job, ReadLedger
+from syncd.read_failures import TRIES_PER_SWEEP, named, part_of
+
+log = structlog.get_logger(__name__)
+
+# An older answer is not written: what it says may have changed, and it is asked for again.
+YOUNG = timedelta(minutes=1)
+# The longest wait between two tries to write an answer, which cost Dreamship nothing; and between
+# two calls, while one write after the other fails.
+CAP = timedelta(minutes=1)
+# Each holds one answer in memory. When so many cannot be written, reading waits for a person.
+MAX_HELD = 50
+# The same complaint, while it lasts or comes and goes, is one line an hour.
+REMIND_AFTER = timedelta(hours=1)
+_MAX_MESSAGES = 100
+_MAX_FAULT_CHARS = 200
+
+
+class Keep(Protocol):
+    """Writes one answer; raises MirrorError leaves with nothing of it written."""
+
+    def __call__(self, *, rehearses: bool) -> Awaitable[None]:
+        """Write it; or `rehearses`: find out whether it could be written, and leave nothing."""
+        ...
+
+
+GiveUp = Callable[[Job, datetime, MirrorError, int], Awaitable[None]]
+"""Notes in the mirror that a part is put off until a moment, for a fault, after so many tries."""
+
+
+class Held(Struct, frozen=True):
+    """One answer that could not be written. `keep` None: only a note about it failed."""
+
+    job: Job
+    keep: Keep | None
+    fault: MirrorError
+    answered_at: datetime
+    due_at: datetime
+    tries: int
+    is_young: bool = True
+
+
+class Complaints:
+    """Logs that the mirror fails: when it begins, once an hour while it lasts, and its end."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._logged_at: dict[str, datetime] = {}
+        self._is_logged = False
+
+    def begin(self, event: str, fault: BaseException, **about: object) -> None:
+        """Log a fault, unless the same was logged within the hour."""
+        now, message = self._clock.now(), str(fault)
+        last = self._logged_at.get(message)
+        if last is not None and timedelta() <= now - last < REMIND_AFTER:
+            return
+        if len(self._logged_at) >= _MAX_MESSAGES:
+            self._logged_at.clear()
+        self._logged_at[message] = now
+        self._is_logged = True
+        if isinstance(fault, MirrorError):
+            log.error(event, **about, fault=fault.message, hint=fault.hint)
+        else:
+            log.error(event, **about, exc_info=fault)
+
+    def end(self, event: str) -> None:
+        """Log that it is over, if its beginning was logged."""
+        if self._is_logged:
+            self._is_logged = False
+            log.info(event)
+
+
+class Unkept:
+    """Holds what could not be written, and says what may be asked meanwhile."""
+
+    def __init__(self, ledger: ReadLedger, clock: Clock, give_up: GiveUp) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._give_up = give_up
+        self._held: dict[Hashable, Held] = {}
+        # Parts that failed for the first time since anything was kept.
+        self._in_a_row: set[Hashable] = set()
+        self._ask_from: datetime | None = None
+        self._is_down = False
+        self._complaints = Complaints(clock)
+
+    @property
+    def items(self) -> set[int]:
+        """Items that are not asked for: their answers wait to be written."""
+        return {held.job.item_id for held in self._held.values() if held.job.item_id is not None}
+
+    @property
+    def has_page(self) -> bool:
+        """Whether a page of a list waits to be written."""
+        return any(held.job.item_id is None for held in self._held.values())
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether the last write failed: then one call at a time tells whether the next does."""
+        return bool(self._in_a_row)
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When the next held answer is due to be written again."""
+        return min((held.due_at for held in self._held.values()), default=None)
+
+    @property
+    def stops_reading(self) -> MirrorError | None:
+        """Why nothing is asked; None while something may be."""
+        if self._is_down or len(self._held) >= MAX_HELD:
+            held = max(self._held.values(), key=lambda held: held.tries, default=None)
+            return None if held is None else held.fault
+        return None
+
+    @property
+    def reason(self) -> str | None:
+        """A sentence for the status; None while all that is read can be kept."""
+        held = list(self._held.values())
+        if not held:
+            return None
+        first, others = held[0], len(held) - 1
+        more = f" (nor {others} more)" if others else ""
+        fault = shortened(first.fault.message, _MAX_FAULT_CHARS)
+        what = f"{_name(first.job)}{more}"
+        return f"The mirror cannot take what was read of {what}: {fault}; {first.fault.hint}."
+
+    def asks_from(self, now: datetime) -> datetime | None:
+        """Return until when nothing may be asked; None: something may be now."""
+        if self.stops_reading is not None:
+            return self.next_at
+        return self._ask_from if self._ask_from is not None and self._ask_from > now else None
+
+    def kept(self) -> None:
+        """Note that an answer was written: the mirror takes what is read."""
+        self._in_a_row.clear()
+        self._ask_from = None
+        self._is_down = False
+        if not self._held:
+            self._complaints.end("what is read can be kept again")
+
+    async def failed(self, job: Job, fault: MirrorError, keep: Keep | None) -> None:
+        """Hold an answer that could not be written, and find out whether anything else can be."""
+        part, now = part_of(job), self._clock.now()
+        before = self._held.get(part)
+        tries = 1 if before is None else before.tries + 1
+        if before is None or self._is_down:
+            self._is_down = not await self._takes_a_mark(now)
+        held = Held(
+            job,
+            keep,
+            fault,
+            now if before is None else before.answered_at,
+            self._clock.now() + _doubled(tries),
+            tries,
+            True if before is None else before.is_young,
+        )
+        self._held[part] = held
+        if before is None:
+            self._in_a_row.add(part)
+            self._ask_from = now + _doubled(len(self._in_a_row))
+        self._complaints.begin("what was read cannot be kept", fault, **named(job), tries=tries)
+        if not self._is_down:
+            await self._put_off(held)
+
+    async def write_again(self) -> bool:
+        """Write the answer that is due first, if one is; return whether one was."""
+        now = self._clock.now()
+        part = min(self._held, key=lambda part: self._held[part].due_at, default=None)
+        if part is None or self._held[part].due_at > now:
+            return False
+        held = self._held[part]
+        rehearses = not held.is_young or now - held.answered_at > YOUNG
+        try:
+            if held.keep is None:
+                await self._ledger.leave_mark(now)
+            else:
+                await held.keep(rehearses=rehearses)
+        except MirrorError as fault:
+            await self.failed(held.job, fault, held.keep)
+            return True
+        except Exception:
+            log.exception("a read failed for no known reason", **named(held.job))
+        del self._held[part]
+        self.kept()
+        return True
+
+    def hurry(self) -> None:
+        """Write again at once what is held: somebody waits for it, or has mended something."""
+        now = self._clock.now()
+        for part, held in self._held.items():
+            self._held[part] = _due(held, now)
+
+    def follow(self, jump: Jump) -> None:
+        """Move with this host's clock: what was answered by the clock as it was is asked again."""
+        for part, held in self._held.items():
+            self._held[part] = _due(held, jump.timer(held.due_at), is_young=False)
+        if self._ask_from is not None:
+            self._ask_from = jump.timer(self._ask_from)
+
+    async def _takes_a_mark(self, now: datetime) -> bool:
+        try:
+            await self._ledger.leave_mark(now)
+        except MirrorError:
+            return False
+        return True
+
+    async def _put_off(self, held: Held) -> None:
+        """Have sweeps go on without this part, if the damage leaves that much."""
+        try:
+            await self._give_up(held.job, held.due_at, held.fault, held.tries)
+        except MirrorError as fault:
+            log.debug("a part could not be put off", **named(held.job), fault=fault.message)
+
+
+def give_up_after(tries: int) -> int:
+    """Return after how many failed tries a sweep goes on without a part; one, if it was enough."""
+    return TRIES_PER_SWEEP if tries < TRIES_PER_SWEEP else 1
+
+
+def _due(held: Held, at: datetime, *, is_young: bool | None = None) -> Held:
+    return Held(
+        held.job,
+        held.keep,
+        held.fault,
+        held.answered_at,
+        at,
+        held.tries,
+        held.is_young if is_young is None else is_young,
+    )
+
+
+def _doubled(times: int) -> timedelta:
+    return min(CAP, timedelta(seconds=2.0 ** min(times - 1, 30)))
+
+
+def _name(job: Job) -> str:
+    return "a page of the list" if job.item_id is None else f"item {job.item_id}"

@@ -1,0 +1,61 @@
+"""Which kind of call goes first, while some kinds always have something to ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.ports import JobKind
+from syncd.read_order import DELIVERIES, TURN, order
+
+KINDS: tuple[JobKind, ...] = get_args(JobKind)
+CALLS = 960
+CATALOGUE = ("page", "unread", "stale")
+
+
+def calls(waiting: frozenset[JobKind]) -> list[JobKind]:
+    """Return what is asked when these kinds always wait, and the others never."""
+    asked: list[JobKind] = []
+    sweep_turn, is_after_page = 0, False
+    for turn in range(CALLS):
+        kinds = order(turn, sweep_turn, is_after_page=is_after_page)
+        assert sorted(kinds) == sorted(KINDS)
+        kind = next(kind for kind in kinds if kind in waiting)
+        if kind not in DELIVERIES:
+            sweep_turn, is_after_page = sweep_turn + 1, kind == "page"
+        asked.append(kind)
+    return asked
+
+
+@given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
+def test_no_kind_waits_for_ever_or_takes_the_share_of_the_others(
+    waiting: frozenset[JobKind],
+) -> None:
+    """Deliveries have three calls of four, sweeps the fourth, and each kind its part of these."""
+    asked = calls(waiting)
+    counted = Counter(asked)
+    assert set(counted) == waiting
+    assert min(counted.values()) >= CALLS / 64
+    of_deliveries = sum(counted[kind] for kind in DELIVERIES)
+    if waiting & set(DELIVERIES) and waiting - set(DELIVERIES):
+        assert of_deliveries == CALLS * (TURN - 1) / TURN
+    if waiting >= set(DELIVERIES):
+        assert counted["doubt"] > counted["settle"] >= of_deliveries / 8
+
+
+@pytest.mark.parametrize("other", ["unread", "stale"])
+def test_a_list_without_end_leaves_every_other_call_of_the_catalogue(other: JobKind) -> None:
+    """A page is followed by an item, as long as one waits."""
+    asked = calls(frozenset({"page", other}))
+    assert "page page" not in " ".join(asked)
+
+
+def test_an_operators_items_do_not_wait_for_a_catalogue() -> None:
+    """Nor the other way round."""
+    counted = Counter(calls(frozenset({"asked", *CATALOGUE})))
+    assert counted["asked"] >= CALLS / 4
+    assert sum(counted[kind] for kind in CATALOGUE) >= CALLS / 4

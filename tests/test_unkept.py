@@ -1,0 +1,457 @@
+"""Answers that the mirror cannot take: held, written again, and not asked for again.
+
+Whole hours in virtual time on a real mirror, and a real daemon on a file with a damaged page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+import subprocess
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import json
+from simulation.clock import Clock, Inline, VirtualLoop
+from structlog.testing import capture_logs
+
+from syncd.clock import SteadyClock
+from syncd.config import Config, Secret
+from syncd.config.settings import Dreamship, Mirror
+from syncd.deliveries import parse
+from syncd.engine import Engine
+from syncd.errors import MirrorError, MirrorUnavailable
+from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.simulated import iso
+from syncd.unkept import MAX_HELD
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+T = TypeVar("T")
+
+ITEMS, VARIANTS = 60, 8
+IN_FLIGHT = 4
+HOUR_S = 3600.0
+MINUTE_S = 60.0
+# How long the daemon that filled a mirror has run.
+RESTARTED = timedelta(seconds=610)
+
+
+class Shelves:
+    """A source without faults that counts what it is asked for; `value` is that of each variant."""
+
+    def __init__(self, clock: SteadyClock, items: int) -> None:
+        self.asked: Counter[str] = Counter()
+        self.asked_at: list[float] = []
+        self.value = "in_stock"
+        self._clock = clock
+        self._items = items
+
+    async def item(self, item_id: int) -> ItemRead:
+        """Read one item."""
+        return await self._answer(
+            f"item {item_id}",
+            lambda began_at: ItemRead(
+                item_id,
+                f"item {item_id}",
+                tuple(
+                    SourceVariant(item_id * 100 + n, self.value, Labels("a name", "a colour"))
+                    for n in range(VARIANTS)
+                ),
+                began_at,
+                began_at.replace(microsecond=0),
+            ),
+        )
+
+    async def page(self, category_id: int | None, page: int) -> Page:
+        """Read the one page that there is."""
+        del category_id
+        rows = tuple(SourceItem(one, None, None) for one in range(1, self._items + 1))
+        return await self._answer(
+            f"page {page}",
+            lambda began_at: Page(
+                rows, len(rows), has_next=False, began_at=began_at, source_at=None
+            ),
+        )
+
+    async def _answer(self, part: str, answer: Callable[[Any], T]) -> T:
+        self.asked[part] += 1
+        self.asked_at.append(asyncio.get_running_loop().time())
+        began_at = self._clock.now()
+        await asyncio.sleep(0.3)
+        return answer(began_at)
+
+
+class Disk(Inline):
+    """The writer's thread; while `fails` says so of a piece of work, it cannot be written."""
+
+    def __init__(self) -> None:
+        self.fails: Callable[[str], bool] = lambda _: False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        name = getattr(fn, "__name__", "")
+        work = getattr(args[0], "func", args[0]) if args else None
+        if name in {"_transact", "transact"} and self.fails(getattr(work, "__qualname__", "")):
+            full: Future[T] = Future()
+            full.set_exception(MirrorUnavailable("database or disk is full", hint="free some"))
+            return full
+        return super().submit(fn, *args, **kwargs)
+
+
+class Life:
+    """One engine from its start to its end."""
+
+    def __init__(self, path: Path, items: int) -> None:
+        host = Clock()
+        if path.exists():
+            # A restart: the host has run on.
+            host = Clock(RESTARTED)
+            host.stolen_s = -RESTARTED.total_seconds()
+        self.clock = SteadyClock(host)
+        self.source = Shelves(self.clock, items)
+        self.disk = Disk()
+        self.path = path
+        config = Config(
+            dreamship=Dreamship(calls_per_minute=45),
+            mirror=Mirror(path=path),
+            keys=(Secret("key"),),
+        )
+        self.engine = Engine(config, clock=self.clock, source=self.source, executor=self.disk)
+
+    async def deliver(self, variant_id: int, value: str) -> None:
+        """Take a delivery, if the mirror can."""
+        now = self.clock.now()
+        body = {
+            "object": "item_variant",
+            "event": {
+                "uuid": f"{variant_id} {value} {now}",
+                "object_id": variant_id,
+                "action": "item-variant-availability-updated",
+                "timestamp": iso(now + timedelta(seconds=1.5)),
+            },
+            "data": {"id": variant_id, "availability": value, "item": variant_id // 100},
+        }
+        with contextlib.suppress(MirrorError):
+            await self.engine.ingest.submit(parse(json.encode(body), now))
+
+    async def sweep(self) -> None:
+        """Begin a sweep of the catalogue, if the mirror can; it is not waited for."""
+        with contextlib.suppress(MirrorError):
+            await self.engine.reconciler.request("schedule")
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the mirror."""
+        with contextlib.closing(sqlite3.connect(self.path)) as mirror:
+            return mirror.execute(sql).fetchall()
+
+
+def live(
+    path: Path, story: Callable[[Life], Awaitable[T]], items: int = ITEMS
+) -> tuple[T, list[Any]]:
+    """Run a story in virtual time; return what it returned, and the lines of the log."""
+
+    async def run() -> T:
+        life = Life(path, items)
+        await life.engine.open()
+        life.engine.start_reading()
+        try:
+            return await story(life)
+        finally:
+            await life.engine.close()
+
+    structlog.configure(cache_logger_on_first_use=False)
+    loop = VirtualLoop()
+    try:
+        with capture_logs() as lines:
+            return loop.run_until_complete(run()), lines
+    finally:
+        loop.close()
+
+
+async def fill(life: Life) -> None:
+    await life.sweep()
+    await asyncio.sleep(5 * MINUTE_S)
+    for item_id in (1, 2):
+        await life.deliver(item_id * 100, "low_stock")
+    await asyncio.sleep(5 * MINUTE_S)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a mirror that has read everything."""
+    path = tmp_path_factory.mktemp("full") / "mirror.db"
+    live(path, fill)
+    with contextlib.closing(sqlite3.connect(path)) as mirror:
+        mirror.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+def pages(path: Path) -> dict[int, str]:
+    """Return what each page of a mirror belongs to."""
+    with contextlib.closing(sqlite3.connect(path)) as mirror:
+        return dict(mirror.execute("SELECT pageno, name FROM dbstat"))
+
+
+def damage(path: Path, page: int) -> bytes:
+    """Overwrite the beginning of one page; return what it was."""
+    with contextlib.closing(sqlite3.connect(path)) as mirror:
+        (size,) = mirror.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        before = file.read(100)
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * 100)
+    return before
+
+
+def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Path) -> None:
+    """Each page of the file in turn: an hour with a sweep and deliveries, with few calls and lines.
+
+    What can be written is written: where only a few items are damaged, the others are read.
+    """
+
+    async def an_hour(life: Life) -> Counter[str]:
+        life.source.value = "made to order"
+        await life.sweep()
+        for item_id in range(10, 50, 10):
+            await life.deliver(item_id * 100, "low_stock")
+        await asyncio.sleep(HOUR_S)
+        return life.source.asked
+
+    path = tmp_path / "mirror.db"
+    shutil.copy(full, path)
+    healthy, _ = live(path, an_hour)
+    assert healthy["item 10"] == 2, "the sweep's read, and the settled one"
+    opened: Counter[str] = Counter()
+    for page, name in pages(full).items():
+        for file in tmp_path.iterdir():
+            file.unlink()
+        shutil.copy(full, path)
+        damage(path, page)
+        try:
+            asked, lines = live(path, an_hour)
+        except MirrorError:
+            continue  # it does not start, and says so
+        opened[name] += 1
+        of_one = asked.most_common(1)
+        assert of_one == [] or of_one[0][1] <= 3, f"page {page} of {name}: {of_one}"
+        assert asked.total() <= healthy.total() + 3, f"page {page} of {name}: {asked.total()}"
+        errors = [line for line in lines if line["log_level"] == "error"]
+        assert len(errors) <= 6, f"page {page} of {name}: {[line['event'] for line in errors]}"
+    assert opened["variants"] > 5, "no less damage was tried than that"
+
+
+def test_a_damaged_page_does_not_stop_the_others(full: Path, tmp_path: Path) -> None:
+    """Those of the page are named, asked for once, and put last; every other item is read."""
+    path = tmp_path / "mirror.db"
+    shutil.copy(full, path)
+    of_variants = [page for page, name in pages(path).items() if name == "variants"]
+    damage(path, of_variants[len(of_variants) // 2])
+
+    def reads(life: Life, item_id: int) -> bool:
+        try:
+            life.rows(f"SELECT * FROM variants INDEXED BY variants_by_item WHERE item_id={item_id}")  # noqa: S608
+        except sqlite3.DatabaseError:
+            return False
+        return True
+
+    async def story(life: Life) -> tuple[set[int], Counter[str], list[Any], str]:
+        life.source.value = "made to order"
+        await life.sweep()
+        await asyncio.sleep(HOUR_S)
+        broken = {item for item in range(1, ITEMS + 1) if not reads(life, item)}
+        last = life.rows(
+            "SELECT result, items, failed_items, error FROM sweeps ORDER BY sweep_id DESC LIMIT 1"
+        )
+        return broken, life.source.asked, list(last[0]), str(life.engine.reader.reason)
+
+    (broken, asked, (result, items, failed, error), reason), lines = live(path, story)
+    assert 0 < len(broken) < 10
+    assert (result, items) == ("partial", ITEMS - len(broken))
+    assert set(json.decode(failed)) == broken
+    assert "the mirror could not take it" in error
+    assert {asked[f"item {item}"] for item in range(1, ITEMS + 1)} == {1}
+    assert "is damaged" in reason
+    assert f"item {min(broken)}" in reason
+    told = Counter(line["event"] for line in lines if line["log_level"] == "error")
+    assert told == {"what was read cannot be kept": 1}
+
+
+@pytest.mark.parametrize("what", ["everything", "all but calls", "all but calls and marks"])
+def test_nothing_is_asked_while_nothing_can_be_kept(tmp_path: Path, what: str) -> None:
+    """Two hours of it in the middle of a sweep: what was asked already, and then nothing more.
+
+    A file system that is almost full takes small writes, and refuses what a read brings. When the
+    mirror takes even a large mark, one call after a longer and longer wait tells, of items that
+    were not asked yet, until so many wait that a person must look.
+    """
+
+    def fails(work: str) -> bool:
+        is_call = "log_call" in work
+        is_mark = work == "mark"
+        return (
+            what == "everything"
+            or not (is_call or is_mark)
+            or (is_mark and what != "all but calls and marks")
+        )
+
+    async def story(life: Life) -> tuple[int, int, str, float, int]:
+        await life.sweep()
+        await asyncio.sleep(20)
+        life.disk.fails = fails
+        before = life.source.asked.total()
+        await asyncio.sleep(2 * HOUR_S)
+        during = life.source.asked.total() - before
+        why = life.engine.reader.stuck_by or life.engine.reader.reason
+        used = life.engine.budget.used_last_minute
+        life.disk.fails = lambda _: False
+        began_s = asyncio.get_running_loop().time()
+        while life.rows("SELECT 1 FROM sweeps WHERE ended_at IS NULL"):  # noqa: ASYNC110
+            await asyncio.sleep(1)
+        took_s = asyncio.get_running_loop().time() - began_s
+        assert life.rows("SELECT result, items FROM sweeps") == [("complete", ITEMS * 2)]
+        assert life.rows("SELECT count(*) FROM availability") == [(ITEMS * 2 * VARIANTS,)]
+        assert life.engine.reader.stuck_by is None
+        assert life.engine.reader.reason is None
+        return during, life.source.asked.most_common(1)[0][1], str(why), took_s, used
+
+    (during, most, why, took_s, used), lines = live(tmp_path / "mirror.db", story, ITEMS * 2)
+    # What is older than a minute is asked once more when it can be kept.
+    assert most <= 2
+    assert during <= (IN_FLIGHT if what != "all but calls and marks" else MAX_HELD)
+    assert used == 0
+    assert "disk is full" in why
+    assert took_s < 6 * MINUTE_S, "a minute until the next try, and 120 items at 45 a minute"
+    told = Counter(line["event"] for line in lines if line["log_level"] == "error")
+    assert all(count <= 3 for count in told.values()), told
+    ends = [line["event"] for line in lines if line["log_level"] == "info"]
+    assert {"what is read can be kept again", "reading goes on"} & set(ends)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.1, 900), st.sampled_from(["read", "log_call", "mark", ""])),
+        max_size=8,
+    )
+)
+def test_whatever_fails_for_a_while_nothing_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, faults: list[tuple[float, str]]
+) -> None:
+    """Any kinds of writes fail for any times: then all is read, and no item was asked for often."""
+
+    async def story(life: Life) -> None:
+        await life.sweep()
+        for seconds, part in faults:
+            life.disk.fails = lambda work, part=part: part in work  # type: ignore[misc]
+            await asyncio.sleep(seconds)
+            life.disk.fails = lambda _: False
+            await asyncio.sleep(10)
+        await life.sweep()
+        await asyncio.sleep(15 * MINUTE_S)
+        assert life.rows("SELECT count(*) FROM sweeps WHERE ended_at IS NULL") == [(0,)]
+        assert life.rows("SELECT count(*) FROM availability") == [(8 * VARIANTS,)]
+        # At most once for each time in which it could not be kept, and once for each sweep.
+        assert life.source.asked.most_common(1)[0][1] <= 2 * len(faults) + 3
+
+    live(tmp_path_factory.mktemp("whatever") / "mirror.db", story, 8)
+
+
+# --- a real daemon -------------------------------------------------------------------------------
+
+
+def test_a_daemon_on_a_damaged_page_asks_for_it_once(site: Site) -> None:
+    """It says so once, in the log and in the status, and goes on when the page is mended."""
+    for _ in range(35):
+        site.catalogue.add_item()
+    daemon = site.serve()
+    daemon.deliver_first()
+    daemon.stop()
+    with contextlib.closing(sqlite3.connect(site.mirror)) as mirror:
+        mirror.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        found = mirror.execute(
+            "SELECT pageno FROM dbstat WHERE name = 'refresh_queue' AND pagetype = 'leaf'"
+        )
+        ((page,),) = found.fetchall()
+    before = damage(site.mirror, page)
+    daemon = site.serve(filled=False)
+    site.api.calls.clear()
+    asking = reconciling(site)
+    site.until(lambda: daemon.told("what was read cannot be kept"))
+    site.until(lambda: len(item_calls(site)) >= 3)
+    counts = item_calls(site)
+    site.until(lambda: "cannot take what was read" in str(daemon.status()["reasons"]))
+    assert daemon.status()["health"] == "degraded"
+    with site.mirror.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(before)
+    site.until(lambda: daemon.told("what is read can be kept again"), 60)
+    out, _ = asking.communicate(timeout=60)
+    assert json.decode(out)["items"] + len(json.decode(out)["failed_items"]) == 40
+    assert max(counts.values()) == 1, counts
+    assert len(daemon.told("what was read cannot be kept")) == 1
+    site.until(lambda: "cannot take" not in str(daemon.status()["reasons"]))
+    assert site.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    daemon.stop()
+
+
+@pytest.mark.parametrize("what", ["locked", "removed"])
+def test_a_daemon_whose_mirror_is_away_asks_nothing(site: Site, what: str) -> None:
+    """Another process holds the lock, or the files are gone: not one call for it, and then all."""
+    for _ in range(25):
+        site.catalogue.add_item()
+    site.configure(dreamship={"calls_per_minute": 240})
+    daemon = site.serve(filled=False)
+    site.until(lambda: len(item_calls(site)) >= 5)
+    with away(site, what):
+        # What has left already may still arrive, and be told of; then nothing more.
+        site.until(lambda: daemon.told("the mirror cannot be used"))
+        before = len(site.api.calls)
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            assert daemon.post(b"{}", client=client).status_code == 503
+        assert len(site.api.calls) <= before + IN_FLIGHT
+    site.until(lambda: len(item_calls(site)) == 30, 60)
+    site.until(lambda: site.differences == 0, 60)
+    assert max(item_calls(site).values()) <= 2
+    daemon.stop()
+
+
+@contextlib.contextmanager
+def away(site: Site, what: str) -> Iterator[None]:
+    """Have the mirror not take anything meanwhile."""
+    if what == "removed":
+        elsewhere = site.mirror.parent.with_name("elsewhere")
+        site.mirror.parent.rename(elsewhere)
+        yield
+        elsewhere.rename(site.mirror.parent)
+        return
+    with contextlib.closing(sqlite3.connect(site.mirror, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def reconciling(site: Site) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        site.command("reconcile-now", "--json"),
+        env=site.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def item_calls(site: Site) -> Counter[str]:
+    """Count the calls for single items, by path."""
+    return Counter(call.path for call in site.api.calls if call.path != "/v1/items/")
