@@ -18,7 +18,7 @@ from syncd.clock import Jump
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
 from syncd.plain_text import shortened
 from syncd.ports import Clock, Job, JobKind, ReadLedger
-from syncd.read_order import DELIVERIES, order
+from syncd.read_order import DELIVERIES, Turns
 from syncd.unkept import Complaints
 
 log = structlog.get_logger(__name__)
@@ -44,9 +44,7 @@ class Reader:
         self._flights: set[asyncio.Task[None]] = set()
         self._visitors: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
-        self._turn = 0
-        self._sweep_turn = 0
-        self._is_after_page = False
+        self._turns = Turns()
         self._is_waking = False
         self._stuck_by: MirrorError | None = None
         self._end_from: datetime | None = None
@@ -167,10 +165,7 @@ class Reader:
             return
         await self._budget.spend(for_sweep=job.is_for_sweep)
         self._goes_on()
-        self._turn += 1
-        if job.kind not in DELIVERIES:
-            self._sweep_turn += 1
-            self._is_after_page = job.kind == "page"
+        self._turns = self._turns.after(job.kind)
         self._take_off(job)
 
     def _goes_on(self) -> None:
@@ -184,9 +179,8 @@ class Reader:
             # Who looks is told why nothing else is asked.
             return Job("look") if self._has_visitor else None
         await self._finish_sweeps(now)
-        kinds = order(self._turn, self._sweep_turn, is_after_page=self._is_after_page)
         try:
-            return await self._first_of(kinds, now)
+            return await self._first_of(self._turns.order, now)
         except MirrorIncompatible as fault:
             # Where only what sweeps have left is damaged, deliveries are still confirmed.
             self._sweeps_damaged = fault
