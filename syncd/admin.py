@@ -6,9 +6,8 @@ rebinding) comes with that name as its Host, and is refused.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from msgspec import json
@@ -20,10 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd import metrics, page
 from syncd.config import is_loopback
-from syncd.errors import Overloaded, SyncdError
+from syncd.errors import SyncdError
 from syncd.model import JsonObject
 from syncd.plain_text import json_text
-from syncd.refusals import Refusals
+from syncd.refusals import Places, Refusals
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 MetricsOf = Callable[[], Awaitable[bytes]]
@@ -53,12 +52,12 @@ def application(
 
     `is_remote`: it was told to listen elsewhere than on loopback, where its names are not known.
     """
-    statuses, scrapes, pages, searches = _Share(), _Share(), _Share(), _Share()
+    statuses, scrapes, pages, searches = (Places(MOST_AT_ONCE) for _ in range(4))
 
     async def status_json(request: Request) -> Response:
         del request
         try:
-            with statuses.place():
+            with statuses.one():
                 return _json(200, await status())
         except SyncdError as fault:
             return _json(503, {"error": fault.message, "hint": fault.hint})
@@ -66,7 +65,7 @@ def application(
     async def prometheus(request: Request) -> Response:
         del request
         try:
-            with scrapes.place():
+            with scrapes.one():
                 return Response(await exposition(), media_type=metrics.CONTENT_TYPE)
         except SyncdError as fault:
             return PlainTextResponse(f"{fault.message}\n", 503, _LATER)
@@ -74,7 +73,7 @@ def application(
     async def status_page(request: Request) -> Response:
         asked = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
         try:
-            with (searches if asked else pages).place():
+            with (searches if asked else pages).one():
                 return HTMLResponse(await shown(asked))
         except SyncdError as fault:
             return HTMLResponse(page.fault(fault.message, fault.hint), 503, _LATER)
@@ -92,26 +91,6 @@ def application(
     inner = Starlette(routes=routes)
     inner.router.redirect_slashes = False
     return _Guarded(inner, refusals or Refusals("admin"), is_remote=is_remote)
-
-
-class _Share:
-    """What requests of one kind may have of the daemon: so many places at once."""
-
-    def __init__(self) -> None:
-        self._taken = 0
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place; raises Overloaded when all are taken."""
-        if self._taken >= MOST_AT_ONCE:
-            raise Overloaded(
-                f"{MOST_AT_ONCE} requests like this are being answered", hint="ask again later"
-            )
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
 
 
 class _Guarded:

@@ -18,7 +18,7 @@ from syncd.config import Config
 from syncd.dreamship import Dreamship
 from syncd.ingest import Ingest
 from syncd.ports import Source, SweepSummary
-from syncd.reconcile import Reconciler
+from syncd.reconcile import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
 from syncd.refresh import Reader
 from syncd.replay import replay
 from syncd.source_clock import SourceClock
@@ -98,6 +98,7 @@ class Engine:
         policy = policy_of(config)
         if self.remembered.heard_since is None:
             await self.store.hear_from_now(now)
+        await self._end_excess(now, policy)
         self.is_new_policy = await self.store.apply_policy(policy, clock.now)
         self.source_clock = SourceClock(clock, self.remembered.clock_offset)
         self.budget = Budget(
@@ -136,6 +137,12 @@ class Engine:
             ),
         )
         clock.follow(self._follow)
+
+    async def _end_excess(self, now: datetime, policy: Policy) -> None:
+        """End what an earlier version let somebody ask for, and this one would refuse."""
+        most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
+        for summary in await self.store.end_excess(now, policy, **most):
+            log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
     def survey(self) -> Survey:
         """Return a look at the catalogue that writes nothing."""

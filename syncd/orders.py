@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, nullcontext
 
 from syncd import control
 from syncd.engine import Engine
 from syncd.ports import SweepProgress
+from syncd.reconcile import require_few
+from syncd.refusals import Places
 from syncd.state import Replayed
+
+# Each looks four times a second how far its sweep is, in the thread that writes deliveries.
+MOST_WAITING = 20
+# Each asks for the whole catalogue, and holds what it found.
+MOST_DRY_RUNS = 1
+# Each has deliveries that arrive meanwhile wait for a slice of its own.
+MOST_REPLAYS = 1
+# Whoever waits believes in a dead daemon after a minute of silence.
+SILENCE_S = 10.0
 
 
 class Orders:
@@ -16,13 +28,30 @@ class Orders:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._waiting = Places(MOST_WAITING)
+        self._looking = Places(MOST_DRY_RUNS)
+        self._replaying = Places(MOST_REPLAYS)
 
     async def reconcile(self, asked: control.ReconcileRequest) -> AsyncIterator[control.Told]:
-        """Sweep, or only look; yields progress, then what came of it."""
+        """Sweep, or only look; yields progress, then what came of it.
+
+        Raises UsageError when too many items are named, and Overloaded when too much is asked at
+        once.
+        """
+        require_few(asked.items)
+        with self._waiting.one(), self._looking.one() if asked.dry_run else nullcontext():
+            async with aclosing(self._reconcile(asked)) as told:
+                async for one in told:
+                    yield one
+
+    async def _reconcile(
+        self, asked: control.ReconcileRequest
+    ) -> AsyncGenerator[control.Told, None]:
         reconciler = self._engine.reconciler
         told: asyncio.Queue[SweepProgress] = asyncio.Queue()
         waiting: asyncio.Task[control.Told]
         joined = False
+        last: SweepProgress | None = None
         if asked.dry_run:
             waiting = asyncio.create_task(self._survey(asked.items, told.put_nowait))
         else:
@@ -34,12 +63,21 @@ class Orders:
             while not waiting.done() or not told.empty():
                 getting = asyncio.create_task(told.get())
                 try:
-                    await asyncio.wait({getting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        {getting, waiting},
+                        timeout=SILENCE_S,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
                 finally:
+                    is_told = getting.done()
                     getting.cancel()  # who asked may have left; what is done stays done
-                if not getting.done():
+                if not is_told and waiting.done():
                     continue
-                progress = getting.result()
+                progress = getting.result() if is_told else last
+                if progress is None:
+                    yield control.Progress(0, None, None, joined)
+                    continue
+                last = progress
                 eta = reconciler.eta(progress)
                 yield control.Progress(
                     progress.checked,
@@ -59,5 +97,6 @@ class Orders:
         return control.Differences(summary, survey.differences)
 
     async def replay(self, asked: control.ReplayRequest) -> list[Replayed]:
-        """Judge kept deliveries again."""
-        return await self._engine.replay(asked.ids, is_quarantined=asked.quarantined)
+        """Judge kept deliveries again; raises Overloaded while others are judged again."""
+        with self._replaying.one():
+            return await self._engine.replay(asked.ids, is_quarantined=asked.quarantined)

@@ -221,6 +221,10 @@ class SweepLedger(Protocol):
         """Begin a sweep of `items` and of what is listed from `position` on, each if given."""
         ...
 
+    async def named_items(self) -> tuple[int, int]:
+        """Return how many sweeps of named items are open, and how many items they still have."""
+        ...
+
     async def open_catalogue_sweep(self) -> tuple[int, SweepCause] | None:
         """Return the catalogue sweep that has not ended, if there is one."""
         ...

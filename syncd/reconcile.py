@@ -14,7 +14,7 @@ import structlog
 
 from syncd import listing
 from syncd.budget import Budget
-from syncd.errors import DaemonAbsent, SyncdError
+from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
 from syncd.listing import Position
 from syncd.ports import (
     Clock,
@@ -28,6 +28,21 @@ from syncd.state import Policy
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.25
+# Items that one request may name: 22 minutes of calls, and more than anybody picks by hand.
+MAX_ITEMS = 1_000
+# Items that all requests together may have waiting, and requests that may be open: who may use the
+# control socket need not be a friend, and each item is a call of the shop's budget.
+MAX_WAITING_ITEMS = 2_000
+MAX_REQUESTS = 100
+
+
+def require_few(items: Collection[int]) -> None:
+    """Raise UsageError when one request names more items than it may."""
+    if len(set(items)) > MAX_ITEMS:
+        raise UsageError(
+            f"{len(set(items))} items are named; one request may name {MAX_ITEMS}",
+            hint="name fewer, or none: `syncd reconcile-now` reads the whole mirrored catalogue",
+        )
 
 
 class Reconciler:
@@ -67,8 +82,14 @@ class Reconciler:
         schedule's request joins it; an operator's joins an operator's, and takes the place of a
         scheduled one, since "now" means items read from now on. `accept_removals`: whatever it
         does not find is removed, however much that is.
+
+        Raises UsageError when too many items are named, and Overloaded when too many wait already;
+        nothing was begun then.
         """
+        require_few(items or ())
         async with self._one_at_a_time:
+            if items is not None:
+                await self._require_room(len(set(items)))
             if items is None and (running := await self._ledger.open_catalogue_sweep()) is not None:
                 sweep_id, begun_by = running
                 if cause != "operator" or begun_by == "operator":
@@ -93,6 +114,15 @@ class Reconciler:
         )
         self._on_begun(cause)
         return sweep_id, False
+
+    async def _require_room(self, more: int) -> None:
+        requests, waiting = await self._ledger.named_items()
+        if requests >= MAX_REQUESTS or waiting + more > MAX_WAITING_ITEMS:
+            raise Overloaded(
+                f"{waiting} items that {requests} other requests named are still to be read; "
+                f"{MAX_WAITING_ITEMS} of {MAX_REQUESTS} requests may wait",
+                hint="ask again later, or name no item to read the whole mirrored catalogue",
+            )
 
     async def restart(self) -> None:
         """Begin the running catalogue sweep anew: the catalogue to mirror is another one now."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import structlog
 from starlette.types import Scope
 
 from syncd.config import is_loopback
+from syncd.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +63,29 @@ class Refusals:
             return False
         self._logged_at[kind] = now
         return True
+
+
+class Places:
+    """What requests of one kind may have of the daemon: so many places at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place; raises Overloaded when all are taken."""
+        if self._taken >= self._most:
+            count = "1 request" if self._most == 1 else f"{self._most} requests"
+            raise Overloaded(
+                f"{count} of this kind, and no more, may be carried out at once",
+                hint="ask again when one has ended",
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
 
 
 def client_of(peer: tuple[str, int] | None, headers: Headers = ()) -> str:

@@ -19,6 +19,9 @@ from syncd.state import Policy, Replayed, Snapshot, Writes
 
 # So many are judged in one transaction; deliveries that arrive meanwhile wait for no more.
 SLICE = 200
+# Deliveries that one request may name.
+MAX_IDS = 1_000
+_NAMED = 20
 
 
 class Archive(Protocol):
@@ -53,12 +56,18 @@ async def replay(
 ) -> list[Replayed]:
     """Judge the named deliveries again, and with `is_quarantined` all that were not understood.
 
-    Raises UsageError when one of them is not kept; nothing is judged then.
+    Raises UsageError when one of them is not kept or too many are named; nothing is judged then.
     """
+    if len(set(ids)) > MAX_IDS:
+        raise UsageError(
+            f"{len(set(ids))} deliveries are named; one request may name {MAX_IDS}",
+            hint="name fewer, or judge all that were not understood: `syncd replay --quarantined`",
+        )
     unknown = set(ids) - await archive.kept(ids)
     if unknown:
         raise UsageError(
-            f"no such delivery is kept: {', '.join(map(str, sorted(unknown)))}",
+            f"no such delivery is kept: {', '.join(map(str, sorted(unknown)[:_NAMED]))}"
+            + (f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""),
             hint="`syncd deliveries` lists what is kept (for retention.deliveries)",
         )
     wanted = sorted({*ids, *(await archive.quarantined() if is_quarantined else ())})

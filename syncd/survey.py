@@ -26,6 +26,7 @@ from syncd.pace import backoff
 from syncd.ports import Clock, Source, SweepProgress, SweepSummary
 from syncd.read_age import COPY_AGE
 from syncd.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
+from syncd.reconcile import require_few
 from syncd.source_clock import SourceClock
 from syncd.state import Change, Known, Policy, VariantState, count
 
@@ -80,10 +81,11 @@ class Survey(Struct):
         """Read the catalogue, or `only` those items, and return what a sweep would have done.
 
         `differences` are then the changes it would have written. Raises SourceError leaves when
-        the source refuses or cannot be listed.
+        the source refuses or cannot be listed, and UsageError when too many items are named.
         """
+        require_few(only)
         began_at = self.clock.now()
-        todo = list(only) or await self._list()
+        todo = list(dict.fromkeys(only)) or await self._list()
         failed: list[int] = []
         for index, item_id in enumerate(todo):
             total = len(todo)

@@ -20,7 +20,14 @@ from typing import Any
 import httpx
 from msgspec import Struct, convert, json
 
-from syncd.errors import ControlDenied, DaemonAbsent, SourceError, SyncdError, UsageError
+from syncd.errors import (
+    ControlDenied,
+    DaemonAbsent,
+    Overloaded,
+    SourceError,
+    SyncdError,
+    UsageError,
+)
 from syncd.model import JsonObject
 from syncd.ports import SweepSummary
 from syncd.state import Change, Replayed
@@ -64,6 +71,7 @@ FAULTS: dict[str, type[SyncdError]] = {
     "usage": UsageError,
     "source": SourceError,
     "absent": DaemonAbsent,
+    "overloaded": Overloaded,
 }
 KINDS: dict[str, type[Told]] = {
     "progress": Progress,

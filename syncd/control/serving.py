@@ -14,15 +14,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
-from syncd.errors import SyncdError
+from syncd.errors import Overloaded, SyncdError, UsageError
 from syncd.model import MAX_ID, JsonObject
-from syncd.refusals import Refusals
+from syncd.refusals import Places, Refusals
 from syncd.state import Replayed
 
 # All other headers may be dropped before they come here.
 HEADERS_READ = frozenset[bytes]()
-# Some fifty thousand ids.
-MAX_BODY_BYTES = 1024 * 1024
+# Far more than the ids that one request may name (`reconcile.MAX_ITEMS`, `replay.MAX_IDS`).
+MAX_BODY_BYTES = 64 * 1024
+# Statuses that are put together at once; others are refused.
+MOST_AT_ONCE = 8
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[Told]]
@@ -37,11 +39,13 @@ def application(
     refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Return the control application."""
+    refusals, statuses = refusals or Refusals("control"), Places(MOST_AT_ONCE)
 
     async def status_route(request: Request) -> Response:
         del request
         try:
-            return Response(json.encode(await status()), media_type="application/json")
+            with statuses.one():
+                return Response(json.encode(await status()), media_type="application/json")
         except SyncdError as fault:
             return Response(json.encode(_fault(fault)), 503, media_type="application/json")
 
@@ -54,7 +58,8 @@ def application(
             return Response(
                 json.encode({"error": "no such id"}), 400, media_type="application/json"
             )
-        return StreamingResponse(_lines(reconcile(asked)), media_type="application/x-ndjson")
+        told = _lines(reconcile(asked), refusals, request.scope)
+        return StreamingResponse(told, media_type="application/x-ndjson")
 
     async def replay_route(request: Request) -> Response:
         try:
@@ -63,7 +68,8 @@ def application(
         except (DecodeError, ValidationError, _TooLargeError) as fault:
             return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
         except SyncdError as fault:
-            return Response(json.encode(_fault(fault)), 503, media_type="application/json")
+            told = json.encode(_fault(fault))
+            return Response(told, _code(fault), media_type="application/json")
 
     inner = Starlette(
         routes=[
@@ -74,7 +80,7 @@ def application(
         exception_handlers={HTTPException: _refused, ClientDisconnect: _ignored},
     )
     inner.router.redirect_slashes = False
-    return _counted(inner, refusals or Refusals("control"))
+    return _counted(inner, refusals)
 
 
 def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
@@ -111,24 +117,35 @@ class _TooLargeError(Exception):
 
 async def _body(request: Request) -> bytes:
     """Return the body: members of the group are no strangers, but need not be friends either."""
-    body = b""
+    body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise _TooLargeError("more ids than can be asked for at once")
-    return body
+            raise _TooLargeError(
+                f"more ids than can be asked for at once: over {MAX_BODY_BYTES // 1024} KB"
+            )
+    return bytes(body)
 
 
-async def _lines(told: AsyncIterator[Told]) -> AsyncIterator[bytes]:
+async def _lines(
+    told: AsyncIterator[Told], refusals: Refusals, scope: Scope
+) -> AsyncIterator[bytes]:
     try:
         async for one in told:
             kind = next(name for name, type_ in KINDS.items() if isinstance(one, type_))
             yield json.encode({kind: one}) + b"\n"
     except SyncdError as fault:
+        if isinstance(fault, UsageError | Overloaded):
+            # The answer has begun, with 200: that it is a refusal is in its last line.
+            refusals.note_answer(_code(fault), scope)
         yield json.encode(_fault(fault)) + b"\n"
     except asyncio.CancelledError:
         yield json.encode({"error": "the daemon is stopping", "hint": "try again"}) + b"\n"
         raise
+
+
+def _code(fault: SyncdError) -> int:
+    return 400 if isinstance(fault, UsageError) else 503
 
 
 def _fault(fault: SyncdError) -> JsonObject:

@@ -175,6 +175,22 @@ class Store(Kept):
             )
         )
 
+    async def named_items(self) -> tuple[int, int]:
+        """See ports.SweepLedger."""
+        return await self._writer.look(sweeps.named_items)
+
+    async def end_excess(
+        self, now: datetime, policy: Policy, *, requests: int, items: int
+    ) -> list[SweepSummary]:
+        """End sweeps of named items beyond so many requests and items; the largest first."""
+        lift = _lift(policy, now)
+        error = f"it named too much; {items} items of {requests} requests may wait"
+
+        def work(db: sqlite3.Connection) -> list[SweepSummary]:
+            return sweeps.fail(db, now, error, lift, sweeps.excess(db, requests, items))
+
+        return await self._writer.transact(work)
+
     async def accept_removals(self, sweep_id: int) -> None:
         """See ports.SweepLedger."""
         await self._writer.transact(lambda db: sweeps.accept_removals(db, sweep_id))

@@ -99,9 +99,13 @@ def known_variants(connection: sqlite3.Connection, seen: ItemRead) -> dict[int, 
 
 
 def known_items(connection: sqlite3.Connection) -> list[int]:
-    """Return every item that is not gone, or gone and has variants left that are not."""
+    """Return every item that is not gone, or gone and has variants left that are not.
+
+    An id that somebody named, and that Dreamship has never shown, is not known.
+    """
     rows_of_items = connection.execute(
-        """SELECT item_id FROM items i WHERE is_gone = 0 OR EXISTS
+        """SELECT item_id FROM items i
+           WHERE (is_gone = 0 AND (confirmed_at IS NOT NULL OR name IS NOT NULL)) OR EXISTS
                (SELECT 1 FROM variants v WHERE v.item_id = i.item_id AND v.value IS NOT NULL)"""
     )
     return [row[0] for row in rows_of_items]

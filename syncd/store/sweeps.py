@@ -52,9 +52,39 @@ def begin(
     )
     listings.add(connection, sweep_id, items, run=0)
     if cause == "operator":
-        # An operator waits for the end: what was put off after failures is asked at once.
-        connection.execute("UPDATE items SET not_before = NULL WHERE not_before IS NOT NULL")
+        # An operator waits for the end: what was put off after failures is asked at once. Who
+        # names items hurries no others.
+        connection.execute(
+            """UPDATE items SET not_before = NULL WHERE not_before IS NOT NULL
+               AND (?1 OR item_id IN (SELECT value FROM json_each(?2)))""",
+            (is_catalogue, rows.as_json(items)),
+        )
     return sweep_id
+
+
+def named_items(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many sweeps of named items are open, and how many items they still have."""
+    sizes = _sizes(connection)
+    return len(sizes), sum(items for _, items in sizes)
+
+
+def excess(connection: sqlite3.Connection, requests: int, items: int) -> list[int]:
+    """Return sweeps of named items that exceed so many requests and items; the largest do."""
+    over, waiting = [], 0
+    for index, (sweep_id, size) in enumerate(sorted(_sizes(connection), key=lambda one: one[1])):
+        waiting += size
+        if index >= requests or waiting > items:
+            over.append(sweep_id)
+    return over
+
+
+def _sizes(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Return the open sweeps of named items, and how many items each still has."""
+    return connection.execute(
+        """SELECT w.sweep_id, count(s.item_id) FROM sweeps w
+           LEFT JOIN sweep_items s ON s.sweep_id = w.sweep_id AND s.state = 'todo'
+           WHERE w.ended_at IS NULL AND NOT w.is_catalogue GROUP BY w.sweep_id"""
+    ).fetchall()
 
 
 def accept_removals(connection: sqlite3.Connection, sweep_id: int) -> None:
@@ -97,13 +127,18 @@ def finish(
 
 
 def fail(
-    connection: sqlite3.Connection, now: datetime, error: str, lift: Resolve
+    connection: sqlite3.Connection,
+    now: datetime,
+    error: str,
+    lift: Resolve,
+    only: Sequence[int] | None = None,
 ) -> list[SweepSummary]:
-    """End every open sweep as failed."""
+    """End every open sweep, or `only` those, as failed."""
     ended = []
-    for (sweep_id,) in connection.execute(
-        "SELECT sweep_id FROM sweeps WHERE ended_at IS NULL"
-    ).fetchall():
+    if only is None:
+        found = connection.execute("SELECT sweep_id FROM sweeps WHERE ended_at IS NULL")
+        only = [row[0] for row in found.fetchall()]
+    for sweep_id in only:
         absences.give_up(connection, sweep_id, lift, now)
         ended.append(_end(connection, sweep_id, now, error=error))
     return ended
@@ -205,11 +240,26 @@ def _end(
            WHERE sweep_id = ?""",
         (to_text(now), result, rows.as_json(row[0] for row in left), "; ".join(faults), sweep_id),
     )
+    _forget_unknown(connection, sweep_id)
     connection.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
     ended = summary(connection, sweep_id)
     if ended is None:
         raise sqlite3.ProgrammingError("a sweep that was ended has ended")
     return ended
+
+
+def _forget_unknown(connection: sqlite3.Connection, sweep_id: int) -> None:
+    """Delete items of a sweep that Dreamship never showed: anybody may invent ids."""
+    connection.execute(
+        """DELETE FROM items WHERE name IS NULL AND (is_gone OR confirmed_at IS NULL)
+               AND item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = ?1)
+               AND NOT EXISTS (SELECT 1 FROM variants v WHERE v.item_id = items.item_id)
+               AND NOT EXISTS (SELECT 1 FROM refresh_queue q WHERE q.item_id = items.item_id)
+               AND item_id NOT IN
+                   (SELECT s.item_id FROM sweeps w JOIN sweep_items s ON s.sweep_id = w.sweep_id
+                    WHERE w.ended_at IS NULL AND w.sweep_id != ?1)""",
+        (sweep_id,),
+    )
 
 
 def _faults(

@@ -1,0 +1,397 @@
+"""Members of the group at the control socket: what each, and all together, may have queued.
+
+Deliveries' reads come first whatever they ask for. A real daemon, a real socket, real files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, get_args
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd import listing
+from syncd.listing import Position
+from syncd.model import Page, SourceItem
+from syncd.orders import MOST_DRY_RUNS, MOST_WAITING
+from syncd.ports import JobKind
+from syncd.reconcile import MAX_ITEMS, MAX_REQUESTS, MAX_WAITING_ITEMS
+from syncd.refresh import DELIVERIES, TURN, order
+from syncd.replay import MAX_IDS
+from syncd.store import job_queue, listings, sweeps
+from syncd.timestamps import to_text
+
+if TYPE_CHECKING:
+    from conftest import Daemon, Site
+
+INVENTED = range(5_000_000, 5_050_000)
+
+
+class Member:
+    """Somebody of the group, who speaks to the socket without the command."""
+
+    def __init__(self, site: Site) -> None:
+        self._transport = str(site.socket)
+
+    def ask(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+        """Post a request; return the code and the last line of the answer, or its first one.
+
+        Who is told how far it is leaves: what was begun goes on without a client.
+        """
+        with (
+            httpx.Client(transport=httpx.HTTPTransport(uds=self._transport), timeout=60) as client,
+            client.stream("POST", f"http://syncd{path}", content=json.dumps(body)) as answer,
+        ):
+            for line in answer.iter_lines():
+                told = json.loads(line)
+                return answer.status_code, told if isinstance(told, dict) else {"done": told}
+        return answer.status_code, {}
+
+
+def waiting(site: Site) -> tuple[int, int]:
+    """Return how many sweeps of named items are open, and how many items they have left."""
+    (row,) = site.rows(
+        """SELECT count(DISTINCT w.sweep_id) AS n, count(s.item_id) AS items FROM sweeps w
+           LEFT JOIN sweep_items s ON s.sweep_id = w.sweep_id AND s.state = 'todo'
+           WHERE w.ended_at IS NULL AND NOT w.is_catalogue"""
+    )
+    return row["n"], row["items"]
+
+
+def deliver_to(site: Site, daemon: Daemon, items: int) -> list[str]:
+    """Deliver one change of each of so many items; return the paths that confirm them."""
+    paths = []
+    for item_id in itertools.islice(site.catalogue.names, items):
+        variant = next(iter(site.catalogue.of_item(item_id)))
+        event = site.change(variant.variant_id, f"{len(site.api.calls)} left")
+        assert daemon.deliver(event) in {"applied", "verifying"}
+        paths.append(f"/v1/items/{item_id}/")
+    return paths
+
+
+def calls_until_confirmed(site: Site, paths: list[str]) -> int:
+    """Wait until the queue of deliveries is empty; return how many calls others had meanwhile."""
+    due = {row["item_id"] for row in site.rows("SELECT item_id FROM refresh_queue")}
+    assert due
+    # The first settled read may leave now: from here on, others have their turn and no more.
+    latest = max(row["settle_at"] for row in site.rows("SELECT settle_at FROM refresh_queue"))
+    site.until(lambda: to_text(datetime.now(UTC)) > latest)
+    before = len(site.api.calls)
+    site.until(lambda: site.rows("SELECT 1 FROM refresh_queue") == [], 60)
+    return sum(call.path not in paths for call in site.api.calls[before:])
+
+
+# --- the order -----------------------------------------------------------------------------------
+
+
+def test_every_kind_has_its_turn_and_deliveries_have_most() -> None:
+    """In each window of twelve calls, whatever waits: nine go to deliveries, one to each other."""
+    kinds = set(get_args(JobKind))
+    for busy in itertools.product([True, False], repeat=len(kinds)):
+        have = {kind for kind, is_there in zip(sorted(kinds), busy, strict=True) if is_there}
+        sweep_turn, served = 0, []
+        for turn in range(4 * 12):
+            kind = next((kind for kind in order(turn, sweep_turn) if kind in have), None)
+            if kind is None:
+                continue
+            served.append(kind)
+            sweep_turn += kind not in DELIVERIES
+        for begin in range(max(0, len(served) - 12)):
+            window = served[begin : begin + 12]
+            deliveries = sum(kind in DELIVERIES for kind in window)
+            if have & set(DELIVERIES):
+                assert deliveries >= 12 - 12 // TURN
+            groups = [{"asked"}, {"look"}, {"page", "unread", "stale"}]
+            assert all(not have & group or set(window) & group for group in groups), window
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=6), st.integers(0, 5))
+def test_whatever_sweeps_have_left_a_delivery_is_read_first(
+    memory: sqlite3.Connection, requests: list[tuple[int, bool]], delivered: int
+) -> None:
+    """Requests of any size, begun in any version, before or after: the first job is a delivery's.
+
+    And of what was named, the smallest request goes first.
+    """
+    now = datetime.now(UTC)
+    for table in ("refresh_queue", "sweep_items", "sweeps", "items"):
+        memory.execute(f"DELETE FROM {table}")  # noqa: S608
+    first = 1_000_000
+    for size, is_catalogue in requests:
+        sweeps.begin(
+            memory,
+            "operator",
+            now,
+            items=range(first, first + size),
+            is_catalogue=is_catalogue,
+            position=None,
+            accepts_removals=False,
+        )
+        first += size
+    for item_id in range(delivered):
+        memory.execute("INSERT INTO items (item_id) VALUES (?)", (item_id,))
+        memory.execute(
+            "INSERT INTO refresh_queue VALUES (?1, NULL, ?2, ?2)", (item_id, to_text(now))
+        )
+    job = job_queue.next_job(memory, now, (), order(0, 0), listing=True)
+    sizes = [size for size, is_catalogue in requests if size and not is_catalogue]
+    if delivered:
+        assert job is not None
+        assert job.kind == "settle"
+    elif sizes:
+        assert job is not None
+        assert job.kind == "asked"
+        (size,) = memory.execute(
+            "SELECT count(*) FROM sweep_items WHERE sweep_id = ?", (job.sweep_id,)
+        ).fetchone()
+        assert size == min(sizes)
+
+
+# --- one request, and all ------------------------------------------------------------------------
+
+
+def test_fifty_thousand_invented_ids_are_refused(site: Site) -> None:
+    """Nothing of them is queued; the refusal says what and what to try, and is counted."""
+    daemon = site.serve()
+    member = Member(site)
+    before = len(site.api.calls)
+    for body in ({"items": list(INVENTED)}, {"items": list(INVENTED[: MAX_ITEMS + 1])}):
+        code, told = member.ask("/reconcile", **body)
+        assert (code, told.get("kind")) in {(200, "usage"), (400, None)}
+        assert str(MAX_ITEMS) in told["error"] or "more ids than" in told["error"]
+    code, told = member.ask("/reconcile", items=list(INVENTED[: MAX_ITEMS + 1]), dry_run=True)
+    assert told["kind"] == "usage"
+    code, told = member.ask("/replay", ids=list(INVENTED[: MAX_IDS + 1]))
+    assert (code, told["kind"]) == (400, "usage")
+    assert waiting(site) == (0, 0)
+    assert len(site.api.calls) == before
+    assert len([line for line in daemon.told("a request was refused") if line["code"] == 400]) <= 2
+    done = site.syncd("reconcile-now", *(f"--item={item}" for item in INVENTED[: MAX_ITEMS + 1]))
+    assert done.returncode == 2
+    assert f"one request may name {MAX_ITEMS}" in done.stderr
+    assert "Try:" in done.stderr
+
+
+def test_deliveries_are_confirmed_first_whatever_is_queued(site: Site) -> None:
+    """As much as may wait, of invented ids: others have one call in four, across a restart."""
+    site.configure(dreamship={"calls_per_minute": 600})
+    daemon = site.serve()
+    member = Member(site)
+    for start in range(0, MAX_WAITING_ITEMS, MAX_ITEMS):
+        _, told = member.ask("/reconcile", items=list(INVENTED[start : start + MAX_ITEMS]))
+        assert "progress" in told
+    requests, items = waiting(site)
+    assert requests == MAX_WAITING_ITEMS // MAX_ITEMS
+    assert items > MAX_WAITING_ITEMS - 100
+    _, told = member.ask("/reconcile", items=list(INVENTED[-500:]))
+    assert told["kind"] == "overloaded"
+    assert "ask again later" in told["hint"]
+    paths = deliver_to(site, daemon, 5)
+    assert calls_until_confirmed(site, paths) <= 5
+    # And after a restart, of what the daemon before has left.
+    paths = deliver_to(site, daemon, 5)
+    daemon.stop()
+    daemon = site.serve(filled=False)
+    assert waiting(site)[0] == requests
+    assert calls_until_confirmed(site, paths) <= 5
+    # Who names one real item does not wait behind a thousand invented ones.
+    item_id = min(site.catalogue.names)
+    before = len(site.api.calls)
+    done = site.syncd("reconcile-now", "--item", str(item_id), "--json")
+    assert json.loads(done.stdout)["result"] == "complete"
+    asked = [call.path for call in site.api.calls[before:]]
+    assert asked.index(f"/v1/items/{item_id}/") <= 40
+    daemon.stop()
+
+
+def test_what_an_earlier_version_let_somebody_queue_is_ended(site: Site) -> None:
+    """Fifty thousand items that wait when a daemon starts: deliveries first, and most are ended.
+
+    Neither are they taken for a part of the catalogue.
+    """
+    site.configure(dreamship={"calls_per_minute": 600})
+    daemon = site.serve()
+    paths = deliver_to(site, daemon, 5)
+    daemon.kill()
+    with contextlib.closing(sqlite3.connect(site.mirror, isolation_level=None)) as mirror:
+        mirror.execute("BEGIN")
+        for items in (INVENTED, INVENTED[:3], INVENTED[10:20]):
+            sweeps.begin(
+                mirror,
+                "operator",
+                datetime.now(UTC) - timedelta(seconds=5),
+                items=items,
+                is_catalogue=False,
+                position=None,
+                accepts_removals=False,
+            )
+        mirror.execute("COMMIT")
+    daemon = site.serve(filled=False)
+    assert waiting(site)[0] <= 2
+    assert waiting(site)[1] <= 13
+    (line,) = daemon.told("sweep ended: it named too many items")
+    assert (line["items"], line["requests"]) == (MAX_WAITING_ITEMS, MAX_REQUESTS)
+    assert calls_until_confirmed(site, paths) <= 5
+    site.until(lambda: waiting(site) == (0, 0))
+    # Nothing is left of what was invented.
+    assert site.rows("SELECT count(*) AS n FROM items") == [{"n": 5}]
+    results = site.rows("SELECT result, error FROM sweeps WHERE NOT is_catalogue ORDER BY sweep_id")
+    assert results[0]["result"] == "failed"
+    assert "it named too much" in results[0]["error"]
+    assert "Dreamship has no item 5000000" in results[1]["error"]
+    daemon.stop()
+
+
+def test_ids_that_somebody_named_are_no_part_of_the_catalogue(memory: sqlite3.Connection) -> None:
+    """A sweep of the catalogue asks for what was listed or read, not for what waits to be read."""
+    now = datetime.now(UTC)
+    for table in ("sweep_items", "sweeps", "items"):
+        memory.execute(f"DELETE FROM {table}")  # noqa: S608
+    how: dict[str, Any] = {"position": None, "accepts_removals": False}
+    sweeps.begin(memory, "operator", now, items=INVENTED[:500], is_catalogue=False, **how)
+    how["position"] = Position()
+    sweep_id = sweeps.begin(memory, "schedule", now, items=(), is_catalogue=True, **how)
+    page = Page((SourceItem(7, "Mug", None),), 1, has_next=False, began_at=now, source_at=None)
+    listings.listed(memory, sweep_id, page, Position(), lambda _: whole())
+    listed = memory.execute("SELECT item_id FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
+    assert listed.fetchall() == [(7,)]
+
+
+def whole() -> Position:
+    """Return the position after a list that is whole."""
+    seen = listing.look([7], set(), count=1, has_next=False, broken_rows=0)
+    position = listing.following(Position(), seen, ())
+    assert listing.is_whole(position)
+    return position
+
+
+def test_requests_in_parallel_are_bounded_and_refuse_no_delivery(site: Site) -> None:
+    """300 at once, of all kinds, whose clients stay: a few are carried out, the others refused."""
+    daemon = site.serve()
+    site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
+    site.api.faults.slow_s = 1.0
+    item_id = min(site.catalogue.names)
+    bodies = [{"items": [item_id]}, {"dry_run": True}, {}, {"dry_run": True, "items": [item_id]}]
+
+    def ask(number: int) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        with (
+            httpx.Client(transport=httpx.HTTPTransport(uds=str(site.socket)), timeout=60) as client,
+            client.stream(
+                "POST", "http://syncd/reconcile", content=json.dumps(bodies[number % 4])
+            ) as answer,
+        ):
+            for line in answer.iter_lines():
+                told = json.loads(line)
+        return told
+
+    with ThreadPoolExecutor(100) as pool:
+        asking = [pool.submit(ask, number) for number in range(300)]
+        while not all(one.done() for one in asking):
+            assert waiting(site)[0] <= MOST_WAITING
+            assert daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
+            time.sleep(0.1)
+    told = [one.result() for one in asking]
+    refused = [one for one in told if one.get("kind") == "overloaded"]
+    assert all("summary" in one or "dry_run" in one or one in refused for one in told), told
+    assert len(refused) > 100
+    assert sum("dry_run" in one for one in told) >= MOST_DRY_RUNS
+    # Each place is given back.
+    site.api.faults.always = {}
+    assert "progress" in Member(site).ask("/reconcile", items=[item_id])[1]
+    lines = [line for line in daemon.told("a request was refused") if line["code"] == 503]
+    assert len(lines) <= 2
+    daemon.stop()
+
+
+def test_who_leaves_at_once_leaves_no_more_than_may_wait(site: Site) -> None:
+    """Hundreds of requests whose clients go away: the sweeps they leave are bounded."""
+    site.configure(dreamship={"calls_per_minute": 60})
+    daemon = site.serve()
+    refused = 0
+    for number in range(2 * MAX_REQUESTS):
+        _, told = Member(site).ask("/reconcile", items=[INVENTED[number]])
+        refused += told.get("kind") == "overloaded"
+        assert waiting(site)[0] <= MAX_REQUESTS
+    assert refused > MAX_REQUESTS // 2
+    assert daemon.status()["health"] in {"ok", "degraded"}
+    daemon.stop()
+
+
+def test_a_body_of_a_hundred_megabytes_is_read_no_further_than_it_may(site: Site) -> None:
+    """It is refused after 64 KB, with what it may have."""
+    daemon = site.serve()
+
+    def endless() -> Iterator[bytes]:
+        yield b'{"items": ['
+        for _ in range(200):
+            yield b"1," * (1 << 18)
+
+    with (
+        contextlib.suppress(httpx.TransportError),
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(site.socket))) as client,
+    ):
+        answer = client.post("http://syncd/reconcile", content=endless())
+        assert answer.status_code == 400
+        assert "over 64 KB" in answer.text
+    assert waiting(site) == (0, 0)
+    daemon.stop()
+
+
+@pytest.mark.parametrize("named", [None, list(INVENTED[:MAX_ITEMS])], ids=["all", "invented"])
+def test_a_dry_run_waits_behind_deliveries(site: Site, named: list[int] | None) -> None:
+    """It shares the budget by turns: a delivery's read waits for it a call in four at most."""
+    for _ in range(95):
+        site.catalogue.add_item()
+    site.configure(dreamship={"calls_per_minute": 600})
+    daemon = site.serve()
+    with connected(site, {"dry_run": True, "items": named or []}):
+        before = len(site.api.calls)
+        site.until(lambda: len(site.api.calls) > before + 3)
+        paths = deliver_to(site, daemon, 8)
+        assert calls_until_confirmed(site, paths) <= 8
+        # Nor does it starve.
+        before = len(site.api.calls)
+        site.until(lambda: len(site.api.calls) > before + 3)
+    daemon.stop()
+
+
+@contextlib.contextmanager
+def connected(site: Site, body: dict[str, Any]) -> Iterator[None]:
+    """Have a request carried out for as long as this lasts; then its client leaves."""
+    content = json.dumps(body).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(site.socket))
+        connection.sendall(
+            b"POST /reconcile HTTP/1.1\r\nHost: syncd\r\nContent-Length: %d\r\n\r\n" % len(content)
+        )
+        connection.sendall(content)
+        yield
+
+
+def test_replays_are_judged_one_request_at_a_time(site: Site) -> None:
+    """A hundred of them at once delay no delivery by more than their one slice."""
+    daemon = site.serve()
+    variant_id = min(site.catalogue.variants)
+    for number in range(20):
+        daemon.deliver(site.change(variant_id, f"{number} left"))
+    ids = [row["delivery_id"] for row in site.rows("SELECT delivery_id FROM deliveries")]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: Member(site).ask("/replay", ids=ids), range(200)))
+    assert {code for code, _ in answers} <= {200, 503}
+    assert answers.count((200, {"done": None})) == 0
+    assert sum(code == 200 for code, _ in answers) >= 1
+    assert all("at once" in told["error"] for code, told in answers if code == 503)
+    assert daemon.deliver(site.change(variant_id, "low_stock")) in {"applied", "verifying"}
+    daemon.stop()
