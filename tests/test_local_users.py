@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -25,9 +25,8 @@ from syncd import listing
 from syncd.listing import Position
 from syncd.model import Page, SourceItem
 from syncd.orders import MOST_DRY_RUNS, MOST_WAITING
-from syncd.ports import JobKind
+from syncd.read_order import Turns
 from syncd.reconcile import MAX_ITEMS, MAX_REQUESTS, MAX_WAITING_ITEMS
-from syncd.refresh import DELIVERIES, TURN, order
 from syncd.replay import MAX_IDS
 from syncd.store import job_queue, listings, sweeps
 from syncd.timestamps import to_text
@@ -95,27 +94,6 @@ def calls_until_confirmed(site: Site, paths: list[str]) -> int:
 # --- the order -----------------------------------------------------------------------------------
 
 
-def test_every_kind_has_its_turn_and_deliveries_have_most() -> None:
-    """In each window of twelve calls, whatever waits: nine go to deliveries, one to each other."""
-    kinds = set(get_args(JobKind))
-    for busy in itertools.product([True, False], repeat=len(kinds)):
-        have = {kind for kind, is_there in zip(sorted(kinds), busy, strict=True) if is_there}
-        sweep_turn, served = 0, []
-        for turn in range(4 * 12):
-            kind = next((kind for kind in order(turn, sweep_turn) if kind in have), None)
-            if kind is None:
-                continue
-            served.append(kind)
-            sweep_turn += kind not in DELIVERIES
-        for begin in range(max(0, len(served) - 12)):
-            window = served[begin : begin + 12]
-            deliveries = sum(kind in DELIVERIES for kind in window)
-            if have & set(DELIVERIES):
-                assert deliveries >= 12 - 12 // TURN
-            groups = [{"asked"}, {"look"}, {"page", "unread", "stale"}]
-            assert all(not have & group or set(window) & group for group in groups), window
-
-
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=6), st.integers(0, 5))
 def test_whatever_sweeps_have_left_a_delivery_is_read_first(
     memory: sqlite3.Connection, requests: list[tuple[int, bool]], delivered: int
@@ -144,7 +122,7 @@ def test_whatever_sweeps_have_left_a_delivery_is_read_first(
         memory.execute(
             "INSERT INTO refresh_queue VALUES (?1, NULL, ?2, ?2)", (item_id, to_text(now))
         )
-    job = job_queue.next_job(memory, now, (), order(0, 0), listing=True)
+    job = job_queue.next_job(memory, now, (), Turns().order, listing=True)
     sizes = [size for size, is_catalogue in requests if size and not is_catalogue]
     if delivered:
         assert job is not None
@@ -270,7 +248,7 @@ def test_ids_that_somebody_named_are_no_part_of_the_catalogue(memory: sqlite3.Co
 
 def whole() -> Position:
     """Return the position after a list that is whole."""
-    seen = listing.look([7], set(), count=1, has_next=False, broken_rows=0)
+    seen = listing.look([7], set(), listed=0, count=1, has_next=False, broken_rows=0)
     position = listing.following(Position(), seen, ())
     assert listing.is_whole(position)
     return position

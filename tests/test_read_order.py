@@ -44,6 +44,18 @@ def test_no_kind_waits_for_ever_or_takes_the_share_of_the_others(
         assert counted["doubt"] > counted["settle"] >= of_deliveries / 8
 
 
+@given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
+def test_every_window_of_twelve_calls_has_each_group(waiting: frozenset[JobKind]) -> None:
+    """At most every fourth call of a window is not for deliveries, and no group is left out."""
+    asked = calls(waiting)
+    for begin in range(len(asked) - 12):
+        window = asked[begin : begin + 12]
+        if waiting & set(DELIVERIES):
+            assert sum(kind in DELIVERIES for kind in window) >= 12 - 12 / SWEEP_TURN
+        for group in (set(DELIVERIES), {"asked"}, {"look"}, set(CATALOGUE)):
+            assert not waiting & group or set(window) & group, window
+
+
 @pytest.mark.parametrize("other", ["unread", "stale"])
 def test_a_list_without_end_leaves_every_other_call_of_the_catalogue(other: JobKind) -> None:
     """A page is followed by an item, as long as one waits."""
