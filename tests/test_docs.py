@@ -73,7 +73,8 @@ def logged() -> Iterator[str]:
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             is_ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
-            if is_ours or node.func.attr == "_complain":
+            is_complaint = ast.unparse(node.func.value).endswith("_complaints")
+            if is_ours or is_complaint or node.func.attr == "_complain":
                 yield from (
                     one.value
                     for one in node.args[:1]

@@ -62,7 +62,7 @@ Examples:
     metavar="ID",
     multiple=True,
     type=ID,
-    help="Only this item; may be given several times.",
+    help="Only this item; may be given several times, for at most 1,000 items.",
 )
 @click.option(
     "--accept-removals",
