@@ -8,6 +8,7 @@ import gzip
 import json
 import socket
 import subprocess
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -276,6 +277,74 @@ def test_an_answer_without_end_is_given_up(
     head = "Content-Encoding: gzip" if packed else "X-Nothing: at all"
     with pytest.raises(SourceAnswerInvalid, match="more than 100,000 bytes"):
         item(answering(http(gzip.compress(body) if packed else body, "200 OK", head)))
+
+
+def test_gzip_is_asked_for_and_nothing_else() -> None:
+    """And a body in it is read."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        body = gzip.compress(json.dumps(ITEM).encode())
+        writer.write(http(body, "200 OK", "Content-Encoding: GZIP"))
+
+    assert item(serve).name == "Mug"
+    assert b"\r\naccept-encoding: gzip\r\n" in asked[0]
+
+
+PACKED = gzip.compress(json.dumps(ITEM).encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        pytest.param(gzip.compress(PACKED), ["gzip, gzip"], id="gzip in gzip"),
+        pytest.param(gzip.compress(PACKED), ["gzip", "gzip"], id="in two lines"),
+        pytest.param(PACKED, ["gzip, identity"], id="and none"),
+        pytest.param(PACKED, ["x-gzip"], id="an old name"),
+        pytest.param(zlib.compress(json.dumps(ITEM).encode()), ["deflate"], id="deflate"),
+        pytest.param(json.dumps(ITEM).encode(), ["br"], id="brotli"),
+        pytest.param(json.dumps(ITEM).encode(), ["GZIP, GZIP, GZIP"], id="capitals"),
+        pytest.param(gzip.compress(PACKED), ["gzip"], id="once more than it says"),
+        pytest.param(PACKED, [], id="without a word"),
+        pytest.param(PACKED[:-9], ["gzip"], id="cut short"),
+        pytest.param(PACKED + PACKED, ["gzip"], id="two members"),
+        pytest.param(PACKED + b"\0" * 500, ["gzip"], id="with something behind"),
+    ],
+)
+def test_a_body_in_another_coding_is_invalid(body: bytes, lines: list[str]) -> None:
+    """It is not expanded: the answer is one that nobody asked for."""
+    with pytest.raises(SourceAnswerInvalid, match="items/7/"):
+        item(answering(http(body, "200 OK", *(f"Content-Encoding: {one}" for one in lines))))
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "br", "gzip"])
+def test_a_throttle_counts_in_any_coding(coding: str) -> None:
+    """What it says in a header is obeyed."""
+    lines = ["Retry-After: 17", f"Content-Encoding: {coding}"]
+    with pytest.raises(SourceThrottled) as fault:
+        item(answering(http(b"no gzip at all", "429 Too Many Requests", *lines)))
+    assert fault.value.wait_s == 17
+
+
+def test_an_error_that_does_not_end_is_not_waited_for() -> None:
+    """Its status counts, and a 404 without Dreamship's own body is not Dreamship's."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 99999999\r\n\r\n")
+        writer.write(b'{"detail": "Not found."}' + b" " * 300_000)
+        await writer.drain()
+        await asyncio.sleep(60)
+
+    with pytest.raises(SourceUnreachable, match="not in Dreamship's form"):
+        item(serve)
+
+
+@pytest.mark.parametrize("count", [10**18, 10**30, -1, "7", 1.5])
+def test_a_count_that_no_catalogue_has_is_none(count: object) -> None:
+    """An estimate made from it would be longer than a time can be."""
+    assert page(answering(http({"paging": {"count": count}, "data": []}))).count is None
 
 
 def unreachable(base_url: str) -> SourceUnreachable:

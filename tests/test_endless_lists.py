@@ -60,6 +60,24 @@ def test_a_list_without_end_is_named_and_removes_nothing(site: Site) -> None:
     assert reconcile(site).result == "complete"
 
 
+def test_a_dry_run_of_a_list_without_end_ends(site: Site) -> None:
+    """And names it as well."""
+    assert reconcile(site).result == "complete"
+    site.api.faults.endless = True
+
+    async def look() -> SweepSummary:
+        engine = Engine(load(site.config, {}))
+        await engine.open()
+        try:
+            return await engine.survey().look(())
+        finally:
+            await engine.close()
+
+    summary = asyncio.run(asyncio.wait_for(look(), 50))
+    assert (summary.result, summary.changed, summary.removed) == ("partial", 0, 0)
+    assert summary.error == "the list goes on after 400 items on 4 pages"
+
+
 def test_a_category_without_end_costs_itself(site: Site) -> None:
     """The next one is listed."""
     ids = sorted(site.catalogue.names)
