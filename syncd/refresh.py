@@ -180,15 +180,18 @@ class Reader:
             return Job("look") if self._has_visitor else None
         await self._finish_sweeps(now)
         try:
-            return await self._first_of(self._turns.order, now)
+            job = await self._first_of(self._turns.order, now)
         except MirrorIncompatible as fault:
             # Where only what sweeps have left is damaged, deliveries are still confirmed.
             self._sweeps_damaged = fault
             job = await self._first_of(DELIVERIES, now)
             if job is None:
                 raise
-            self._complaints.begin("sweeps wait: what they have left is damaged", fault)
-            return job
+        if self._sweeps_damaged is not None:
+            self._complaints.begin(
+                "sweeps wait: what they have left is damaged", self._sweeps_damaged
+            )
+        return job
 
     async def _first_of(self, kinds: tuple[JobKind, ...], now: datetime) -> Job | None:
         asker = self._asker
@@ -213,7 +216,6 @@ class Reader:
             await self._asker.finish_sweeps()
         except MirrorIncompatible as fault:
             self._end_from, self._sweeps_damaged = now + END_AGAIN, fault
-            self._complaints.begin("sweeps wait: what they have left is damaged", fault)
         else:
             self._end_from = self._sweeps_damaged = None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -216,10 +217,22 @@ def damage(path: Path, page: int) -> bytes:
     return before
 
 
-def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Path) -> None:
-    """Each page of the file in turn: an hour with a sweep and deliveries, with few calls and lines.
+def tried_of(found: dict[int, str]) -> list[tuple[int, str]]:
+    """Return the pages that are damaged in turn, and what is on each."""
+    if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
+        return list(found.items())
+    of_name: dict[str, list[int]] = {}
+    for page, name in found.items():
+        of_name.setdefault(name, []).append(page)
+    some = {name: sorted({of[0], of[len(of) // 2], of[-1]}) for name, of in of_name.items()}
+    return [(page, name) for name, of in some.items() for page in of]
 
-    What can be written is written: where only a few items are damaged, the others are read.
+
+def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Path) -> None:
+    """Pages of each table in turn: an hour with a sweep and deliveries, with few calls and lines.
+
+    Three of each, or with the thorough profile all. What can be written is written: where only a
+    few items are damaged, the others are read.
     """
 
     async def an_hour(life: Life) -> Counter[str]:
@@ -235,7 +248,7 @@ def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Pa
     healthy, _ = live(path, an_hour)
     assert healthy["item 10"] == 2, "the sweep's read, and the settled one"
     opened: Counter[str] = Counter()
-    for page, name in pages(full).items():
+    for page, name in tried_of(pages(full)):
         for file in tmp_path.iterdir():
             file.unlink()
         shutil.copy(full, path)
@@ -250,7 +263,7 @@ def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Pa
         assert asked.total() <= healthy.total() + 3, f"page {page} of {name}: {asked.total()}"
         errors = [line for line in lines if line["log_level"] == "error"]
         assert len(errors) <= 6, f"page {page} of {name}: {[line['event'] for line in errors]}"
-    assert opened["variants"] > 5, "no less damage was tried than that"
+    assert opened["variants"] >= 2, "no less damage was tried than that"
 
 
 def test_a_damaged_page_does_not_stop_the_others(full: Path, tmp_path: Path) -> None:
