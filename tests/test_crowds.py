@@ -43,9 +43,9 @@ def test_so_many_searches_are_answered_at_once_and_no_more() -> None:
         async def exposition() -> bytes:
             return b""
 
-        app = admin.application(status, exposition, shown)
+        transport = httpx.ASGITransport(admin.application(status, exposition, shown))
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8788"
+            transport=transport, base_url="http://127.0.0.1:8788"
         ) as client:
             asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(admin.MOST_AT_ONCE)]
             for _ in asking:
