@@ -15,8 +15,8 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd.budget import Budget
+from syncd.core.ports import Clock, Source
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
-from syncd.ports import Clock, Source
 
 AccountState = Literal["answers", "refused", "unreachable", "throttled"]
 

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd import metrics, page
 from syncd.config import is_loopback
+from syncd.core.model import JsonObject
+from syncd.core.plain_text import json_text
 from syncd.errors import SyncdError
-from syncd.model import JsonObject
-from syncd.plain_text import json_text
 from syncd.refusals import Places, Refusals
 
 StatusOf = Callable[[], Awaitable[JsonObject]]

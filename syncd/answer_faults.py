@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from syncd.core.model import JsonObject
+from syncd.core.pace import wait_in_words
+from syncd.core.timestamps import parse_http_date
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -23,9 +26,6 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
-from syncd.model import JsonObject
-from syncd.pace import wait_in_words
-from syncd.timestamps import parse_http_date
 
 # Of what an answer says about a fault; it goes into logs, the status and the history of sweeps.
 MAX_SAID_CHARS = 200

@@ -9,17 +9,17 @@ from functools import partial
 
 import structlog
 
-from syncd import listing, observations
 from syncd.budget import Budget
 from syncd.cached_answers import CachedAnswers
 from syncd.clock import Jump
+from syncd.core import observations, pagination
+from syncd.core.model import ItemRead, Page
+from syncd.core.pagination import Position
+from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
+from syncd.core.state import Policy
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
-from syncd.listing import Position
-from syncd.model import ItemRead, Page
-from syncd.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.read_failures import TRIES_PER_SWEEP, ReadFailures, named
 from syncd.source_clock import SourceClock
-from syncd.state import Policy
 from syncd.unkept import Keep, Unkept, give_up_after
 
 log = structlog.get_logger(__name__)
@@ -134,7 +134,7 @@ class Asker:
             await self.failures.list_on(
                 job.sweep_id,
                 job.position,
-                lambda _: listing.skipped(job.position, self.categories, error),
+                lambda _: pagination.skipped(job.position, self.categories, error),
             )
 
     async def finish_sweeps(self) -> None:
@@ -142,7 +142,7 @@ class Asker:
         ended = await self._ledger.finish_sweeps(
             self._clock.now(),
             self.policy,
-            lambda position: listing.again(position, self.categories),
+            lambda position: pagination.again(position, self.categories),
         )
         for summary in ended:
             if summary.is_catalogue and summary.result == "complete":
@@ -225,7 +225,7 @@ class Asker:
             sweep_id,
             page,
             position,
-            lambda seen: listing.following(position, seen, self.categories),
+            lambda seen: pagination.following(position, seen, self.categories),
             rehearses=rehearses,
         )
         if not rehearses:
@@ -265,7 +265,7 @@ class Asker:
             await self.failures.list_on(
                 sweep_id,
                 position,
-                lambda seen: listing.cut_short(position, self.categories, listed=seen.listed),
+                lambda seen: pagination.cut_short(position, self.categories, listed=seen.listed),
             )
             return
         if position.category is None:
@@ -277,5 +277,5 @@ class Asker:
         await self.failures.list_on(
             sweep_id,
             position,
-            lambda _: listing.abandoned(position, self.categories, "Dreamship has none"),
+            lambda _: pagination.abandoned(position, self.categories, "Dreamship has none"),
         )

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from syncd import pace
 from syncd.clock import Jump
+from syncd.core import pace
+from syncd.core.ports import CallLog, Clock
 from syncd.errors import MirrorError
-from syncd.ports import CallLog, Clock
 
 
 class Budget:

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from syncd.budget import Budget
 from syncd.clock import Jump
-from syncd.model import ItemRead, Page
-from syncd.read_age import COPY_AGE, NO_EVIDENCE_AGE
+from syncd.core.model import ItemRead, Page
+from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
 
 log = structlog.get_logger(__name__)
 

@@ -17,6 +17,8 @@ from syncd import __version__, admin, logs, running, systemd, web
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.control import serving
+from syncd.core.ports import SweepSummary
+from syncd.core.timestamps import to_text
 from syncd.engine import Engine
 from syncd.errors import MirrorError, SyncdError
 from syncd.heartbeat import Heartbeat
@@ -29,10 +31,8 @@ from syncd.http_server import (
 from syncd.listeners import Listeners
 from syncd.monitor import Monitor
 from syncd.orders import Orders
-from syncd.ports import SweepSummary
 from syncd.refusals import Refusals
 from syncd.schedule import Schedule
-from syncd.timestamps import to_text
 from syncd.vocabulary import Vocabulary
 
 log = structlog.get_logger(__name__)

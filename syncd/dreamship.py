@@ -16,15 +16,13 @@ from typing import Generic, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from syncd import (
-    __version__,
-    answer_faults,
-    catalogue_answers,
-    content_coding,
-    http_client,
-    listing,
-)
+from syncd import __version__, answer_faults, catalogue_answers, content_coding, http_client
 from syncd.content_coding import coding_of, decoded, too_long
+from syncd.core import pagination
+from syncd.core.lenient_json import NotJsonError
+from syncd.core.model import ItemRead, JsonObject, Page
+from syncd.core.read_age import ToldAge, told_age
+from syncd.core.timestamps import parse_http_date
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -33,10 +31,6 @@ from syncd.errors import (
     SourceUnreachable,
 )
 from syncd.json_slices import BeyondBoundsError
-from syncd.lenient_json import NotJsonError
-from syncd.model import ItemRead, JsonObject, Page
-from syncd.read_age import ToldAge, told_age
-from syncd.timestamps import parse_http_date
 
 T = TypeVar("T")
 
@@ -140,8 +134,8 @@ class Dreamship:
         paging = answer.found.paging
         return Page(
             items=answer.found.items,
-            count=listing.believable_count(paging.get("count")),
-            has_next=listing.leads_on(paging.get("next"), page),
+            count=pagination.believable_count(paging.get("count")),
+            has_next=pagination.leads_on(paging.get("next"), page),
             began_at=began_at,
             source_at=answer.source_at,
             age=answer.told.age,

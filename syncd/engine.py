@@ -10,22 +10,22 @@ from datetime import datetime
 
 import structlog
 
-from syncd import pace
 from syncd.asking import Asker
 from syncd.budget import Budget
 from syncd.clock import Jump, SteadyClock
 from syncd.config import Config
+from syncd.core import pace
+from syncd.core.ports import Source, SweepSummary
+from syncd.core.state import Policy, Replayed
+from syncd.core.timestamps import to_text
 from syncd.dreamship import Dreamship
 from syncd.ingest import Ingest
-from syncd.ports import Source, SweepSummary
 from syncd.reconcile import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
 from syncd.refresh import Reader
 from syncd.replay import replay
 from syncd.source_clock import SourceClock
-from syncd.state import Policy, Replayed
 from syncd.store import Remembered, Store
 from syncd.survey import Survey
-from syncd.timestamps import to_text
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from syncd.read_age import NO_EVIDENCE_AGE
-from syncd.signature import HEADER, INVALID, MISSING
+from syncd.core.read_age import NO_EVIDENCE_AGE
+from syncd.core.signature import HEADER, INVALID, MISSING
 
 Verdict = Literal["pass", "warn", "fail"]
 

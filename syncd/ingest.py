@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 import structlog
 from msgspec.structs import replace
 
-from syncd import observations
 from syncd.clock import Jump
+from syncd.core import observations
+from syncd.core.model import Delivery, Mention, Outcome
+from syncd.core.ports import Clock, DeliveryLedger
+from syncd.core.state import Judged, Policy
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
-from syncd.model import Delivery, Mention, Outcome
-from syncd.ports import Clock, DeliveryLedger
 from syncd.source_clock import SourceClock
-from syncd.state import Judged, Policy
 
 log = structlog.get_logger(__name__)
 

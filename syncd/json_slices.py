@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from syncd import lenient_json
-from syncd.lenient_json import NotJsonError
+from syncd.core import lenient_json
+from syncd.core.lenient_json import NotJsonError
 
 # Brackets of any depth, and members and elements that are visited one by one. A page of 100 items
 # with 560 variants each has 250,000.

@@ -17,8 +17,8 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from syncd.core.plain_text import shortened, visible
 from syncd.log_stream import LogStream
-from syncd.plain_text import shortened, visible
 
 MASK = "********"
 

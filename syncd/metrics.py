@@ -20,8 +20,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from syncd.model import OUTCOMES, JsonObject
-from syncd.timestamps import from_text
+from syncd.core.model import OUTCOMES, JsonObject
+from syncd.core.timestamps import from_text
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -11,21 +11,22 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from syncd import explaining, logs, metrics, page, status, webhook_health
+from syncd import logs, metrics, page
 from syncd.clock import Jump
+from syncd.core import explain, status, webhook_health
+from syncd.core.model import JsonObject, id_in
+from syncd.core.status import Assessment, LastDay, MirrorCounts, Running
+from syncd.core.timestamps import to_text
+from syncd.core.webhook_health import Habit
 from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
-from syncd.model import JsonObject, id_in
 from syncd.notify import Notifier
 from syncd.questions import Costly, Questions
 from syncd.refusals import Refusals
 from syncd.schedule import Schedule
-from syncd.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.store import Beat, Reports
 from syncd.store.wall_time import judgement_after
-from syncd.timestamps import to_text
 from syncd.web import Webhook
-from syncd.webhook_health import Habit
 
 log = structlog.get_logger(__name__)
 
@@ -232,9 +233,7 @@ class Monitor:
         )
 
     async def _story(self, variant_id: int) -> JsonObject:
-        return explaining.document(
-            await self._searches.ask(lambda reports: reports.story(variant_id))
-        )
+        return explain.document(await self._searches.ask(lambda reports: reports.story(variant_id)))
 
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""

@@ -18,10 +18,10 @@ import structlog
 
 from syncd import http_client
 from syncd.config import KEYS_VARIABLE
+from syncd.core.model import JsonObject
+from syncd.core.pace import backoff
+from syncd.core.plain_text import json_text
 from syncd.errors import ConfigurationError
-from syncd.model import JsonObject
-from syncd.pace import backoff
-from syncd.plain_text import json_text
 
 log = structlog.get_logger(__name__)
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, nullcontext
 
 from syncd import control
+from syncd.core.ports import SweepProgress
+from syncd.core.state import Replayed
 from syncd.engine import Engine
-from syncd.ports import SweepProgress
 from syncd.reconcile import require_few
 from syncd.refusals import Places
-from syncd.state import Replayed
 
 # Each looks four times a second how far its sweep is, in the thread that writes deliveries.
 MOST_WAITING = 20

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import click
 from msgspec import json
 
-from syncd.plain_text import MAX_CHARS, json_text, shortened, visible
+from syncd.core.plain_text import MAX_CHARS, json_text, shortened, visible
 
 # Of a line of ours that names several things of others, each with a bound of its own.
 MAX_LINE_CHARS = 10_000

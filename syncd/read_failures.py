@@ -13,17 +13,17 @@ from typing import Literal
 
 import structlog
 
-from syncd import listing
 from syncd.account import Account, AccountCheck
 from syncd.budget import Budget
 from syncd.clock import Jump
+from syncd.core import pagination
+from syncd.core.model import Page
+from syncd.core.pace import MAX_WAIT_S, backoff
+from syncd.core.pagination import Position, Seen
+from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
+from syncd.core.state import Policy
+from syncd.core.timestamps import maybe_text
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
-from syncd.listing import Position, Seen
-from syncd.model import Page
-from syncd.pace import MAX_WAIT_S, backoff
-from syncd.ports import Clock, Job, ReadLedger, Source, SweepSummary
-from syncd.state import Policy
-from syncd.timestamps import maybe_text
 
 log = structlog.get_logger(__name__)
 
@@ -204,7 +204,7 @@ class ReadFailures:
         log.warning("a page cannot be read; the sweep goes on without it", **named(job))
         self.list_paused_until = None
         self._tries.pop(part_of(job), None)
-        follow = listing.abandoned if isinstance(fault, SourceRefused) else listing.skipped
+        follow = pagination.abandoned if isinstance(fault, SourceRefused) else pagination.skipped
         await self.list_on(
             sweep_id, position, lambda _: follow(position, self._categories(), fault.message)
         )

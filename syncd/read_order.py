@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from syncd.ports import JobKind
+from syncd.core.ports import JobKind
 
 DELIVERIES: tuple[JobKind, ...] = ("doubt", "settle")
 CATALOGUE: tuple[JobKind, ...] = ("page", "unread", "stale")

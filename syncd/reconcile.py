@@ -12,18 +12,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from syncd import listing
 from syncd.budget import Budget
+from syncd.core import pagination
+from syncd.core.pagination import Position
+from syncd.core.ports import Clock, SweepCause, SweepLedger, SweepProgress, SweepSummary
+from syncd.core.state import Policy
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
-from syncd.listing import Position
-from syncd.ports import (
-    Clock,
-    SweepCause,
-    SweepLedger,
-    SweepProgress,
-    SweepSummary,
-)
-from syncd.state import Policy
 
 log = structlog.get_logger(__name__)
 
@@ -183,7 +177,7 @@ class Reconciler:
         return bool(self.items) and not self.categories
 
     def _first_position(self) -> Position | None:
-        return None if self._lists_nothing else listing.first(self.categories)
+        return None if self._lists_nothing else pagination.first(self.categories)
 
 
 def next_after_failure(failures: int, every: timedelta) -> timedelta:

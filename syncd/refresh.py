@@ -15,9 +15,9 @@ import structlog
 from syncd.asking import Asker
 from syncd.budget import Budget
 from syncd.clock import Jump
+from syncd.core.plain_text import shortened
+from syncd.core.ports import Clock, Job, JobKind, ReadLedger
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
-from syncd.plain_text import shortened
-from syncd.ports import Clock, Job, JobKind, ReadLedger
 from syncd.read_order import DELIVERIES, Turns
 from syncd.unkept import Complaints
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from syncd import observations
+from syncd.core import observations
+from syncd.core.model import Delivery
+from syncd.core.ports import Clock
+from syncd.core.state import Policy, Replayed, Snapshot, Writes
 from syncd.errors import UsageError
-from syncd.model import Delivery
-from syncd.ports import Clock
 from syncd.source_clock import SourceClock
-from syncd.state import Policy, Replayed, Snapshot, Writes
 
 # So many are judged in one transaction; deliveries that arrive meanwhile wait for no more.
 SLICE = 200

@@ -15,9 +15,9 @@ from apscheduler.triggers.base import BaseTrigger
 
 from syncd.clock import Jump
 from syncd.config import Config
+from syncd.core.ports import SweepSummary
 from syncd.engine import Engine
 from syncd.errors import MirrorError
-from syncd.ports import SweepSummary
 from syncd.reconcile import due_since, next_after_failure
 
 log = structlog.get_logger(__name__)

@@ -12,9 +12,9 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.clock import Jump
-from syncd.model import ItemRead, Page
-from syncd.ports import Clock
-from syncd.read_age import COPY_AGE
+from syncd.core.model import ItemRead, Page
+from syncd.core.ports import Clock
+from syncd.core.read_age import COPY_AGE
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,15 @@ import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd import listing, observations
 from syncd.account import Account
 from syncd.budget import Budget
+from syncd.core import observations, pagination
+from syncd.core.model import ItemRead, Page, SweepResult
+from syncd.core.pace import backoff
+from syncd.core.pagination import MAX_FAULTS, Position
+from syncd.core.ports import Clock, Source, SweepProgress, SweepSummary
+from syncd.core.read_age import COPY_AGE
+from syncd.core.state import Change, Known, Policy, VariantState, count
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,
@@ -20,15 +26,9 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
-from syncd.listing import MAX_FAULTS, Position
-from syncd.model import ItemRead, Page, SweepResult
-from syncd.pace import backoff
-from syncd.ports import Clock, Source, SweepProgress, SweepSummary
-from syncd.read_age import COPY_AGE
 from syncd.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
 from syncd.reconcile import require_few
 from syncd.source_clock import SourceClock
-from syncd.state import Change, Known, Policy, VariantState, count
 
 log = structlog.get_logger(__name__)
 
@@ -127,8 +127,8 @@ class Survey(Struct):
     async def _list(self) -> list[int]:
         found = dict.fromkeys(self.items)
         if not self.items or self.categories:
-            position, run, listed = listing.first(self.categories), 0, set[int]()
-            while not listing.is_whole(position):
+            position, run, listed = pagination.first(self.categories), 0, set[int]()
+            while not pagination.is_whole(position):
                 if position.run != run:
                     run, listed = position.run, set()
                 position = await self._list_page(position, listed)
@@ -144,18 +144,20 @@ class Survey(Struct):
             page = self.source_clock.placed(page, (position.category, position.page))
         except SourceGone:
             if position.page > 1:
-                return listing.cut_short(position, self.categories, listed=len(listed))
+                return pagination.cut_short(position, self.categories, listed=len(listed))
             if position.category is None or not await self._list_answers():
                 raise
-            return self._without(listing.abandoned(position, self.categories, "Dreamship has none"))
+            return self._without(
+                pagination.abandoned(position, self.categories, "Dreamship has none")
+            )
         except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as fault:
             is_the_list = position.category is None and position.page == 1
             if is_the_list or not await self._list_answers():
                 raise
-            go_on = listing.abandoned if isinstance(fault, SourceRefused) else listing.skipped
+            go_on = pagination.abandoned if isinstance(fault, SourceRefused) else pagination.skipped
             return self._without(go_on(position, self.categories, fault.message))
         shown = [item.item_id for item in page.items]
-        seen = listing.look(
+        seen = pagination.look(
             shown,
             listed,
             listed=len(listed),
@@ -179,7 +181,7 @@ class Survey(Struct):
                         is_row=True,
                     )
                 )
-        return self._without(listing.following(position, seen, self.categories))
+        return self._without(pagination.following(position, seen, self.categories))
 
     def _without(self, position: Position) -> Position:
         """Keep which parts of the list a position goes on without."""

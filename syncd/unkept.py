@@ -15,9 +15,9 @@ import structlog
 from msgspec import Struct
 
 from syncd.clock import Jump
+from syncd.core.plain_text import shortened
+from syncd.core.ports import Clock, Job, ReadLedger
 from syncd.errors import MirrorError
-from syncd.plain_text import shortened
-from syncd.ports import Clock, Job, ReadLedger
 from syncd.read_failures import TRIES_PER_SWEEP, named, part_of
 
 log = structlog.get_logger(__name__)

@@ -7,9 +7,9 @@ import contextlib
 
 import structlog
 
+from syncd.core.status import UnknownValues
 from syncd.engine import Engine
 from syncd.errors import MirrorError
-from syncd.status import UnknownValues
 from syncd.store import Reports
 
 log = structlog.get_logger(__name__)

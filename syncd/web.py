@@ -18,13 +18,13 @@ from msgspec import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
-from syncd.deliveries import parse
+from syncd.core.model import OUTCOMES
+from syncd.core.payload import parse
+from syncd.core.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 from syncd.delivery_metrics import delivery_seconds
 from syncd.errors import SyncdError
 from syncd.ingest import Ingest
-from syncd.model import OUTCOMES
 from syncd.refusals import Refusals, client_of
-from syncd.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 
 log = structlog.get_logger(__name__)
 

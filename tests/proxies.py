@@ -22,7 +22,7 @@ from load.station import free_port
 from msgspec import Struct
 from shops import blocks
 
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 SECTION = "Behind your web server"
 PATH = "/webhooks/dreamship"

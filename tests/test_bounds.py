@@ -17,7 +17,7 @@ import pytest
 from msgspec import json
 
 from syncd.bodies import MAX_HELD_BYTES
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -15,9 +15,9 @@ import pytest
 from msgspec import json
 
 from syncd.config import load
+from syncd.core.model import SweepResult
+from syncd.core.ports import SweepSummary
 from syncd.engine import Engine
-from syncd.model import SweepResult
-from syncd.ports import SweepSummary
 from syncd.simulated.faults import Fault
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from conftest import KEY
 from load.station import free_port
 from proxies import NGINX, find_program, running
 
+from syncd.core.model import ItemRead
+from syncd.core.read_age import UNKNOWN_AGE
 from syncd.dreamship import Dreamship
-from syncd.model import ItemRead
-from syncd.read_age import UNKNOWN_AGE
 from syncd.simulated import Api, Catalogue, serving_in_thread
 
 _SITE = """

@@ -21,9 +21,9 @@ from syncd.catalogue_answers import (
     listing_in,
 )
 from syncd.content_coding import coding_of, decoded
+from syncd.core.lenient_json import Conflict, NotJsonError
 from syncd.errors import SourceAnswerInvalid
 from syncd.json_slices import MAX_PIECE_BYTES, BeyondBoundsError, JsonSlices
-from syncd.lenient_json import Conflict, NotJsonError
 
 # Members in any order, some of them twice, some as no strict decoder takes them.
 odd_values = st.sampled_from(

@@ -19,10 +19,10 @@ from simulation.clock import BEGIN
 from simulation.days import Day, lived
 
 from syncd.clock import Jump
+from syncd.core.timestamps import from_text, to_text
 from syncd.errors import MirrorUnavailable
 from syncd.schedule import _Every
 from syncd.store import Store, wall_time
-from syncd.timestamps import from_text, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -493,6 +493,6 @@ def test_a_clock_that_nobody_confirms_is_believed_after_a_day() -> None:
 
 
 def _parsed(day: Day, body: bytes) -> Any:
-    from syncd.deliveries import parse  # noqa: PLC0415
+    from syncd.core.payload import parse  # noqa: PLC0415
 
     return parse(body, day.clock.now())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from syncd.timestamps import from_text, to_text
+from syncd.core.timestamps import from_text, to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from msgspec import json
 from msgspec.structs import replace
 
-from syncd import observations
-from syncd.deliveries import parse
-from syncd.model import Delivery
-from syncd.state import Policy, Snapshot, Writes
+from syncd.core import observations
+from syncd.core.model import Delivery
+from syncd.core.payload import parse
+from syncd.core.state import Policy, Snapshot, Writes
 from syncd.store import deliveries, replays
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)

@@ -14,11 +14,11 @@ import pytest
 from benchmarks import mirrors
 
 from syncd import admin
+from syncd.core.model import JsonObject
+from syncd.core.timestamps import from_text
 from syncd.errors import Overloaded
-from syncd.model import JsonObject
 from syncd.questions import Questions
 from syncd.store import Reports, Store
-from syncd.timestamps import from_text
 
 if TYPE_CHECKING:
     from conftest import Site

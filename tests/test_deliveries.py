@@ -13,9 +13,9 @@ from msgspec import json
 from msgspec.structs import asdict, replace
 from payloads import PAYLOADS, body_of
 
-from syncd.deliveries import HASHED, dedupe_key, parse, parse_id
-from syncd.model import MAX_ID
-from syncd.timestamps import maybe_text
+from syncd.core.model import MAX_ID
+from syncd.core.payload import HASHED, dedupe_key, parse, parse_id
+from syncd.core.timestamps import maybe_text
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
 

@@ -14,15 +14,16 @@ from typing import Any
 import click
 import pytest
 
-from syncd import __version__, observations, status
+from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
 from syncd.config import SECTIONS, Config, in_force, load
-from syncd.model import OUTCOMES, ItemRead, Labels, SourceVariant
-from syncd.state import Policy
+from syncd.core import observations, status
+from syncd.core.model import OUTCOMES, ItemRead, Labels, SourceVariant
+from syncd.core.state import Policy
+from syncd.core.timestamps import to_text
+from syncd.core.webhook_health import Evidence
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
-from syncd.timestamps import to_text
-from syncd.webhook_health import Evidence
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

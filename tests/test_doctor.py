@@ -22,6 +22,7 @@ from msgspec.structs import asdict
 from proxies import PATH, Front, nginx
 
 from syncd.cli.doctor import deliver
+from syncd.core.signature import HEADER
 from syncd.examining import REACHES as OUTSIDE
 from syncd.examining import (
     Answer,
@@ -31,7 +32,6 @@ from syncd.examining import (
     about_connections,
     about_delivery,
 )
-from syncd.signature import HEADER
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from syncd import dreamship
+from syncd.core.model import ItemRead, Page
 from syncd.dreamship import Dreamship
 from syncd.errors import (
     SourceAnswerInvalid,
@@ -28,7 +29,6 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
-from syncd.model import ItemRead, Page
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = "canary-key-0123"

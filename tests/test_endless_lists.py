@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from syncd import listing
 from syncd.config import load
+from syncd.core import pagination
+from syncd.core.ports import SweepSummary
 from syncd.engine import Engine
-from syncd.ports import SweepSummary
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -43,7 +43,7 @@ def reconcile(site: Site) -> SweepSummary:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have lists end after fewer items: each is asked for by itself."""
-    monkeypatch.setattr(listing, "MAX_ITEMS", 400)
+    monkeypatch.setattr(pagination, "MAX_ITEMS", 400)
 
 
 def test_a_list_without_end_is_named_and_removes_nothing(site: Site) -> None:

@@ -18,7 +18,7 @@ import pytest
 from benchmarks import mirrors
 from msgspec import json
 
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 if TYPE_CHECKING:
     from conftest import Site

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from syncd.explaining import RULES
-from syncd.merge import Rule
+from syncd.core.explain import RULES
+from syncd.core.merge import Rule
 from syncd.simulated import stale
 
 if TYPE_CHECKING:

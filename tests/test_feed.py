@@ -21,10 +21,10 @@ import pytest
 from msgspec import json
 from shops import README_MIRROR, blocks
 
+from syncd.core.timestamps import to_text
 from syncd.store import Store
 from syncd.store.connection import open_for_writing
 from syncd.store.retention import prune
-from syncd.timestamps import to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -27,18 +27,19 @@ from hypothesis import strategies as st
 from msgspec import json
 from msgspec.structs import replace
 
-from syncd import control, logs, observations
+from syncd import control, logs
 from syncd.cli import run
 from syncd.control import Differences
+from syncd.core import observations
+from syncd.core.model import ItemRead, Labels, SourceVariant
+from syncd.core.plain_text import json_text, shortened, visible
+from syncd.core.ports import SweepSummary
+from syncd.core.state import Change, Policy, Replayed
+from syncd.core.timestamps import to_text
 from syncd.dreamship import Dreamship
 from syncd.errors import SourceUnreachable, SyncdError
-from syncd.model import ItemRead, Labels, SourceVariant
-from syncd.plain_text import json_text, shortened, visible
-from syncd.ports import SweepSummary
-from syncd.state import Change, Policy, Replayed
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
-from syncd.timestamps import to_text
 
 if TYPE_CHECKING:
     from conftest import Site

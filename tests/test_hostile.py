@@ -24,10 +24,10 @@ import uvloop
 from msgspec import json
 from starlette.types import Receive, Scope, Send
 
+from syncd.core.signature import HEADER, sign
+from syncd.core.timestamps import to_text
 from syncd.http_server import HttpServer, bind_tcp
 from syncd.refusals import Refusals
-from syncd.signature import HEADER, sign
-from syncd.timestamps import to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

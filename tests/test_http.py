@@ -12,7 +12,7 @@ import httpx
 import pytest
 from msgspec import json
 
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

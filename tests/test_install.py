@@ -35,7 +35,7 @@ from systemd.recipe import ROOT, blocks
 from systemd.saboteur import PARTS
 
 from syncd import __version__
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
 
 log = logging.getLogger(__name__)

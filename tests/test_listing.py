@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from syncd import listing
-from syncd.listing import (
+from syncd.core import pagination
+from syncd.core.pagination import (
     MAX_ATTEMPTS,
     MAX_BARREN,
     MAX_ITEMS,
@@ -132,7 +132,7 @@ def test_every_listing_ends(pages: list[Seen], categories: tuple[int, ...]) -> N
     endless = itertools.cycle(pages)
     position = first(categories)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listing, "MAX_PAGES", 40)
+        patch.setattr(pagination, "MAX_PAGES", 40)
         for _ in range(40 * MAX_ATTEMPTS * max(1, len(categories))):
             assert position.page <= 40
             position = following(position, next(endless), categories)

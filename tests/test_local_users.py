@@ -21,15 +21,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd import listing
-from syncd.listing import Position
-from syncd.model import Page, SourceItem
+from syncd.core import pagination
+from syncd.core.model import Page, SourceItem
+from syncd.core.pagination import Position
+from syncd.core.timestamps import to_text
 from syncd.orders import MOST_DRY_RUNS, MOST_WAITING
 from syncd.read_order import Turns
 from syncd.reconcile import MAX_ITEMS, MAX_REQUESTS, MAX_WAITING_ITEMS
 from syncd.replay import MAX_IDS
 from syncd.store import job_queue, listings, sweeps
-from syncd.timestamps import to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -248,9 +248,9 @@ def test_ids_that_somebody_named_are_no_part_of_the_catalogue(memory: sqlite3.Co
 
 def whole() -> Position:
     """Return the position after a list that is whole."""
-    seen = listing.look([7], set(), listed=0, count=1, has_next=False, broken_rows=0)
-    position = listing.following(Position(), seen, ())
-    assert listing.is_whole(position)
+    seen = pagination.look([7], set(), listed=0, count=1, has_next=False, broken_rows=0)
+    position = pagination.following(Position(), seen, ())
+    assert pagination.is_whole(position)
     return position
 
 

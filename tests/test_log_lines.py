@@ -14,7 +14,7 @@ import httpx
 import pytest
 from msgspec import json
 
-from syncd.signature import HEADER
+from syncd.core.signature import HEADER
 from syncd.simulated.faults import Throttle
 
 if TYPE_CHECKING:

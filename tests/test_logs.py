@@ -21,8 +21,8 @@ import structlog
 from msgspec import json
 
 from syncd import logs
+from syncd.core.plain_text import MAX_CHARS
 from syncd.log_stream import LogStream
-from syncd.plain_text import MAX_CHARS
 
 SECRET = "ds_live_0123456789"
 

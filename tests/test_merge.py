@@ -11,7 +11,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from syncd.merge import Belief, Verdict, on_delivery, on_read
+from syncd.core.merge import Belief, Verdict, on_delivery, on_read
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTLE = timedelta(seconds=60)

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from msgspec import json
 from payloads import PAYLOADS, body_at
 
-from syncd import lenient_json, observations
 from syncd.clock import SteadyClock
-from syncd.deliveries import parse
-from syncd.explaining import decisions, sentences
+from syncd.core import lenient_json, observations
+from syncd.core.explain import decisions, sentences
+from syncd.core.lenient_json import Conflict, NotJsonError
+from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
+from syncd.core.named_ids import mention_in
+from syncd.core.payload import parse
+from syncd.core.state import Judged, Policy, Snapshot, Writes
 from syncd.ingest import Ingest
-from syncd.lenient_json import Conflict, NotJsonError
-from syncd.model import Delivery, ItemRead, Labels, SourceVariant
-from syncd.named_ids import mention_in
 from syncd.source_clock import SourceClock
-from syncd.state import Judged, Policy, Snapshot, Writes
 from syncd.store import deliveries, reads, replays
 from syncd.store.migrations import migrate
 from syncd.store.stories import story

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd import pace
+from syncd.core import pace
 from syncd.simulated import Throttle
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

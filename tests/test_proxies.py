@@ -15,7 +15,7 @@ import pytest
 from load.restart import restart
 from proxies import PATH, Front
 
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from syncd.budget import Budget
 from syncd.cached_answers import LONGEST, CachedAnswers
 from syncd.clock import Jump
-from syncd.merge import Belief, on_delivery
-from syncd.model import ItemRead
-from syncd.pace import start
-from syncd.read_age import (
+from syncd.core.merge import Belief, on_delivery
+from syncd.core.model import ItemRead
+from syncd.core.pace import start
+from syncd.core.read_age import (
     COPY_AGE,
     LONGEST_AGE,
     NO_EVIDENCE_AGE,

@@ -18,8 +18,8 @@ import pytest
 from msgspec import json
 
 from syncd import control
+from syncd.core.ports import SweepProgress
 from syncd.orders import Orders
-from syncd.ports import SweepProgress
 from syncd.simulated import Throttle
 
 if TYPE_CHECKING:

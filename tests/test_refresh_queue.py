@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.observations.noting import ask
-from syncd.state import Writes
+from syncd.core.observations.noting import ask
+from syncd.core.state import Writes
 from syncd.store import rows
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)

@@ -15,12 +15,12 @@ from msgspec import Struct, field, json
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror, Reconcile
-from syncd.deliveries import parse
+from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.payload import parse
+from syncd.core.ports import SweepSummary
 from syncd.engine import Engine
 from syncd.errors import SourceGone, SourceUnreachable
-from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.monitor import Monitor
-from syncd.ports import SweepSummary
 from syncd.schedule import Schedule
 from syncd.simulated import iso
 from syncd.web import Webhook

@@ -13,9 +13,9 @@ from simulation.clock import BEGIN, Inline
 from simulation.month import Months
 
 from syncd.clock import Mark
+from syncd.core.timestamps import to_text
+from syncd.core.webhook_health import Judgement, WebhooksState
 from syncd.store import Beat, Store, retention
-from syncd.timestamps import to_text
-from syncd.webhook_health import Judgement, WebhooksState
 
 DAY = timedelta(days=1)
 

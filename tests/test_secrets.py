@@ -21,7 +21,7 @@ import pytest
 from msgspec import json
 
 from syncd import control
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -24,12 +24,12 @@ from msgspec import json
 from payloads import PAYLOADS, body_of
 
 from syncd.clock import SteadyClock
+from syncd.core.signature import HEADER, sign
+from syncd.core.state import Policy
 from syncd.http_server import HttpServer, bind_tcp
 from syncd.ingest import Ingest
-from syncd.signature import HEADER, sign
 from syncd.simulated import UPDATED, Event, stale
 from syncd.source_clock import SourceClock
-from syncd.state import Policy
 from syncd.store import Store
 from syncd.web import Webhook, application
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.signature import MAX_SEGMENTS, is_authentic, sign
+from syncd.core.signature import MAX_SEGMENTS, is_authentic, sign
 
 keys = st.text(min_size=1).filter(lambda key: key.isprintable())
 

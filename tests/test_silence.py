@@ -7,7 +7,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from syncd.timestamps import from_text, to_text
+from syncd.core.timestamps import from_text, to_text
 
 if TYPE_CHECKING:
     from pathlib import Path

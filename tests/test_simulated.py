@@ -14,8 +14,8 @@ import httpx
 import pytest
 from msgspec import json
 
+from syncd.core.signature import HEADER, is_authentic
 from syncd.http_server import HttpServer, bind_tcp
-from syncd.signature import HEADER, is_authentic
 from syncd.simulated import (
     Api,
     Catalogue,

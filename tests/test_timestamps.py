@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.timestamps import LENGTH, from_text, parse_foreign, parse_http_date, to_text
+from syncd.core.timestamps import LENGTH, from_text, parse_foreign, parse_http_date, to_text
 
 moments = st.datetimes(
     min_value=datetime(1970, 1, 2),  # noqa: DTZ001

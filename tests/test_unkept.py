@@ -30,10 +30,10 @@ from structlog.testing import capture_logs
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror
-from syncd.deliveries import parse
+from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.payload import parse
 from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorUnavailable
-from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.simulated import iso
 from syncd.unkept import MAX_HELD
 

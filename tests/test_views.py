@@ -22,11 +22,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd import observations
+from syncd.core import observations
+from syncd.core.model import Claim, Delivery, ItemRead, Labels, SourceVariant
+from syncd.core.state import Policy, Writes
 from syncd.errors import MirrorUnavailable
-from syncd.model import Claim, Delivery, ItemRead, Labels, SourceVariant
 from syncd.simulated import UPDATED, Event
-from syncd.state import Policy, Writes
 from syncd.store import Store
 
 if TYPE_CHECKING:

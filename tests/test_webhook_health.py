@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.webhook_health import (
+from syncd.core.webhook_health import (
     CALM,
     CALM_DELIVERIES,
     SILENT_AFTER,

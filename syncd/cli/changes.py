@@ -16,8 +16,8 @@ from syncd.cli.common import (
     json_option,
     load_config,
 )
+from syncd.core.model import Row
 from syncd.errors import MirrorMissing, MirrorUnavailable
-from syncd.model import Row
 from syncd.printing import Colored, show, show_json_line
 from syncd.store import Reports
 

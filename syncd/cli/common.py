@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from syncd.config import Config, find, load
+from syncd.core.model import MAX_ID
 from syncd.errors import ConfigurationError
-from syncd.model import MAX_ID
 
 F = TypeVar("F", bound=Callable[..., Any])
 

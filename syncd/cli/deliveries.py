@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from syncd.cli.common import WholeNumber, config_option, json_option, load_config
-from syncd.model import OUTCOMES
+from syncd.core.model import OUTCOMES
 from syncd.printing import show, show_json_line, show_whole
 from syncd.store import Reports
 

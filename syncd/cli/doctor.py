@@ -17,7 +17,9 @@ from msgspec.structs import asdict
 from syncd import control, examining, http_client, running
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.config import Config, find
-from syncd.deliveries import TEST_ACTION
+from syncd.core.payload import TEST_ACTION
+from syncd.core.read_age import COPY_AGE
+from syncd.core.signature import HEADER, sign
 from syncd.dreamship import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen, Verdict
@@ -28,8 +30,6 @@ from syncd.http_server import (
     raise_open_files,
 )
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
-from syncd.read_age import COPY_AGE
-from syncd.signature import HEADER, sign
 from syncd.store import Reports
 from syncd.store.files import missing_sidecars, require_file, require_own_log, resolve, sidecars
 from syncd.store.places import oddities

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import click
 
-from syncd import explaining
 from syncd.cli.common import ID, config_option, json_option, load_config
-from syncd.model import Row
+from syncd.core import explain
+from syncd.core.model import Row
 from syncd.printing import show, show_json
 from syncd.store import Reports
 
@@ -33,11 +33,11 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     finally:
         reports.close()
     if as_json:
-        show_json(explaining.document(story))
+        show_json(explain.document(story))
     else:
-        for line in explaining.sentences(story):
+        for line in explain.sentences(story):
             show(line)
-        for decision in explaining.decisions(story):
+        for decision in explain.decisions(story):
             show(*_line(decision))
     return 0 if story.row is not None else 1
 

@@ -22,11 +22,11 @@ from syncd.cli.common import (
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
+from syncd.core.model import JsonObject
+from syncd.core.ports import SweepProgress, SweepSummary
+from syncd.core.state import Change
 from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
-from syncd.model import JsonObject
-from syncd.ports import SweepProgress, SweepSummary
 from syncd.printing import show, show_json
-from syncd.state import Change
 
 _EXIT = {"complete": 0, "partial": 1, "failed": 4}
 # Of the items that could not be read; --json has all of them.

@@ -9,7 +9,7 @@ import click
 
 from syncd import control
 from syncd.cli.common import config_option, json_option, load_config
-from syncd.model import JsonObject
+from syncd.core.model import JsonObject
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
 # Of the values that are not sold; --json has more.

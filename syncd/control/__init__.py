@@ -20,6 +20,9 @@ from typing import Any
 import httpx
 from msgspec import Struct, convert, json
 
+from syncd.core.model import JsonObject
+from syncd.core.ports import SweepSummary
+from syncd.core.state import Change, Replayed
 from syncd.errors import (
     ControlDenied,
     DaemonAbsent,
@@ -28,9 +31,6 @@ from syncd.errors import (
     SyncdError,
     UsageError,
 )
-from syncd.model import JsonObject
-from syncd.ports import SweepSummary
-from syncd.state import Change, Replayed
 
 
 class Progress(Struct, frozen=True):

@@ -14,10 +14,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
+from syncd.core.model import MAX_ID, JsonObject
+from syncd.core.state import Replayed
 from syncd.errors import Overloaded, SyncdError, UsageError
-from syncd.model import MAX_ID, JsonObject
 from syncd.refusals import Places, Refusals
-from syncd.state import Replayed
 
 # All other headers may be dropped before they come here.
 HEADERS_READ = frozenset[bytes]()

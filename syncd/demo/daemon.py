@@ -11,8 +11,8 @@ from pathlib import Path
 
 from msgspec import DecodeError, json
 
+from syncd.core.model import JsonObject
 from syncd.errors import SyncdError
-from syncd.model import JsonObject
 
 _CONFIG = """\
 # What `syncd demo` runs with: a simulated Dreamship, and times short enough to watch.

@@ -14,10 +14,10 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from syncd import control
+from syncd.core.model import JsonObject
 from syncd.demo.comparison import Comparison, compare
 from syncd.demo.daemon import DaemonProcess
 from syncd.errors import SyncdError
-from syncd.model import JsonObject
 from syncd.simulated import Api, Catalogue, Event, Faults, Postman, Throttle, Way, serving
 
 # Dreamship's 60 calls, in a window of a second instead of a minute.

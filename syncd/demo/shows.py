@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from syncd.core.plain_text import shortened, visible
 from syncd.demo.play import Frame
-from syncd.plain_text import shortened, visible
 from syncd.printing import show
 from syncd.simulated import UNREACHABLE
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.model import Row
-from syncd.timestamps import from_text
+from syncd.core.model import Row
+from syncd.core.timestamps import from_text
 
 COLUMNS = 24
 # In the charts' own units a column is as wide as that, and a chart a hundred high.

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 from syncd.simulated.catalogue import UPDATED, Catalogue, Event
 
 Form = Literal["id", "object", "item_id", "none"]

@@ -7,19 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 
-from syncd import observations
-from syncd.listing import Position, Seen
-from syncd.model import Delivery, ItemRead, Page
-from syncd.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
-from syncd.state import (
-    Judged,
-    Known,
-    Policy,
-    Replayed,
-    Snapshot,
-    VariantState,
-    Writes,
-)
+from syncd.core import observations
+from syncd.core.model import Delivery, ItemRead, Page
+from syncd.core.pagination import Position, Seen
+from syncd.core.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
+from syncd.core.state import Judged, Known, Policy, Replayed, Snapshot, VariantState, Writes
 from syncd.store import (
     absences,
     deliveries,

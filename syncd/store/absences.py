@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from syncd.state import AbsenceMode, VariantState, Writes
+from syncd.core.state import AbsenceMode, VariantState, Writes
+from syncd.core.timestamps import to_text
 from syncd.store import rows
-from syncd.timestamps import to_text
 
 # As `observations.remove` and `observations.lift` are, the policy and the moment given.
 Resolve = Callable[[Iterable[VariantState]], Writes]

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.model import Row, id_in
+from syncd.core.model import Row, id_in
+from syncd.core.timestamps import to_text
 from syncd.store.stories import dicts
-from syncd.timestamps import to_text
 
 HOURS = 24
 _RECENT = 20

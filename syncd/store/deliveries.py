@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from syncd.deliveries import TEST_ACTION, dedupe_key
-from syncd.model import Delivery
-from syncd.state import Judged, Snapshot, Writes
+from syncd.core.model import Delivery
+from syncd.core.payload import TEST_ACTION, dedupe_key
+from syncd.core.state import Judged, Snapshot, Writes
+from syncd.core.timestamps import maybe_text, to_text
 from syncd.store import rows
-from syncd.timestamps import maybe_text, to_text
 
 
 def record(

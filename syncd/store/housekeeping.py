@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Struct
 
 from syncd.clock import Mark
-from syncd.pace import MAX_WAIT_S, WINDOW
-from syncd.state import Policy
+from syncd.core.pace import MAX_WAIT_S, WINDOW
+from syncd.core.state import Policy
+from syncd.core.timestamps import from_text, maybe_from_text, to_text
+from syncd.core.webhook_health import Judgement
 from syncd.store.rows import get_state, put_state
 from syncd.store.wall_time import put_mark
-from syncd.timestamps import from_text, maybe_from_text, to_text
-from syncd.webhook_health import Judgement
 
 T = TypeVar("T")
 

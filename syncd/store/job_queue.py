@@ -8,10 +8,10 @@ from datetime import datetime
 
 import msgspec
 
-from syncd.listing import Position
-from syncd.ports import Job, JobKind
+from syncd.core.pagination import Position
+from syncd.core.ports import Job, JobKind
+from syncd.core.timestamps import maybe_from_text, to_text
 from syncd.store import rows
-from syncd.timestamps import maybe_from_text, to_text
 
 _PICKS: dict[JobKind, str] = {
     "doubt": """

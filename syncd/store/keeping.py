@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from syncd import observations
 from syncd.clock import Jump, Mark
-from syncd.state import Policy
+from syncd.core import observations
+from syncd.core.state import Policy
 from syncd.store import housekeeping, retention, rows, values, wall_time
 from syncd.store.housekeeping import Beat, Remembered
 from syncd.store.places import Oddity, oddities

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from syncd import listing
-from syncd.listing import Position, Seen
-from syncd.model import Page
-from syncd.read_age import COPY_AGE
+from syncd.core import pagination
+from syncd.core.model import Page
+from syncd.core.pagination import Position, Seen
+from syncd.core.read_age import COPY_AGE
+from syncd.core.timestamps import to_text
 from syncd.store import reads, rows
-from syncd.timestamps import to_text
 
 
 def listed(
@@ -34,7 +34,7 @@ def listed(
         [(item.item_id, item.name) for item in page.items],
     )
     add(connection, sweep_id, set(shown), run=position.run)
-    seen = listing.look(
+    seen = pagination.look(
         shown,
         before,
         listed=position.listed,
@@ -95,13 +95,13 @@ def _listed_in(
 
 
 def _go_on(connection: sqlite3.Connection, sweep_id: int, position: Position) -> None:
-    if listing.is_whole(position):
+    if pagination.is_whole(position):
         # What the listing does not show may be gone or may have slid between its pages: only
         # asking for it tells. Nothing is ever removed because a list does not have it.
         add(connection, sweep_id, reads.known_items(connection), run=0)
     connection.execute(
         "UPDATE sweeps SET position = ?, is_listing = ? WHERE sweep_id = ?",
-        (position_text(position), not listing.is_whole(position), sweep_id),
+        (position_text(position), not pagination.is_whole(position), sweep_id),
     )
 
 

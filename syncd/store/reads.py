@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
-from syncd import observations
-from syncd.model import ItemRead
-from syncd.state import Change, Known, Policy, VariantState, Writes, count
+from syncd.core import observations
+from syncd.core.model import ItemRead
+from syncd.core.state import Change, Known, Policy, VariantState, Writes, count
+from syncd.core.timestamps import from_text, maybe_text, to_text
 from syncd.store import absences, rows
-from syncd.timestamps import from_text, maybe_text, to_text
 
 Judge = Callable[[Known], Writes]
 

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from syncd.deliveries import parse
-from syncd.model import Delivery
-from syncd.state import Judged, Replayed, Snapshot, Writes
+from syncd.core.model import Delivery
+from syncd.core.payload import parse
+from syncd.core.state import Judged, Replayed, Snapshot, Writes
+from syncd.core.timestamps import from_text, maybe_text
 from syncd.store import deliveries, rows
-from syncd.timestamps import from_text, maybe_text
 
 
 def kept(connection: sqlite3.Connection, ids: Collection[int]) -> set[int]:

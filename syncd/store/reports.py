@@ -10,18 +10,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from syncd.explaining import Story
-from syncd.model import Row
-from syncd.state import Policy
-from syncd.status import LastDay, MirrorCounts, UnknownValues, unknown_values
+from syncd.core.explain import Story
+from syncd.core.model import Row
+from syncd.core.state import Policy
+from syncd.core.status import LastDay, MirrorCounts, UnknownValues, unknown_values
+from syncd.core.timestamps import from_text, maybe_from_text, to_text
+from syncd.core.webhook_health import CALM_DELIVERIES, Evidence, Habit
 from syncd.store import day, stories
 from syncd.store.connection import open_for_reading
 from syncd.store.day import Day
 from syncd.store.rows import as_json
 from syncd.store.stories import dicts
 from syncd.store.translation import translated
-from syncd.timestamps import from_text, maybe_from_text, to_text
-from syncd.webhook_health import CALM_DELIVERIES, Evidence, Habit
 
 # Of SQLite's machine, some milliseconds: a look takes Python's lock, which others want too.
 _STEPS_BETWEEN_LOOKS = 100_000

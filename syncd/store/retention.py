@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import datetime, timedelta
 
-from syncd.timestamps import to_text
+from syncd.core.timestamps import to_text
 
 # Deleted at a time, so that deliveries never wait for the broom: some 6 ms (measured; four times
 # as many took 25 and, with a checkpoint, 50).

@@ -8,10 +8,10 @@ from datetime import datetime
 
 import msgspec
 
-from syncd.merge import Belief
-from syncd.model import Labels
-from syncd.state import Change, ItemState, Question, VariantState, Writes
-from syncd.timestamps import from_text, maybe_from_text, maybe_text, to_text
+from syncd.core.merge import Belief
+from syncd.core.model import Labels
+from syncd.core.state import Change, ItemState, Question, VariantState, Writes
+from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
 _encode = msgspec.json.encode
 _decode_doubts = msgspec.json.Decoder(tuple[str | None, ...]).decode

@@ -6,8 +6,8 @@ import sqlite3
 
 import msgspec
 
-from syncd.explaining import Story
-from syncd.model import Row
+from syncd.core.explain import Story
+from syncd.core.model import Row
 
 _NEWEST = 10
 

@@ -8,12 +8,12 @@ from datetime import datetime
 
 import msgspec
 
-from syncd.listing import Position
-from syncd.ports import SweepCause, SweepProgress, SweepSummary
-from syncd.state import VariantState, Writes
+from syncd.core.pagination import Position
+from syncd.core.ports import SweepCause, SweepProgress, SweepSummary
+from syncd.core.state import VariantState, Writes
+from syncd.core.timestamps import from_text, to_text
 from syncd.store import absences, listings, rows
 from syncd.store.absences import Resolve
-from syncd.timestamps import from_text, to_text
 
 _PAGE_ITEMS = 100
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from syncd.plain_text import shortened
-from syncd.status import MAX_VALUE_CHARS
+from syncd.core.plain_text import shortened
+from syncd.core.status import MAX_VALUE_CHARS
 from syncd.store.rows import get_state, put_state
 
 # The newest of them; what Dreamship may say is not bounded by us.

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import msgspec
 
 from syncd.clock import RECENT, Jump, Mark
+from syncd.core.timestamps import from_text, maybe_from_text, to_text
+from syncd.core.webhook_health import Judgement
 from syncd.store.rows import get_state, put_state
-from syncd.timestamps import from_text, maybe_from_text, to_text
-from syncd.webhook_health import Judgement
 
 Columns = tuple[tuple[str, tuple[str, ...]], ...]
 

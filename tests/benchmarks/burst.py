@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import deliveries
 from benchmarks.processes import Place, post
 from benchmarks.table import Row
-from syncd.signature import sign
+from syncd.core.signature import sign
 
 DELIVERIES = 100_000
 VARIANTS = 10_000

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import json
 
 from benchmarks.mirrors import FIRST_VARIANT, VALUES, item_of
-from syncd.signature import sign
+from syncd.core.signature import sign
 
 KEY = "ds_bench_0123456789abcdef"
 # Events a moment apart, all of them older than their arrival and younger than what the mirror has.

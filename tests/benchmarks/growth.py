@@ -13,7 +13,7 @@ from benchmarks import deliveries
 from benchmarks.posting import Posted
 from benchmarks.processes import Place, post
 from benchmarks.table import Row
-from syncd.timestamps import to_text
+from syncd.core.timestamps import to_text
 
 SIZES = (1_000, 100_000, 1_000_000)
 CONNECTIONS = 32

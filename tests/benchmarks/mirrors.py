@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from syncd.config import Config
+from syncd.core.timestamps import to_text
 from syncd.engine import policy_of
 from syncd.store import housekeeping
 from syncd.store.connection import leave, open_for_writing
-from syncd.timestamps import to_text
 
 FIRST_VARIANT = 48_000
 VARIANTS_PER_ITEM = 50

@@ -19,7 +19,7 @@ from msgspec import Struct, field, json
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from syncd.signature import HEADER
+from syncd.core.signature import HEADER
 
 
 class Posted(Struct):

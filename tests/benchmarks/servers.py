@@ -27,8 +27,8 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.deliveries import KEY
+from syncd.core.signature import HEADER, is_authentic
 from syncd.http_server import HttpServer, bind_tcp
-from syncd.signature import HEADER, is_authentic
 
 PATH = "/webhooks/dreamship"
 

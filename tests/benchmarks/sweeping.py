@@ -22,9 +22,9 @@ from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
 from benchmarks.processes import Place, Running
 from benchmarks.table import Row
 from syncd import control
-from syncd.ports import SweepSummary
+from syncd.core.ports import SweepSummary
+from syncd.core.timestamps import to_text
 from syncd.simulated import Api, Catalogue, serving_in_thread
-from syncd.timestamps import to_text
 
 VARIANTS = 100_000
 MANY = 1_000_000

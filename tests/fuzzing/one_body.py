@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
-from syncd import observations
-from syncd.deliveries import parse
-from syncd.model import OUTCOMES, Delivery, Mention
-from syncd.signature import is_authentic, looks_signed, sign
-from syncd.state import Judged, Policy
+from syncd.core import observations
+from syncd.core.model import OUTCOMES, Delivery, Mention
+from syncd.core.payload import parse
+from syncd.core.signature import is_authentic, looks_signed, sign
+from syncd.core.state import Judged, Policy
 from syncd.store import deliveries
 from syncd.store.migrations import migrate
 

@@ -27,7 +27,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from load.report import Report, Told
-from syncd.signature import HEADER, sign
+from syncd.core.signature import HEADER, sign
 
 PATH = "/webhooks/dreamship"
 # Dreamship gives up after so long.

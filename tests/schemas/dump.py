@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from simulation.month import Months
 
 from syncd import __version__
-from syncd.deliveries import parse
+from syncd.core.payload import parse
 
 FOLDER = Path(__file__).parent
 

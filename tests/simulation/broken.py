@@ -10,12 +10,12 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from syncd import merge
-from syncd.merge import Belief, Verdict
-from syncd.model import ItemRead
-from syncd.observations import noting, reading
+from syncd.core import merge
+from syncd.core.merge import Belief, Verdict
+from syncd.core.model import ItemRead
+from syncd.core.observations import noting, reading
+from syncd.core.state import Known, Writes
 from syncd.source_clock import SourceClock
-from syncd.state import Known, Writes
 
 Patches = Callable[[], list[Any]]
 
@@ -26,21 +26,23 @@ def _no_confirming_read() -> list[Any]:
         if asked_at is not None:
             noting.ask(writes, item_id, asked_at, asked_at)
 
-    return [mock.patch(f"syncd.observations.{one}.ask", ask) for one in ("delivering", "reading")]
+    return [
+        mock.patch(f"syncd.core.observations.{one}.ask", ask) for one in ("delivering", "reading")
+    ]
 
 
 def _unsettled_wins() -> list[Any]:
     def on_read(known: Belief | None, **how: Any) -> Verdict:
         return merge.on_read(known, **{**how, "settle": -timedelta(days=1000)})
 
-    return [mock.patch("syncd.observations.reading.on_read", on_read)]
+    return [mock.patch("syncd.core.observations.reading.on_read", on_read)]
 
 
 def _ties_applied() -> list[Any]:
     def is_after(moment: datetime, other: datetime | None) -> bool:
         return other is None or moment >= other
 
-    return [mock.patch("syncd.merge._is_after", is_after)]
+    return [mock.patch("syncd.core.merge._is_after", is_after)]
 
 
 def _older_discarded() -> list[Any]:
@@ -51,7 +53,7 @@ def _older_discarded() -> list[Any]:
         kept = replace(verdict.belief, doubts=known.doubts)
         return replace(verdict, belief=kept, rule="same", ask_soon=False)
 
-    return [mock.patch("syncd.observations.delivering.on_delivery", on_delivery)]
+    return [mock.patch("syncd.core.observations.delivering.on_delivery", on_delivery)]
 
 
 def _copies_believed() -> list[Any]:
@@ -67,14 +69,14 @@ def _waits_do_not_follow() -> list[Any]:
 
 
 def _garbled_ignored() -> list[Any]:
-    return [mock.patch("syncd.deliveries.mention_in", return_value=None)]
+    return [mock.patch("syncd.core.payload.mention_in", return_value=None)]
 
 
 def _partial_taken_for_whole() -> list[Any]:
     def read(known: Known, seen: ItemRead, *given: Any, **how: Any) -> Writes:
         return reading.read(known, replace(seen, is_whole=True), *given, **how)
 
-    return [mock.patch("syncd.observations.read", read)]
+    return [mock.patch("syncd.core.observations.read", read)]
 
 
 BREAKS: dict[str, Patches] = {

@@ -33,9 +33,9 @@ from simulation.truth import Truth
 from simulation.witness import Step
 from simulation.witnesses import HEARD, Record
 from simulation.world import SOLD
-from syncd.merge import FUTURE_TOLERANCE, WITNESS_SHARE
-from syncd.model import Claim, Delivery, ItemRead, Labels
-from syncd.timestamps import from_text
+from syncd.core.merge import FUTURE_TOLERANCE, WITNESS_SHARE
+from syncd.core.model import Claim, Delivery, ItemRead, Labels
+from syncd.core.timestamps import from_text
 
 # How long a read may wait for its turn when only the budget is in its way: a read of the same item
 # under way (30 s), a window that doubts have used up (61 s), every other item at 30 a minute, the

@@ -28,12 +28,12 @@ from msgspec.structs import replace
 from simulation.clock import Clock, Inline, VirtualLoop
 from syncd.clock import SteadyClock
 from syncd.config import Config
-from syncd.deliveries import parse
+from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.payload import parse
+from syncd.core.timestamps import to_text
 from syncd.engine import Engine
-from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.monitor import Monitor
 from syncd.schedule import Schedule
-from syncd.timestamps import to_text
 from syncd.web import Webhook
 
 T = TypeVar("T")

@@ -12,9 +12,9 @@ import uvicorn
 
 from simulation.days import HOUR_S, Day, lived
 from syncd import admin
-from syncd.deliveries import parse
+from syncd.core.model import JsonObject
+from syncd.core.payload import parse
 from syncd.errors import MirrorUnavailable
-from syncd.model import JsonObject
 
 EVIL = "<script>alert(1)</script>\"'&"
 FAULT = MirrorUnavailable("no space is left on the disk", hint="free some")

@@ -22,11 +22,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulation.clock import BEGIN, Inline
-from syncd import observations
-from syncd.deliveries import parse
-from syncd.model import Delivery, ItemRead, Labels, SourceVariant
+from syncd.core import observations
+from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
+from syncd.core.payload import parse
+from syncd.core.state import Policy
 from syncd.simulated import UPDATED, Catalogue, Postman
-from syncd.state import Policy
 from syncd.store import Store
 
 VALUES = ("in_stock", "out_of_stock", "low_stock")

@@ -18,15 +18,15 @@ from msgspec.structs import replace
 from simulation.clock import Clock, Inline
 from simulation.source import Source
 from simulation.witness import Step, WatchedStore
-from syncd import deliveries
 from syncd.clock import SteadyClock
 from syncd.config import Config
+from syncd.core import payload
+from syncd.core.ports import SweepCause, SweepSummary
+from syncd.core.webhook_health import Judgement
 from syncd.engine import Engine
 from syncd.errors import MirrorUnavailable, SyncdError
-from syncd.ports import SweepCause, SweepSummary
 from syncd.reconcile import due_since, next_after_failure
 from syncd.store import Beat
-from syncd.webhook_health import Judgement
 
 T = TypeVar("T")
 Death = Literal["before", "after"]
@@ -228,7 +228,7 @@ class Process:
         asyncio.create_task(work)  # noqa: RUF006 - `tasks` holds it
 
     async def _take(self, body: bytes) -> str:
-        return await self.engine.ingest.submit(deliveries.parse(body, self.clock.now()))
+        return await self.engine.ingest.submit(payload.parse(body, self.clock.now()))
 
     async def _sweeping(self, every: timedelta) -> None:
         complete_at, now = self.engine.remembered.complete_at, self.clock.now()
@@ -240,7 +240,7 @@ class Process:
             await self._request("schedule")
 
     async def _beating(self) -> None:
-        """See syncd.heartbeat, which checks every second; here while anything may still happen."""
+        """See syncd.heartbeat, which checks every second; here while anything may happen."""
         while self.is_rough():
             await self.clock.sleep(BEAT_S)
             await self.notice_clock()
@@ -279,7 +279,7 @@ class Process:
         await self._request("schedule")
 
     async def _locating(self) -> None:
-        """See syncd.schedule, which looks every ten seconds; here only when there is news."""
+        """See syncd.schedule, which looks each ten seconds; here when there is news."""
         every = self.config.reconcile.every_when_silent
         while True:
             self._poked.clear()

@@ -24,8 +24,8 @@ from simulation.scenario import Scenario, drawn
 from simulation.source import Source
 from simulation.truth import Truth
 from simulation.world import CATEGORIES, World
-from syncd import deliveries
 from syncd.config import Config
+from syncd.core import payload
 from syncd.errors import MirrorUnavailable
 
 # Memory, if there is such a place: FULL synchronous costs nothing there.
@@ -308,7 +308,7 @@ class _Run:
         await self.process.run(self.process.start(lambda: watch(reader(config.mirror.path))))
 
     async def _submit(self, body: bytes) -> str | None:
-        event_id = deliveries.parse(body, self.host.now()).event_id
+        event_id = payload.parse(body, self.host.now()).event_id
         outcome = await self.process.submit(body)
         if outcome is not None:
             self._answered.add(event_id)

@@ -13,6 +13,8 @@ from simulation.clock import Clock
 from simulation.scenario import Scenario
 from simulation.truth import Truth
 from syncd import answer_faults
+from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.read_age import UNKNOWN_AGE
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -20,8 +22,6 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
-from syncd.model import ItemRead, Labels, Page, SourceItem, SourceVariant
-from syncd.read_age import UNKNOWN_AGE
 
 # What one call may need to get there; pace.WINDOW has a second in reserve for it.
 LONGEST_TRIP_S = 0.9

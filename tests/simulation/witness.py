@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from syncd import observations
-from syncd.model import Delivery, ItemRead
-from syncd.state import Judged, Known, Policy, Snapshot, Writes
+from syncd.core import observations
+from syncd.core.model import Delivery, ItemRead
+from syncd.core.state import Judged, Known, Policy, Snapshot, Writes
 from syncd.store import Store
 
 

@@ -8,16 +8,9 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from syncd.listing import Position, Seen
-from syncd.model import Delivery, ItemRead, Page, SweepResult
-from syncd.state import (
-    Judged,
-    Known,
-    Policy,
-    Snapshot,
-    VariantState,
-    Writes,
-)
+from syncd.core.model import Delivery, ItemRead, Page, SweepResult
+from syncd.core.pagination import Position, Seen
+from syncd.core.state import Judged, Known, Policy, Snapshot, VariantState, Writes
 
 JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
 """What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and

@@ -5,9 +5,9 @@ the change feed, and the questions put to the source. The store loads a snapshot
 these functions and writes what they return, in one transaction.
 """
 
-from syncd.observations.delivering import deliver
-from syncd.observations.reading import is_no_evidence, read
-from syncd.observations.removing import (
+from syncd.core.observations.delivering import deliver
+from syncd.core.observations.reading import is_no_evidence, read
+from syncd.core.observations.removing import (
     absent,
     is_whole,
     is_whole_row,

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from syncd.merge import Rule, on_read
-from syncd.model import ItemRead
-from syncd.observations.noting import note
-from syncd.state import Known, Policy, VariantState, Writes
+from syncd.core.merge import Rule, on_read
+from syncd.core.model import ItemRead
+from syncd.core.observations.noting import note
+from syncd.core.state import Known, Policy, VariantState, Writes
 
 
 def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from syncd.model import JsonObject
+from syncd.core.model import JsonObject
 
 # Of a body that is compressed; a delivery has some hundred bytes.
 MAX_UNPACKED_BYTES = 1024 * 1024

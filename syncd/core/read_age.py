@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.timestamps import parse_http_date
+from syncd.core.timestamps import parse_http_date
 
 # Younger content counts as new: clocks of hosts behind one name differ by some seconds, a proxy may
 # compute `Age` from such a clock, and `reconcile.settle` leaves room for a source that lags.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from syncd.merge import Rule
-from syncd.model import JsonObject, Row
-from syncd.plain_text import shortened
+from syncd.core.merge import Rule
+from syncd.core.model import JsonObject, Row
+from syncd.core.plain_text import shortened
 
 RULES: dict[Rule, str] = {
     "first-word": "the mirror did not have this variant; the delivery was taken, to be confirmed",

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
-from syncd.deliveries import dedupe_key, is_named_by_its_bytes
-from syncd.merge import WITNESS_SHARE, Rule, Verdict, is_replayed, on_delivery
-from syncd.model import Claim, Delivery, Labels, Mention, Outcome
-from syncd.observations.noting import ask, fuller, note
-from syncd.state import Judged, Policy, Snapshot, VariantState, Writes
+from syncd.core.merge import WITNESS_SHARE, Rule, Verdict, is_replayed, on_delivery
+from syncd.core.model import Claim, Delivery, Labels, Mention, Outcome
+from syncd.core.observations.noting import ask, fuller, note
+from syncd.core.payload import dedupe_key, is_named_by_its_bytes
+from syncd.core.state import Judged, Policy, Snapshot, VariantState, Writes
 
 
 def deliver(

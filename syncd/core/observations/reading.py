@@ -7,12 +7,12 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.merge import Verdict, on_read, with_doubt
-from syncd.model import ItemRead, Labels, SourceVariant
-from syncd.observations.noting import ask, fuller, note
-from syncd.observations.removing import absent, is_whole
-from syncd.read_age import COPY_AGE, NO_EVIDENCE_AGE
-from syncd.state import Known, Policy, VariantState, Writes
+from syncd.core.merge import Verdict, on_read, with_doubt
+from syncd.core.model import ItemRead, Labels, SourceVariant
+from syncd.core.observations.noting import ask, fuller, note
+from syncd.core.observations.removing import absent, is_whole
+from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
+from syncd.core.state import Known, Policy, VariantState, Writes
 
 # How many times `settle` to wait before an item is read again of which an answer had only a part.
 PARTIAL_WAIT = 10

@@ -8,8 +8,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from syncd.merge import Belief, Rule, Value
-from syncd.model import Cause, Delivery, Labels, Outcome
+from syncd.core.merge import Belief, Rule, Value
+from syncd.core.model import Cause, Delivery, Labels, Outcome
 
 # So many may vanish within a day, unless they are more than half of all that is mirrored.
 FEW_REMOVALS = 50

@@ -10,8 +10,8 @@ import re
 from typing import Literal
 from urllib.parse import unquote_plus
 
-from syncd.lenient_json import text_of
-from syncd.model import MAX_ID, Mention
+from syncd.core.lenient_json import text_of
+from syncd.core.model import MAX_ID, Mention
 
 # A delivery has some hundred bytes.
 MAX_CHARS = 64 * 1024

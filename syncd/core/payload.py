@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from syncd import lenient_json
-from syncd.lenient_json import Conflict, NotJsonError, alternatives, names_are_unique
-from syncd.model import MAX_ID, Claim, Delivery, JsonObject, Labels, Mention
-from syncd.named_ids import Subject, mention_in, subject
-from syncd.timestamps import parse_foreign
+from syncd.core import lenient_json
+from syncd.core.lenient_json import Conflict, NotJsonError, alternatives, names_are_unique
+from syncd.core.model import MAX_ID, Claim, Delivery, JsonObject, Labels, Mention
+from syncd.core.named_ids import Subject, mention_in, subject
+from syncd.core.timestamps import parse_foreign
 
 # With these two the documented `data.availability` is the news itself. Any other action on a
 # variant (one that Dreamship adds tomorrow) only tells that something about it changed.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from syncd.model import Cause, Labels
-from syncd.state import Change, Question, VariantState, Writes
+from syncd.core.model import Cause, Labels
+from syncd.core.state import Change, Question, VariantState, Writes
 
 
 def note(

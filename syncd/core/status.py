@@ -12,13 +12,13 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd import __version__
+from syncd.core.model import JsonObject
+from syncd.core.plain_text import shortened
+from syncd.core.ports import SweepProgress
+from syncd.core.state import Policy
+from syncd.core.timestamps import maybe_text, to_text
+from syncd.core.webhook_health import Evidence, WebhooksState
 from syncd.errors import SyncdError
-from syncd.model import JsonObject
-from syncd.plain_text import shortened
-from syncd.ports import SweepProgress
-from syncd.state import Policy
-from syncd.timestamps import maybe_text, to_text
-from syncd.webhook_health import Evidence, WebhooksState
 
 Health = Literal["ok", "degraded", "failing"]
 
