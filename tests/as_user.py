@@ -19,7 +19,12 @@ _LATE = ("certifi", "encodings.idna", "httpx._transports.default", "rich.console
 
 def main() -> None:
     uid, gid, *arguments = sys.argv[1:]
-    for name in (*syncd.cli.COMMANDS.values(), "syncd.engine", "syncd.daemon", "syncd.environment"):
+    for name in (
+        *syncd.cli.COMMANDS.values(),
+        "syncd.engine",
+        "syncd.daemon",
+        "syncd.config.environment",
+    ):
         importlib.import_module(name)
     for name in _LATE:
         with contextlib.suppress(ImportError):

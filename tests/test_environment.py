@@ -11,7 +11,7 @@ import httpx
 import pytest
 from conftest import Site, unmeasured
 
-from syncd import environment
+from syncd.config import environment
 from syncd.errors import ConfigurationError
 
 OUTSIDE = {"base_url": "https://127.0.0.1:9/v1"}

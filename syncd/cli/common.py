@@ -55,7 +55,7 @@ def load_for_daemon(config_path: str | None) -> Config:
     Raises ConfigurationError naming every fault of file, keys and environment.
     """
     # With httpx, which what only reads the mirror does without.
-    from syncd import environment  # noqa: PLC0415
+    from syncd.config import environment  # noqa: PLC0415
 
     config = load_config(config_path)
     faults: list[str] = []
