@@ -14,8 +14,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from syncd.budget import Budget
 from syncd.core.ports import Clock, Source
+from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 
 AccountState = Literal["answers", "refused", "unreachable", "throttled"]

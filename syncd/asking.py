@@ -9,7 +9,6 @@ from functools import partial
 
 import structlog
 
-from syncd.budget import Budget
 from syncd.cached_answers import CachedAnswers
 from syncd.clock import Jump
 from syncd.core import observations, pagination
@@ -17,9 +16,10 @@ from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position
 from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.core.state import Policy
+from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.read_failures import TRIES_PER_SWEEP, ReadFailures, named
-from syncd.source_clock import SourceClock
 from syncd.unkept import Keep, Unkept, give_up_after
 
 log = structlog.get_logger(__name__)

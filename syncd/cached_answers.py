@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec import Struct
 
-from syncd.budget import Budget
 from syncd.clock import Jump
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
+from syncd.dreamship.rate_limiter import Budget
 
 log = structlog.get_logger(__name__)
 

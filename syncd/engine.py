@@ -11,19 +11,19 @@ from datetime import datetime
 import structlog
 
 from syncd.asking import Asker
-from syncd.budget import Budget
 from syncd.clock import Jump, SteadyClock
 from syncd.config import Config
 from syncd.core import pace
 from syncd.core.ports import Source, SweepSummary
 from syncd.core.state import Policy, Replayed
 from syncd.core.timestamps import to_text
-from syncd.dreamship import Dreamship
+from syncd.dreamship.client import Dreamship
+from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.ingest import Ingest
 from syncd.reconcile import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
 from syncd.refresh import Reader
 from syncd.replay import replay
-from syncd.source_clock import SourceClock
 from syncd.store import Remembered, Store
 from syncd.survey import Survey
 

@@ -18,8 +18,8 @@ from syncd.core import observations
 from syncd.core.model import Delivery, Mention, Outcome
 from syncd.core.ports import Clock, DeliveryLedger
 from syncd.core.state import Judged, Policy
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
-from syncd.source_clock import SourceClock
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,6 @@ from typing import Literal
 import structlog
 
 from syncd.account import Account, AccountCheck
-from syncd.budget import Budget
 from syncd.clock import Jump
 from syncd.core import pagination
 from syncd.core.model import Page
@@ -23,6 +22,7 @@ from syncd.core.pagination import Position, Seen
 from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.core.state import Policy
 from syncd.core.timestamps import maybe_text
+from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 
 log = structlog.get_logger(__name__)

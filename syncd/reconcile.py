@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.budget import Budget
 from syncd.core import pagination
 from syncd.core.pagination import Position
 from syncd.core.ports import Clock, SweepCause, SweepLedger, SweepProgress, SweepSummary
 from syncd.core.state import Policy
+from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
 
 log = structlog.get_logger(__name__)

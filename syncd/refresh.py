@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from syncd.asking import Asker
-from syncd.budget import Budget
 from syncd.clock import Jump
 from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, JobKind, ReadLedger
+from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
 from syncd.read_order import DELIVERIES, Turns
 from syncd.unkept import Complaints

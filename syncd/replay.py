@@ -14,8 +14,8 @@ from syncd.core import observations
 from syncd.core.model import Delivery
 from syncd.core.ports import Clock
 from syncd.core.state import Policy, Replayed, Snapshot, Writes
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.errors import UsageError
-from syncd.source_clock import SourceClock
 
 # So many are judged in one transaction; deliveries that arrive meanwhile wait for no more.
 SLICE = 200

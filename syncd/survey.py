@@ -11,7 +11,6 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.account import Account
-from syncd.budget import Budget
 from syncd.core import observations, pagination
 from syncd.core.model import ItemRead, Page, SweepResult
 from syncd.core.pace import backoff
@@ -19,6 +18,8 @@ from syncd.core.pagination import MAX_FAULTS, Position
 from syncd.core.ports import Clock, Source, SweepProgress, SweepSummary
 from syncd.core.read_age import COPY_AGE
 from syncd.core.state import Change, Known, Policy, VariantState, count
+from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,
@@ -28,7 +29,6 @@ from syncd.errors import (
 )
 from syncd.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
 from syncd.reconcile import require_few
-from syncd.source_clock import SourceClock
 
 log = structlog.get_logger(__name__)
 

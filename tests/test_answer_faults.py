@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.answer_faults import fault
+from syncd.dreamship.answer_faults import fault
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,

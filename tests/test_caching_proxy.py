@@ -13,7 +13,7 @@ from proxies import NGINX, find_program, running
 
 from syncd.core.model import ItemRead
 from syncd.core.read_age import UNKNOWN_AGE
-from syncd.dreamship import Dreamship
+from syncd.dreamship.client import Dreamship
 from syncd.simulated import Api, Catalogue, serving_in_thread
 
 _SITE = """

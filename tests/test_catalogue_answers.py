@@ -12,18 +12,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from syncd import catalogue_answers, json_slices
-from syncd.catalogue_answers import (
+from syncd.core.lenient_json import Conflict, NotJsonError
+from syncd.dreamship import catalogue_answers, json_slices
+from syncd.dreamship.catalogue_answers import (
     MAX_ROWS,
     MAX_VARIANTS,
     MAX_VARIANTS_OF_PAGE,
     item_in,
     listing_in,
 )
-from syncd.content_coding import coding_of, decoded
-from syncd.core.lenient_json import Conflict, NotJsonError
+from syncd.dreamship.content_coding import coding_of, decoded
+from syncd.dreamship.json_slices import MAX_PIECE_BYTES, BeyondBoundsError, JsonSlices
 from syncd.errors import SourceAnswerInvalid
-from syncd.json_slices import MAX_PIECE_BYTES, BeyondBoundsError, JsonSlices
 
 # Members in any order, some of them twice, some as no strict decoder takes them.
 odd_values = st.sampled_from(

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from syncd import dreamship
 from syncd.core.model import ItemRead, Page
-from syncd.dreamship import Dreamship
+from syncd.dreamship import client
+from syncd.dreamship.client import Dreamship
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -272,7 +272,7 @@ def test_an_answer_without_end_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Memory is bounded, whatever is sent."""
-    monkeypatch.setattr(dreamship, "MAX_ITEM_BYTES", 100_000)
+    monkeypatch.setattr(client, "MAX_ITEM_BYTES", 100_000)
     body = b" " * 10_000_000
     head = "Content-Encoding: gzip" if packed else "X-Nothing: at all"
     with pytest.raises(SourceAnswerInvalid, match="more than 100,000 bytes"):

@@ -36,7 +36,7 @@ from syncd.core.plain_text import json_text, shortened, visible
 from syncd.core.ports import SweepSummary
 from syncd.core.state import Change, Policy, Replayed
 from syncd.core.timestamps import to_text
-from syncd.dreamship import Dreamship
+from syncd.dreamship.client import Dreamship
 from syncd.errors import SourceUnreachable, SyncdError
 from syncd.store import reads
 from syncd.store.connection import open_for_writing

@@ -25,8 +25,8 @@ from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
 from syncd.core.state import Judged, Policy, Snapshot, Writes
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.ingest import Ingest
-from syncd.source_clock import SourceClock
 from syncd.store import deliveries, reads, replays
 from syncd.store.migrations import migrate
 from syncd.store.stories import story

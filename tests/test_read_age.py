@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.budget import Budget
 from syncd.cached_answers import LONGEST, CachedAnswers
 from syncd.clock import Jump
 from syncd.core.merge import Belief, on_delivery
@@ -22,8 +21,9 @@ from syncd.core.read_age import (
     ToldAge,
     told_age,
 )
+from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.simulated.faults import http_date
-from syncd.source_clock import SourceClock
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

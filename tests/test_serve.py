@@ -26,10 +26,10 @@ from payloads import PAYLOADS, body_of
 from syncd.clock import SteadyClock
 from syncd.core.signature import HEADER, sign
 from syncd.core.state import Policy
+from syncd.dreamship.remote_clock import SourceClock
 from syncd.http_server import HttpServer, bind_tcp
 from syncd.ingest import Ingest
 from syncd.simulated import UPDATED, Event, stale
-from syncd.source_clock import SourceClock
 from syncd.store import Store
 from syncd.web import Webhook, application
 

@@ -20,7 +20,7 @@ from syncd.config import Config, find
 from syncd.core.payload import TEST_ACTION
 from syncd.core.read_age import COPY_AGE
 from syncd.core.signature import HEADER, sign
-from syncd.dreamship import Dreamship
+from syncd.dreamship.client import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.examining import Answer, Finding, Seen, Verdict
 from syncd.http_server import (

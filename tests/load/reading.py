@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 from msgspec import json
 
-from syncd.dreamship import Dreamship
+from syncd.dreamship.client import Dreamship
 from syncd.errors import SourceError
 
 TICK_S = 0.002

@@ -15,7 +15,7 @@ from syncd.core.merge import Belief, Verdict
 from syncd.core.model import ItemRead
 from syncd.core.observations import noting, reading
 from syncd.core.state import Known, Writes
-from syncd.source_clock import SourceClock
+from syncd.dreamship.remote_clock import SourceClock
 
 Patches = Callable[[], list[Any]]
 
@@ -61,7 +61,7 @@ def _copies_believed() -> list[Any]:
         del clock, resource
         return replace(answer, age=timedelta(), source_at=None)
 
-    return [mock.patch("syncd.source_clock.SourceClock.placed", placed)]
+    return [mock.patch("syncd.dreamship.remote_clock.SourceClock.placed", placed)]
 
 
 def _waits_do_not_follow() -> list[Any]:

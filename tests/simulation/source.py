@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from simulation.clock import Clock
 from simulation.scenario import Scenario
 from simulation.truth import Truth
-from syncd import answer_faults
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.read_age import UNKNOWN_AGE
+from syncd.dreamship import answer_faults
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,

@@ -17,8 +17,8 @@ from syncd.core import lenient_json
 from syncd.core.lenient_json import NotJsonError, agreed, alternatives
 from syncd.core.model import JsonObject, SourceItem, SourceVariant
 from syncd.core.payload import availability_text, labels, name_text, parse_id
+from syncd.dreamship.json_slices import JsonSlices, TooLargeError
 from syncd.errors import SourceAnswerInvalid
-from syncd.json_slices import JsonSlices, TooLargeError
 
 # Decoded at once: some 10 ms, in which nothing else runs.
 MAX_WHOLE_BYTES = 256 * 1024

@@ -16,13 +16,15 @@ from typing import Generic, NamedTuple, TypeVar
 import httpx
 import msgspec
 
-from syncd import __version__, answer_faults, catalogue_answers, content_coding, http_client
-from syncd.content_coding import coding_of, decoded, too_long
+from syncd import __version__, http_client
 from syncd.core import pagination
 from syncd.core.lenient_json import NotJsonError
 from syncd.core.model import ItemRead, JsonObject, Page
 from syncd.core.read_age import ToldAge, told_age
 from syncd.core.timestamps import parse_http_date
+from syncd.dreamship import answer_faults, catalogue_answers, content_coding
+from syncd.dreamship.content_coding import coding_of, decoded, too_long
+from syncd.dreamship.json_slices import BeyondBoundsError
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -30,7 +32,6 @@ from syncd.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from syncd.json_slices import BeyondBoundsError
 
 T = TypeVar("T")
 
