@@ -22,7 +22,7 @@ from syncd.config import is_loopback
 from syncd.core.model import JsonObject
 from syncd.core.plain_text import json_text
 from syncd.errors import SyncdError
-from syncd.refusals import Places, Refusals
+from syncd.http_server.refusals import Places, Refusals
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 MetricsOf = Callable[[], Awaitable[bytes]]

@@ -28,10 +28,10 @@ from syncd.http_server import (
     connections_for,
     raise_open_files,
 )
+from syncd.http_server.refusals import Refusals
 from syncd.listeners import Listeners
 from syncd.monitor import Monitor
 from syncd.orders import Orders
-from syncd.refusals import Refusals
 from syncd.schedule import Schedule
 from syncd.vocabulary import Vocabulary
 

@@ -20,9 +20,9 @@ from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Habit
 from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
+from syncd.http_server.refusals import Refusals
 from syncd.notify import Notifier
 from syncd.questions import Costly, Questions
-from syncd.refusals import Refusals
 from syncd.schedule import Schedule
 from syncd.store import Beat, Reports
 from syncd.store.wall_time import judgement_after

@@ -23,8 +23,8 @@ from syncd.core.payload import parse
 from syncd.core.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 from syncd.delivery_metrics import delivery_seconds
 from syncd.errors import SyncdError
+from syncd.http_server.refusals import Refusals, client_of
 from syncd.ingest import Ingest
-from syncd.refusals import Refusals, client_of
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
 from syncd.core.model import MAX_ID, JsonObject
 from syncd.core.state import Replayed
 from syncd.errors import Overloaded, SyncdError, UsageError
-from syncd.refusals import Places, Refusals
+from syncd.http_server.refusals import Places, Refusals
 
 # All other headers may be dropped before they come here.
 HEADERS_READ = frozenset[bytes]()

@@ -21,7 +21,7 @@ from syncd.http_server.limits import (
     open_files_for,
     raise_open_files,
 )
-from syncd.refusals import Refusals
+from syncd.http_server.refusals import Refusals
 
 __all__ = [
     "MAX_CONNECTIONS",

@@ -21,8 +21,8 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from syncd.http_server.framing import Framing, RequestRefusedError, refusal
 from syncd.http_server.limits import ListenerConnections
+from syncd.http_server.refusals import Refusals, client_of
 from syncd.http_server.targets import foreign_protocol, from_absolute_form
-from syncd.refusals import Refusals, client_of
 
 # Requests that are sent before the first of them was answered, on one connection.
 MAX_PIPELINED = 64
