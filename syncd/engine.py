@@ -10,7 +10,6 @@ from datetime import datetime
 
 import structlog
 
-from syncd.asking import Asker
 from syncd.clock import Jump, SteadyClock
 from syncd.config import Config
 from syncd.core import pace
@@ -21,11 +20,12 @@ from syncd.dreamship.client import Dreamship
 from syncd.dreamship.rate_limiter import Budget
 from syncd.dreamship.remote_clock import SourceClock
 from syncd.ingest import Ingest
-from syncd.reconcile import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
-from syncd.refresh import Reader
 from syncd.replay import replay
 from syncd.store import Remembered, Store
-from syncd.survey import Survey
+from syncd.sync.dry_run import Survey
+from syncd.sync.fetcher import Asker
+from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
+from syncd.sync.worker import Reader
 
 log = structlog.get_logger(__name__)
 

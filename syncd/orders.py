@@ -11,7 +11,7 @@ from syncd.core.ports import SweepProgress
 from syncd.core.state import Replayed
 from syncd.engine import Engine
 from syncd.http_server.refusals import Places
-from syncd.reconcile import require_few
+from syncd.sync.sweeps import require_few
 
 # Each looks four times a second how far its sweep is, in the thread that writes deliveries.
 MOST_WAITING = 20

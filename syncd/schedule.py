@@ -18,7 +18,7 @@ from syncd.config import Config
 from syncd.core.ports import SweepSummary
 from syncd.engine import Engine
 from syncd.errors import MirrorError
-from syncd.reconcile import due_since, next_after_failure
+from syncd.sync.sweeps import due_since, next_after_failure
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.cached_answers import LONGEST, CachedAnswers
 from syncd.clock import Jump
 from syncd.core.merge import Belief, on_delivery
 from syncd.core.model import ItemRead
@@ -24,6 +23,7 @@ from syncd.core.read_age import (
 from syncd.dreamship.rate_limiter import Budget
 from syncd.dreamship.remote_clock import SourceClock
 from syncd.simulated.faults import http_date
+from syncd.sync.cached_answers import LONGEST, CachedAnswers
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core.ports import JobKind
-from syncd.read_order import CATALOGUE, DELIVERIES, SWEEP_TURN, Turns
+from syncd.sync.read_order import CATALOGUE, DELIVERIES, SWEEP_TURN, Turns
 
 KINDS: tuple[JobKind, ...] = get_args(JobKind)
 CALLS = 960

@@ -35,7 +35,7 @@ from syncd.core.payload import parse
 from syncd.engine import Engine
 from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.simulated import iso
-from syncd.unkept import MAX_HELD
+from syncd.sync.unkept import MAX_HELD
 
 if TYPE_CHECKING:
     from conftest import Site

@@ -25,8 +25,8 @@ from syncd.core.ports import SweepCause, SweepSummary
 from syncd.core.webhook_health import Judgement
 from syncd.engine import Engine
 from syncd.errors import MirrorUnavailable, SyncdError
-from syncd.reconcile import due_since, next_after_failure
 from syncd.store import Beat
+from syncd.sync.sweeps import due_since, next_after_failure
 
 T = TypeVar("T")
 Death = Literal["before", "after"]

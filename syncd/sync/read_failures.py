@@ -13,7 +13,6 @@ from typing import Literal
 
 import structlog
 
-from syncd.account import Account, AccountCheck
 from syncd.clock import Jump
 from syncd.core import pagination
 from syncd.core.model import Page
@@ -24,6 +23,7 @@ from syncd.core.state import Policy
 from syncd.core.timestamps import maybe_text
 from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
+from syncd.sync.account import Account, AccountCheck
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,6 @@ import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.account import Account
 from syncd.core import observations, pagination
 from syncd.core.model import ItemRead, Page, SweepResult
 from syncd.core.pace import backoff
@@ -27,8 +26,9 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
-from syncd.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
-from syncd.reconcile import require_few
+from syncd.sync.account import Account
+from syncd.sync.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
+from syncd.sync.sweeps import require_few
 
 log = structlog.get_logger(__name__)
 

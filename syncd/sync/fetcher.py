@@ -9,7 +9,6 @@ from functools import partial
 
 import structlog
 
-from syncd.cached_answers import CachedAnswers
 from syncd.clock import Jump
 from syncd.core import observations, pagination
 from syncd.core.model import ItemRead, Page
@@ -19,8 +18,9 @@ from syncd.core.state import Policy
 from syncd.dreamship.rate_limiter import Budget
 from syncd.dreamship.remote_clock import SourceClock
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
-from syncd.read_failures import TRIES_PER_SWEEP, ReadFailures, named
-from syncd.unkept import Keep, Unkept, give_up_after
+from syncd.sync.cached_answers import CachedAnswers
+from syncd.sync.read_failures import TRIES_PER_SWEEP, ReadFailures, named
+from syncd.sync.unkept import Keep, Unkept, give_up_after
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from syncd.clock import Jump
 from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, ReadLedger
 from syncd.errors import MirrorError
-from syncd.read_failures import TRIES_PER_SWEEP, named, part_of
+from syncd.sync.read_failures import TRIES_PER_SWEEP, named, part_of
 
 log = structlog.get_logger(__name__)
 

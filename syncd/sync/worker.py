@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.asking import Asker
 from syncd.clock import Jump
 from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, JobKind, ReadLedger
 from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
-from syncd.read_order import DELIVERIES, Turns
-from syncd.unkept import Complaints
+from syncd.sync.fetcher import Asker
+from syncd.sync.read_order import DELIVERIES, Turns
+from syncd.sync.unkept import Complaints
 
 log = structlog.get_logger(__name__)
 
