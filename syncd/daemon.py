@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp
 
-from syncd import __version__, admin, logs, running, systemd, web
+from syncd import __version__, admin, logs, running, systemd
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.control import serving
@@ -34,6 +34,7 @@ from syncd.monitor import Monitor
 from syncd.orders import Orders
 from syncd.schedule import Schedule
 from syncd.vocabulary import Vocabulary
+from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ class Daemon:
         self._engine = Engine(config, on_finished=self._on_sweep_finished)
         self._schedule = Schedule(self._engine)
         self._vocabulary = Vocabulary(self._engine)
-        self._webhook: web.Webhook
+        self._webhook: endpoint.Webhook
         self._monitor: Monitor
 
     async def run(self) -> None:
@@ -88,7 +89,7 @@ class Daemon:
             log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
         for oddity in self._engine.store.oddities():
             log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
-        self._webhook = web.Webhook(
+        self._webhook = endpoint.Webhook(
             self._engine.ingest,
             # Read for each delivery: after a reload the new keys hold at once.
             lambda: self._keys,
@@ -132,7 +133,7 @@ class Daemon:
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
         config, monitor, orders = self._config, self._monitor, Orders(self._engine)
         applications: dict[str, ASGIApp] = {
-            "webhook": web.application(self._webhook, config.webhook.path, self._is_healthy),
+            "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
                 monitor.status,
                 monitor.exposition,
@@ -145,7 +146,7 @@ class Daemon:
             ),
         }
         read = {
-            "webhook": web.HEADERS_READ,
+            "webhook": endpoint.HEADERS_READ,
             "admin": admin.HEADERS_READ,
             "control": serving.HEADERS_READ,
         }

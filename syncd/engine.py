@@ -19,13 +19,13 @@ from syncd.core.timestamps import to_text
 from syncd.dreamship.client import Dreamship
 from syncd.dreamship.rate_limiter import Budget
 from syncd.dreamship.remote_clock import SourceClock
-from syncd.ingest import Ingest
-from syncd.replay import replay
 from syncd.store import Remembered, Store
 from syncd.sync.dry_run import Survey
 from syncd.sync.fetcher import Asker
 from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
 from syncd.sync.worker import Reader
+from syncd.webhook.batch_writer import Ingest
+from syncd.webhook.replay import replay
 
 log = structlog.get_logger(__name__)
 

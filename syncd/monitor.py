@@ -26,7 +26,7 @@ from syncd.questions import Costly, Questions
 from syncd.schedule import Schedule
 from syncd.store import Beat, Reports
 from syncd.store.wall_time import judgement_after
-from syncd.web import Webhook
+from syncd.webhook.endpoint import Webhook
 
 log = structlog.get_logger(__name__)
 

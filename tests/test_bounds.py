@@ -16,8 +16,8 @@ import httpx
 import pytest
 from msgspec import json
 
-from syncd.bodies import MAX_HELD_BYTES
 from syncd.core.signature import HEADER, sign
+from syncd.webhook.bodies import MAX_HELD_BYTES
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

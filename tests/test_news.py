@@ -26,10 +26,10 @@ from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
 from syncd.core.state import Judged, Policy, Snapshot, Writes
 from syncd.dreamship.remote_clock import SourceClock
-from syncd.ingest import Ingest
 from syncd.store import deliveries, reads, replays
 from syncd.store.migrations import migrate
 from syncd.store.stories import story
+from syncd.webhook.batch_writer import Ingest
 
 if TYPE_CHECKING:
     from conftest import Site

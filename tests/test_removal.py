@@ -23,7 +23,7 @@ from syncd.errors import SourceGone, SourceUnreachable
 from syncd.monitor import Monitor
 from syncd.schedule import Schedule
 from syncd.simulated import iso
-from syncd.web import Webhook
+from syncd.webhook.endpoint import Webhook
 
 PER_ITEM = 10
 

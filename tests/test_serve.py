@@ -28,10 +28,10 @@ from syncd.core.signature import HEADER, sign
 from syncd.core.state import Policy
 from syncd.dreamship.remote_clock import SourceClock
 from syncd.http_server import HttpServer, bind_tcp
-from syncd.ingest import Ingest
 from syncd.simulated import UPDATED, Event, stale
 from syncd.store import Store
-from syncd.web import Webhook, application
+from syncd.webhook.batch_writer import Ingest
+from syncd.webhook.endpoint import Webhook, application
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -34,7 +34,7 @@ from syncd.core.timestamps import to_text
 from syncd.engine import Engine
 from syncd.monitor import Monitor
 from syncd.schedule import Schedule
-from syncd.web import Webhook
+from syncd.webhook.endpoint import Webhook
 
 T = TypeVar("T")
 

@@ -17,14 +17,14 @@ import structlog
 from msgspec import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from syncd.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
 from syncd.core.model import OUTCOMES
 from syncd.core.payload import parse
 from syncd.core.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
-from syncd.delivery_metrics import delivery_seconds
 from syncd.errors import SyncdError
 from syncd.http_server.refusals import Refusals, client_of
-from syncd.ingest import Ingest
+from syncd.webhook.batch_writer import Ingest
+from syncd.webhook.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
+from syncd.webhook.metrics import delivery_seconds
 
 log = structlog.get_logger(__name__)
 
