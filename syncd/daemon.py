@@ -13,7 +13,8 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp
 
-from syncd import __version__, admin, logs, running, systemd
+from syncd import __version__, logs, running, systemd
+from syncd.admin import app
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.control import serving
@@ -134,7 +135,7 @@ class Daemon:
         config, monitor, orders = self._config, self._monitor, Orders(self._engine)
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
-            "admin": admin.application(
+            "admin": app.application(
                 monitor.status,
                 monitor.exposition,
                 monitor.page,
@@ -147,7 +148,7 @@ class Daemon:
         }
         read = {
             "webhook": endpoint.HEADERS_READ,
-            "admin": admin.HEADERS_READ,
+            "admin": app.HEADERS_READ,
             "control": serving.HEADERS_READ,
         }
         for name, bound in listeners.sockets.items():

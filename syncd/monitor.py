@@ -11,7 +11,8 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from syncd import logs, metrics, page
+from syncd import logs
+from syncd.admin import metrics, page
 from syncd.clock import Jump
 from syncd.core import explain, status, webhook_health
 from syncd.core.model import JsonObject, id_in

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from benchmarks import mirrors
 
-from syncd import admin
+from syncd.admin import app
 from syncd.core.model import JsonObject
 from syncd.core.timestamps import from_text
 from syncd.errors import Overloaded
@@ -43,20 +43,20 @@ def test_so_many_searches_are_answered_at_once_and_no_more() -> None:
         async def exposition() -> bytes:
             return b""
 
-        transport = httpx.ASGITransport(admin.application(status, exposition, shown))
+        transport = httpx.ASGITransport(app.application(status, exposition, shown))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:8788"
         ) as client:
-            asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(admin.MOST_AT_ONCE)]
+            asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(app.MOST_AT_ONCE)]
             for _ in asking:
                 await waiting.acquire()
             refused = await client.get("/?q=tee")
             assert refused.status_code == HTTPStatus.SERVICE_UNAVAILABLE
-            assert refused.headers["Retry-After"] == str(admin.RETRY_AFTER_S)
+            assert refused.headers["Retry-After"] == str(app.RETRY_AFTER_S)
             for path in ("/", "/status.json", "/metrics"):
                 assert (await client.get(path)).status_code == HTTPStatus.OK
             over.set()
-            assert [(await one).status_code for one in asking] == [200] * admin.MOST_AT_ONCE
+            assert [(await one).status_code for one in asking] == [200] * app.MOST_AT_ONCE
             assert (await client.get("/?q=tee")).status_code == HTTPStatus.OK
 
     asyncio.run(asyncio.wait_for(scenario(), 10))

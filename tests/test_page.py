@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation.moments import showing
 
+from syncd.admin.page import CHANGES, HEADERS, _lasting, chart, strip
+from syncd.admin.page.drawing import COLUMNS, WIDTH
 from syncd.core.timestamps import to_text
-from syncd.page import CHANGES, HEADERS, _lasting, chart, strip
-from syncd.page.drawing import COLUMNS, WIDTH
 from syncd.questions import QUICK_S, Costly
 from syncd.store import Reports
 from syncd.store.connection import open_for_writing

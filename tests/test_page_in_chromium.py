@@ -13,7 +13,7 @@ import pytest
 from browser import Seen, browse, needs_chromium, needs_playwright
 from simulation.moments import moments, showing
 
-from syncd import page
+from syncd.admin import page
 
 if TYPE_CHECKING:
     from conftest import Daemon

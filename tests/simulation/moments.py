@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import uvicorn
 
 from simulation.days import HOUR_S, Day, lived
-from syncd import admin
+from syncd.admin import app
 from syncd.core.model import JsonObject
 from syncd.core.payload import parse
 from syncd.errors import MirrorUnavailable
@@ -91,7 +91,7 @@ def showing(pages: Mapping[str, str]) -> Iterator[str]:
 
     bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        admin.application(status, exposition, shown), lifespan="off", log_config=None, ws="none"
+        app.application(status, exposition, shown), lifespan="off", log_config=None, ws="none"
     )
     server = _Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)

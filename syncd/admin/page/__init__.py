@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from syncd.admin.page.drawing import chart, strip
 from syncd.core.plain_text import shortened, visible
 from syncd.core.timestamps import to_text
-from syncd.page.drawing import chart, strip
 
 __all__ = [
     "CHANGES",

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from syncd import metrics, page
+from syncd.admin import metrics, page
 from syncd.config import is_loopback
 from syncd.core.model import JsonObject
 from syncd.core.plain_text import json_text
