@@ -21,8 +21,8 @@ def main() -> None:
     uid, gid, *arguments = sys.argv[1:]
     for name in (
         *syncd.cli.COMMANDS.values(),
-        "syncd.engine",
-        "syncd.daemon",
+        "syncd.daemon.services",
+        "syncd.daemon.app",
         "syncd.config.environment",
     ):
         importlib.import_module(name)

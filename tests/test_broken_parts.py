@@ -17,7 +17,7 @@ from msgspec import json
 from syncd.config import load
 from syncd.core.model import SweepResult
 from syncd.core.ports import SweepSummary
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 from syncd.simulated.faults import Fault
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from simulation.days import Day, lived
 
 from syncd.clock import Jump
 from syncd.core.timestamps import from_text, to_text
+from syncd.daemon.scheduler import _Every
 from syncd.errors import MirrorUnavailable
-from syncd.schedule import _Every
 from syncd.store import Store, wall_time
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from benchmarks import mirrors
 from syncd.admin import app
 from syncd.core.model import JsonObject
 from syncd.core.timestamps import from_text
+from syncd.daemon.cached_queries import Questions
 from syncd.errors import Overloaded
-from syncd.questions import Questions
 from syncd.store import Reports, Store
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 from syncd.config import load
 from syncd.core import pagination
 from syncd.core.ports import SweepSummary
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 
 if TYPE_CHECKING:
     from conftest import Site

@@ -159,7 +159,9 @@ def test_an_interrupted_doctor_waits_for_no_name(site: Site, hanging_names: dict
         assert process.wait(SOON_S) == 130
 
 
-ENDS_SOON = "import syncd.daemon as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
+ENDS_SOON = (
+    "import syncd.daemon.app as d; d.LONGEST_STOP_S = 1.0; import syncd.cli; syncd.cli.main()"
+)
 
 
 def test_a_start_that_fails_waits_for_no_reader(site: Site) -> None:

@@ -25,7 +25,7 @@ from syncd.core import pagination
 from syncd.core.model import Page, SourceItem
 from syncd.core.pagination import Position
 from syncd.core.timestamps import to_text
-from syncd.orders import MOST_DRY_RUNS, MOST_WAITING
+from syncd.daemon.control_handlers import MOST_DRY_RUNS, MOST_WAITING
 from syncd.store import job_queue, listings, sweeps
 from syncd.sync.read_order import Turns
 from syncd.sync.sweeps import MAX_ITEMS, MAX_REQUESTS, MAX_WAITING_ITEMS

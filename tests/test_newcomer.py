@@ -362,9 +362,9 @@ def test_a_daemon_that_fails_for_no_known_reason_logs_it_once(
 ) -> None:
     """One line with the traceback, in the log, and two for whoever started it."""
     code = (
-        "import sys, syncd.daemon, syncd.cli\n"
+        "import sys, syncd.daemon.app, syncd.cli\n"
         "def fail(*_, **__): raise KeyError(sys.argv[2])\n"
-        "syncd.daemon.run = fail\n"
+        "syncd.daemon.app.run = fail\n"
         "sys.exit(syncd.cli.run(['serve', '-c', sys.argv[1]]))"
     )
     done = subprocess.run(

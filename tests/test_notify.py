@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from syncd.notify import TRIES, Notifier
+from syncd.daemon.notifier import TRIES, Notifier
 
 MESSAGE = {"event": "webhooks", "before": "healthy", "now": "silent"}
 

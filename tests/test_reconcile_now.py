@@ -19,7 +19,7 @@ from msgspec import json
 
 from syncd import control
 from syncd.core.ports import SweepProgress
-from syncd.orders import Orders
+from syncd.daemon.control_handlers import Orders
 from syncd.simulated import Throttle
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.ports import SweepSummary
-from syncd.engine import Engine
+from syncd.daemon.scheduler import Schedule
+from syncd.daemon.services import Engine
+from syncd.daemon.status_service import Monitor
 from syncd.errors import SourceGone, SourceUnreachable
-from syncd.monitor import Monitor
-from syncd.schedule import Schedule
 from syncd.simulated import iso
 from syncd.webhook.endpoint import Webhook
 

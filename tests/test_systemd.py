@@ -24,13 +24,13 @@ from systemd.saboteur import PARTS
 
 from syncd import control
 from syncd.config.settings import Webhook
-from syncd.daemon import LONGEST_STOP_S
+from syncd.daemon.app import LONGEST_STOP_S
+from syncd.daemon.notifier import KILL_LIMIT_S
+from syncd.daemon.systemd import NOTIFY_LIMIT_S, notify, notify_reloading, take_sockets, watchdog_s
 from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.http_server.limits import ARRIVAL_S
 from syncd.logs import DRAIN_LIMIT_S
-from syncd.notify import KILL_LIMIT_S
 from syncd.store.connection import BUSY_TIMEOUT_S
-from syncd.systemd import NOTIFY_LIMIT_S, notify, notify_reloading, take_sockets, watchdog_s
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -347,6 +347,6 @@ def test_a_job_that_the_end_cancels_is_no_error(
     fault: BaseException, is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """APScheduler logs it as one; any other fault of a job is told."""
-    importlib.import_module("syncd.schedule")
+    importlib.import_module("syncd.daemon.scheduler")
     logging.getLogger("apscheduler.executors.default").error("Error running job", exc_info=fault)
     assert bool(caplog.records) is is_told

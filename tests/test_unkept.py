@@ -32,7 +32,7 @@ from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.simulated import iso
 from syncd.sync.unkept import MAX_HELD

@@ -194,7 +194,7 @@ def _by_daemon(
 async def _by_itself(
     config: Config, request: control.ReconcileRequest, teller: _Teller
 ) -> SweepSummary | control.Differences:
-    from syncd.engine import Engine  # noqa: PLC0415 - with a daemon none of it is needed
+    from syncd.daemon.services import Engine  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
     if request.dry_run and not config.mirror.path.exists():

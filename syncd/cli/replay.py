@@ -69,7 +69,7 @@ def command(
 
 
 async def _by_itself(config: Config, request: control.ReplayRequest) -> list[Replayed]:
-    from syncd.engine import Engine  # noqa: PLC0415 - with a daemon none of it is needed
+    from syncd.daemon.services import Engine  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
     engine = Engine(config)

@@ -29,9 +29,9 @@ def command(config_path: str | None) -> None:
     logs.configure(config.log.level, config.log.format, secrets=config.secrets)
     logs.catch_all()
     try:
-        from syncd import daemon  # noqa: PLC0415 - after the configuration is known to be right
+        from syncd.daemon import app  # noqa: PLC0415 - after the configuration is known to be right
 
-        daemon.run(config, reload=lambda: load_for_daemon(config_path))
+        app.run(config, reload=lambda: load_for_daemon(config_path))
     except SyncdError:
         raise
     except Exception as fault:

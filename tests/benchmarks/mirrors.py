@@ -7,7 +7,7 @@ from pathlib import Path
 
 from syncd.config import Config
 from syncd.core.timestamps import to_text
-from syncd.engine import policy_of
+from syncd.daemon.services import policy_of
 from syncd.store import housekeeping
 from syncd.store.connection import leave, open_for_writing
 

@@ -31,9 +31,9 @@ from syncd.config import Config
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
-from syncd.engine import Engine
-from syncd.monitor import Monitor
-from syncd.schedule import Schedule
+from syncd.daemon.scheduler import Schedule
+from syncd.daemon.services import Engine
+from syncd.daemon.status_service import Monitor
 from syncd.webhook.endpoint import Webhook
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from syncd.config import Config
 from syncd.core import payload
 from syncd.core.ports import SweepCause, SweepSummary
 from syncd.core.webhook_health import Judgement
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 from syncd.errors import MirrorUnavailable, SyncdError
 from syncd.store import Beat
 from syncd.sync.sweeps import due_since, next_after_failure
@@ -240,7 +240,7 @@ class Process:
             await self._request("schedule")
 
     async def _beating(self) -> None:
-        """See syncd.heartbeat, which checks every second; here while anything may happen."""
+        """See syncd.daemon.heartbeat, which checks every second; here while anything may happen."""
         while self.is_rough():
             await self.clock.sleep(BEAT_S)
             await self.notice_clock()
@@ -279,7 +279,7 @@ class Process:
         await self._request("schedule")
 
     async def _locating(self) -> None:
-        """See syncd.schedule, which looks each ten seconds; here when there is news."""
+        """See syncd.daemon.scheduler, which looks each ten seconds; here when there is news."""
         every = self.config.reconcile.every_when_silent
         while True:
             self._poked.clear()

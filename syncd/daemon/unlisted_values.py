@@ -8,7 +8,7 @@ import contextlib
 import structlog
 
 from syncd.core.status import UnknownValues
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 from syncd.errors import MirrorError
 from syncd.store import Reports
 

@@ -16,7 +16,7 @@ from apscheduler.triggers.base import BaseTrigger
 from syncd.clock import Jump
 from syncd.config import Config
 from syncd.core.ports import SweepSummary
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 from syncd.errors import MirrorError
 from syncd.sync.sweeps import due_since, next_after_failure
 

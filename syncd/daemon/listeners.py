@@ -6,8 +6,8 @@ import socket
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
-from syncd import systemd
 from syncd.config import REMOTE_ADMIN_VARIABLE, Address, Config, is_loopback
+from syncd.daemon import systemd
 from syncd.errors import ConfigurationError
 from syncd.http_server import bind_tcp, bind_unix
 

@@ -9,7 +9,7 @@ from contextlib import aclosing, nullcontext
 from syncd import control
 from syncd.core.ports import SweepProgress
 from syncd.core.state import Replayed
-from syncd.engine import Engine
+from syncd.daemon.services import Engine
 from syncd.http_server.refusals import Places
 from syncd.sync.sweeps import require_few
 

@@ -19,12 +19,12 @@ from syncd.core.model import JsonObject, id_in
 from syncd.core.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Habit
-from syncd.engine import Engine
+from syncd.daemon.cached_queries import Costly, Questions
+from syncd.daemon.notifier import Notifier
+from syncd.daemon.scheduler import Schedule
+from syncd.daemon.services import Engine
 from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
 from syncd.http_server.refusals import Refusals
-from syncd.notify import Notifier
-from syncd.questions import Costly, Questions
-from syncd.schedule import Schedule
 from syncd.store import Beat, Reports
 from syncd.store.wall_time import judgement_after
 from syncd.webhook.endpoint import Webhook

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from syncd.clock import CHECK_EVERY_S
-from syncd.engine import Engine
+from syncd.daemon.scheduler import Schedule
+from syncd.daemon.services import Engine
 from syncd.errors import MirrorError
-from syncd.schedule import Schedule
 
 log = structlog.get_logger(__name__)
 

@@ -13,16 +13,22 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp
 
-from syncd import __version__, logs, running, systemd
+from syncd import __version__, logs, running
 from syncd.admin import app
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.control import serving
 from syncd.core.ports import SweepSummary
 from syncd.core.timestamps import to_text
-from syncd.engine import Engine
+from syncd.daemon import systemd
+from syncd.daemon.control_handlers import Orders
+from syncd.daemon.heartbeat import Heartbeat
+from syncd.daemon.listeners import Listeners
+from syncd.daemon.scheduler import Schedule
+from syncd.daemon.services import Engine
+from syncd.daemon.status_service import Monitor
+from syncd.daemon.unlisted_values import Vocabulary
 from syncd.errors import MirrorError, SyncdError
-from syncd.heartbeat import Heartbeat
 from syncd.http_server import (
     ConnectionLimiter,
     HttpServer,
@@ -30,11 +36,6 @@ from syncd.http_server import (
     raise_open_files,
 )
 from syncd.http_server.refusals import Refusals
-from syncd.listeners import Listeners
-from syncd.monitor import Monitor
-from syncd.orders import Orders
-from syncd.schedule import Schedule
-from syncd.vocabulary import Vocabulary
 from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
