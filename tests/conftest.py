@@ -25,7 +25,7 @@ from syncd import control
 from syncd.cli.common import secrets
 from syncd.core.signature import HEADER, sign
 from syncd.demo.comparison import compare
-from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalogue, Event, Postman, serving_in_thread
 from syncd.store import Store
 from syncd.store.migrations import migrate
 

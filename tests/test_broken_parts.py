@@ -18,7 +18,7 @@ from syncd.config import load
 from syncd.core.model import SweepResult
 from syncd.core.ports import SweepSummary
 from syncd.daemon.services import Engine
-from syncd.simulated.faults import Fault
+from syncd.demo.fake_dreamship.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from msgspec import json
 
-from syncd.simulated import Cache
-from syncd.simulated.faults import CacheTrace
+from syncd.demo.fake_dreamship import Cache
+from syncd.demo.fake_dreamship.faults import CacheTrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from proxies import NGINX, find_program, running
 
 from syncd.core.model import ItemRead
 from syncd.core.read_age import UNKNOWN_AGE
+from syncd.demo.fake_dreamship import Api, Catalogue, serving_in_thread
 from syncd.dreamship.client import Dreamship
-from syncd.simulated import Api, Catalogue, serving_in_thread
 
 _SITE = """
 proxy_cache_path {folder}/cache keys_zone=copies:1m;

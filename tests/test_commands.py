@@ -18,7 +18,7 @@ from msgspec import json
 
 from syncd import __version__
 from syncd.cli import COMMANDS, run
-from syncd.simulated import UPDATED, Event
+from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.store import Store
 
 if TYPE_CHECKING:

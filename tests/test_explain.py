@@ -12,7 +12,7 @@ import pytest
 
 from syncd.core.explain import RULES
 from syncd.core.merge import Rule
-from syncd.simulated import stale
+from syncd.demo.fake_dreamship import stale
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -36,7 +36,7 @@ from systemd.saboteur import PARTS
 
 from syncd import __version__
 from syncd.core.signature import HEADER, sign
-from syncd.simulated import Api, Catalogue, Event, Postman, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalogue, Event, Postman, serving_in_thread
 
 log = logging.getLogger(__name__)
 

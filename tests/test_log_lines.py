@@ -15,7 +15,7 @@ import pytest
 from msgspec import json
 
 from syncd.core.signature import HEADER
-from syncd.simulated.faults import Throttle
+from syncd.demo.fake_dreamship.faults import Throttle
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core import pace
-from syncd.simulated import Throttle
+from syncd.demo.fake_dreamship import Throttle
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

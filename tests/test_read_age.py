@@ -20,9 +20,9 @@ from syncd.core.read_age import (
     ToldAge,
     told_age,
 )
+from syncd.demo.fake_dreamship.faults import http_date
 from syncd.dreamship.rate_limiter import Budget
 from syncd.dreamship.remote_clock import SourceClock
-from syncd.simulated.faults import http_date
 from syncd.sync.cached_answers import LONGEST, CachedAnswers
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -20,7 +20,7 @@ from msgspec import json
 from syncd import control
 from syncd.core.ports import SweepProgress
 from syncd.daemon.control_handlers import Orders
-from syncd.simulated import Throttle
+from syncd.demo.fake_dreamship import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

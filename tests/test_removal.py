@@ -21,8 +21,8 @@ from syncd.core.ports import SweepSummary
 from syncd.daemon.scheduler import Schedule
 from syncd.daemon.services import Engine
 from syncd.daemon.status_service import Monitor
+from syncd.demo.fake_dreamship import iso
 from syncd.errors import SourceGone, SourceUnreachable
-from syncd.simulated import iso
 from syncd.webhook.endpoint import Webhook
 
 PER_ITEM = 10

@@ -26,9 +26,9 @@ from payloads import PAYLOADS, body_of
 from syncd.clock import SteadyClock
 from syncd.core.signature import HEADER, sign
 from syncd.core.state import Policy
+from syncd.demo.fake_dreamship import UPDATED, Event, stale
 from syncd.dreamship.remote_clock import SourceClock
 from syncd.http_server import HttpServer, bind_tcp
-from syncd.simulated import UPDATED, Event, stale
 from syncd.store import Store
 from syncd.webhook.batch_writer import Ingest
 from syncd.webhook.endpoint import Webhook, application

@@ -15,8 +15,7 @@ import pytest
 from msgspec import json
 
 from syncd.core.signature import HEADER, is_authentic
-from syncd.http_server import HttpServer, bind_tcp
-from syncd.simulated import (
+from syncd.demo.fake_dreamship import (
     Api,
     Catalogue,
     Event,
@@ -28,7 +27,8 @@ from syncd.simulated import (
     serving_in_thread,
     stale,
 )
-from syncd.simulated.faults import Fault
+from syncd.demo.fake_dreamship.faults import Fault
+from syncd.http_server import HttpServer, bind_tcp
 
 now = partial(datetime.now, UTC)
 KEY = "ds_key"

@@ -33,8 +33,8 @@ from syncd.config.settings import Dreamship, Mirror
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.daemon.services import Engine
+from syncd.demo.fake_dreamship import iso
 from syncd.errors import MirrorError, MirrorUnavailable
-from syncd.simulated import iso
 from syncd.sync.unkept import MAX_HELD
 
 if TYPE_CHECKING:

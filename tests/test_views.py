@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from syncd.core import observations
 from syncd.core.model import Claim, Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.state import Policy, Writes
+from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
-from syncd.simulated import UPDATED, Event
 from syncd.store import Store
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from syncd import control
 from syncd.core.model import JsonObject
 from syncd.demo.comparison import Comparison, compare
 from syncd.demo.daemon import DaemonProcess
+from syncd.demo.fake_dreamship import Api, Catalogue, Event, Faults, Postman, Throttle, Way, serving
 from syncd.errors import SyncdError
-from syncd.simulated import Api, Catalogue, Event, Faults, Postman, Throttle, Way, serving
 
 # Dreamship's 60 calls, in a window of a second instead of a minute.
 THROTTLE = Throttle(calls=60, window_s=1.0)

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from syncd.core.plain_text import shortened, visible
+from syncd.demo.fake_dreamship import UNREACHABLE
 from syncd.demo.play import Frame
 from syncd.printing import show
-from syncd.simulated import UNREACHABLE
 
 PLAIN_EVERY_S = 2.0
 _ACTS = ("starting", "filling", "delivering", "outage", "reconciling", "comparing")

@@ -24,7 +24,7 @@ from benchmarks.table import Row
 from syncd import control
 from syncd.core.ports import SweepSummary
 from syncd.core.timestamps import to_text
-from syncd.simulated import Api, Catalogue, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalogue, serving_in_thread
 
 VARIANTS = 100_000
 MANY = 1_000_000

@@ -26,7 +26,7 @@ from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.state import Policy
-from syncd.simulated import UPDATED, Catalogue, Postman
+from syncd.demo.fake_dreamship import UPDATED, Catalogue, Postman
 from syncd.store import Store
 
 VALUES = ("in_stock", "out_of_stock", "low_stock")
