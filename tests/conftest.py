@@ -24,7 +24,7 @@ from msgspec import json
 from syncd import control
 from syncd.cli.common import secrets
 from syncd.core.signature import HEADER, sign
-from syncd.demo.comparison import compare
+from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalogue, Event, Postman, serving_in_thread
 from syncd.store import Store
 from syncd.store.migrations import migrate

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.config import SECTIONS, Config, Secret, find, in_force, load, search, to_toml
-from syncd.config.checks import CHECKS
-from syncd.config.values import duration_text, parse_address, parse_duration
+from syncd.config.types import duration_text, parse_address, parse_duration
+from syncd.config.validators import CHECKS
 from syncd.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"

@@ -13,7 +13,7 @@ from syncd.core import observations
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
 from syncd.core.state import Policy, Snapshot, Writes
-from syncd.store import deliveries, replays
+from syncd.store import deliveries, replay
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
 GRACE = timedelta(minutes=10)
@@ -52,8 +52,8 @@ def test_a_replay_whose_name_was_taken_and_is_free_again(memory: sqlite3.Connect
         return [one.outcome for one in judged]
 
     def again() -> list[str | None]:
-        ids = replays.quarantined(memory)
-        done = replays.replay(memory, ids, judge, now=NOW, missed_grace=GRACE)
+        ids = replay.quarantined(memory)
+        done = replay.replay(memory, ids, judge, now=NOW, missed_grace=GRACE)
         return [one.outcome for one in done]
 
     first, late = delivery(1), delivery(0)

@@ -22,9 +22,8 @@ from msgspec.structs import asdict
 from proxies import PATH, Front, nginx
 
 from syncd.cli.doctor import deliver
-from syncd.core.signature import HEADER
-from syncd.examining import REACHES as OUTSIDE
-from syncd.examining import (
+from syncd.cli.doctor_checks import REACHES as OUTSIDE
+from syncd.cli.doctor_checks import (
     Answer,
     Seen,
     about_access,
@@ -32,6 +31,7 @@ from syncd.examining import (
     about_connections,
     about_delivery,
 )
+from syncd.core.signature import HEADER
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

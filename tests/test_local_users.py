@@ -26,7 +26,7 @@ from syncd.core.model import Page, SourceItem
 from syncd.core.pagination import Position
 from syncd.core.timestamps import to_text
 from syncd.daemon.control_handlers import MOST_DRY_RUNS, MOST_WAITING
-from syncd.store import job_queue, listings, sweeps
+from syncd.store import job_queue, sweep_pages, sweeps
 from syncd.sync.read_order import Turns
 from syncd.sync.sweeps import MAX_ITEMS, MAX_REQUESTS, MAX_WAITING_ITEMS
 from syncd.webhook.replay import MAX_IDS
@@ -241,7 +241,7 @@ def test_ids_that_somebody_named_are_no_part_of_the_catalogue(memory: sqlite3.Co
     how["position"] = Position()
     sweep_id = sweeps.begin(memory, "schedule", now, items=(), is_catalogue=True, **how)
     page = Page((SourceItem(7, "Mug", None),), 1, has_next=False, began_at=now, source_at=None)
-    listings.listed(memory, sweep_id, page, Position(), lambda _: whole())
+    sweep_pages.listed(memory, sweep_id, page, Position(), lambda _: whole())
     listed = memory.execute("SELECT item_id FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
     assert listed.fetchall() == [(7,)]
 

@@ -23,7 +23,7 @@ from syncd import cli, control
 from syncd.cli import common, ownership
 from syncd.errors import ConfigurationError, UsageError
 from syncd.http_server import bind_tcp, bind_unix
-from syncd.http_server.binding import _cannot_listen
+from syncd.http_server.sockets import _cannot_listen
 
 AS_USER = str(Path(__file__).parent / "as_user.py")
 SHOP, GROUP = 65_533, 65_532

@@ -26,9 +26,9 @@ from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
 from syncd.core.state import Judged, Policy, Snapshot, Writes
 from syncd.dreamship.remote_clock import SourceClock
-from syncd.store import deliveries, reads, replays
+from syncd.store import deliveries, reads, replay
+from syncd.store.history import story
 from syncd.store.migrations import migrate
-from syncd.store.stories import story
 from syncd.webhook.batch_writer import Ingest
 
 if TYPE_CHECKING:
@@ -386,9 +386,9 @@ def test_a_replay_that_understands_more_takes_its_place(mirror: Mirror) -> None:
     mirror.db.execute("UPDATE deliveries SET body = ?", (GENUINE,))
 
     def again() -> list[str | None]:
-        done = replays.replay(
+        done = replay.replay(
             mirror.db,
-            replays.quarantined(mirror.db),
+            replay.quarantined(mirror.db),
             lambda known, batch: observations.deliver(
                 known, batch, POLICY, now=NOW, source_now=NOW
             ),

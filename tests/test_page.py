@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from simulation.moments import showing
 
 from syncd.admin.page import CHANGES, HEADERS, _lasting, chart, strip
-from syncd.admin.page.drawing import COLUMNS, WIDTH
+from syncd.admin.page.charts import COLUMNS, WIDTH
 from syncd.core.timestamps import to_text
 from syncd.daemon.cached_queries import QUICK_S, Costly
 from syncd.store import Reports
 from syncd.store.connection import open_for_writing
-from syncd.store.day import day
+from syncd.store.dashboard import day
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

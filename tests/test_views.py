@@ -262,7 +262,7 @@ def test_another_configuration_reaches_every_variant(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many slices they are judged in, the feed has each of them once."""
-    monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
     mirror = tmp_path / "availability.db"
     told = dict.fromkeys(range(1, 11), "in_stock")
     history: list[Any] = [(("read", 70, told, 0), 1), (("policy", {"low_stock"}, 0), 1)]
@@ -281,7 +281,7 @@ def test_deliveries_do_not_wait_for_another_configuration(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large mirror is judged in slices, and what came meanwhile is written between two."""
-    monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
 
     async def judge() -> None:
         told = dict.fromkeys(range(1, 31), "in_stock")
@@ -301,7 +301,7 @@ def test_a_configuration_that_broke_off_is_taken_back_everywhere(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed halfway, and started with the old one again: nothing stays judged by the new one."""
-    monkeypatch.setattr("syncd.store.keeping.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
     old, new = (Policy(frozenset({value}), timedelta(seconds=60)) for value in ("a", "preorder"))
     slices = itertools.count()
 

@@ -14,15 +14,16 @@ import httpx
 from msgspec import DecodeError, json
 from msgspec.structs import asdict
 
-from syncd import control, examining, http_client, running
+from syncd import control, http_client, running
+from syncd.cli import doctor_checks
 from syncd.cli.common import config_option, json_option, load_for_daemon
+from syncd.cli.doctor_checks import Answer, Finding, Seen, Verdict
 from syncd.config import Config, find
 from syncd.core.payload import TEST_ACTION
 from syncd.core.read_age import COPY_AGE
 from syncd.core.signature import HEADER, sign
 from syncd.dreamship.client import Dreamship
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
-from syncd.examining import Answer, Finding, Seen, Verdict
 from syncd.http_server import (
     MAX_CONNECTIONS,
     connections_for,
@@ -82,7 +83,7 @@ def _examine(config_path: str | None) -> Iterator[Finding]:
         "the configuration is right", "pass", f"api keys: {len(config.keys)}, {config.keys_from}"
     )
     # Keys may come from elsewhere, and the file be none of ours.
-    yield examining.about_keys(
+    yield doctor_checks.about_keys(
         [_look(file) for file in _key_files(config_path, config) if os.access(file, os.F_OK)]
     )
     # Seen first: whoever may write the folder makes what is missing as soon as the mirror is read.
@@ -134,7 +135,7 @@ def _about_access(mirror: Path) -> Finding:
         folders = dict.fromkeys(
             folder for path in (mirror.absolute(), real) for folder in [*reversed(path.parents)][1:]
         )
-        finding = examining.about_access(
+        finding = doctor_checks.about_access(
             [_look(folder) for folder in folders if folder.exists()],
             [_look(file) for file in (real, *sidecars(real)) if file.exists()],
             missing_sidecars(real),
@@ -179,10 +180,10 @@ async def _about_dreamship(config: Config) -> list[Finding]:
     count = "" if page.count is None else f" of {page.count} items"
     findings = [Finding(check, "pass", f"it listed the first page{count}")]
     if page.age >= COPY_AGE:
-        findings.append(examining.about_cache(page.age))
+        findings.append(doctor_checks.about_cache(page.age))
     elif page.source_at is not None:
         # `Date` is cut to whole seconds, and was stamped while the answer was on its way.
-        findings.append(examining.about_clock(page.began_at - page.source_at))
+        findings.append(doctor_checks.about_clock(page.began_at - page.source_at))
     return findings
 
 
@@ -206,7 +207,7 @@ def _about_the_daemon(config: Config) -> Iterator[Finding]:
 
 def _about_connections(limit: int | None, *, is_running: bool) -> Finding:
     most = MAX_CONNECTIONS
-    return examining.about_connections(limit, most, open_files_for(most), is_running=is_running)
+    return doctor_checks.about_connections(limit, most, open_files_for(most), is_running=is_running)
 
 
 def _about_delivery(config: Config) -> Finding:
@@ -214,7 +215,7 @@ def _about_delivery(config: Config) -> Finding:
     url, key = config.webhook.public_url, config.keys[0].reveal()
     if not url:
         hint = "set webhook.public_url to the URL you gave Dreamship"
-        return Finding(examining.REACHES, "warn", "not tried", hint)
+        return Finding(doctor_checks.REACHES, "warn", "not tried", hint)
     finding = deliver(url, key)
     if finding.verdict == "pass":
         finding = deliver(url, key, size=config.webhook.max_body_bytes)
@@ -235,16 +236,16 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
         answer, content = running.run(_post(url, body, headers, limit_s))
     except httpx.ReadTimeout:
         hint = "what stands in front waits in vain for webhook.listen, or the daemon hangs"
-        return Finding(examining.REACHES, "fail", f"no answer within {limit_s:g} s", hint)
+        return Finding(doctor_checks.REACHES, "fail", f"no answer within {limit_s:g} s", hint)
     except ConfigurationError as fault:
-        return Finding(examining.REACHES, "fail", fault.message, fault.hint)
+        return Finding(doctor_checks.REACHES, "fail", fault.message, fault.hint)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
         told = f"{len(body):,} bytes could not be sent: {str(fault) or type(fault).__name__}"
         hint = (
             "check the name, the certificate and the firewall; some hosts cannot reach themselves"
         )
-        return Finding(examining.REACHES, "fail", told, hint)
-    return examining.about_delivery(
+        return Finding(doctor_checks.REACHES, "fail", told, hint)
+    return doctor_checks.about_delivery(
         Answer(
             answer.status_code,
             len(body),

@@ -1,10 +1,10 @@
 """One frozen configuration from a TOML file and the environment, every fault reported together."""
 
-from syncd.config.checks import is_loopback
 from syncd.config.loading import SYSTEM_PATH, find, load, search
+from syncd.config.redaction import in_force, to_toml
 from syncd.config.settings import KEYS_VARIABLE, REMOTE_ADMIN_VARIABLE, SECTIONS, Config
-from syncd.config.showing import in_force, to_toml
-from syncd.config.values import Address, Secret
+from syncd.config.types import Address, Secret
+from syncd.config.validators import is_loopback
 
 __all__ = [
     "KEYS_VARIABLE",

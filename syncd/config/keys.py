@@ -9,7 +9,7 @@ from pathlib import Path
 
 from syncd.config.files import read_small, reason
 from syncd.config.settings import KEYS_CREDENTIAL, KEYS_VARIABLE, Config
-from syncd.config.values import Secret
+from syncd.config.types import Secret
 
 # As Dreamship, editors and other programs' documentation write them, before the key itself.
 _NAMED = re.compile(r"(?:export\s+)?[A-Za-z_][\w.-]*\s*=\s*[^=\s]|(?:export|set)\s", re.IGNORECASE)

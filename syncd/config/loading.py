@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syncd.config.checks import CHECKS, is_loopback
 from syncd.config.files import absolute, read_small, reason
 from syncd.config.keys import keys_of
 from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, Config
+from syncd.config.validators import CHECKS, is_loopback
 from syncd.errors import ConfigurationError
 
 SYSTEM_PATH = Path("/etc/syncd/config.toml")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from syncd.config.values import Address, Secret
+from syncd.config.types import Address, Secret
 from syncd.errors import ConfigurationError
 
 KEYS_VARIABLE = "SYNCD_DREAMSHIP_API_KEYS"

@@ -17,7 +17,7 @@ from syncd import __version__, logs, running
 from syncd.admin import app
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
-from syncd.control import serving
+from syncd.control import server as control_server
 from syncd.core.ports import SweepSummary
 from syncd.core.timestamps import to_text
 from syncd.daemon import systemd
@@ -143,14 +143,14 @@ class Daemon:
                 is_remote=listeners.is_admin_remote,
                 refusals=self._refusals["admin"],
             ),
-            "control": serving.application(
+            "control": control_server.application(
                 monitor.status, orders.reconcile, orders.replay, refusals=self._refusals["control"]
             ),
         }
         read = {
             "webhook": endpoint.HEADERS_READ,
             "admin": app.HEADERS_READ,
-            "control": serving.HEADERS_READ,
+            "control": control_server.HEADERS_READ,
         }
         for name, bound in listeners.sockets.items():
             server = HttpServer(

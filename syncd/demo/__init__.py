@@ -1,6 +1,6 @@
 """`syncd demo`: the whole main job on loopback, with nothing to set up."""
 
-from syncd.demo.play import Frame, Play, Result
-from syncd.demo.shows import PlainShow, live_show
+from syncd.demo.output import PlainShow, live_show
+from syncd.demo.run import Frame, Play, Result
 
 __all__ = ["Frame", "PlainShow", "Play", "Result", "live_show"]

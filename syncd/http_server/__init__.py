@@ -11,8 +11,6 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from syncd.http_server.binding import bind_tcp, bind_unix
-from syncd.http_server.connections import Config, Protocol
 from syncd.http_server.limits import (
     ARRIVAL_S,
     MAX_CONNECTIONS,
@@ -21,7 +19,9 @@ from syncd.http_server.limits import (
     open_files_for,
     raise_open_files,
 )
+from syncd.http_server.protocol import Config, Protocol
 from syncd.http_server.refusals import Refusals
+from syncd.http_server.sockets import bind_tcp, bind_unix
 
 __all__ = [
     "MAX_CONNECTIONS",

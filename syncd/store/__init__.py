@@ -13,20 +13,20 @@ from syncd.core.pagination import Position, Seen
 from syncd.core.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
 from syncd.core.state import Judged, Known, Policy, Replayed, Snapshot, VariantState, Writes
 from syncd.store import (
-    absences,
     deliveries,
-    housekeeping,
     job_queue,
-    listings,
+    missing_variants,
+    process_state,
     reads,
-    replays,
+    replay,
     rows,
+    sweep_pages,
     sweeps,
 )
 from syncd.store.backups import backup
-from syncd.store.housekeeping import Beat, Remembered, rehearsed
-from syncd.store.keeping import Kept
-from syncd.store.reports import Reports
+from syncd.store.process_state import Beat, Remembered, rehearsed
+from syncd.store.queries import Reports
+from syncd.store.reapply_policy import Kept
 
 __all__ = ["Beat", "Remembered", "Reports", "Store", "backup"]
 
@@ -68,15 +68,15 @@ class Store(Kept):
         def work(db: sqlite3.Connection) -> Writes:
             writes = reads.record(db, seen, judge, policy, now)
             if any(state.absent_at is not None for state in writes.variants.values()):
-                absences.brake(db, policy.brakes, _lift(policy, now), now)
+                missing_variants.brake(db, policy.brakes, _lift(policy, now), now)
             return writes
 
         return await self._writer.transact(rehearsed(work, now) if rehearses else work)
 
     async def leave_mark(self, now: datetime) -> None:
         """See ports.ReadLedger."""
-        for size in (housekeeping.MARK_BYTES, 0):
-            await self._writer.transact(partial(housekeeping.mark, now=now, size=size))
+        for size in (process_state.MARK_BYTES, 0):
+            await self._writer.transact(partial(process_state.mark, now=now, size=size))
 
     async def read_failed(
         self, item_id: int, not_before: datetime, error: str, *, give_up_after: int
@@ -102,7 +102,7 @@ class Store(Kept):
         """See ports.ReadLedger."""
 
         def work(db: sqlite3.Connection) -> None:
-            listings.listed(db, sweep_id, page, position, follow)
+            sweep_pages.listed(db, sweep_id, page, position, follow)
 
         now = page.began_at
         await self._writer.transact(rehearsed(work, now) if rehearses else work)
@@ -123,7 +123,7 @@ class Store(Kept):
 
         def work(db: sqlite3.Connection) -> list[SweepSummary]:
             def resolve(sweep_id: int) -> None:
-                absences.resolve(
+                missing_variants.resolve(
                     db,
                     sweep_id,
                     policy.brakes,
@@ -132,7 +132,7 @@ class Store(Kept):
                     now=now,
                 )
 
-            listings.relist(db, again)
+            sweep_pages.relist(db, again)
             return sweeps.finish(db, now, resolve)
 
         if not await self._writer.look(sweeps.any_ready):
@@ -206,14 +206,14 @@ class Store(Kept):
 
     async def log_call(self, now: datetime, *, for_sweep: bool) -> None:
         """See ports.CallLog."""
-        await self._writer.transact(lambda db: housekeeping.log_call(db, now, for_sweep=for_sweep))
+        await self._writer.transact(lambda db: process_state.log_call(db, now, for_sweep=for_sweep))
 
     async def log_throttled(
         self, now: datetime, paused_until: datetime, *, for_sweep: bool
     ) -> None:
         """See ports.CallLog."""
         await self._writer.transact(
-            lambda db: housekeeping.log_throttled(db, now, paused_until, for_sweep=for_sweep)
+            lambda db: process_state.log_throttled(db, now, paused_until, for_sweep=for_sweep)
         )
 
     async def known_items(self) -> list[int]:
@@ -231,11 +231,11 @@ class Store(Kept):
 
     async def kept(self, ids: Collection[int]) -> set[int]:
         """See replay.Archive."""
-        return await self._writer.look(lambda db: replays.kept(db, ids))
+        return await self._writer.look(lambda db: replay.kept(db, ids))
 
     async def quarantined(self) -> list[int]:
         """See replay.Archive."""
-        return await self._writer.look(replays.quarantined)
+        return await self._writer.look(replay.quarantined)
 
     async def replay(
         self,
@@ -245,7 +245,7 @@ class Store(Kept):
     ) -> list[Replayed]:
         """See replay.Archive."""
         return await self._writer.transact(
-            lambda db: replays.replay(db, ids, judge, now=now, missed_grace=self.missed_grace)
+            lambda db: replay.replay(db, ids, judge, now=now, missed_grace=self.missed_grace)
         )
 
     async def wants_locating(self) -> bool:
@@ -253,5 +253,5 @@ class Store(Kept):
         return await self._writer.look(sweeps.wants_locating)
 
 
-def _lift(policy: Policy, now: datetime) -> absences.Resolve:
+def _lift(policy: Policy, now: datetime) -> missing_variants.Resolve:
     return lambda absent: observations.lift(absent, policy, now=now)

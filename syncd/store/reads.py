@@ -11,7 +11,7 @@ from syncd.core import observations
 from syncd.core.model import ItemRead
 from syncd.core.state import Change, Known, Policy, VariantState, Writes, count
 from syncd.core.timestamps import from_text, maybe_text, to_text
-from syncd.store import absences, rows
+from syncd.store import missing_variants, rows
 
 Judge = Callable[[Known], Writes]
 
@@ -31,7 +31,7 @@ def record(
     known = Known(
         variants=variants,
         item=before,
-        absence=absences.mode(
+        absence=missing_variants.mode(
             connection,
             seen.item_id,
             began_at,

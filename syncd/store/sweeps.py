@@ -12,8 +12,8 @@ from syncd.core.pagination import Position
 from syncd.core.ports import SweepCause, SweepProgress, SweepSummary
 from syncd.core.state import VariantState, Writes
 from syncd.core.timestamps import from_text, to_text
-from syncd.store import absences, listings, rows
-from syncd.store.absences import Resolve
+from syncd.store import missing_variants, rows, sweep_pages
+from syncd.store.missing_variants import Resolve
 
 _PAGE_ITEMS = 100
 
@@ -40,7 +40,7 @@ def begin(
             cause,
             is_catalogue,
             to_text(now),
-            listings.position_text(position),
+            sweep_pages.position_text(position),
             position is not None,
             accepts_removals,
         ),
@@ -50,7 +50,7 @@ def begin(
     connection.executemany(
         "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(i,) for i in items]
     )
-    listings.add(connection, sweep_id, items, run=0)
+    sweep_pages.add(connection, sweep_id, items, run=0)
     if cause == "operator":
         # An operator waits for the end: what was put off after failures is asked at once. Who
         # names items hurries no others.
@@ -102,7 +102,7 @@ def open_catalogue_sweep(connection: sqlite3.Connection) -> tuple[int, SweepCaus
 
 def drop(connection: sqlite3.Connection, sweep_id: int, lift: Resolve, now: datetime) -> None:
     """Forget an open sweep."""
-    absences.give_up(connection, sweep_id, lift, now)
+    missing_variants.give_up(connection, sweep_id, lift, now)
     connection.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
     connection.execute("DELETE FROM sweeps WHERE sweep_id = ?", (sweep_id,))
 
@@ -139,7 +139,7 @@ def fail(
         found = connection.execute("SELECT sweep_id FROM sweeps WHERE ended_at IS NULL")
         only = [row[0] for row in found.fetchall()]
     for sweep_id in only:
-        absences.give_up(connection, sweep_id, lift, now)
+        missing_variants.give_up(connection, sweep_id, lift, now)
         ended.append(_end(connection, sweep_id, now, error=error))
     return ended
 
@@ -159,7 +159,7 @@ def progress(connection: sqlite3.Connection, sweep_id: int) -> SweepProgress | N
     total = listed_so_far if position_text is None else None
     remaining = listed_so_far - checked
     if position_text is not None:
-        position = listings.position_of(position_text)
+        position = sweep_pages.position_of(position_text)
         if position.count is not None:
             missing = max(0, position.count - (position.page - 1) * _PAGE_ITEMS)
             total = listed_so_far + missing
@@ -273,7 +273,7 @@ def _faults(
     if held:
         faults.append(f"{held} variants were not found; so many are not removed without you")
     if position_text is not None:
-        position = listings.position_of(position_text)
+        position = sweep_pages.position_of(position_text)
         faults += position.faults
         if position.is_unsure and not position.faults:
             faults.append("the list moved each time it was read, or came from a cache")

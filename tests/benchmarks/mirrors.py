@@ -8,7 +8,7 @@ from pathlib import Path
 from syncd.config import Config
 from syncd.core.timestamps import to_text
 from syncd.daemon.services import policy_of
-from syncd.store import housekeeping
+from syncd.store import process_state
 from syncd.store.connection import leave, open_for_writing
 
 FIRST_VARIANT = 48_000
@@ -47,7 +47,7 @@ def fill(path: Path, variants: int, config: Config | None = None) -> None:
     )
     if config is not None:
         # Else the daemon would judge every variant anew when it starts.
-        housekeeping.is_new_policy(connection, policy_of(config))
+        process_state.is_new_policy(connection, policy_of(config))
     connection.execute("COMMIT")
     leave(connection)
 

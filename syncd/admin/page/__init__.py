@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from syncd.admin.page.drawing import chart, strip
+from syncd.admin.page.charts import chart, strip
 from syncd.core.plain_text import shortened, visible
 from syncd.core.timestamps import to_text
 

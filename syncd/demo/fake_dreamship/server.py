@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
-from syncd.demo.fake_dreamship.app import Api
+from syncd.demo.fake_dreamship.api import Api
 
 
 class _Server(uvicorn.Server):

@@ -15,8 +15,8 @@ from msgspec import Struct, field
 
 from syncd import control
 from syncd.core.model import JsonObject
-from syncd.demo.comparison import Comparison, compare
-from syncd.demo.daemon import DaemonProcess
+from syncd.demo.compare import Comparison, compare
+from syncd.demo.daemon_process import DaemonProcess
 from syncd.demo.fake_dreamship import Api, Catalogue, Event, Faults, Postman, Throttle, Way, serving
 from syncd.errors import SyncdError
 

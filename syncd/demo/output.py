@@ -15,7 +15,7 @@ from rich.text import Text
 
 from syncd.core.plain_text import shortened, visible
 from syncd.demo.fake_dreamship import UNREACHABLE
-from syncd.demo.play import Frame
+from syncd.demo.run import Frame
 from syncd.printing import show
 
 PLAIN_EVERY_S = 2.0

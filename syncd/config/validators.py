@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from syncd.config.keys import secret
-from syncd.config.values import (
+from syncd.config.types import (
     MAX_SOCKET_PATH_BYTES,
     Address,
     Secret,

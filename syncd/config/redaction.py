@@ -11,7 +11,7 @@ from msgspec import json
 from msgspec.structs import asdict
 
 from syncd.config.settings import SECTIONS, Config
-from syncd.config.values import Address, Secret, duration_text
+from syncd.config.types import Address, Secret, duration_text
 
 
 def in_force(config: Config) -> dict[str, dict[str, Any]]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from syncd.clock import Jump, Mark
 from syncd.core import observations
 from syncd.core.state import Policy
-from syncd.store import housekeeping, retention, rows, values, wall_time
-from syncd.store.housekeeping import Beat, Remembered
+from syncd.store import process_state, reported_values, retention, rows, wall_time
 from syncd.store.places import Oddity, oddities
+from syncd.store.process_state import Beat, Remembered
 from syncd.store.writer import Writer
 
 # Variants judged at once when the configuration has changed: what deliveries wait for.
@@ -53,11 +53,11 @@ class Kept:
 
     async def restore(self, now: datetime) -> Remembered:
         """Return what a daemon that starts must know of the one before it."""
-        return await self._writer.look(lambda db: housekeeping.restore(db, now))
+        return await self._writer.look(lambda db: process_state.restore(db, now))
 
     async def hear_from_now(self, now: datetime) -> None:
         """Keep that deliveries can be taken from now on."""
-        await self._writer.transact(lambda db: housekeeping.hear_from_now(db, now))
+        await self._writer.transact(lambda db: process_state.hear_from_now(db, now))
 
     async def last_noted(self) -> tuple[Mark | None, datetime] | None:
         """Return the last sign of life and the newest moment noted; None in a new mirror."""
@@ -72,15 +72,15 @@ class Kept:
 
     async def trust_clock(self) -> None:
         """Keep that the wall clock is right again."""
-        await self._writer.transact(housekeeping.trust_clock)
+        await self._writer.transact(process_state.trust_clock)
 
     async def is_sound(self) -> bool:
         """Tell whether every page of the file is as it must be; reads all of them."""
-        return await self._writer.look(housekeeping.is_sound)
+        return await self._writer.look(process_state.is_sound)
 
     async def heartbeat(self, beat: Beat) -> None:
         """Keep that the daemon lives, and what it has counted since the last beat."""
-        await self._writer.transact(lambda db: housekeeping.beat(db, beat))
+        await self._writer.transact(lambda db: process_state.beat(db, beat))
 
     async def pulse(self) -> None:
         """Return once the writer's thread has come round; whether the mirror can be used or not."""
@@ -109,16 +109,16 @@ class Kept:
 
         def judge(db: sqlite3.Connection, after: int) -> int | None:
             if after < 0:
-                housekeeping.forget_policy(db)
+                process_state.forget_policy(db)
             states = rows.next_variants(db, after, JUDGED_AT_ONCE)
             if not states:
-                housekeeping.note_policy(db, policy)
+                process_state.note_policy(db, policy)
                 return None
             now = clock()
             rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
             return states[-1].variant_id
 
-        if not await self._writer.look(lambda db: housekeeping.is_new_policy(db, policy)):
+        if not await self._writer.look(lambda db: process_state.is_new_policy(db, policy)):
             return False
         after: int | None = -1
         while after is not None:
@@ -127,6 +127,6 @@ class Kept:
 
     async def note_values(self, found: Sequence[str]) -> list[str]:
         """Keep that these values are told of; return those that never were."""
-        if not await self._writer.look(lambda db: values.untold(db, found)):
+        if not await self._writer.look(lambda db: reported_values.untold(db, found)):
             return []
-        return await self._writer.transact(lambda db: values.note(db, found))
+        return await self._writer.transact(lambda db: reported_values.note(db, found))

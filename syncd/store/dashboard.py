@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from syncd.core.model import Row, id_in
 from syncd.core.timestamps import to_text
-from syncd.store.stories import dicts
+from syncd.store.history import dicts
 
 HOURS = 24
 _RECENT = 20

@@ -16,11 +16,11 @@ from syncd.core.state import Policy
 from syncd.core.status import LastDay, MirrorCounts, UnknownValues, unknown_values
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import CALM_DELIVERIES, Evidence, Habit
-from syncd.store import day, stories
+from syncd.store import dashboard, history
 from syncd.store.connection import open_for_reading
-from syncd.store.day import Day
+from syncd.store.dashboard import Day
+from syncd.store.history import dicts
 from syncd.store.rows import as_json
-from syncd.store.stories import dicts
 from syncd.store.translation import translated
 
 # Of SQLite's machine, some milliseconds: a look takes Python's lock, which others want too.
@@ -78,22 +78,22 @@ class Reports:
     def story(self, variant_id: int) -> Story:
         """Return everything that is kept about one variant."""
         with self._rows() as connection:
-            return stories.story(connection, variant_id)
+            return history.story(connection, variant_id)
 
     def deliveries(self, outcome: str | None, limit: int, *, with_body: bool) -> list[Row]:
         """Return kept deliveries, newest first."""
         with self._rows() as connection:
-            return stories.deliveries(connection, outcome, limit, with_body=with_body)
+            return history.deliveries(connection, outcome, limit, with_body=with_body)
 
     def day(self, now: datetime) -> Day:
         """Return the last 24 hours as the status page draws them."""
         with self._rows() as connection, _snapshot(connection):
-            return day.day(connection, now)
+            return dashboard.day(connection, now)
 
     def find(self, text: str, limit: int) -> list[Row]:
         """Return up to `limit` variants that match what somebody typed."""
         with self._rows() as connection:
-            return day.find(connection, text, limit)
+            return dashboard.find(connection, text, limit)
 
     def newest_seq(self) -> int:
         """Return the last `seq` given, 0 before the first."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import httpx
 
 from syncd.core.signature import HEADER, sign
-from syncd.demo.fake_dreamship.catalogue import UPDATED, Catalogue, Event
+from syncd.demo.fake_dreamship.catalog import UPDATED, Catalogue, Event
 
 Form = Literal["id", "object", "item_id", "none"]
 TRIES = 10
