@@ -80,7 +80,7 @@ def deliver_to(site: Site, daemon: Daemon, items: int) -> list[str]:
 
 
 def calls_until_confirmed(site: Site, paths: list[str]) -> int:
-    """Wait until the queue of deliveries is empty; return how many calls others had meanwhile."""
+    """Wait until deliveries are confirmed; return how many calls others had before the last one."""
     due = {row["item_id"] for row in site.rows("SELECT item_id FROM refresh_queue")}
     assert due
     # The first settled read may leave now: from here on, others have their turn and no more.
@@ -88,7 +88,9 @@ def calls_until_confirmed(site: Site, paths: list[str]) -> int:
     site.until(lambda: to_text(datetime.now(UTC)) > latest)
     before = len(site.api.calls)
     site.until(lambda: site.rows("SELECT 1 FROM refresh_queue") == [], 60)
-    return sum(call.path not in paths for call in site.api.calls[before:])
+    calls = [call.path in paths for call in site.api.calls[before:]]
+    last = [index for index, is_ours in enumerate(calls) if is_ours][: len(paths)][-1]
+    return calls[:last].count(False)
 
 
 # --- the order -----------------------------------------------------------------------------------
@@ -367,9 +369,7 @@ def test_replays_are_judged_one_request_at_a_time(site: Site) -> None:
     ids = [row["delivery_id"] for row in site.rows("SELECT delivery_id FROM deliveries")]
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: Member(site).ask("/replay", ids=ids), range(200)))
-    assert {code for code, _ in answers} <= {200, 503}
-    assert answers.count((200, {"done": None})) == 0
-    assert sum(code == 200 for code, _ in answers) >= 1
+    assert {code for code, _ in answers} == {200, 503}
     assert all("at once" in told["error"] for code, told in answers if code == 503)
-    assert daemon.deliver(site.change(variant_id, "low_stock")) in {"applied", "verifying"}
+    daemon.deliver(site.change(variant_id, "low_stock"))
     daemon.stop()
