@@ -114,7 +114,7 @@ class SourceClock:
             self.answers += 1
         elif self._is_confirmed(sample, resource, began_at, now):
             self._adopt(sample)
-        elif self._is_known and sample.high < max(self._lows):
+        elif self._is_older(sample):
             return _older(answer, max(answer.age, self.offset - (date - began_at)), date)
         else:
             date = None
@@ -143,8 +143,14 @@ class SourceClock:
         # A copy has the same `Date` each time: after this it would no longer agree.
         before = run.arrived_at.setdefault(resource, now)
         run.is_live |= began_at > before + _CUT_OFF + _JITTER
-        is_enough = self._agreed < _FEW or run.is_live
+        # Copies made at one time agree as well, in an earlier time; one answer speaks against them.
+        speaks_against = 0 if self._is_older(sample) else _FEW - 1
+        is_enough = self._agreed <= speaks_against or run.is_live
         return run.count >= (_FEW if is_enough and not self._is_far(sample) else _MANY)
+
+    def _is_older(self, sample: _Sample) -> bool:
+        """Tell whether an answer is older than any of now, as far as that is known."""
+        return self._is_known and sample.high < max(self._lows)
 
     def _is_far(self, sample: _Sample) -> bool:
         """Tell whether an answer leaves the plausible offset that earlier ones have shown."""
