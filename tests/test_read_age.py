@@ -412,6 +412,23 @@ def test_a_copy_is_asked_again_when_its_lifetime_is_over() -> None:
     assert waits == [MINUTE, *(2**n * MINUTE for n in (1, 2, 3)), *[15 * MINUTE] * 4]
 
 
+def test_a_date_no_cache_has_is_asked_about_again_soon() -> None:
+    """One broken host among several; seeds 40696 and 41054 of the simulation."""
+    answers, one = cached(), copy(timedelta(days=3650))
+    waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(4)]
+    assert waits == [3 * SECOND, 6 * SECOND, 12 * SECOND, 24 * SECOND]
+
+
+def test_one_copy_that_is_read_three_times_is_no_agreement() -> None:
+    """One answer of now speaks against it, on a host two years behind too; seed 40961."""
+    years = timedelta(days=730)
+    host = Host(years, ahead=years)
+    host.read()
+    for number in range(3):
+        assert host.read(7, made=200 * SECOND + number * SECOND).age >= 199 * SECOND
+    assert timedelta() <= host.error <= SECOND
+
+
 def test_copies_take_a_share_of_the_budget_however_many_they_are() -> None:
     """The calls for 500 items that wait are spread; no wait is longer than an hour."""
     answers = cached()

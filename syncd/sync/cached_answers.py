@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 
 FIRST_WAIT_S = 30.0
 LONGEST_WAIT_S = 900.0
+# No cache keeps a copy for a year: such a Date is one broken host's, and another answers soon.
+BROKEN_AGE = timedelta(days=366)
+BROKEN_WAIT_S = 3.0
 # Also when the cache names its lifetime, or many items wait.
 LONGEST = timedelta(hours=1)
 # Asking again takes at most this part of the budget.
@@ -93,7 +96,8 @@ class CachedAnswers:
     def _wait(self, answer: ItemRead | Page, tries: int) -> timedelta:
         if answer.age < COPY_AGE:
             return answer.age
-        seconds = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(tries - 1, 10))
+        first_s = BROKEN_WAIT_S if answer.age >= BROKEN_AGE else FIRST_WAIT_S
+        seconds = min(LONGEST_WAIT_S, first_s * 2.0 ** min(tries - 1, 10))
         wait = timedelta(seconds=seconds * (0.75 + self._chance() / 2))
         if answer.fresh_for is not None:
             left = answer.fresh_for + timedelta(seconds=1)
