@@ -6,6 +6,7 @@ import ast
 import re
 import sqlite3
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_every_answer_is_documented() -> None:
     """Each outcome and status code the webhook answers, and what is answered in front of it."""
     cells = [row[0] for row in rows(section("HTTP answers of the webhook"), "answer")]
     assert [spelled(cell[4:]) for cell in cells if cell.startswith("200")] == list(OUTCOMES)
-    source = (ROOT / "syncd" / "web.py").read_text()
+    source = (ROOT / "syncd" / "webhook" / "endpoint.py").read_text()
     answered = {int(number) for number in re.findall(r"_answer\(send, (\d+)", source)}
     assert {int(cell[:3]) for cell in cells} == answered | {404, 408}
 
@@ -356,17 +357,14 @@ def test_files_the_readme_names_exist() -> None:
     assert [name for name in (*linked, *named) if not (ROOT / name).exists()] == []
 
 
-def test_the_floors_of_the_readme_are_those_of_the_house() -> None:
-    """Every module stands on the floor where the house has it, or it is not named at all."""
-    told = [set(SPAN.findall(row[1])) for row in rows(section("Development"), "floor")]
-    source = (ROOT / "tests" / "test_house.py").read_text()
-    floors = re.search(r"^FLOORS.*?^}$", source, re.DOTALL | re.MULTILINE)
-    assert floors
-    held = [
-        set(re.findall(r'"(\w+)"', part)) - {"__main__"}
-        for part in floors.group().split("dict.fromkeys")[1:]
-    ]
-    assert told == held
+def test_the_folders_of_the_readme_are_those_of_the_house() -> None:
+    """Every folder is named, in the order of the layers."""
+    named = [spelled(row[0]).replace("/", ".") for row in rows(section("Development"), "folder")]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    inside = [name for layer in layers for name in layer.split(" | ")]
+    folders = [name for name in inside if (ROOT / name.replace(".", "/")).is_dir()]
+    assert [name for name in named if name != "syncd"] == folders
 
 
 def test_the_changelog_begins_with_this_version() -> None:

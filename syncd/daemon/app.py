@@ -14,7 +14,7 @@ import structlog
 from starlette.types import ASGIApp
 
 from syncd import __version__, logs, running
-from syncd.admin import app
+from syncd.admin import app as admin
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.control import server as control_server
@@ -29,12 +29,7 @@ from syncd.daemon.services import Engine
 from syncd.daemon.status_service import Monitor
 from syncd.daemon.unlisted_values import Vocabulary
 from syncd.errors import MirrorError, SyncdError
-from syncd.http_server import (
-    ConnectionLimiter,
-    HttpServer,
-    connections_for,
-    raise_open_files,
-)
+from syncd.http_server import ConnectionLimiter, HttpServer, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
 from syncd.webhook import endpoint
 
@@ -136,7 +131,7 @@ class Daemon:
         config, monitor, orders = self._config, self._monitor, Orders(self._engine)
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
-            "admin": app.application(
+            "admin": admin.application(
                 monitor.status,
                 monitor.exposition,
                 monitor.page,
@@ -149,7 +144,7 @@ class Daemon:
         }
         read = {
             "webhook": endpoint.HEADERS_READ,
-            "admin": app.HEADERS_READ,
+            "admin": admin.HEADERS_READ,
             "control": control_server.HEADERS_READ,
         }
         for name, bound in listeners.sockets.items():
