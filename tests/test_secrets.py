@@ -368,13 +368,13 @@ import itertools
 import os
 from pathlib import Path
 if "SABOTAGE" in os.environ:
-    from syncd import dreamship
-    fetch = dreamship.Dreamship._fetch
+    from syncd.dreamship import client
+    fetch = client.Dreamship._fetch
     async def broken(self, *arguments):
         if Path(os.environ["SABOTAGE"]).exists():
             raise RuntimeError(f"sabotage {dict(self._client.headers)} {os.environ}")
         return await fetch(self, *arguments)
-    dreamship.Dreamship._fetch = broken
+    client.Dreamship._fetch = broken
 """
 
 

@@ -111,7 +111,7 @@ import os, socket
 from syncd.config.settings import Webhook
 from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.store.connection import BUSY_TIMEOUT_S
-from syncd.systemd import take_sockets
+from syncd.daemon.systemd import take_sockets
 os.environ["LISTEN_PID"] = str(os.getpid())
 taken = take_sockets(os.environ)
 print({name: (one.getsockname()[1], one.get_inheritable()) for name, one in taken.items()})
