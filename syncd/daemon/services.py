@@ -20,10 +20,10 @@ from syncd.dreamship.client import Dreamship
 from syncd.dreamship.rate_limiter import Budget
 from syncd.dreamship.remote_clock import SourceClock
 from syncd.store import Remembered, Store
-from syncd.sync.dry_run import Survey
-from syncd.sync.fetcher import Asker
-from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, Reconciler
-from syncd.sync.worker import Reader
+from syncd.sync.dry_run import DryRun
+from syncd.sync.fetcher import Fetcher
+from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, SweepManager
+from syncd.sync.worker import SyncWorker
 from syncd.webhook.batch_writer import Ingest
 from syncd.webhook.replay import replay
 
@@ -110,7 +110,7 @@ class Engine:
                 paused_until=self.remembered.paused_until,
             ),
         )
-        self.asker = Asker(
+        self.asker = Fetcher(
             self.store,
             self._source or self._new_source(config),
             self.budget,
@@ -121,11 +121,11 @@ class Engine:
             categories=config.catalog.categories,
             on_finished=self._has_finished,
         )
-        self.reader = Reader(self.store, self.asker, self.budget, clock)
+        self.reader = SyncWorker(self.store, self.asker, self.budget, clock)
         self.ingest = Ingest(
             self.store, clock, self.source_clock, policy, on_questions=self.reader.wake_soon
         )
-        self.reconciler = Reconciler(
+        self.reconciler = SweepManager(
             self.store,
             self.budget,
             clock,
@@ -144,9 +144,9 @@ class Engine:
         for summary in await self.store.end_excess(now, policy, **most):
             log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
-    def survey(self) -> Survey:
+    def survey(self) -> DryRun:
         """Return a look at the catalogue that writes nothing."""
-        return Survey(
+        return DryRun(
             shelves=self.store,
             source=self.asker.source,
             budget=self.budget,

@@ -51,7 +51,7 @@ class Shelves(Protocol):
         ...
 
 
-class Survey(Struct):
+class DryRun(Struct):
     """One look, inside the budget that everything shares.
 
     `turn` returns when its next call may leave, and has paid for it.

@@ -25,7 +25,7 @@ from syncd.sync.unkept import Keep, Unkept, give_up_after
 log = structlog.get_logger(__name__)
 
 
-class Asker:
+class Fetcher:
     """Makes the call of one job at a time, of however many are in flight."""
 
     def __init__(

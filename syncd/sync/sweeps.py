@@ -39,7 +39,7 @@ def require_few(items: Collection[int]) -> None:
         )
 
 
-class Reconciler:
+class SweepManager:
     """Begins sweeps, never two of the whole catalogue at once, and tells how they go."""
 
     def __init__(

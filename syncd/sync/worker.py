@@ -17,7 +17,7 @@ from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, JobKind, ReadLedger
 from syncd.dreamship.rate_limiter import Budget
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
-from syncd.sync.fetcher import Asker
+from syncd.sync.fetcher import Fetcher
 from syncd.sync.read_order import DELIVERIES, Turns
 from syncd.sync.unkept import Complaints
 
@@ -32,10 +32,10 @@ END_AGAIN = timedelta(minutes=1)
 SOON_S = 0.1
 
 
-class Reader:
+class SyncWorker:
     """Takes the next job, waits for its turn in the budget, and has it asked."""
 
-    def __init__(self, ledger: ReadLedger, asker: Asker, budget: Budget, clock: Clock) -> None:
+    def __init__(self, ledger: ReadLedger, asker: Fetcher, budget: Budget, clock: Clock) -> None:
         self._ledger = ledger
         self._asker = asker
         self._budget = budget
