@@ -17,7 +17,7 @@ from msgspec import json
 from syncd.config import load
 from syncd.core.model import SweepResult
 from syncd.core.ports import SweepSummary
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship.faults import Fault
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def reconcile(
     """Sweep as `reconcile-now` does without a daemon, but wait for no back-off."""
 
     async def run() -> SweepSummary:
-        engine = Engine(load(site.config, {}))
+        engine = Services(load(site.config, {}))
         await engine.open()
         engine.asker.failures.chance = lambda: 0.0
         try:

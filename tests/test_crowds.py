@@ -16,7 +16,7 @@ from benchmarks import mirrors
 from syncd.admin import app
 from syncd.core.model import JsonObject
 from syncd.core.timestamps import from_text
-from syncd.daemon.cached_queries import Questions
+from syncd.daemon.cached_queries import QueryRunner
 from syncd.errors import Overloaded
 from syncd.store import Reports, Store
 
@@ -74,7 +74,7 @@ def test_a_question_has_its_time(store: Store) -> None:
     """Then it is broken off, and the next one is answered."""
 
     async def scenario() -> None:
-        questions = Questions(store.path, limit_s=0.1)
+        questions = QueryRunner(store.path, limit_s=0.1)
         with pytest.raises(Overloaded):
             await questions.ask(for_ever)
         assert await questions.ask(lambda reports: reports.newest_seq()) == 0
@@ -87,7 +87,7 @@ def test_an_end_waits_for_no_question(store: Store) -> None:
     """One that takes long is broken off when the daemon ends."""
 
     async def scenario() -> None:
-        questions = Questions(store.path)
+        questions = QueryRunner(store.path)
         asked = asyncio.create_task(questions.ask(for_ever))
         await asyncio.sleep(0.1)
         await questions.close()

@@ -16,7 +16,7 @@ import pytest
 from syncd.config import load
 from syncd.core import pagination
 from syncd.core.ports import SweepSummary
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -28,7 +28,7 @@ def reconcile(site: Site) -> SweepSummary:
     """Sweep as `reconcile-now` does without a daemon."""
 
     async def run() -> SweepSummary:
-        engine = Engine(load(site.config, {}))
+        engine = Services(load(site.config, {}))
         await engine.open()
         try:
             sweep_id, _ = await engine.reconciler.request("operator")
@@ -66,7 +66,7 @@ def test_a_dry_run_of_a_list_without_end_ends(site: Site) -> None:
     site.api.faults.endless = True
 
     async def look() -> SweepSummary:
-        engine = Engine(load(site.config, {}))
+        engine = Services(load(site.config, {}))
         await engine.open()
         try:
             return await engine.survey().look(())

@@ -21,7 +21,7 @@ from simulation.moments import showing
 from syncd.admin.page import CHANGES, HEADERS, _lasting, chart, strip
 from syncd.admin.page.charts import COLUMNS, WIDTH
 from syncd.core.timestamps import to_text
-from syncd.daemon.cached_queries import QUICK_S, Costly
+from syncd.daemon.cached_queries import QUICK_S, CachedQuery
 from syncd.store import Reports
 from syncd.store.connection import open_for_writing
 from syncd.store.dashboard import day
@@ -250,6 +250,9 @@ def test_a_question_that_takes_long_is_not_asked_each_time() -> None:
         return len(asked)
 
     reports: Any = None
-    quick, slow = Costly(question), Costly(lambda reports: question(reports, 1.5 * QUICK_S))
+    quick, slow = (
+        CachedQuery(question),
+        CachedQuery(lambda reports: question(reports, 1.5 * QUICK_S)),
+    )
     assert [quick.answer(reports), quick.answer(reports)] == [1, 2]
     assert [slow.answer(reports), slow.answer(reports)] == [3, 3]

@@ -19,7 +19,7 @@ from msgspec import json
 
 from syncd import control
 from syncd.core.ports import SweepProgress
-from syncd.daemon.control_handlers import Orders
+from syncd.daemon.control_handlers import ControlHandlers
 from syncd.demo.fake_dreamship import Throttle
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def test_never_more_calls_than_configured(
 
 
 class Endless:
-    """A sweep that is always at its beginning, as far as `Orders` asks."""
+    """A sweep that is always at its beginning, as far as `ControlHandlers` asks."""
 
     async def request(self, *_: object, **__: object) -> tuple[int, bool]:
         return 1, False
@@ -315,7 +315,7 @@ def test_who_asked_may_leave() -> None:
     """Nothing goes on for somebody who pressed Ctrl-C; asyncio would log each task as an error."""
 
     async def leave() -> set[asyncio.Task[Any]]:
-        orders = Orders(cast("Any", SimpleNamespace(reconciler=Endless())))
+        orders = ControlHandlers(cast("Any", SimpleNamespace(reconciler=Endless())))
         telling = orders.reconcile(control.ReconcileRequest())
         assert await anext(telling) == control.Progress(0, None, None)
         waiting = asyncio.ensure_future(anext(telling))

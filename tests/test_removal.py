@@ -18,9 +18,9 @@ from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.ports import SweepSummary
-from syncd.daemon.scheduler import Schedule
-from syncd.daemon.services import Engine
-from syncd.daemon.status_service import Monitor
+from syncd.daemon.scheduler import Scheduler
+from syncd.daemon.services import Services
+from syncd.daemon.status_service import StatusService
 from syncd.demo.fake_dreamship import iso
 from syncd.errors import SourceGone, SourceUnreachable
 from syncd.webhook.endpoint import Webhook
@@ -95,7 +95,7 @@ def shelf(items: int) -> Shelf:
 class Running:
     """A running engine over a shelf, and what a shop reads of it."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Services, path: Path) -> None:
         self.engine = engine
         self._path = path
 
@@ -109,7 +109,7 @@ class Running:
         """Return what the status says is not well."""
         engine = self.engine
         webhook = Webhook(engine.ingest, list, engine.clock.now, max_body_bytes=1)
-        monitor = Monitor(engine, Schedule(engine), webhook)
+        monitor = StatusService(engine, Scheduler(engine), webhook)
         try:
             told: list[str] = (await monitor.status())["reasons"]
             return [reason for reason in told if not reason.startswith("No delivery has arrived")]
@@ -168,7 +168,7 @@ def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None
     async def tell() -> None:
         clock = Hasty()
         source.now = clock.now
-        engine = Engine(config, source=source, clock=clock)
+        engine = Services(config, source=source, clock=clock)
         await engine.open()
         try:
             engine.start_reading()

@@ -32,7 +32,7 @@ from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship import iso
 from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.sync.unkept import MAX_HELD
@@ -129,7 +129,7 @@ class Life:
             mirror=Mirror(path=path),
             keys=(Secret("key"),),
         )
-        self.engine = Engine(config, clock=self.clock, source=self.source, executor=self.disk)
+        self.engine = Services(config, clock=self.clock, source=self.source, executor=self.disk)
 
     async def deliver(self, variant_id: int, value: str) -> None:
         """Take a delivery, if the mirror can."""

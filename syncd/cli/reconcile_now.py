@@ -194,7 +194,7 @@ def _by_daemon(
 async def _by_itself(
     config: Config, request: control.ReconcileRequest, teller: _Teller
 ) -> SweepSummary | control.Differences:
-    from syncd.daemon.services import Engine  # noqa: PLC0415 - with a daemon none of it is needed
+    from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
     if request.dry_run and not config.mirror.path.exists():
@@ -202,7 +202,7 @@ async def _by_itself(
             f"there is no mirror at {config.mirror.path} to compare with",
             hint="leave --dry-run out, and it is filled",
         )
-    engine = Engine(config)
+    engine = Services(config)
     await engine.open()
 
     def tell(progress: SweepProgress) -> None:

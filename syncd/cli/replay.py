@@ -69,10 +69,10 @@ def command(
 
 
 async def _by_itself(config: Config, request: control.ReplayRequest) -> list[Replayed]:
-    from syncd.daemon.services import Engine  # noqa: PLC0415 - with a daemon none of it is needed
+    from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
-    engine = Engine(config)
+    engine = Services(config)
     await engine.open()
     try:
         return await engine.replay(request.ids, is_quarantined=request.quarantined)

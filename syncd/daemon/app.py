@@ -21,13 +21,13 @@ from syncd.control import server as control_server
 from syncd.core.ports import SweepSummary
 from syncd.core.timestamps import to_text
 from syncd.daemon import systemd
-from syncd.daemon.control_handlers import Orders
+from syncd.daemon.control_handlers import ControlHandlers
 from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.listeners import Listeners
-from syncd.daemon.scheduler import Schedule
-from syncd.daemon.services import Engine
-from syncd.daemon.status_service import Monitor
-from syncd.daemon.unlisted_values import Vocabulary
+from syncd.daemon.scheduler import Scheduler
+from syncd.daemon.services import Services
+from syncd.daemon.status_service import StatusService
+from syncd.daemon.unlisted_values import UnlistedValueReporter
 from syncd.errors import MirrorError, SyncdError
 from syncd.http_server import ConnectionLimiter, HttpServer, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
@@ -61,11 +61,11 @@ class Daemon:
         self._servers: list[HttpServer] = []
         self._refusals = {name: Refusals(name) for name in ("webhook", "admin", "control")}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._engine = Engine(config, on_finished=self._on_sweep_finished)
-        self._schedule = Schedule(self._engine)
-        self._vocabulary = Vocabulary(self._engine)
+        self._engine = Services(config, on_finished=self._on_sweep_finished)
+        self._schedule = Scheduler(self._engine)
+        self._vocabulary = UnlistedValueReporter(self._engine)
         self._webhook: endpoint.Webhook
-        self._monitor: Monitor
+        self._monitor: StatusService
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises leaves of SyncdError when it cannot begin."""
@@ -95,7 +95,7 @@ class Daemon:
             refusals=self._refusals["webhook"],
         )
         max_connections = connections_for(raise_open_files())
-        self._monitor = Monitor(
+        self._monitor = StatusService(
             self._engine,
             self._schedule,
             self._webhook,
@@ -128,7 +128,7 @@ class Daemon:
         return False
 
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
-        config, monitor, orders = self._config, self._monitor, Orders(self._engine)
+        config, monitor, orders = self._config, self._monitor, ControlHandlers(self._engine)
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(

@@ -17,7 +17,7 @@ COUNT_SHARE = 0.05
 QUICK_S = 0.05
 
 
-class Questions:
+class QueryRunner:
     """Asks the mirror at `path` on a way of its own: a thread and a connection.
 
     One question at a time; each may take `limit_s`. Whoever must not wait behind others has its
@@ -46,7 +46,7 @@ class Questions:
         await closing
 
 
-class Costly:
+class CachedQuery:
     """A question that a large mirror is not asked each time somebody wants to know."""
 
     def __init__(self, question: Callable[..., Any]) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing, nullcontext
 from syncd import control
 from syncd.core.ports import SweepProgress
 from syncd.core.state import Replayed
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 from syncd.http_server.refusals import Places
 from syncd.sync.sweeps import require_few
 
@@ -23,10 +23,10 @@ MOST_REPLAYS = 1
 SILENCE_S = 10.0
 
 
-class Orders:
+class ControlHandlers:
     """Reconciles, looks and replays, telling how it goes."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Services) -> None:
         self._engine = engine
         self._waiting = Places(MOST_WAITING)
         self._looking = Places(MOST_DRY_RUNS)

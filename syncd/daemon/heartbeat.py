@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from syncd.clock import CHECK_EVERY_S
-from syncd.daemon.scheduler import Schedule
-from syncd.daemon.services import Engine
+from syncd.daemon.scheduler import Scheduler
+from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 
 log = structlog.get_logger(__name__)
@@ -24,8 +24,8 @@ class Heartbeat:
 
     def __init__(
         self,
-        engine: Engine,
-        schedule: Schedule,
+        engine: Services,
+        schedule: Scheduler,
         beat: Callable[[], Awaitable[None]],
         *,
         every_s: float,

@@ -16,7 +16,7 @@ from apscheduler.triggers.base import BaseTrigger
 from syncd.clock import Jump
 from syncd.config import Config
 from syncd.core.ports import SweepSummary
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.sync.sweeps import due_since, next_after_failure
 
@@ -69,13 +69,13 @@ class _Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         return self.period + self._jitter
 
 
-class Schedule:
+class Scheduler:
     """Runs the jobs of one daemon; a run that was missed is made up once, never two at a time.
 
     APScheduler goes by the wall clock: when that jumps, every job moves with it.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Services) -> None:
         self._engine = engine
         self._is_silent = False
         self._failures = 0

@@ -41,7 +41,7 @@ def policy_of(config: Config) -> Policy:
     )
 
 
-class Engine:
+class Services:
     """Mirror, ingest, reader and reconciler of one configuration, on an injected clock.
 
     `source` and `executor` are for simulations; else they are Dreamship's API and a thread.

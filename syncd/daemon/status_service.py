@@ -19,10 +19,10 @@ from syncd.core.model import JsonObject, id_in
 from syncd.core.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Habit
-from syncd.daemon.cached_queries import Costly, Questions
+from syncd.daemon.cached_queries import CachedQuery, QueryRunner
 from syncd.daemon.notifier import Notifier
-from syncd.daemon.scheduler import Schedule
-from syncd.daemon.services import Engine
+from syncd.daemon.scheduler import Scheduler
+from syncd.daemon.services import Services
 from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
 from syncd.http_server.refusals import Refusals
 from syncd.store import Beat, Reports
@@ -39,13 +39,13 @@ STATUS_LIMIT_S = 30.0
 SEARCH_LIMIT_S = 5.0
 
 
-class Monitor:
+class StatusService:
     """Watches one running daemon through the eyes of a reader of its mirror."""
 
     def __init__(
         self,
-        engine: Engine,
-        schedule: Schedule,
+        engine: Services,
+        schedule: Scheduler,
         webhook: Webhook,
         *,
         refusals: Iterable[Refusals] = (),
@@ -65,11 +65,11 @@ class Monitor:
         self._told_trouble = ""
         mirror = engine.config.mirror.path
         # The sign of life waits behind nobody, and the status behind no search.
-        self._own_questions = Questions(mirror)
-        self._questions = Questions(mirror, limit_s=STATUS_LIMIT_S)
-        self._searches = Questions(mirror, limit_s=SEARCH_LIMIT_S)
-        self._counts = Costly(lambda reports: reports.counts(engine.asker.policy))
-        self._day = Costly(Reports.day)
+        self._own_questions = QueryRunner(mirror)
+        self._questions = QueryRunner(mirror, limit_s=STATUS_LIMIT_S)
+        self._searches = QueryRunner(mirror, limit_s=SEARCH_LIMIT_S)
+        self._counts = CachedQuery(lambda reports: reports.counts(engine.asker.policy))
+        self._day = CachedQuery(Reports.day)
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
         engine.clock.follow(self._follow)
 
@@ -286,7 +286,7 @@ class Monitor:
     def _uncounted_401(self) -> int:
         return self._webhook.answered["401"] - self._counted_401
 
-    async def _last_day(self, now: datetime, questions: Questions) -> LastDay:
+    async def _last_day(self, now: datetime, questions: QueryRunner) -> LastDay:
         grace = self._engine.config.reconcile.missed_grace
         day: LastDay = await questions.ask(lambda reports: reports.last_day(now, grace))
         return day

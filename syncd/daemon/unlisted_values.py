@@ -8,7 +8,7 @@ import contextlib
 import structlog
 
 from syncd.core.status import UnknownValues
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.store import Reports
 
@@ -21,10 +21,10 @@ TOLD_AT_ONCE = 20
 MOST = 1000
 
 
-class Vocabulary:
+class UnlistedValueReporter:
     """Looks through one mirror for new values after each sweep, and now and then."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Services) -> None:
         self._engine = engine
         self._woken = asyncio.Event()
 

@@ -31,9 +31,9 @@ from syncd.config import Config
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
-from syncd.daemon.scheduler import Schedule
-from syncd.daemon.services import Engine
-from syncd.daemon.status_service import Monitor
+from syncd.daemon.scheduler import Scheduler
+from syncd.daemon.services import Services
+from syncd.daemon.status_service import StatusService
 from syncd.webhook.endpoint import Webhook
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Day:
         self.host = Clock()
         self.clock = SteadyClock(self.host)
         self.source = Shelves(items, self.clock, rows_have_variants=rows_have_variants)
-        self.engine = Engine(
+        self.engine = Services(
             replace(
                 config,
                 mirror=replace(config.mirror, path=folder / "mirror.db"),
@@ -126,9 +126,9 @@ class Day:
     async def begin(self) -> float:
         """Fill the mirror; return how many seconds that took."""
         await self.engine.open()
-        self.schedule = Schedule(self.engine)
+        self.schedule = Scheduler(self.engine)
         self.webhook = Webhook(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
-        self.monitor = Monitor(self.engine, self.schedule, self.webhook)
+        self.monitor = StatusService(self.engine, self.schedule, self.webhook)
         self.engine.start_reading()
         return await self.sweep()
 

@@ -23,7 +23,7 @@ from syncd.config import Config
 from syncd.core import payload
 from syncd.core.ports import SweepCause, SweepSummary
 from syncd.core.webhook_health import Judgement
-from syncd.daemon.services import Engine
+from syncd.daemon.services import Services
 from syncd.errors import MirrorUnavailable, SyncdError
 from syncd.store import Beat
 from syncd.sync.sweeps import due_since, next_after_failure
@@ -118,7 +118,7 @@ class Process:
         self._located_s: float | None = None
         self._poked = asyncio.Event()
         self._disk = _Disk(self, chance, disk_faults)
-        self.engine = Engine(
+        self.engine = Services(
             config,
             clock=self.clock,
             source=source,
