@@ -14,7 +14,7 @@ from proxies import NGINX, find_program, running
 from syncd.core.model import ItemRead
 from syncd.core.read_age import UNKNOWN_AGE
 from syncd.demo.fake_dreamship import Api, Catalogue, serving_in_thread
-from syncd.dreamship.client import Dreamship
+from syncd.dreamship.client import DreamshipClient
 
 _SITE = """
 proxy_cache_path {folder}/cache keys_zone=copies:1m;
@@ -38,7 +38,7 @@ def read_twice(folder: Path, more: str) -> tuple[list[ItemRead], int]:
     port = free_port()
 
     async def read() -> list[ItemRead]:
-        source = Dreamship(
+        source = DreamshipClient(
             f"http://127.0.0.1:{port}/v1", KEY, timeout_s=10, now=lambda: datetime.now(UTC)
         )
         try:

@@ -20,7 +20,7 @@ import pytest
 
 from syncd.core.model import ItemRead, Page
 from syncd.dreamship import client
-from syncd.dreamship.client import Dreamship
+from syncd.dreamship.client import DreamshipClient
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -68,7 +68,9 @@ def answering(answer: bytes) -> Serve:
 
 
 @asynccontextmanager
-async def source(serve: Serve, *, timeout_s: float = 5, key: str = KEY) -> AsyncIterator[Dreamship]:
+async def source(
+    serve: Serve, *, timeout_s: float = 5, key: str = KEY
+) -> AsyncIterator[DreamshipClient]:
     """Serve each connection by `serve`, and give a client of it."""
     served: set[asyncio.Task[None] | None] = set()
 
@@ -82,7 +84,9 @@ async def source(serve: Serve, *, timeout_s: float = 5, key: str = KEY) -> Async
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    client = Dreamship(f"http://127.0.0.1:{port}/v1", key, timeout_s=timeout_s, now=lambda: NOW)
+    client = DreamshipClient(
+        f"http://127.0.0.1:{port}/v1", key, timeout_s=timeout_s, now=lambda: NOW
+    )
     try:
         yield client
     finally:
@@ -349,7 +353,7 @@ def test_a_count_that_no_catalogue_has_is_none(count: object) -> None:
 
 def unreachable(base_url: str) -> SourceUnreachable:
     async def ask() -> None:
-        client = Dreamship(base_url, KEY, timeout_s=5, now=lambda: NOW)
+        client = DreamshipClient(base_url, KEY, timeout_s=5, now=lambda: NOW)
         try:
             await client.item(7)
         finally:
@@ -401,7 +405,7 @@ def test_a_certificate_nobody_vouches_for_is_unreachable(tmp_path: Path) -> None
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         port = server.sockets[0].getsockname()[1]
-        client = Dreamship(f"https://127.0.0.1:{port}", KEY, timeout_s=5, now=lambda: NOW)
+        client = DreamshipClient(f"https://127.0.0.1:{port}", KEY, timeout_s=5, now=lambda: NOW)
         try:
             with pytest.raises(SourceUnreachable, match="certificate"):
                 await client.item(7)

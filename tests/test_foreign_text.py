@@ -36,7 +36,7 @@ from syncd.core.plain_text import json_text, shortened, visible
 from syncd.core.ports import SweepSummary
 from syncd.core.state import Change, Policy, Replayed
 from syncd.core.timestamps import to_text
-from syncd.dreamship.client import Dreamship
+from syncd.dreamship.client import DreamshipClient
 from syncd.errors import SourceUnreachable, SyncdError
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
@@ -248,7 +248,7 @@ def neighbours(text: str) -> Iterator[None]:
         patch.setattr(
             control, "ask_replay", lambda *_: [Replayed(1, cast("Any", text), cast("Any", text))]
         )
-        patch.setattr(Dreamship, "page", page)
+        patch.setattr(DreamshipClient, "page", page)
         yield
 
 

@@ -25,11 +25,11 @@ from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
 from syncd.core.state import Judged, Policy, Snapshot, Writes
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import deliveries, reads, replay
 from syncd.store.history import story
 from syncd.store.migrations import migrate
-from syncd.webhook.batch_writer import Ingest
+from syncd.webhook.batch_writer import BatchWriter
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -362,7 +362,7 @@ def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> No
 
     async def submit() -> str:
         clock = SteadyClock()
-        ingest = Ingest(Ledger(), clock, SourceClock(clock), POLICY)
+        ingest = BatchWriter(Ledger(), clock, RemoteClock(clock), POLICY)
         return await ingest.submit(parse(GENUINE, NOW))
 
     assert asyncio.run(submit()) == "quarantined"

@@ -21,8 +21,8 @@ from syncd.core.read_age import (
     told_age,
 )
 from syncd.demo.fake_dreamship.faults import http_date
-from syncd.dreamship.rate_limiter import Budget
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.sync.cached_answers import LONGEST, CachedAnswers
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -52,7 +52,7 @@ class Host:
 
     def __init__(self, offset: timedelta = timedelta(), *, ahead: timedelta = timedelta()) -> None:
         self.clock = HandClock()
-        self.source = SourceClock(self.clock, offset)
+        self.source = RemoteClock(self.clock, offset)
         self.ahead = ahead
 
     def read(
@@ -395,7 +395,7 @@ class _NoLog:
 
 
 def cached() -> CachedAnswers:
-    return CachedAnswers(Budget(HandClock(), _NoLog(), start(45)), lambda: 0.5)
+    return CachedAnswers(RateLimiter(HandClock(), _NoLog(), start(45)), lambda: 0.5)
 
 
 def copy(age: timedelta, fresh_for: timedelta | None = None) -> ItemRead:

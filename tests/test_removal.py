@@ -23,7 +23,7 @@ from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
 from syncd.demo.fake_dreamship import iso
 from syncd.errors import SourceGone, SourceUnreachable
-from syncd.webhook.endpoint import Webhook
+from syncd.webhook.endpoint import WebhookEndpoint
 
 PER_ITEM = 10
 
@@ -108,7 +108,7 @@ class Running:
     async def reasons(self) -> list[str]:
         """Return what the status says is not well."""
         engine = self.engine
-        webhook = Webhook(engine.ingest, list, engine.clock.now, max_body_bytes=1)
+        webhook = WebhookEndpoint(engine.ingest, list, engine.clock.now, max_body_bytes=1)
         monitor = StatusService(engine, Scheduler(engine), webhook)
         try:
             told: list[str] = (await monitor.status())["reasons"]

@@ -27,11 +27,11 @@ from syncd.clock import SteadyClock
 from syncd.core.signature import HEADER, sign
 from syncd.core.state import Policy
 from syncd.demo.fake_dreamship import UPDATED, Event, stale
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.http_server import HttpServer, bind_tcp
 from syncd.store import Store
-from syncd.webhook.batch_writer import Ingest
-from syncd.webhook.endpoint import Webhook, application
+from syncd.webhook.batch_writer import BatchWriter
+from syncd.webhook.endpoint import WebhookEndpoint, application
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -562,8 +562,8 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Store) -> None:
         now = partial(datetime.now, UTC)
         policy = Policy(frozenset(), timedelta(seconds=1))
         clock = SteadyClock()
-        ingest = Ingest(store, clock, SourceClock(clock), policy)
-        webhook = Webhook(ingest, lambda: ["key"], now, max_body_bytes=1000)
+        ingest = BatchWriter(store, clock, RemoteClock(clock), policy)
+        webhook = WebhookEndpoint(ingest, lambda: ["key"], now, max_body_bytes=1000)
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
         server = HttpServer(
             application(webhook, "/hook", lambda: True),

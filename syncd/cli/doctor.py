@@ -22,7 +22,7 @@ from syncd.config import Config, find
 from syncd.core.payload import TEST_ACTION
 from syncd.core.read_age import COPY_AGE
 from syncd.core.signature import HEADER, sign
-from syncd.dreamship.client import Dreamship
+from syncd.dreamship.client import DreamshipClient
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
 from syncd.http_server import (
     MAX_CONNECTIONS,
@@ -165,7 +165,7 @@ def _look(path: Path) -> Seen:
 
 async def _about_dreamship(config: Config) -> list[Finding]:
     check = "Dreamship accepts the api key"
-    source = Dreamship(
+    source = DreamshipClient(
         config.dreamship.base_url,
         config.keys[0].reveal(),
         timeout_s=config.dreamship.timeout_seconds,

@@ -64,7 +64,7 @@ class Daemon:
         self._engine = Services(config, on_finished=self._on_sweep_finished)
         self._schedule = Scheduler(self._engine)
         self._vocabulary = UnlistedValueReporter(self._engine)
-        self._webhook: endpoint.Webhook
+        self._webhook: endpoint.WebhookEndpoint
         self._monitor: StatusService
 
     async def run(self) -> None:
@@ -86,7 +86,7 @@ class Daemon:
             log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
         for oddity in self._engine.store.oddities():
             log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
-        self._webhook = endpoint.Webhook(
+        self._webhook = endpoint.WebhookEndpoint(
             self._engine.ingest,
             # Read for each delivery: after a reload the new keys hold at once.
             lambda: self._keys,

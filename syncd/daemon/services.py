@@ -16,15 +16,15 @@ from syncd.core import pace
 from syncd.core.ports import Source, SweepSummary
 from syncd.core.state import Policy, Replayed
 from syncd.core.timestamps import to_text
-from syncd.dreamship.client import Dreamship
-from syncd.dreamship.rate_limiter import Budget
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.client import DreamshipClient
+from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import Remembered, Store
 from syncd.sync.dry_run import DryRun
 from syncd.sync.fetcher import Fetcher
 from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, SweepManager
 from syncd.sync.worker import SyncWorker
-from syncd.webhook.batch_writer import Ingest
+from syncd.webhook.batch_writer import BatchWriter
 from syncd.webhook.replay import replay
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Services:
         )
         self.remembered: Remembered
         self._source = source
-        self._own_source: Dreamship | None = None
+        self._own_source: DreamshipClient | None = None
         self._on_finished = on_finished
         self._reading: asyncio.Task[None] | None = None
         self.down: tuple[datetime, datetime] | None = None
@@ -100,8 +100,8 @@ class Services:
             await self.store.hear_from_now(now)
         await self._end_excess(now, policy)
         self.is_new_policy = await self.store.apply_policy(policy, clock.now)
-        self.source_clock = SourceClock(clock, self.remembered.clock_offset)
-        self.budget = Budget(
+        self.source_clock = RemoteClock(clock, self.remembered.clock_offset)
+        self.budget = RateLimiter(
             clock,
             self.store,
             pace.start(
@@ -122,7 +122,7 @@ class Services:
             on_finished=self._has_finished,
         )
         self.reader = SyncWorker(self.store, self.asker, self.budget, clock)
-        self.ingest = Ingest(
+        self.ingest = BatchWriter(
             self.store, clock, self.source_clock, policy, on_questions=self.reader.wake_soon
         )
         self.reconciler = SweepManager(
@@ -252,7 +252,7 @@ class Services:
         self._on_finished(summary)
 
     def _new_source(self, config: Config) -> Source:
-        self._own_source = Dreamship(
+        self._own_source = DreamshipClient(
             config.dreamship.base_url,
             config.keys[0].reveal(),
             timeout_s=config.dreamship.timeout_seconds,

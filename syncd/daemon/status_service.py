@@ -27,7 +27,7 @@ from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
 from syncd.http_server.refusals import Refusals
 from syncd.store import Beat, Reports
 from syncd.store.wall_time import judgement_after
-from syncd.webhook.endpoint import Webhook
+from syncd.webhook.endpoint import WebhookEndpoint
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class StatusService:
         self,
         engine: Services,
         schedule: Scheduler,
-        webhook: Webhook,
+        webhook: WebhookEndpoint,
         *,
         refusals: Iterable[Refusals] = (),
         max_connections: int = 0,

@@ -56,7 +56,7 @@ class _Answer(NamedTuple, Generic[T]):
     told: ToldAge
 
 
-class Dreamship:
+class DreamshipClient:
     """Reads one account's catalogue with one api key. Neither paces nor retries."""
 
     def __init__(

@@ -12,7 +12,7 @@ from syncd.core.ports import CallLog, Clock
 from syncd.errors import MirrorError
 
 
-class Budget:
+class RateLimiter:
     """Says when a call may leave and remembers, durably and beforehand, that it did."""
 
     def __init__(self, clock: Clock, log: CallLog, state: pace.Pace) -> None:

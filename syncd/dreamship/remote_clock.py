@@ -58,7 +58,7 @@ class _Run(Struct):
     is_live: bool = False
 
 
-class SourceClock:
+class RemoteClock:
     """Estimates Dreamship's present moment; `offset` survives restarts in the mirror.
 
     The latest that is possible: an answer may have been stamped as soon as its request left. Too

@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd.core.ports import Clock, Source
-from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 
 AccountState = Literal["answers", "refused", "unreachable", "throttled"]
@@ -37,7 +37,7 @@ class AccountCheck(Struct, frozen=True):
 class Account:
     """Asks the list when it matters, inside the budget, and remembers that it answered."""
 
-    def __init__(self, source: Callable[[], Source], budget: Budget, clock: Clock) -> None:
+    def __init__(self, source: Callable[[], Source], budget: RateLimiter, clock: Clock) -> None:
         self._source = source
         self._budget = budget
         self._clock = clock

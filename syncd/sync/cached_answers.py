@@ -11,7 +11,7 @@ from msgspec import Struct
 from syncd.clock import Jump
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
-from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.rate_limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class _Waiting(Struct):
 class CachedAnswers:
     """Remembers which answers were copies; a new answer ends that."""
 
-    def __init__(self, budget: Budget, chance: Callable[[], float]) -> None:
+    def __init__(self, budget: RateLimiter, chance: Callable[[], float]) -> None:
         self._budget = budget
         self._chance = chance
         self._waiting: dict[int | None, _Waiting] = {}

@@ -17,8 +17,8 @@ from syncd.core.pagination import MAX_FAULTS, Position
 from syncd.core.ports import Clock, Source, SweepProgress, SweepSummary
 from syncd.core.read_age import COPY_AGE
 from syncd.core.state import Change, Known, Policy, VariantState, count
-from syncd.dreamship.rate_limiter import Budget
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,
@@ -59,11 +59,11 @@ class DryRun(Struct):
 
     shelves: Shelves
     source: Source
-    budget: Budget
+    budget: RateLimiter
     turn: Callable[[], Awaitable[None]]
     account: Account
     clock: Clock
-    source_clock: SourceClock
+    source_clock: RemoteClock
     policy: Policy
     items: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()

@@ -15,8 +15,8 @@ from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position
 from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.core.state import Policy
-from syncd.dreamship.rate_limiter import Budget
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.read_failures import TRIES_PER_SWEEP, ReadFailures, named
@@ -32,10 +32,10 @@ class Fetcher:
         self,
         ledger: ReadLedger,
         source: Source,
-        budget: Budget,
+        budget: RateLimiter,
         *,
         clock: Clock,
-        source_clock: SourceClock,
+        source_clock: RemoteClock,
         policy: Policy,
         heard_since: datetime | None = None,
         categories: tuple[int, ...] = (),

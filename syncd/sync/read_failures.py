@@ -21,7 +21,7 @@ from syncd.core.pagination import Position, Seen
 from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.core.state import Policy
 from syncd.core.timestamps import maybe_text
-from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 from syncd.sync.account import Account, AccountCheck
 
@@ -50,7 +50,7 @@ class ReadFailures:
         self,
         ledger: ReadLedger,
         source: Callable[[], Source],
-        budget: Budget,
+        budget: RateLimiter,
         clock: Clock,
         *,
         policy: Callable[[], Policy],

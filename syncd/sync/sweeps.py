@@ -16,7 +16,7 @@ from syncd.core import pagination
 from syncd.core.pagination import Position
 from syncd.core.ports import Clock, SweepCause, SweepLedger, SweepProgress, SweepSummary
 from syncd.core.state import Policy
-from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
 
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class SweepManager:
     def __init__(
         self,
         ledger: SweepLedger,
-        budget: Budget,
+        budget: RateLimiter,
         clock: Clock,
         *,
         policy: Policy,

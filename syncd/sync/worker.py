@@ -15,7 +15,7 @@ import structlog
 from syncd.clock import Jump
 from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, JobKind, ReadLedger
-from syncd.dreamship.rate_limiter import Budget
+from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
 from syncd.sync.fetcher import Fetcher
 from syncd.sync.read_order import DELIVERIES, Turns
@@ -35,7 +35,9 @@ SOON_S = 0.1
 class SyncWorker:
     """Takes the next job, waits for its turn in the budget, and has it asked."""
 
-    def __init__(self, ledger: ReadLedger, asker: Fetcher, budget: Budget, clock: Clock) -> None:
+    def __init__(
+        self, ledger: ReadLedger, asker: Fetcher, budget: RateLimiter, clock: Clock
+    ) -> None:
         self._ledger = ledger
         self._asker = asker
         self._budget = budget

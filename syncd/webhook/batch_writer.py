@@ -18,7 +18,7 @@ from syncd.core import observations
 from syncd.core.model import Delivery, Mention, Outcome
 from syncd.core.ports import Clock, DeliveryLedger
 from syncd.core.state import Judged, Policy
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
 
 log = structlog.get_logger(__name__)
@@ -29,14 +29,14 @@ MAX_BATCH = 500
 MAX_WAITING = 10_000
 
 
-class Ingest:
+class BatchWriter:
     """Makes deliveries durable, many in one commit, each answered after it."""
 
     def __init__(
         self,
         ledger: DeliveryLedger,
         clock: Clock,
-        source_clock: SourceClock,
+        source_clock: RemoteClock,
         policy: Policy,
         *,
         on_questions: Callable[[], None] = lambda: None,

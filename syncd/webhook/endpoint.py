@@ -22,7 +22,7 @@ from syncd.core.payload import parse
 from syncd.core.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
 from syncd.errors import SyncdError
 from syncd.http_server.refusals import Refusals, client_of
-from syncd.webhook.batch_writer import Ingest
+from syncd.webhook.batch_writer import BatchWriter
 from syncd.webhook.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
 from syncd.webhook.metrics import delivery_seconds
 
@@ -36,7 +36,7 @@ _HEALTH_PATH = b"/healthz"
 HEADERS_READ = frozenset({_HEADER, b"content-length", b"transfer-encoding", b"x-forwarded-for"})
 
 
-class Webhook:
+class WebhookEndpoint:
     """Answers deliveries as contract.md says, and counts what it answered.
 
     `keys` is asked for each delivery, so that rotated keys hold from the next one on.
@@ -44,7 +44,7 @@ class Webhook:
 
     def __init__(
         self,
-        ingest: Ingest,
+        ingest: BatchWriter,
         keys: Callable[[], Sequence[str]],
         now: Callable[[], datetime],
         *,
@@ -158,7 +158,7 @@ class Webhook:
             log.log(level, event, **told, refused_so_far=self.answered[status])
 
 
-def application(webhook: Webhook, path: str, is_healthy: Callable[[], bool]) -> ASGIApp:
+def application(webhook: WebhookEndpoint, path: str, is_healthy: Callable[[], bool]) -> ASGIApp:
     """Return the public application: the webhook at `path`, and `/healthz`.
 
     There is no router: one that redirects or guesses would answer what the contract does not say.

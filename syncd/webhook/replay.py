@@ -14,7 +14,7 @@ from syncd.core import observations
 from syncd.core.model import Delivery
 from syncd.core.ports import Clock
 from syncd.core.state import Policy, Replayed, Snapshot, Writes
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import UsageError
 
 # So many are judged in one transaction; deliveries that arrive meanwhile wait for no more.
@@ -52,7 +52,7 @@ async def replay(
     is_quarantined: bool,
     policy: Policy,
     clock: Clock,
-    source_clock: SourceClock,
+    source_clock: RemoteClock,
 ) -> list[Replayed]:
     """Judge the named deliveries again, and with `is_quarantined` all that were not understood.
 

@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 from msgspec import json
 
-from syncd.dreamship.client import Dreamship
+from syncd.dreamship.client import DreamshipClient
 from syncd.errors import SourceError
 
 TICK_S = 0.002
@@ -40,7 +40,9 @@ async def longest_gap_s() -> float:
 
 async def read(base_url: str, what: str) -> dict[str, Any]:
     """Return what one read ended with, its longest gap and the memory that it took."""
-    client = Dreamship(base_url, "canary-key-0123", timeout_s=60, now=lambda: datetime.now(UTC))
+    client = DreamshipClient(
+        base_url, "canary-key-0123", timeout_s=60, now=lambda: datetime.now(UTC)
+    )
     before_mb, began_s = memory_mb("VmRSS"), time.monotonic()
     ticking = asyncio.create_task(longest_gap_s())
     await asyncio.sleep(0)

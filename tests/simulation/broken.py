@@ -15,7 +15,7 @@ from syncd.core.merge import Belief, Verdict
 from syncd.core.model import ItemRead
 from syncd.core.observations import noting, reading
 from syncd.core.state import Known, Writes
-from syncd.dreamship.remote_clock import SourceClock
+from syncd.dreamship.remote_clock import RemoteClock
 
 Patches = Callable[[], list[Any]]
 
@@ -57,7 +57,7 @@ def _older_discarded() -> list[Any]:
 
 
 def _copies_believed() -> list[Any]:
-    def placed(clock: SourceClock, answer: ItemRead, resource: object) -> ItemRead:
+    def placed(clock: RemoteClock, answer: ItemRead, resource: object) -> ItemRead:
         del clock, resource
         return replace(answer, age=timedelta(), source_at=None)
 

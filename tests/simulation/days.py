@@ -34,7 +34,7 @@ from syncd.core.timestamps import to_text
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
-from syncd.webhook.endpoint import Webhook
+from syncd.webhook.endpoint import WebhookEndpoint
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Day:
         """Fill the mirror; return how many seconds that took."""
         await self.engine.open()
         self.schedule = Scheduler(self.engine)
-        self.webhook = Webhook(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
+        self.webhook = WebhookEndpoint(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
         self.monitor = StatusService(self.engine, self.schedule, self.webhook)
         self.engine.start_reading()
         return await self.sweep()
