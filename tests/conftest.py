@@ -26,7 +26,7 @@ from syncd.cli.common import secrets
 from syncd.core.signature import HEADER, sign
 from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalogue, Event, Postman, serving_in_thread
-from syncd.store import Store
+from syncd.store import Database
 from syncd.store.migrations import migrate
 
 settings.register_profile(
@@ -314,9 +314,9 @@ def forgotten_secrets() -> Iterator[None]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[Database]:
     """Give an empty mirror, `availability.db` in the folder of the test, open to be written."""
-    one = Store(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
+    one = Database(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
     one.open()
     with contextlib.closing(one):
         yield one

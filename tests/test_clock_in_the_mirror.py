@@ -22,7 +22,7 @@ from syncd.clock import Jump
 from syncd.core.timestamps import from_text, to_text
 from syncd.daemon.scheduler import _Every
 from syncd.errors import MirrorUnavailable
-from syncd.store import Store, wall_time
+from syncd.store import Database, wall_time
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -342,7 +342,7 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
     day(story)
 
 
-def test_a_fault_in_following_fails_one_transaction(store: Store) -> None:
+def test_a_fault_in_following_fails_one_transaction(store: Database) -> None:
     """Deliveries go on being taken, whatever it was."""
 
     async def story() -> None:

@@ -19,7 +19,7 @@ from msgspec import json
 from syncd import __version__
 from syncd.cli import COMMANDS, run
 from syncd.demo.fake_dreamship import UPDATED, Event
-from syncd.store import Store
+from syncd.store import Database
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -205,7 +205,7 @@ def test_changes_are_told_oldest_first(shared: Daemon) -> None:
 
 def test_what_is_empty_says_so_to_people(site: Site) -> None:
     """On standard error, and not where a script counts lines."""
-    store = Store(site.mirror, missed_grace=timedelta(seconds=1))
+    store = Database(site.mirror, missed_grace=timedelta(seconds=1))
     store.open()
     store.close()
     for arguments, says in (

@@ -18,7 +18,7 @@ from syncd.core.model import JsonObject
 from syncd.core.timestamps import from_text
 from syncd.daemon.cached_queries import QueryRunner
 from syncd.errors import Overloaded
-from syncd.store import Reports, Store
+from syncd.store import Database, Queries
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -62,7 +62,7 @@ def test_so_many_searches_are_answered_at_once_and_no_more() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def for_ever(reports: Reports) -> Any:
+def for_ever(reports: Queries) -> Any:
     """Ask what never ends."""
     with reports._rows() as connection:
         return connection.execute(
@@ -70,7 +70,7 @@ def for_ever(reports: Reports) -> Any:
         ).fetchone()
 
 
-def test_a_question_has_its_time(store: Store) -> None:
+def test_a_question_has_its_time(store: Database) -> None:
     """Then it is broken off, and the next one is answered."""
 
     async def scenario() -> None:
@@ -83,7 +83,7 @@ def test_a_question_has_its_time(store: Store) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def test_an_end_waits_for_no_question(store: Store) -> None:
+def test_an_end_waits_for_no_question(store: Database) -> None:
     """One that takes long is broken off when the daemon ends."""
 
     async def scenario() -> None:

@@ -22,7 +22,7 @@ from msgspec import json
 from shops import README_MIRROR, blocks
 
 from syncd.core.timestamps import to_text
-from syncd.store import Store
+from syncd.store import Database
 from syncd.store.connection import open_for_writing
 from syncd.store.retention import prune
 
@@ -138,7 +138,7 @@ def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
 
 def clean_up(site: Site) -> None:
     """Let 200 days pass for the mirror, while nobody else writes it."""
-    store = Store(site.mirror, missed_grace=timedelta())
+    store = Database(site.mirror, missed_grace=timedelta())
     store.open()
     now = datetime.now(UTC) + 200 * DAY
     while asyncio.run(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from schemas.dump import FOLDER, dump, fixture, schema
 
-from syncd.store import Store
+from syncd.store import Database
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -85,7 +85,7 @@ def test_an_upgrade_keeps_everything_beside_a_reader(site: Site, script: Path) -
         before = seen(reader)
         assert len(before["availability"]) == 20
         assert len(before["changes"]) > 20
-        store = Store(site.mirror, missed_grace=timedelta(seconds=1))
+        store = Database(site.mirror, missed_grace=timedelta(seconds=1))
         store.open()
         assert seen(reader) == before
         reader.execute("COMMIT")
@@ -114,7 +114,7 @@ def test_a_mirror_of_the_first_step_takes_the_others(tmp_path: Path) -> None:
                 DELETE FROM _sqlite_migrations WHERE name != 'first_contract';"""
     make(then, fixture("0.1.0").read_text() + undone)
     assert tables(then) != tables(now)
-    store = Store(then, missed_grace=timedelta())
+    store = Database(then, missed_grace=timedelta())
     store.open()
     store.close()
     assert tables(then) == tables(now)
@@ -161,7 +161,7 @@ def test_a_step_that_was_cut_off_never_was(tmp_path: Path) -> None:
             upgrade.kill()
         assert seen(reader) == before
     assert tables(mirror) == today
-    store = Store(mirror, missed_grace=timedelta())
+    store = Database(mirror, missed_grace=timedelta())
     store.open()
     store.close()
     assert tables(mirror) == today

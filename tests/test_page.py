@@ -22,7 +22,7 @@ from syncd.admin.page import CHANGES, HEADERS, _lasting, chart, strip
 from syncd.admin.page.charts import COLUMNS, WIDTH
 from syncd.core.timestamps import to_text
 from syncd.daemon.cached_queries import QUICK_S, CachedQuery
-from syncd.store import Reports
+from syncd.store import Queries
 from syncd.store.connection import open_for_writing
 from syncd.store.dashboard import day
 
@@ -244,7 +244,7 @@ def test_a_question_that_takes_long_is_not_asked_each_time() -> None:
     """However many look at the page, a large mirror is spared; a small one is not."""
     asked: list[float] = []
 
-    def question(_: Reports, seconds: float = 0.0) -> int:
+    def question(_: Queries, seconds: float = 0.0) -> int:
         time.sleep(seconds)
         asked.append(seconds)
         return len(asked)

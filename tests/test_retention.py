@@ -15,7 +15,7 @@ from simulation.month import Months
 from syncd.clock import Mark
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Judgement, WebhooksState
-from syncd.store import Beat, Store, retention
+from syncd.store import Beat, Database, retention
 
 DAY = timedelta(days=1)
 
@@ -56,7 +56,7 @@ class Shelf:
 
     def __init__(self, path: Path) -> None:
         self.now = BEGIN
-        self.store = Store(path, missed_grace=timedelta(days=2), executor=Inline())
+        self.store = Database(path, missed_grace=timedelta(days=2), executor=Inline())
         self.store.open()
         connection = self.store._writer._connection
         assert connection is not None

@@ -29,7 +29,7 @@ from syncd.core.state import Policy
 from syncd.demo.fake_dreamship import UPDATED, Event, stale
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.http_server import HttpServer, bind_tcp
-from syncd.store import Store
+from syncd.store import Database
 from syncd.webhook.batch_writer import BatchWriter
 from syncd.webhook.endpoint import WebhookEndpoint, application
 
@@ -555,7 +555,7 @@ def test_it_listens_on_a_unix_socket_too(site: Site) -> None:
     assert daemon.told("stopped")
 
 
-def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Store) -> None:
+def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Database) -> None:
     """408 on a real socket; the ten seconds of the contract are a fifth of one here."""
 
     async def scenario() -> tuple[bytes, int]:

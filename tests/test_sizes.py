@@ -17,7 +17,7 @@ from msgspec import json
 from syncd.core.plain_text import MAX_CHARS, shortened
 from syncd.core.state import Policy
 from syncd.core.status import MAX_VALUE_CHARS, MAX_VALUES, unknown_values
-from syncd.store import Reports
+from syncd.store import Queries
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -127,7 +127,7 @@ def test_the_log_names_some_new_values_and_remembers_them_cut(flooded: Daemon) -
 
 def test_counting_values_holds_one_at_a_time(flooded: Daemon) -> None:
     """What it returns is small, whatever it went through."""
-    with closing(Reports(flooded.site.mirror)) as reports:
+    with closing(Queries(flooded.site.mirror)) as reports:
         counts: Any = reports.counts(POLICY)
     assert len(json.encode(counts)) < 32 * KB
     assert MAX_CHARS > MAX_VALUE_CHARS

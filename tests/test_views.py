@@ -27,7 +27,7 @@ from syncd.core.model import Claim, Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.state import Policy, Writes
 from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
-from syncd.store import Store
+from syncd.store import Database
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -209,7 +209,7 @@ def assert_feed_tells_all(mirror: Path) -> None:
         assert table == {}
 
 
-async def live(store: Store, history: list[tuple[tuple[Any, ...], int]]) -> None:
+async def live(store: Database, history: list[tuple[tuple[Any, ...], int]]) -> None:
     """Let a history happen to a store."""
     now, policy = BEGAN, Policy(frozenset({"in_stock", "low_stock"}), timedelta(seconds=60))
     for number, (event, pause_s) in enumerate(history):
@@ -249,7 +249,7 @@ def test_the_feed_ends_with_the_table_whatever_happened(
     """Deliveries, reads, removals and other configurations in any order."""
     with tempfile.TemporaryDirectory() as folder:
         mirror = Path(folder) / "availability.db"
-        store = Store(mirror, missed_grace=timedelta(seconds=1))
+        store = Database(mirror, missed_grace=timedelta(seconds=1))
         store.open()
         try:
             asyncio.run(live(store, history))
@@ -259,7 +259,7 @@ def test_the_feed_ends_with_the_table_whatever_happened(
 
 
 def test_another_configuration_reaches_every_variant(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many slices they are judged in, the feed has each of them once."""
     monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
@@ -278,7 +278,7 @@ def test_another_configuration_reaches_every_variant(
 
 
 def test_deliveries_do_not_wait_for_another_configuration(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large mirror is judged in slices, and what came meanwhile is written between two."""
     monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
@@ -298,7 +298,7 @@ def test_deliveries_do_not_wait_for_another_configuration(
 
 
 def test_a_configuration_that_broke_off_is_taken_back_everywhere(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed halfway, and started with the old one again: nothing stays judged by the new one."""
     monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
@@ -328,7 +328,9 @@ def test_a_configuration_that_broke_off_is_taken_back_everywhere(
     asyncio.run(judge())
 
 
-def test_the_loop_does_not_stand_aside_for_what_cannot_begin(store: Store, tmp_path: Path) -> None:
+def test_the_loop_does_not_stand_aside_for_what_cannot_begin(
+    store: Database, tmp_path: Path
+) -> None:
     """Deliveries are refused at once while the mirror is gone, not 20 ms later each."""
     waited: list[float | None] = []
 

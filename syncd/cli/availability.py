@@ -6,7 +6,7 @@ import click
 
 from syncd.cli.common import ID, config_option, json_option, load_config
 from syncd.printing import show, show_json
-from syncd.store import Reports
+from syncd.store import Queries
 
 
 @click.command(
@@ -22,7 +22,7 @@ def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: b
 
     Exit code 1 when one of them is not in the mirror.
     """
-    reports = Reports(load_config(config_path, with_keys=False).mirror.path)
+    reports = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
         rows = reports.availability(variant_ids)
     finally:

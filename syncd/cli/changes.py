@@ -19,7 +19,7 @@ from syncd.cli.common import (
 from syncd.core.model import Row
 from syncd.errors import MirrorMissing, MirrorUnavailable
 from syncd.printing import Colored, show, show_json_line
-from syncd.store import Reports
+from syncd.store import Queries
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def command(
     with closing(_Feed(path)) as feed:
         if since is None:
             # Gaps are allowed, so this may be fewer than asked; it is a look, not an account.
-            since = max(0, feed.ask(Reports.newest_seq) - (limit or TAIL))
+            since = max(0, feed.ask(Queries.newest_seq) - (limit or TAIL))
         elif since and feed.ask(lambda reports: reports.first_seq(since)) != since:
             show(
                 f"Note: seq {since} is not kept (any more); changes after it may be missing",
@@ -70,13 +70,13 @@ class _Feed:
         self._open()
 
     def _open(self) -> None:
-        self._reports = Reports(self._path)
+        self._reports = Queries(self._path)
         self._file = _identity(self._path)
 
     def close(self) -> None:
         self._reports.close()
 
-    def ask(self, question: Callable[[Reports], T]) -> T:
+    def ask(self, question: Callable[[Queries], T]) -> T:
         """Return the answer; raises MirrorError leaves."""
         for tries_left in reversed(range(TRIES)):
             try:
@@ -91,7 +91,7 @@ class _Feed:
 
     def wait(self, version: int) -> None:
         """Return once somebody wrote; raises MirrorMissing when the mirror became another file."""
-        while self.ask(Reports.data_version) == version:
+        while self.ask(Queries.data_version) == version:
             time.sleep(POLL_S)
             if _identity(self._path) != self._file:
                 # Its feed has numbers of its own.
@@ -112,7 +112,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _tell(feed: _Feed, since: int, limit: int | None, *, follow: bool, as_json: bool) -> None:
     left = limit
     while True:
-        version = feed.ask(Reports.data_version)
+        version = feed.ask(Queries.data_version)
         while rows := _after(feed, since, _BATCH if left is None else min(left, _BATCH)):
             for row in rows:
                 show_json_line(row) if as_json else show(*_line(row))

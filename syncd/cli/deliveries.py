@@ -7,7 +7,7 @@ import click
 from syncd.cli.common import WholeNumber, config_option, json_option, load_config
 from syncd.core.model import OUTCOMES
 from syncd.printing import show, show_json_line, show_whole
-from syncd.store import Reports
+from syncd.store import Queries
 
 
 @click.command(
@@ -29,7 +29,7 @@ def command(
     outcome: str | None, limit: int, config_path: str | None, *, with_body: bool, as_json: bool
 ) -> None:
     """Print the deliveries that are kept, newest first; with --json one object a line."""
-    reports = Reports(load_config(config_path, with_keys=False).mirror.path)
+    reports = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
         rows = reports.deliveries(outcome, limit, with_body=with_body)
     finally:

@@ -31,7 +31,7 @@ from syncd.http_server import (
     raise_open_files,
 )
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
-from syncd.store import Reports
+from syncd.store import Queries
 from syncd.store.files import missing_sidecars, require_file, require_own_log, resolve, sidecars
 from syncd.store.places import oddities
 
@@ -121,7 +121,7 @@ def _about_writing(mirror: Path) -> Finding:
     try:
         with real.open("rb") as file:
             require_own_log(real, file.read(100), os.fstat(file.fileno()).st_size)
-        Reports(mirror).close()
+        Queries(mirror).close()
     except MirrorError as fault:
         return Finding(check, "fail", fault.message, fault.hint)
     return Finding(check, "pass", str(mirror))

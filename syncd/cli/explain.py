@@ -10,7 +10,7 @@ from syncd.cli.common import ID, config_option, json_option, load_config
 from syncd.core import explain
 from syncd.core.model import Row
 from syncd.printing import show, show_json
-from syncd.store import Reports
+from syncd.store import Queries
 
 
 @click.command(
@@ -27,7 +27,7 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     Which delivery or read set the value, when, and what was rejected since, by which rule. Exit
     code 1 when it is not in the mirror.
     """
-    reports = Reports(load_config(config_path, with_keys=False).mirror.path)
+    reports = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
         story = reports.story(variant_id)
     finally:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from syncd.store import Reports
+from syncd.store import Queries
 
 # Counting a million variants takes a quarter of a second, and so does a day of many deliveries:
 # this part of the time may go into either.
@@ -25,11 +25,11 @@ class QueryRunner:
     """
 
     def __init__(self, path: Path, *, limit_s: float | None = None) -> None:
-        self._reports = Reports(path)
+        self._reports = Queries(path)
         self._limit_s = limit_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mirror-reader")
 
-    async def ask(self, question: Callable[[Reports], Any]) -> Any:
+    async def ask(self, question: Callable[[Queries], Any]) -> Any:
         """Return the answer; raises MirrorError leaves, and Overloaded when it takes too long."""
 
         def ask() -> Any:
@@ -54,7 +54,7 @@ class CachedQuery:
         self._answer: Any = None
         self._ask_again_s = 0.0
 
-    def answer(self, reports: Reports, *about: Any) -> Any:
+    def answer(self, reports: Queries, *about: Any) -> Any:
         """Return the answer, which may be a while old if it took long, and then about that time."""
         began_s = time.monotonic()
         if self._answer is None or began_s >= self._ask_again_s:

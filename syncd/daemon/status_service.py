@@ -25,7 +25,7 @@ from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError, MirrorIncompatible, Overloaded
 from syncd.http_server.refusals import Refusals
-from syncd.store import Beat, Reports
+from syncd.store import Beat, Queries
 from syncd.store.wall_time import judgement_after
 from syncd.webhook.endpoint import WebhookEndpoint
 
@@ -69,7 +69,7 @@ class StatusService:
         self._questions = QueryRunner(mirror, limit_s=STATUS_LIMIT_S)
         self._searches = QueryRunner(mirror, limit_s=SEARCH_LIMIT_S)
         self._counts = CachedQuery(lambda reports: reports.counts(engine.asker.policy))
-        self._day = CachedQuery(Reports.day)
+        self._day = CachedQuery(Queries.day)
         self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
         engine.clock.follow(self._follow)
 

@@ -10,7 +10,7 @@ import structlog
 from syncd.core.status import UnknownValues
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
-from syncd.store import Reports
+from syncd.store import Queries
 
 log = structlog.get_logger(__name__)
 
@@ -55,5 +55,5 @@ class UnlistedValueReporter:
             )
 
     def _count(self) -> UnknownValues:
-        with contextlib.closing(Reports(self._engine.config.mirror.path)) as reports:
+        with contextlib.closing(Queries(self._engine.config.mirror.path)) as reports:
             return reports.unknown_values(self._engine.asker.policy, MOST)

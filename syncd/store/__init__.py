@@ -25,13 +25,13 @@ from syncd.store import (
 )
 from syncd.store.backups import backup
 from syncd.store.process_state import Beat, Remembered, rehearsed
-from syncd.store.queries import Reports
+from syncd.store.queries import Queries
 from syncd.store.reapply_policy import Kept
 
-__all__ = ["Beat", "Remembered", "Reports", "Store", "backup"]
+__all__ = ["Beat", "Database", "Queries", "Remembered", "backup"]
 
 
-class Store(Kept):
+class Database(Kept):
     """Fulfils the ledgers of `ports` on the file at `path`, each call one transaction."""
 
     async def deliver(

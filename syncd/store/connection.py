@@ -23,7 +23,7 @@ REFUSED_PAUSE_S = 0.002
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 
-class Reader(sqlite3.Connection):
+class ReadConnection(sqlite3.Connection):
     """A connection that can only read, and asks again where SQLite refuses a reader by mistake.
 
     A reader that may not write `-shm` and looks while a writer is changing its header takes it for
@@ -85,7 +85,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_for_reading(path: Path, *, check_same_thread: bool = True) -> Reader:
+def open_for_reading(path: Path, *, check_same_thread: bool = True) -> ReadConnection:
     """Return a connection that can only read, as a shop's would be."""
     with translated(path):
         path = resolve(path)
@@ -101,7 +101,7 @@ def open_for_reading(path: Path, *, check_same_thread: bool = True) -> Reader:
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=check_same_thread,
-            factory=Reader,
+            factory=ReadConnection,
         )
         try:
             if _contract(connection, path) != CONTRACT:

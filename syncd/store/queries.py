@@ -27,7 +27,7 @@ from syncd.store.translation import translated
 _STEPS_BETWEEN_LOOKS = 100_000
 
 
-class Reports:
+class Queries:
     """Answers questions about the mirror at `path`, as a shop's reader would."""
 
     def __init__(self, path: Path) -> None:

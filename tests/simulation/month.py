@@ -27,7 +27,7 @@ from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.state import Policy
 from syncd.demo.fake_dreamship import UPDATED, Catalogue, Postman
-from syncd.store import Store
+from syncd.store import Database
 
 VALUES = ("in_stock", "out_of_stock", "low_stock")
 POLICY = Policy(frozenset({"in_stock", "low_stock"}), timedelta(seconds=60))
@@ -68,7 +68,7 @@ class Months:
         self._variants = sorted(self._catalogue.variants)
         self._rng = random.Random(3)
         self._longest_s = 0.0
-        self.store = Store(mirror, missed_grace=timedelta(minutes=10), executor=Inline())
+        self.store = Database(mirror, missed_grace=timedelta(minutes=10), executor=Inline())
 
     def days(self, count: int) -> Iterator[Evening]:
         """Live so many days, and tell of each."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead
 from syncd.core.state import Judged, Known, Policy, Snapshot, Writes
-from syncd.store import Store
+from syncd.store import Database
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Step:
     was_overtaken: bool = False
 
 
-class WatchedStore(Store):
+class WatchedStore(Database):
     """A Store that notes in `step` what it is committing."""
 
     step: Step | None = None
