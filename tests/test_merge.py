@@ -11,7 +11,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from syncd.core.merge import Belief, Verdict, on_delivery, on_read
+from syncd.core.merge import Decision, ValueState, on_delivery, on_read
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTLE = timedelta(seconds=60)
@@ -22,8 +22,8 @@ def at(seconds: float) -> datetime:
 
 
 def deliver(
-    known: Belief | None, value: str | None, event_at: float | None, *, arrived: float = 100
-) -> Verdict:
+    known: ValueState | None, value: str | None, event_at: float | None, *, arrived: float = 100
+) -> Decision:
     return on_delivery(
         known,
         value=value,
@@ -34,11 +34,11 @@ def deliver(
     )
 
 
-def look(known: Belief | None, value: str | None, *, began: float, date: float = 0) -> Verdict:
+def look(known: ValueState | None, value: str | None, *, began: float, date: float = 0) -> Decision:
     return on_read(known, value=value, began_at=at(began), source_at=at(date), settle=SETTLE)
 
 
-KNOWN = Belief("in_stock", event_at=at(10), read_at=at(20), delivered_at=at(11))
+KNOWN = ValueState("in_stock", event_at=at(10), read_at=at(20), delivered_at=at(11))
 
 
 def test_same_value_remembers_the_newest_event() -> None:
@@ -85,7 +85,7 @@ def test_a_delivery_without_a_value_asks() -> None:
 
 def test_what_is_gone_comes_back_only_by_the_sources_word() -> None:
     """A late delivery must not put on sale what a read found gone."""
-    gone = Belief(None, read_at=at(20))
+    gone = ValueState(None, read_at=at(20))
     verdict = deliver(gone, "in_stock", 90)
     assert verdict.rule == "contradicts"
     assert verdict.belief.value is None
@@ -116,7 +116,7 @@ def test_what_is_older_than_the_last_try_of_the_sender_is_a_doubt(
     first = deliver(None, "in_stock", event_at)
     assert first.rule == ("first-word-doubted" if is_old else "first-word")
     assert (first.belief.verifying, first.ask_soon) == (is_old, True)
-    known = Belief("out_of_stock", event_at=at(event_at - 1), read_at=at(event_at - 3600))
+    known = ValueState("out_of_stock", event_at=at(event_at - 1), read_at=at(event_at - 3600))
     later = deliver(known, "in_stock", event_at)
     assert later.rule == ("contradicts" if is_old else "newer")
     assert (later.belief.verifying, later.ask_soon) == (is_old, is_old)
@@ -216,7 +216,7 @@ class Replay:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.belief: Belief | None = Belief("in_stock")
+        self.belief: ValueState | None = ValueState("in_stock")
         self._lags = itertools.cycle(history.lags_s)
         self._latencies = itertools.cycle(history.latencies_s)
         self._todo: list[tuple[float, int, str, object]] = []
@@ -345,7 +345,7 @@ def test_no_delivery_makes_a_doubt_disappear_unless_it_says_the_same(
     value: str | None, doubts: tuple[str | None, ...], claim: str | None, event_at: float | None
 ) -> None:
     """Only a read ends a doubt; a delivery may turn the doubted value into the believed one."""
-    known = Belief(value, doubts=doubts, event_at=at(0))
+    known = ValueState(value, doubts=doubts, event_at=at(0))
     after = deliver(known, claim, event_at).belief
     assert set(doubts) <= set(after.candidates)
     if claim not in after.candidates:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.clock import Jump
-from syncd.core.merge import Belief, on_delivery
+from syncd.core.merge import ValueState, on_delivery
 from syncd.core.model import ItemRead
 from syncd.core.pace import start
 from syncd.core.read_age import (
@@ -364,7 +364,7 @@ def test_the_estimate_follows_a_host_clock_that_was_set() -> None:
 def test_what_was_learned_from_a_wild_date_outdates_no_event() -> None:
     """A read and an event of ten years ahead, kept by an earlier version, are no moments."""
     wild = NOW + timedelta(days=3650)
-    known = Belief("in_stock", event_at=wild, read_at=wild, delivered_at=NOW)
+    known = ValueState("in_stock", event_at=wild, read_at=wild, delivered_at=NOW)
     verdict = on_delivery(
         known,
         value="out_of_stock",

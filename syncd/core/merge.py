@@ -50,7 +50,7 @@ Rule = Literal[
 ]
 
 
-class Belief(Struct, frozen=True):
+class ValueState(Struct, frozen=True):
     """What the mirror holds of one variant, and on what grounds.
 
     `doubts` are values that witnesses set against `value` and no settled read has judged yet; the
@@ -76,24 +76,24 @@ class Belief(Struct, frozen=True):
         return (self.value, *self.doubts)
 
 
-class Verdict(Struct, frozen=True):
+class Decision(Struct, frozen=True):
     """What an observation does: the belief from now on, by which rule, and whether to ask soon."""
 
-    belief: Belief
+    belief: ValueState
     rule: Rule
     ask_soon: bool = False
     missed: bool = False
 
 
 def on_delivery(
-    known: Belief | None,
+    known: ValueState | None,
     *,
     value: Value,
     event_at: datetime | None,
     arrived_at: datetime,
     read_at: datetime | None,
     source_now: datetime,
-) -> Verdict:
+) -> Decision:
     """Judge one delivery that is no duplicate.
 
     `value` None: it tells of a change, not to what. `read_at`: the last read of the item, for a
@@ -115,7 +115,7 @@ def on_delivery(
         # A word that agrees and has no place in time may be as new as now: what is older than now
         # must not be taken for newer than it.
         newest = _latest(known.event_at, source_now if event_at is None else event_at)
-        return Verdict(replace(told, event_at=newest), "same")
+        return Decision(replace(told, event_at=newest), "same")
     if (
         value is not None
         and known.value is not None  # what was found gone comes back only by the source's word
@@ -126,40 +126,40 @@ def on_delivery(
     ):
         # Older doubts are still unjudged: a newer word of one witness does not answer another.
         doubts = tuple(doubt for doubt in known.doubts if doubt != value)
-        return Verdict(
+        return Decision(
             replace(told, value=value, doubts=doubts, event_at=event_at), "newer", bool(doubts)
         )
-    return Verdict(
+    return Decision(
         replace(told, doubts=with_doubt(known.doubts, value)), "contradicts", ask_soon=True
     )
 
 
 def on_read(
-    known: Belief | None,
+    known: ValueState | None,
     *,
     value: Value,
     began_at: datetime,
     source_at: datetime | None,
     settle: timedelta,
-) -> Verdict:
+) -> Decision:
     """Judge what one read says of one variant; `value` None: the source no longer has it.
 
     `began_at` is this host's moment before the request left; reads of one variant are judged in
     the order of their beginnings.
     """
     if known is None:
-        return Verdict(Belief(value=value, read_at=source_at), "settled")
+        return Decision(ValueState(value=value, read_at=source_at), "settled")
     seen = replace(known, read_at=_latest(known.read_at, source_at))
     if known.delivered_at is None or began_at >= known.delivered_at + settle:
         untold = value != known.value and value not in known.doubts and None not in known.doubts
         missed = untold and value is not None and known.value is not None
-        return Verdict(replace(seen, value=value, doubts=()), "settled", missed=missed)
+        return Decision(replace(seen, value=value, doubts=()), "settled", missed=missed)
     if value == known.value:
         is_witness = began_at >= known.delivered_at + settle / WITNESS_SHARE
         if is_witness or not known.doubts:
-            return Verdict(replace(seen, doubts=()), "agrees")
-        return Verdict(seen, "not-settled")
-    return Verdict(replace(seen, doubts=with_doubt(known.doubts, value)), "not-settled")
+            return Decision(replace(seen, doubts=()), "agrees")
+        return Decision(seen, "not-settled")
+    return Decision(replace(seen, doubts=with_doubt(known.doubts, value)), "not-settled")
 
 
 def with_doubt(doubts: tuple[Value, ...], value: Value) -> tuple[Value, ...]:
@@ -178,21 +178,21 @@ def _first_word(
     arrived_at: datetime,
     read_at: datetime | None,
     source_now: datetime,
-) -> Verdict:
+) -> Decision:
     placed = (
         value is not None
         and event_at is not None
         and not is_replayed(event_at, source_now)
         and _is_after_read(event_at, read_at)
     )
-    belief = Belief(
+    belief = ValueState(
         value=value or "",
         doubts=() if placed else (None,),
         event_at=event_at if placed else None,
         read_at=read_at,
         delivered_at=arrived_at,
     )
-    return Verdict(belief, "first-word" if placed else "first-word-doubted", ask_soon=True)
+    return Decision(belief, "first-word" if placed else "first-word-doubted", ask_soon=True)
 
 
 def _not_ahead(moment: datetime | None, source_now: datetime) -> datetime | None:

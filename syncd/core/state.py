@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from syncd.core.merge import Belief, Rule, Value
+from syncd.core.merge import Rule, Value, ValueState
 from syncd.core.model import Cause, Delivery, Labels, Outcome
 
 # So many may vanish within a day, unless they are more than half of all that is mirrored.
@@ -59,7 +59,7 @@ class VariantState(Struct, frozen=True):
     variant_id: int
     item_id: int | None
     labels: Labels
-    belief: Belief
+    belief: ValueState
     sellable: bool
     changed_at: datetime
     confirmed_at: datetime

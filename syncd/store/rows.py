@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from syncd.core.merge import Belief
+from syncd.core.merge import ValueState
 from syncd.core.model import Labels
 from syncd.core.state import Change, ItemState, Question, VariantState, Writes
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
@@ -174,7 +174,7 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's 
         variant_id=row[0],
         item_id=row[1],
         labels=Labels(row[2], row[3], row[4]),
-        belief=Belief(
+        belief=ValueState(
             value=row[5],
             doubts=() if row[6] is None else _decode_doubts(row[6]),
             event_at=maybe_from_text(row[8]),

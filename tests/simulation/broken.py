@@ -11,7 +11,7 @@ from unittest import mock
 from msgspec.structs import replace
 
 from syncd.core import merge
-from syncd.core.merge import Belief, Verdict
+from syncd.core.merge import Decision, ValueState
 from syncd.core.model import ItemRead
 from syncd.core.observations import noting, reading
 from syncd.core.state import Known, Writes
@@ -32,7 +32,7 @@ def _no_confirming_read() -> list[Any]:
 
 
 def _unsettled_wins() -> list[Any]:
-    def on_read(known: Belief | None, **how: Any) -> Verdict:
+    def on_read(known: ValueState | None, **how: Any) -> Decision:
         return merge.on_read(known, **{**how, "settle": -timedelta(days=1000)})
 
     return [mock.patch("syncd.core.observations.reading.on_read", on_read)]
@@ -46,7 +46,7 @@ def _ties_applied() -> list[Any]:
 
 
 def _older_discarded() -> list[Any]:
-    def on_delivery(known: Belief | None, **how: Any) -> Verdict:
+    def on_delivery(known: ValueState | None, **how: Any) -> Decision:
         verdict = merge.on_delivery(known, **how)
         if known is None or verdict.rule != "contradicts":
             return verdict

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
-from syncd.core.merge import WITNESS_SHARE, Rule, Verdict, is_replayed, on_delivery
+from syncd.core.merge import WITNESS_SHARE, Decision, Rule, is_replayed, on_delivery
 from syncd.core.model import Claim, Delivery, Labels, Mention, Outcome
 from syncd.core.observations.noting import ask, fuller, note
 from syncd.core.payload import dedupe_key, is_named_by_its_bytes
@@ -173,7 +173,7 @@ class _Hearing(Struct):
         return item_id not in self.snapshot.items and item_id not in self.policy.items
 
     def _asked_at(
-        self, known: VariantState | None, verdict: Verdict, arrived_at: datetime
+        self, known: VariantState | None, verdict: Decision, arrived_at: datetime
     ) -> datetime | None:
         """Return when to ask before the settled read: once the answer is a witness of its own."""
         if not verdict.ask_soon:

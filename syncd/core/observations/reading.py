@@ -7,7 +7,7 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.merge import Verdict, on_read, with_doubt
+from syncd.core.merge import Decision, on_read, with_doubt
 from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.observations.noting import ask, fuller, note
 from syncd.core.observations.removing import absent, is_whole
@@ -191,7 +191,7 @@ class _Look(Struct):
             self.settles_at = settles_at
         return False
 
-    def _verdict(self, known: VariantState | None, variant: SourceVariant | None) -> Verdict:
+    def _verdict(self, known: VariantState | None, variant: SourceVariant | None) -> Decision:
         return on_read(
             None if known is None else known.belief,
             value=None if variant is None else variant.value,
