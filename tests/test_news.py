@@ -24,7 +24,7 @@ from syncd.core.lenient_json import Conflict, NotJsonError
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
-from syncd.core.state import Judged, Policy, Snapshot, Writes
+from syncd.core.state import DeliveryResult, Policy, Snapshot, Writes
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import deliveries, reads, replay
 from syncd.store.history import story
@@ -67,11 +67,11 @@ class Mirror:
             began_at,
         )
 
-    def take(self, *bodies: bytes, at: datetime = NOW) -> list[Judged]:
+    def take(self, *bodies: bytes, at: datetime = NOW) -> list[DeliveryResult]:
         """Take deliveries in one batch."""
         return self.judge([parse(body, at) for body in bodies], at)
 
-    def judge(self, batch: Sequence[Delivery], at: datetime = NOW) -> list[Judged]:
+    def judge(self, batch: Sequence[Delivery], at: datetime = NOW) -> list[DeliveryResult]:
         """Take parsed deliveries in one batch."""
         return deliveries.record(
             self.db,
@@ -354,7 +354,7 @@ def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> No
     class Ledger:
         async def deliver(
             self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
-        ) -> list[Judged]:
+        ) -> list[DeliveryResult]:
             del judge, now
             if any(one.claim or (fails == "mention" and one.mention) for one in batch):
                 raise OverflowError("a fault of ours")

@@ -14,7 +14,7 @@ from simulation.month import Months
 
 from syncd.clock import Mark
 from syncd.core.timestamps import to_text
-from syncd.core.webhook_health import Judgement, WebhooksState
+from syncd.core.webhook_health import WebhookHealth, WebhooksState
 from syncd.store import Beat, Database, retention
 
 DAY = timedelta(days=1)
@@ -164,7 +164,7 @@ def test_each_change_of_the_webhook_is_kept_as_long_as_changes_are(shelf: Shelf)
     """Of those that are too old the last one stays: it says what came next."""
 
     def beat(state: WebhooksState) -> None:
-        sign = Beat(Mark(shelf.now), Judgement(state), None, timedelta(0), {})
+        sign = Beat(Mark(shelf.now), WebhookHealth(state), None, timedelta(0), {})
         asyncio.run(shelf.store.heartbeat(sign))
 
     def kept() -> list[Any]:

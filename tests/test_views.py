@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncd.core import observations
-from syncd.core.model import Claim, Delivery, ItemRead, Labels, SourceVariant
+from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant, VariantUpdate
 from syncd.core.state import Policy, Writes
 from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
@@ -217,7 +217,7 @@ async def live(store: Database, history: list[tuple[tuple[Any, ...], int]]) -> N
         match event:
             case ("deliver", variant_id, value, age_s, item_id):
                 event_at = None if age_s is None else now + timedelta(seconds=age_s)
-                claim = Claim(variant_id, item_id, value, event_at, Labels())
+                claim = VariantUpdate(variant_id, item_id, value, event_at, Labels())
                 batch = [Delivery(f"event {number}", b"{}", now, claim=claim)]
                 await store.deliver(batch, judge_deliveries(batch, policy, now), now)
             case ("read", item_id, told, age_s):

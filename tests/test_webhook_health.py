@@ -12,9 +12,9 @@ from syncd.core.webhook_health import (
     CALM,
     CALM_DELIVERIES,
     SILENT_AFTER,
+    DeliveryRate,
     Evidence,
-    Habit,
-    Judgement,
+    WebhookHealth,
     is_quiet,
     judge,
 )
@@ -27,14 +27,14 @@ def at(minutes: float) -> datetime:
 
 
 def judged(
-    before: Judgement, *, missed: list[float], delivered: list[float], now: float
-) -> Judgement:
+    before: WebhookHealth, *, missed: list[float], delivered: list[float], now: float
+) -> WebhookHealth:
     told = [at(m) for m in delivered]
     evidence = Evidence([at(m) for m in missed], told, told[-1] if told else None)
     return judge(before, evidence, at(now))
 
 
-NEW = Judgement()
+NEW = WebhookHealth()
 
 
 def test_without_evidence_nothing_is_known() -> None:
@@ -87,10 +87,10 @@ def test_orders_that_go_on_arriving_do_not_make_it_well() -> None:
 @given(
     missed=st.lists(st.integers(0, 60), max_size=6).map(sorted),
     delivered=st.lists(st.integers(0, 60), max_size=4).map(sorted),
-    before=st.sampled_from([NEW, Judgement("failing", NOON), Judgement("healthy", NOON)]),
+    before=st.sampled_from([NEW, WebhookHealth("failing", NOON), WebhookHealth("healthy", NOON)]),
 )
 def test_never_silent_while_deliveries_arrive(
-    missed: list[int], delivered: list[int], before: Judgement
+    missed: list[int], delivered: list[int], before: WebhookHealth
 ) -> None:
     """Silent takes three misses after the last delivery, and these always make it so."""
     state = judged(
@@ -112,6 +112,6 @@ def test_never_silent_while_deliveries_arrive(
 )
 def test_quiet_is_ten_times_the_usual(count: int, minutes: float, quiet: bool) -> None:
     """And never less than a quarter of an hour."""
-    habit = Habit(count, NOON - timedelta(days=1), NOON)
+    habit = DeliveryRate(count, NOON - timedelta(days=1), NOON)
     assert is_quiet(habit, at(minutes)) is quiet
-    assert not is_quiet(Habit(), at(minutes))
+    assert not is_quiet(DeliveryRate(), at(minutes))

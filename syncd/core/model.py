@@ -35,7 +35,7 @@ class Labels(Struct, frozen=True):
     size: str | None = None
 
 
-class Claim(Struct, frozen=True):
+class VariantUpdate(Struct, frozen=True):
     """What one delivery says about one variant.
 
     `value` None: it says that availability changed, not to what. `event_at` None: it cannot be
@@ -75,7 +75,7 @@ class Delivery(Struct, frozen=True):
     body: bytes
     arrived_at: datetime
     action: str | None = None
-    claim: Claim | None = None
+    claim: VariantUpdate | None = None
     quarantined: str | None = None
     mention: Mention | None = None
 

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from syncd.core import lenient_json
 from syncd.core.lenient_json import Conflict, NotJsonError, alternatives, names_are_unique
-from syncd.core.model import MAX_ID, Claim, Delivery, JsonObject, Labels, Mention
+from syncd.core.model import MAX_ID, Delivery, JsonObject, Labels, Mention, VariantUpdate
 from syncd.core.named_ids import Subject, mention_in, subject
 from syncd.core.timestamps import parse_foreign
 
@@ -190,8 +190,10 @@ def _check_names(envelope: _Envelope, body: bytes) -> None:
             raise _Ambiguous
 
 
-def _claim(envelope: _Envelope, event: JsonObject, data: JsonObject, *, tells: bool) -> Claim:
-    return Claim(
+def _claim(
+    envelope: _Envelope, event: JsonObject, data: JsonObject, *, tells: bool
+) -> VariantUpdate:
+    return VariantUpdate(
         variant_id=_agreed_id(data.get("id"), event.get("object_id"), envelope.id),
         item_id=_item_id(data),
         value=availability_text(data.get("availability")) if tells else None,

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from syncd.core.model import Delivery, ItemRead, Page, SweepResult
 from syncd.core.pagination import Position, Seen
-from syncd.core.state import Judged, Known, Policy, Snapshot, VariantState, Writes
+from syncd.core.state import DeliveryResult, Known, Policy, Snapshot, VariantState, Writes
 
 JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
 """What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and
@@ -102,7 +102,7 @@ class DeliveryLedger(Protocol):
 
     async def deliver(
         self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
-    ) -> list[Judged]:
+    ) -> list[DeliveryResult]:
         """Load what is known, judge, write, commit; raises MirrorUnavailable with nothing done."""
         ...
 

@@ -124,7 +124,7 @@ def count(changes: Iterable[Change]) -> Counted:
     return Counted(added, removed, changed, missed)
 
 
-class Question(Struct, frozen=True):
+class RefreshRequest(Struct, frozen=True):
     """An item the source must be asked about: from `asked_at` (None: no hurry) and `settle_at` on.
 
     Of several deliveries the first one says when, so that a variant never waits for its neighbours;
@@ -137,7 +137,7 @@ class Question(Struct, frozen=True):
     latest_at: datetime
 
 
-class Judged(Struct, frozen=True):
+class DeliveryResult(Struct, frozen=True):
     """What became of one delivery. `is_copy`: one that told the same is kept under this key.
 
     `delivery_id` is the number it is kept under; 0 before it is.
@@ -159,8 +159,8 @@ class Writes(Struct):
 
     variants: dict[int, VariantState] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    questions: dict[int, Question] = field(default_factory=dict)
-    judged: list[Judged] = field(default_factory=list)
+    questions: dict[int, RefreshRequest] = field(default_factory=dict)
+    judged: list[DeliveryResult] = field(default_factory=list)
     unlocated: set[int] = field(default_factory=set)
     explained: set[int] = field(default_factory=set)
     moved: set[int] = field(default_factory=set)

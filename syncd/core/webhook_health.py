@@ -35,7 +35,7 @@ class Evidence(Struct, frozen=True):
     last_delivery_at: datetime | None
 
 
-class Habit(Struct, frozen=True):
+class DeliveryRate(Struct, frozen=True):
     """How often deliveries come: the first, the last and the number of the last one's 24 hours."""
 
     count: int = 0
@@ -43,7 +43,7 @@ class Habit(Struct, frozen=True):
     last_at: datetime | None = None
 
 
-class Judgement(Struct, frozen=True):
+class WebhookHealth(Struct, frozen=True):
     """The state of the webhook, since when, and until when misses are over and forgiven."""
 
     state: WebhooksState = "unknown"
@@ -51,7 +51,7 @@ class Judgement(Struct, frozen=True):
     forgiven_until: datetime | None = None
 
 
-def judge(before: Judgement, evidence: Evidence, now: datetime) -> Judgement:
+def judge(before: WebhookHealth, evidence: Evidence, now: datetime) -> WebhookHealth:
     """Return the state of the webhook (design.md, "Noticing that deliveries stopped").
 
     With hysteresis: `silent` lasts until the next authentic delivery, however long that takes, and
@@ -72,10 +72,10 @@ def judge(before: Judgement, evidence: Evidence, now: datetime) -> Judgement:
     else:
         state = "unknown" if last is None else "healthy"
     since = before.since if state == before.state else now
-    return Judgement(state, since, forgiven)
+    return WebhookHealth(state, since, forgiven)
 
 
-def is_quiet(habit: Habit, now: datetime) -> bool:
+def is_quiet(habit: DeliveryRate, now: datetime) -> bool:
     """Tell whether deliveries stay away for so long that it is worth asking the source."""
     if habit.first_at is None or habit.last_at is None or habit.count < HABIT:
         return False

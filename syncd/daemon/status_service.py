@@ -18,7 +18,7 @@ from syncd.core import explain, status, webhook_health
 from syncd.core.model import JsonObject, id_in
 from syncd.core.status import Assessment, LastDay, MirrorCounts, Running
 from syncd.core.timestamps import to_text
-from syncd.core.webhook_health import Habit
+from syncd.core.webhook_health import DeliveryRate
 from syncd.daemon.cached_queries import CachedQuery, QueryRunner
 from syncd.daemon.notifier import Notifier
 from syncd.daemon.scheduler import Scheduler
@@ -275,7 +275,7 @@ class StatusService:
         """Have the source asked early when deliveries stay away for unusually long."""
         last = day.evidence.last_delivery_at
         habit = (
-            Habit()
+            DeliveryRate()
             if last is None
             else await self._own_questions.ask(lambda reports: reports.habit(last))
         )

@@ -11,7 +11,7 @@ from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead, Page
 from syncd.core.pagination import Position, Seen
 from syncd.core.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
-from syncd.core.state import Judged, Known, Policy, Replayed, Snapshot, VariantState, Writes
+from syncd.core.state import DeliveryResult, Known, Policy, Replayed, Snapshot, VariantState, Writes
 from syncd.store import (
     deliveries,
     job_queue,
@@ -36,7 +36,7 @@ class Database(Kept):
 
     async def deliver(
         self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
-    ) -> list[Judged]:
+    ) -> list[DeliveryResult]:
         """See ports.DeliveryLedger."""
         return await self._writer.transact_aside(
             lambda db: deliveries.record(db, batch, judge, now=now, missed_grace=self.missed_grace)

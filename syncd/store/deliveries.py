@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import TEST_ACTION, dedupe_key
-from syncd.core.state import Judged, Snapshot, Writes
+from syncd.core.state import DeliveryResult, Snapshot, Writes
 from syncd.core.timestamps import maybe_text, to_text
 from syncd.store import rows
 
@@ -23,7 +23,7 @@ def record(
     *,
     now: datetime,
     missed_grace: timedelta,
-) -> list[Judged]:
+) -> list[DeliveryResult]:
     """Judge a batch against what the mirror knows and write everything it says."""
     writes = judge(snapshot(connection, batch, now - missed_grace))
     judged = _keep(connection, writes.judged)
@@ -94,7 +94,7 @@ def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tupl
     return {one[1:] for one in told & set(kept)}
 
 
-def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judged]:
+def _keep(connection: sqlite3.Connection, judged: Sequence[DeliveryResult]) -> list[DeliveryResult]:
     """Keep what was judged; return it with the number each is kept under."""
     connection.executemany(
         """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
@@ -121,7 +121,7 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[Judged]) -> list[Judg
     ]
 
 
-def _number(connection: sqlite3.Connection, copy: Judged) -> int:
+def _number(connection: sqlite3.Connection, copy: DeliveryResult) -> int:
     row = connection.execute(
         """SELECT delivery_id FROM deliveries
            WHERE variant_id IS ? AND event_id = ? AND told = ?""",
@@ -130,7 +130,7 @@ def _number(connection: sqlite3.Connection, copy: Judged) -> int:
     return int(row[0])
 
 
-def name(judged: Judged) -> tuple[int | None, str, str]:
+def name(judged: DeliveryResult) -> tuple[int | None, str, str]:
     """Return what one kept delivery has alone, in the order of its index."""
     return (_variant_id(judged.delivery), *judged.key)
 
@@ -153,7 +153,7 @@ def named_variants(delivery: Delivery) -> str | None:
     return rows.as_json(mention.variant_ids) if mention and mention.variant_ids else None
 
 
-def _row(judged: Judged) -> tuple[object, ...]:
+def _row(judged: DeliveryResult) -> tuple[object, ...]:
     delivery, claim = judged.delivery, judged.delivery.claim
     # What is not about a mirrored variant may be an order: personal, and not ours to keep.
     body = None if judged.outcome == "ignored" else delivery.body

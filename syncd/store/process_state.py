@@ -15,7 +15,7 @@ from syncd.clock import Mark
 from syncd.core.pace import MAX_WAIT_S, WINDOW
 from syncd.core.state import Policy
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
-from syncd.core.webhook_health import Judgement
+from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state
 from syncd.store.wall_time import put_mark
 
@@ -29,7 +29,7 @@ class Beat(Struct, frozen=True):
     """One sign of life, with what was counted since the last one."""
 
     mark: Mark
-    webhooks: Judgement
+    webhooks: WebhookHealth
     told_health: str | None
     clock_offset: timedelta
     counted: dict[str, int]
@@ -49,7 +49,7 @@ class Remembered(Struct, frozen=True):
     complete_at: datetime | None
     failures: int
     heard_since: datetime | None
-    webhooks: Judgement
+    webhooks: WebhookHealth
     told_health: str | None
     is_clock_doubted: bool
 
@@ -103,7 +103,7 @@ def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
         complete_at=maybe_from_text(complete),
         failures=failures,
         heard_since=maybe_from_text(get_state(connection, "heard_since")),
-        webhooks=msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=Judgement),
+        webhooks=msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=WebhookHealth),
         told_health=get_state(connection, "told_health"),
         is_clock_doubted=get_state(connection, "clock_doubted") == "1",
     )

@@ -15,7 +15,7 @@ from syncd.core.model import Row
 from syncd.core.state import Policy
 from syncd.core.status import LastDay, MirrorCounts, UnknownValues, unknown_values
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
-from syncd.core.webhook_health import CALM_DELIVERIES, Evidence, Habit
+from syncd.core.webhook_health import CALM_DELIVERIES, DeliveryRate, Evidence
 from syncd.store import dashboard, history
 from syncd.store.connection import open_for_reading
 from syncd.store.dashboard import Day
@@ -212,7 +212,7 @@ class Queries:
                 ),
             )
 
-    def habit(self, last_at: datetime) -> Habit:
+    def habit(self, last_at: datetime) -> DeliveryRate:
         """Return how often deliveries came in the 24 hours that ended with the last one."""
         with self._rows() as connection:
             count, first_at = connection.execute(
@@ -220,7 +220,7 @@ class Queries:
                    WHERE received_at BETWEEN ? AND ?""",
                 (to_text(last_at - timedelta(days=1)), to_text(last_at)),
             ).fetchone()
-            return Habit(count, maybe_from_text(first_at), last_at)
+            return DeliveryRate(count, maybe_from_text(first_at), last_at)
 
     @contextlib.contextmanager
     def _rows(self) -> Iterator[sqlite3.Connection]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
-from syncd.core.state import Judged, Replayed, Snapshot, Writes
+from syncd.core.state import DeliveryResult, Replayed, Snapshot, Writes
 from syncd.core.timestamps import from_text, maybe_text
 from syncd.store import deliveries, rows
 
@@ -63,7 +63,7 @@ def replay(
     ]
 
 
-def _note(connection: sqlite3.Connection, delivery_id: int, judged: Judged) -> None:
+def _note(connection: sqlite3.Connection, delivery_id: int, judged: DeliveryResult) -> None:
     """Keep the new verdict. What another kept delivery told already keeps its old name."""
     delivery, claim = judged.delivery, judged.delivery.claim
     connection.execute(

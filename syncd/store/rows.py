@@ -10,7 +10,7 @@ import msgspec
 
 from syncd.core.merge import ValueState
 from syncd.core.model import Labels
-from syncd.core.state import Change, ItemState, Question, VariantState, Writes
+from syncd.core.state import Change, ItemState, RefreshRequest, VariantState, Writes
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
 _encode = msgspec.json.encode
@@ -142,7 +142,7 @@ def get_state(connection: sqlite3.Connection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _write_questions(connection: sqlite3.Connection, questions: Iterable[Question]) -> None:
+def _write_questions(connection: sqlite3.Connection, questions: Iterable[RefreshRequest]) -> None:
     rows = [
         (q.item_id, maybe_text(q.asked_at), to_text(q.settle_at), to_text(q.latest_at))
         for q in questions

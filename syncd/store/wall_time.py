@@ -10,7 +10,7 @@ import msgspec
 
 from syncd.clock import RECENT, Jump, Mark
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
-from syncd.core.webhook_health import Judgement
+from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state
 
 Columns = tuple[tuple[str, tuple[str, ...]], ...]
@@ -114,7 +114,7 @@ def _move(connection: sqlite3.Connection, jump: Jump) -> None:
 def _forget_the_future(connection: sqlite3.Connection, jump: Jump) -> None:
     """Let what has no column of its own count until now, and no longer."""
     now = jump.after
-    judged = msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=Judgement)
+    judged = msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=WebhookHealth)
     put_state(connection, "webhooks", msgspec.json.encode(judgement_after(judged, jump)).decode())
     hour = to_text(now.replace(minute=0, second=0, microsecond=0))
     connection.execute(
@@ -130,10 +130,10 @@ def _forget_the_future(connection: sqlite3.Connection, jump: Jump) -> None:
     )
 
 
-def judgement_after(judged: Judgement, jump: Jump) -> Judgement:
+def judgement_after(judged: WebhookHealth, jump: Jump) -> WebhookHealth:
     """Return what was judged of the webhook, its moments moved."""
     since, forgiven = judged.since, judged.forgiven_until
-    return Judgement(
+    return WebhookHealth(
         judged.state,
         None if since is None else jump.noted(since),
         None if forgiven is None else jump.noted(forgiven),

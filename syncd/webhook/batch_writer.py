@@ -17,7 +17,7 @@ from syncd.clock import Jump
 from syncd.core import observations
 from syncd.core.model import Delivery, Mention, Outcome
 from syncd.core.ports import Clock, DeliveryLedger
-from syncd.core.state import Judged, Policy
+from syncd.core.state import DeliveryResult, Policy
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
 
@@ -134,7 +134,7 @@ class BatchWriter:
         )
         await self._write([(odd, future)])
 
-    async def _commit(self, deliveries: list[Delivery]) -> list[Judged]:
+    async def _commit(self, deliveries: list[Delivery]) -> list[DeliveryResult]:
         now = self._clock.now()
         source_now = self._source_clock.now()
         policy = self.policy
@@ -153,7 +153,7 @@ def _fail(batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: SyncdErr
             future.set_exception(fault)
 
 
-def _tell(judged: Sequence[Judged]) -> None:
+def _tell(judged: Sequence[DeliveryResult]) -> None:
     """Tell of each delivery somebody has to look at, and at debug of every one."""
     is_debug = log.is_enabled_for(logging.DEBUG)  # asked once: a batch may have hundreds
     for one in judged:
@@ -171,7 +171,7 @@ def _tell(judged: Sequence[Judged]) -> None:
             log.debug("delivery", **_named(one), **about, outcome=one.outcome, rule=one.rule)
 
 
-def _named(one: Judged) -> dict[str, object]:
+def _named(one: DeliveryResult) -> dict[str, object]:
     delivery = one.delivery
     return {
         "delivery_id": one.delivery_id,

@@ -9,7 +9,7 @@ from syncd.core import observations
 from syncd.core.model import OUTCOMES, Delivery, Mention
 from syncd.core.payload import parse
 from syncd.core.signature import is_authentic, looks_signed, sign
-from syncd.core.state import Judged, Policy
+from syncd.core.state import DeliveryResult, Policy
 from syncd.store import deliveries
 from syncd.store.migrations import migrate
 
@@ -33,7 +33,7 @@ class Mirror:
         """Let go of the memory."""
         self._db.close()
 
-    def check(self, header: bytes, *bodies: bytes) -> list[Judged]:
+    def check(self, header: bytes, *bodies: bytes) -> list[DeliveryResult]:
         """Deliver the bodies one after the other, each twice; return what became of them."""
         for body in bodies:
             looks_signed(header)
@@ -50,7 +50,7 @@ class Mirror:
                 self._db.execute("ROLLBACK")
         return all_judged
 
-    def _deliver_twice(self, delivery: Delivery, policy: Policy) -> list[Judged]:
+    def _deliver_twice(self, delivery: Delivery, policy: Policy) -> list[DeliveryResult]:
         assert delivery.claim is None or delivery.quarantined is None
         first, second = (self._record(delivery, policy) for _ in range(2))
         assert first.outcome in OUTCOMES
@@ -60,7 +60,7 @@ class Mirror:
         assert second.outcome == "duplicate" or delivery.claim is not None
         return [first, second]
 
-    def _record(self, delivery: Delivery, policy: Policy) -> Judged:
+    def _record(self, delivery: Delivery, policy: Policy) -> DeliveryResult:
         (judged,) = deliveries.record(
             self._db,
             [delivery],

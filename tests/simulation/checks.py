@@ -34,7 +34,7 @@ from simulation.witness import Step
 from simulation.witnesses import HEARD, Record
 from simulation.world import SOLD
 from syncd.core.merge import FUTURE_TOLERANCE, WITNESS_SHARE
-from syncd.core.model import Claim, Delivery, ItemRead, Labels
+from syncd.core.model import Delivery, ItemRead, Labels, VariantUpdate
 from syncd.core.timestamps import from_text
 
 # How long a read may wait for its turn when only the budget is in its way: a read of the same item
@@ -265,7 +265,7 @@ class Checks:
             if variant_id not in before:
                 record.arrive(arrived_at)
                 continue
-            claim = Claim(variant_id, None, None, None, Labels())
+            claim = VariantUpdate(variant_id, None, None, None, Labels())
             record.hear(claim, arrived_at, "contradicts", event_at=None, is_sold=False)
             self._tell(f"judged: {variant_id} is named by a body that was not understood")
 

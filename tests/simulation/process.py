@@ -22,7 +22,7 @@ from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core import payload
 from syncd.core.ports import SweepCause, SweepSummary
-from syncd.core.webhook_health import Judgement
+from syncd.core.webhook_health import WebhookHealth
 from syncd.daemon.services import Services
 from syncd.errors import MirrorUnavailable, SyncdError
 from syncd.store import Beat
@@ -254,7 +254,7 @@ class Process:
                     await self._resume()
                 mark = self.clock.mark()
                 await self.store.heartbeat(
-                    Beat(mark, Judgement(), None, self.engine.source_clock.offset, {})
+                    Beat(mark, WebhookHealth(), None, self.engine.source_clock.offset, {})
                 )
             except MirrorUnavailable:
                 await self.clock.sleep(1)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead
-from syncd.core.state import Judged, Known, Policy, Snapshot, Writes
+from syncd.core.state import DeliveryResult, Known, Policy, Snapshot, Writes
 from syncd.store import Database
 
 
@@ -16,7 +16,7 @@ from syncd.store import Database
 class Step:
     """What one transaction was about."""
 
-    judged: tuple[Judged, ...] = ()
+    judged: tuple[DeliveryResult, ...] = ()
     seen: ItemRead | None = None
     was_overtaken: bool = False
 
@@ -28,7 +28,7 @@ class WatchedStore(Database):
 
     async def deliver(
         self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
-    ) -> list[Judged]:
+    ) -> list[DeliveryResult]:
         def noted(snapshot: Snapshot) -> Writes:
             writes = judge(snapshot)
             self.step = Step(judged=tuple(writes.judged))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from syncd.core.model import Claim
+from syncd.core.model import VariantUpdate
 
 # What one of these says makes the mirror take the variant off sale or keep it off.
 HEARD = frozenset({"applied", "unchanged", "verifying"})
@@ -34,7 +34,7 @@ class Record:
 
     def hear(
         self,
-        claim: Claim,
+        claim: VariantUpdate,
         arrived_at: datetime,
         rule: str,
         *,

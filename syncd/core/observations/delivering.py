@@ -8,10 +8,10 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from syncd.core.merge import WITNESS_SHARE, Decision, Rule, is_replayed, on_delivery
-from syncd.core.model import Claim, Delivery, Labels, Mention, Outcome
+from syncd.core.model import Delivery, Labels, Mention, Outcome, VariantUpdate
 from syncd.core.observations.noting import ask, fuller, note
 from syncd.core.payload import dedupe_key, is_named_by_its_bytes
-from syncd.core.state import Judged, Policy, Snapshot, VariantState, Writes
+from syncd.core.state import DeliveryResult, Policy, Snapshot, VariantState, Writes
 
 
 def deliver(
@@ -43,7 +43,7 @@ def deliver(
             outcome, rule = hearing.hear(delivery.claim, delivery.arrived_at)
         if delivery.mention is not None:
             hearing.note_mention(delivery.mention, delivery.arrived_at)
-        hearing.writes.judged.append(Judged(delivery, key, outcome, rule, is_copy))
+        hearing.writes.judged.append(DeliveryResult(delivery, key, outcome, rule, is_copy))
     hearing.doubt_items()
     return hearing.writes
 
@@ -79,7 +79,7 @@ class _Hearing(Struct):
         if claim is not None and known is not None and claim.value != known.belief.value:
             self._ask(claim, known.item_id, delivery.arrived_at, None)
 
-    def hear(self, claim: Claim, arrived_at: datetime) -> tuple[Outcome, Rule | None]:
+    def hear(self, claim: VariantUpdate, arrived_at: datetime) -> tuple[Outcome, Rule | None]:
         """Judge one claim and note what it writes."""
         known = self._known(claim.variant_id)
         item_id = claim.item_id if known is None or known.item_id is None else known.item_id
@@ -181,7 +181,11 @@ class _Hearing(Struct):
         return arrived_at if known is None else arrived_at + self.policy.settle / WITNESS_SHARE
 
     def _ask(
-        self, claim: Claim, item_id: int | None, arrived_at: datetime, asked_at: datetime | None
+        self,
+        claim: VariantUpdate,
+        item_id: int | None,
+        arrived_at: datetime,
+        asked_at: datetime | None,
     ) -> None:
         if item_id is None:
             self.writes.unlocated.add(claim.variant_id)
@@ -195,6 +199,6 @@ class _Hearing(Struct):
                 )
 
 
-def _something(variant_id: int) -> Claim:
+def _something(variant_id: int) -> VariantUpdate:
     """Return the claim that a variant may have changed, and not to what."""
-    return Claim(variant_id, item_id=None, value=None, event_at=None, labels=Labels())
+    return VariantUpdate(variant_id, item_id=None, value=None, event_at=None, labels=Labels())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from syncd.core.model import Cause, Labels
-from syncd.core.state import Change, Question, VariantState, Writes
+from syncd.core.state import Change, RefreshRequest, VariantState, Writes
 
 
 def note(
@@ -56,7 +56,7 @@ def ask(writes: Writes, item_id: int, asked_at: datetime | None, settle_at: date
             max(before.latest_at, settle_at),
             min(before.settle_at, settle_at),
         )
-    writes.questions[item_id] = Question(item_id, asked_at, settle_at, latest_at)
+    writes.questions[item_id] = RefreshRequest(item_id, asked_at, settle_at, latest_at)
 
 
 def fuller(known: VariantState | None, labels: Labels) -> Labels:
