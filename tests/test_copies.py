@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncd.core import observations
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
-from syncd.core.state import Policy, Snapshot, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, Policy
 from syncd.store import deliveries, replay
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def odd(one: Delivery) -> Delivery:
     return replace(one, action=None, claim=None, quarantined="it could not be written")
 
 
-def judge(snapshot: Snapshot, batch: Sequence[Delivery]) -> Writes:
+def judge(snapshot: BatchSnapshot, batch: Sequence[Delivery]) -> ChangeSet:
     return observations.deliver(snapshot, batch, POLICY, now=NOW, source_now=NOW)
 
 

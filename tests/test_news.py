@@ -24,7 +24,7 @@ from syncd.core.lenient_json import Conflict, NotJsonError
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
-from syncd.core.state import DeliveryResult, Policy, Snapshot, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, Policy
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import deliveries, reads, replay
 from syncd.store.history import story
@@ -353,7 +353,10 @@ def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> No
 
     class Ledger:
         async def deliver(
-            self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+            self,
+            batch: Sequence[Delivery],
+            judge: Callable[[BatchSnapshot], ChangeSet],
+            now: datetime,
         ) -> list[DeliveryResult]:
             del judge, now
             if any(one.claim or (fails == "mention" and one.mention) for one in batch):

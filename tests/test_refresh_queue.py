@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core.observations.noting import ask
-from syncd.core.state import Writes
+from syncd.core.state import ChangeSet
 from syncd.store import rows
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
@@ -21,11 +21,11 @@ def test_questions_of_many_batches_are_asked_as_those_of_one(
     memory: sqlite3.Connection, told: list[tuple[int, datetime | None, datetime]]
 ) -> None:
     """The first says when, a doubt hurries it, the last says until when; clocks may be set back."""
-    together = Writes()
+    together = ChangeSet()
     memory.execute("DELETE FROM refresh_queue")
     for question in told:
         ask(together, *question)
-        apart = Writes()
+        apart = ChangeSet()
         ask(apart, *question)
         rows.write_observed(memory, apart, NOW)
     waiting = memory.execute("SELECT * FROM refresh_queue").fetchall()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant, VariantUpdate
-from syncd.core.state import Policy, Writes
+from syncd.core.state import ChangeSet, Policy
 from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
 from syncd.store import Database
@@ -347,7 +347,7 @@ def test_the_loop_does_not_stand_aside_for_what_cannot_begin(
 
             patched.setattr(threading.Event, "wait", noted)
             with pytest.raises(MirrorUnavailable):
-                await store.deliver([], lambda _: Writes(), datetime.now(UTC))
+                await store.deliver([], lambda _: ChangeSet(), datetime.now(UTC))
         (tmp_path / "elsewhere").rename(tmp_path / "availability.db")
 
     asyncio.run(refuse())

@@ -10,7 +10,14 @@ from msgspec import Struct
 
 from syncd.core.model import Delivery, ItemRead, Page, SweepResult
 from syncd.core.pagination import Position, Seen
-from syncd.core.state import DeliveryResult, Known, Policy, Snapshot, VariantState, Writes
+from syncd.core.state import (
+    BatchSnapshot,
+    ChangeSet,
+    DeliveryResult,
+    ItemSnapshot,
+    Policy,
+    VariantState,
+)
 
 JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
 """What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and
@@ -101,7 +108,7 @@ class DeliveryLedger(Protocol):
     """Where deliveries become durable."""
 
     async def deliver(
-        self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+        self, batch: Sequence[Delivery], judge: Callable[[BatchSnapshot], ChangeSet], now: datetime
     ) -> list[DeliveryResult]:
         """Load what is known, judge, write, commit; raises MirrorUnavailable with nothing done."""
         ...
@@ -137,12 +144,12 @@ class ReadLedger(Protocol):
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[Known], Writes],
+        judge: Callable[[ItemSnapshot], ChangeSet],
         policy: Policy,
         now: datetime,
         *,
         rehearses: bool = False,
-    ) -> Writes:
+    ) -> ChangeSet:
         """Judge and write one finished read, and tick it off wherever it was asked for.
 
         `rehearses`: find out whether it could be written, and leave nothing but a mark.
@@ -181,7 +188,7 @@ class ReadLedger(Protocol):
     async def close_unlocated(
         self,
         began_at: datetime,
-        judge: Callable[[dict[int, VariantState]], Writes],
+        judge: Callable[[dict[int, VariantState]], ChangeSet],
         now: datetime,
     ) -> None:
         """Judge the variants that a whole sweep, begun at `began_at`, found in no item."""

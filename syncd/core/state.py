@@ -151,7 +151,7 @@ class DeliveryResult(Struct, frozen=True):
     delivery_id: int = 0
 
 
-class Writes(Struct):
+class ChangeSet(Struct):
     """Everything one transaction must write; filled by one batch, then written once.
 
     `moved` are variants of `variants` that have another item than before.
@@ -166,7 +166,7 @@ class Writes(Struct):
     moved: set[int] = field(default_factory=set)
 
 
-class Known(Struct, frozen=True):
+class ItemSnapshot(Struct, frozen=True):
     """What the mirror knows of one item when a read of it has ended.
 
     `variants` are those that the mirror places in it and those that the read names; `item` is its
@@ -179,7 +179,7 @@ class Known(Struct, frozen=True):
     heard: dict[int, datetime] = {}
 
 
-class Snapshot(Struct):
+class BatchSnapshot(Struct):
     """What the mirror knows about a batch of deliveries.
 
     `seen`: keys of kept deliveries. `missed`: recent changes that no delivery had told, as

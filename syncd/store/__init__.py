@@ -11,7 +11,15 @@ from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead, Page
 from syncd.core.pagination import Position, Seen
 from syncd.core.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
-from syncd.core.state import DeliveryResult, Known, Policy, Replayed, Snapshot, VariantState, Writes
+from syncd.core.state import (
+    BatchSnapshot,
+    ChangeSet,
+    DeliveryResult,
+    ItemSnapshot,
+    Policy,
+    Replayed,
+    VariantState,
+)
 from syncd.store import (
     deliveries,
     job_queue,
@@ -35,7 +43,7 @@ class Database(Kept):
     """Fulfils the ledgers of `ports` on the file at `path`, each call one transaction."""
 
     async def deliver(
-        self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+        self, batch: Sequence[Delivery], judge: Callable[[BatchSnapshot], ChangeSet], now: datetime
     ) -> list[DeliveryResult]:
         """See ports.DeliveryLedger."""
         return await self._writer.transact_aside(
@@ -57,15 +65,15 @@ class Database(Kept):
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[Known], Writes],
+        judge: Callable[[ItemSnapshot], ChangeSet],
         policy: Policy,
         now: datetime,
         *,
         rehearses: bool = False,
-    ) -> Writes:
+    ) -> ChangeSet:
         """See ports.ReadLedger."""
 
-        def work(db: sqlite3.Connection) -> Writes:
+        def work(db: sqlite3.Connection) -> ChangeSet:
             writes = reads.record(db, seen, judge, policy, now)
             if any(state.absent_at is not None for state in writes.variants.values()):
                 missing_variants.brake(db, policy.brakes, _lift(policy, now), now)
@@ -110,7 +118,7 @@ class Database(Kept):
     async def close_unlocated(
         self,
         began_at: datetime,
-        judge: Callable[[dict[int, VariantState]], Writes],
+        judge: Callable[[dict[int, VariantState]], ChangeSet],
         now: datetime,
     ) -> None:
         """See ports.ReadLedger."""
@@ -240,7 +248,7 @@ class Database(Kept):
     async def replay(
         self,
         ids: Sequence[int],
-        judge: Callable[[Snapshot, Sequence[Delivery]], Writes],
+        judge: Callable[[BatchSnapshot, Sequence[Delivery]], ChangeSet],
         now: datetime,
     ) -> list[Replayed]:
         """See replay.Archive."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import TEST_ACTION, dedupe_key
-from syncd.core.state import DeliveryResult, Snapshot, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult
 from syncd.core.timestamps import maybe_text, to_text
 from syncd.store import rows
 
@@ -19,7 +19,7 @@ from syncd.store import rows
 def record(
     connection: sqlite3.Connection,
     batch: Sequence[Delivery],
-    judge: Callable[[Snapshot], Writes],
+    judge: Callable[[BatchSnapshot], ChangeSet],
     *,
     now: datetime,
     missed_grace: timedelta,
@@ -34,7 +34,7 @@ def record(
     return judged
 
 
-def write(connection: sqlite3.Connection, writes: Writes, now: datetime) -> None:
+def write(connection: sqlite3.Connection, writes: ChangeSet, now: datetime) -> None:
     """Write what a judged batch says of variants, and which misses it explains."""
     rows.write_observed(connection, writes, now)
     _note_unlocated(connection, writes.unlocated, now)
@@ -47,7 +47,7 @@ def write(connection: sqlite3.Connection, writes: Writes, now: datetime) -> None
 
 def snapshot(
     connection: sqlite3.Connection, batch: Sequence[Delivery], missed_since: datetime
-) -> Snapshot:
+) -> BatchSnapshot:
     """Return what the mirror knows about a batch; what it missed since then is explained by it."""
     claims = [delivery.claim for delivery in batch if delivery.claim is not None]
     mentions = [delivery.mention for delivery in batch if delivery.mention is not None]
@@ -60,7 +60,7 @@ def snapshot(
     item_ids.update(*(mention.item_ids for mention in mentions))
     item_ids |= {state.item_id for state in variants.values() if state.item_id is not None}
     ids = rows.as_json(variant_ids)
-    known = Snapshot(
+    known = BatchSnapshot(
         variants=variants,
         items=rows.items_by_id(connection, item_ids),
         seen=_seen(connection, batch),

@@ -6,12 +6,12 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from syncd.core.state import AbsenceMode, VariantState, Writes
+from syncd.core.state import AbsenceMode, ChangeSet, VariantState
 from syncd.core.timestamps import to_text
 from syncd.store import rows
 
 # As `observations.remove` and `observations.lift` are, the policy and the moment given.
-Resolve = Callable[[Iterable[VariantState]], Writes]
+Resolve = Callable[[Iterable[VariantState]], ChangeSet]
 # The time within which removals are counted together (README, "Removals").
 REMOVAL_WINDOW = timedelta(days=1)
 

@@ -9,16 +9,16 @@ from typing import Literal
 
 from syncd.core import observations
 from syncd.core.model import ItemRead
-from syncd.core.state import Change, Known, Policy, VariantState, Writes, count
+from syncd.core.state import Change, ChangeSet, ItemSnapshot, Policy, VariantState, count
 from syncd.core.timestamps import from_text, maybe_text, to_text
 from syncd.store import missing_variants, rows
 
-Judge = Callable[[Known], Writes]
+Judge = Callable[[ItemSnapshot], ChangeSet]
 
 
 def record(
     connection: sqlite3.Connection, seen: ItemRead, judge: Judge, policy: Policy, now: datetime
-) -> Writes:
+) -> ChangeSet:
     """Judge one finished read, write what it says and tick it off wherever it was asked for.
 
     A row of a list that may lack variants is no read of its item, which is asked by itself: only
@@ -28,7 +28,7 @@ def record(
     told = rows.as_json(v.variant_id for v in seen.variants or ())
     began_at = to_text(seen.began_at)
     variants = known_variants(connection, seen)
-    known = Known(
+    known = ItemSnapshot(
         variants=variants,
         item=before,
         absence=missing_variants.mode(

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
-from syncd.core.state import DeliveryResult, Replayed, Snapshot, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, Replayed
 from syncd.core.timestamps import from_text, maybe_text
 from syncd.store import deliveries, rows
 
@@ -35,7 +35,7 @@ def quarantined(connection: sqlite3.Connection) -> list[int]:
 def replay(
     connection: sqlite3.Connection,
     ids: Sequence[int],
-    judge: Callable[[Snapshot, Sequence[Delivery]], Writes],
+    judge: Callable[[BatchSnapshot, Sequence[Delivery]], ChangeSet],
     *,
     now: datetime,
     missed_grace: timedelta,

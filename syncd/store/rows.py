@@ -10,7 +10,7 @@ import msgspec
 
 from syncd.core.merge import ValueState
 from syncd.core.model import Labels
-from syncd.core.state import Change, ItemState, RefreshRequest, VariantState, Writes
+from syncd.core.state import Change, ChangeSet, ItemState, RefreshRequest, VariantState
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
 _encode = msgspec.json.encode
@@ -92,7 +92,7 @@ def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[in
     }
 
 
-def write_observed(connection: sqlite3.Connection, writes: Writes, now: datetime) -> None:
+def write_observed(connection: sqlite3.Connection, writes: ChangeSet, now: datetime) -> None:
     """Write variants, changes and questions of one judged batch."""
     if writes.questions:
         _write_questions(connection, writes.questions.values())

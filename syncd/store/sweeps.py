@@ -10,7 +10,7 @@ import msgspec
 
 from syncd.core.pagination import Position
 from syncd.core.ports import SweepCause, SweepProgress, SweepSummary
-from syncd.core.state import VariantState, Writes
+from syncd.core.state import ChangeSet, VariantState
 from syncd.core.timestamps import from_text, to_text
 from syncd.store import missing_variants, rows, sweep_pages
 from syncd.store.missing_variants import Resolve
@@ -201,7 +201,7 @@ def summary(connection: sqlite3.Connection, sweep_id: int) -> SweepSummary | Non
 def close_unlocated(
     connection: sqlite3.Connection,
     began_at: datetime,
-    judge: Callable[[dict[int, VariantState]], Writes],
+    judge: Callable[[dict[int, VariantState]], ChangeSet],
     now: datetime,
 ) -> None:
     """After a whole sweep: what it did not find is in no item of the mirrored catalogue."""

@@ -16,7 +16,7 @@ from syncd.core.pace import backoff
 from syncd.core.pagination import MAX_FAULTS, Position
 from syncd.core.ports import Clock, Source, SweepProgress, SweepSummary
 from syncd.core.read_age import COPY_AGE
-from syncd.core.state import Change, Known, Policy, VariantState, count
+from syncd.core.state import Change, ItemSnapshot, Policy, VariantState, count
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import (
@@ -259,7 +259,7 @@ class DryRun(Struct):
             variant_id: replace(state, belief=replace(state.belief, delivered_at=None))
             for variant_id, state in known.items()
         }
-        writes = observations.read(Known(settled), seen, self.policy, now=self.clock.now())
+        writes = observations.read(ItemSnapshot(settled), seen, self.policy, now=self.clock.now())
         self.differences += writes.changes
         self._done.add(seen.item_id)
         self._variants += len(seen.variants or ())

@@ -13,7 +13,7 @@ from typing import Protocol
 from syncd.core import observations
 from syncd.core.model import Delivery
 from syncd.core.ports import Clock
-from syncd.core.state import Policy, Replayed, Snapshot, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, Policy, Replayed
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import UsageError
 
@@ -38,7 +38,7 @@ class Archive(Protocol):
     async def replay(
         self,
         ids: Sequence[int],
-        judge: Callable[[Snapshot, Sequence[Delivery]], Writes],
+        judge: Callable[[BatchSnapshot, Sequence[Delivery]], ChangeSet],
         now: datetime,
     ) -> list[Replayed]:
         """Parse, judge and write some kept deliveries again, in one transaction."""
@@ -76,11 +76,11 @@ async def replay(
         now, source_now = clock.now(), source_clock.now()
 
         def judge(
-            snapshot: Snapshot,
+            snapshot: BatchSnapshot,
             batch: Sequence[Delivery],
             now: datetime = now,
             source_now: datetime = source_now,
-        ) -> Writes:
+        ) -> ChangeSet:
             return observations.deliver(snapshot, batch, policy, now=now, source_now=source_now)
 
         done += await archive.replay(wanted[start : start + SLICE], judge, now)

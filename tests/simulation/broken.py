@@ -14,14 +14,16 @@ from syncd.core import merge
 from syncd.core.merge import Decision, ValueState
 from syncd.core.model import ItemRead
 from syncd.core.observations import noting, reading
-from syncd.core.state import Known, Writes
+from syncd.core.state import ChangeSet, ItemSnapshot
 from syncd.dreamship.remote_clock import RemoteClock
 
 Patches = Callable[[], list[Any]]
 
 
 def _no_confirming_read() -> list[Any]:
-    def ask(writes: Writes, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
+    def ask(
+        writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime
+    ) -> None:
         del settle_at
         if asked_at is not None:
             noting.ask(writes, item_id, asked_at, asked_at)
@@ -73,7 +75,7 @@ def _garbled_ignored() -> list[Any]:
 
 
 def _partial_taken_for_whole() -> list[Any]:
-    def read(known: Known, seen: ItemRead, *given: Any, **how: Any) -> Writes:
+    def read(known: ItemSnapshot, seen: ItemRead, *given: Any, **how: Any) -> ChangeSet:
         return reading.read(known, replace(seen, is_whole=True), *given, **how)
 
     return [mock.patch("syncd.core.observations.read", read)]

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead
-from syncd.core.state import DeliveryResult, Known, Policy, Snapshot, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, ItemSnapshot, Policy
 from syncd.store import Database
 
 
@@ -27,9 +27,9 @@ class WatchedStore(Database):
     step: Step | None = None
 
     async def deliver(
-        self, batch: Sequence[Delivery], judge: Callable[[Snapshot], Writes], now: datetime
+        self, batch: Sequence[Delivery], judge: Callable[[BatchSnapshot], ChangeSet], now: datetime
     ) -> list[DeliveryResult]:
-        def noted(snapshot: Snapshot) -> Writes:
+        def noted(snapshot: BatchSnapshot) -> ChangeSet:
             writes = judge(snapshot)
             self.step = Step(judged=tuple(writes.judged))
             return writes
@@ -39,13 +39,13 @@ class WatchedStore(Database):
     async def read(
         self,
         seen: ItemRead,
-        judge: Callable[[Known], Writes],
+        judge: Callable[[ItemSnapshot], ChangeSet],
         policy: Policy,
         now: datetime,
         *,
         rehearses: bool = False,
-    ) -> Writes:
-        def noted(known: Known) -> Writes:
+    ) -> ChangeSet:
+        def noted(known: ItemSnapshot) -> ChangeSet:
             writes = judge(known)
             last = None if known.item is None else known.item.confirmed_at
             overtaken = last is not None and seen.began_at < last

@@ -11,22 +11,22 @@ from syncd.core.merge import WITNESS_SHARE, Decision, Rule, is_replayed, on_deli
 from syncd.core.model import Delivery, Labels, Mention, Outcome, VariantUpdate
 from syncd.core.observations.noting import ask, fuller, note
 from syncd.core.payload import dedupe_key, is_named_by_its_bytes
-from syncd.core.state import DeliveryResult, Policy, Snapshot, VariantState, Writes
+from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, Policy, VariantState
 
 
 def deliver(
-    snapshot: Snapshot,
+    snapshot: BatchSnapshot,
     batch: Sequence[Delivery],
     policy: Policy,
     *,
     now: datetime,
     source_now: datetime,
-) -> Writes:
+) -> ChangeSet:
     """Judge a batch of authentic deliveries in the order of their arrival.
 
     `source_now` is Dreamship's clock as well as it is known here.
     """
-    hearing = _Hearing(snapshot, policy, now, source_now, Writes())
+    hearing = _Hearing(snapshot, policy, now, source_now, ChangeSet())
     seen = set(snapshot.seen)
     for delivery in batch:
         key = (delivery.event_id, dedupe_key(delivery))
@@ -51,11 +51,11 @@ def deliver(
 class _Hearing(Struct):
     """One batch of deliveries being judged; what is written by one is known to the next."""
 
-    snapshot: Snapshot
+    snapshot: BatchSnapshot
     policy: Policy
     now: datetime
     source_now: datetime
-    writes: Writes
+    writes: ChangeSet
     doubted_items: dict[int, datetime] = field(default_factory=dict)
 
     def is_news(self, delivery: Delivery) -> bool:

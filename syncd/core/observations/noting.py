@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from syncd.core.model import Cause, Labels
-from syncd.core.state import Change, RefreshRequest, VariantState, Writes
+from syncd.core.state import Change, ChangeSet, RefreshRequest, VariantState
 
 
 def note(
-    writes: Writes,
+    writes: ChangeSet,
     known: VariantState | None,
     state: VariantState,
     *,
@@ -47,7 +47,7 @@ def note(
     )
 
 
-def ask(writes: Writes, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
+def ask(writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
     """Ask the source about an item; several questions about one are asked together."""
     before, latest_at = writes.questions.get(item_id), settle_at
     if before is not None:

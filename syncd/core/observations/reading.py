@@ -12,20 +12,20 @@ from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.observations.noting import ask, fuller, note
 from syncd.core.observations.removing import absent, is_whole
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
-from syncd.core.state import Known, Policy, VariantState, Writes
+from syncd.core.state import ChangeSet, ItemSnapshot, Policy, VariantState
 
 # How many times `settle` to wait before an item is read again of which an answer had only a part.
 PARTIAL_WAIT = 10
 
 
 def read(
-    known: Known,
+    known: ItemSnapshot,
     seen: ItemRead,
     policy: Policy,
     *,
     now: datetime,
     heard_since: datetime | None = None,
-) -> Writes:
+) -> ChangeSet:
     """Judge a finished read of one item against what is known of it.
 
     A read that began before the item's last one is overtaken: what it says may be older, so where
@@ -33,8 +33,8 @@ def read(
     without a break; what may have changed before is nobody's missed delivery.
     """
     if policy.excludes(seen.item_id):
-        return Writes()  # it was asked for before the configuration left it out
-    look = _Look(known, seen, policy, now, heard_since, Writes(), is_whole=is_whole(known, seen))
+        return ChangeSet()  # it was asked for before the configuration left it out
+    look = _Look(known, seen, policy, now, heard_since, ChangeSet(), is_whole=is_whole(known, seen))
     told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
     values: dict[int, tuple[str, ...]] = {}
     for one in seen.variants or ():
@@ -61,7 +61,7 @@ def read(
     return look.writes
 
 
-def is_no_evidence(known: Known, seen: ItemRead) -> bool:
+def is_no_evidence(known: ItemSnapshot, seen: ItemRead) -> bool:
     """Tell whether a copy from a cache shows nothing but that the source must be asked again.
 
     So it is when nobody knows how old it is, and when it lacks something: that it is not there is
@@ -77,12 +77,12 @@ def is_no_evidence(known: Known, seen: ItemRead) -> bool:
 class _Look(Struct):
     """One finished read being judged, variant by variant."""
 
-    known: Known
+    known: ItemSnapshot
     seen: ItemRead
     policy: Policy
     now: datetime
     heard_since: datetime | None
-    writes: Writes
+    writes: ChangeSet
     is_whole: bool = True
     settles_at: datetime | None = None
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from syncd.core.merge import Rule, on_read
 from syncd.core.model import ItemRead
 from syncd.core.observations.noting import note
-from syncd.core.state import Known, Policy, VariantState, Writes
+from syncd.core.state import ChangeSet, ItemSnapshot, Policy, VariantState
 
 
 def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
@@ -22,7 +22,7 @@ def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
     )
 
 
-def is_whole(known: Known, seen: ItemRead) -> bool:
+def is_whole(known: ItemSnapshot, seen: ItemRead) -> bool:
     """Tell whether a read shows every variant of its item."""
     was_read = known.item is not None and known.item.was_read
     return seen.is_whole and (
@@ -39,21 +39,21 @@ def is_whole_row(known: Mapping[int, VariantState], seen: ItemRead, *, was_read:
     return seen.is_whole and was_read and not absent(known, seen)
 
 
-def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Writes:
+def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
     """Remove what a sweep's settled reads did not find.
 
     A variant of which a delivery came since waits for the read that settles it.
     """
-    writes = Writes()
+    writes = ChangeSet()
     for state in absent:
         if state.absent_at is not None:
             _take_away(writes, state, state.absent_at, "gone", policy, now=now)
     return writes
 
 
-def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Writes:
+def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
     """Take back the doubt about what a sweep did not find: it is too much to be believed."""
-    writes = Writes()
+    writes = ChangeSet()
     for state in absent:
         belief = state.belief
         belief = replace(
@@ -69,20 +69,20 @@ def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Wr
 
 def not_found(
     known: dict[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
-) -> Writes:
+) -> ChangeSet:
     """Judge variants of no known item after a whole sweep, begun at `began_at`, did not find them.
 
     What was delivered since then (or shortly before) waits for the next sweep.
     """
-    writes = Writes()
+    writes = ChangeSet()
     for state in known.values():
         _take_away(writes, state, began_at, "not-found", policy, now=now)
     return writes
 
 
-def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> Writes:
+def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
     """Judge again what is sellable and what is mirrored, after the configuration changed."""
-    writes = Writes()
+    writes = ChangeSet()
     for known in states:
         state = known
         if policy.excludes(known.item_id) and known.belief.value is not None:
@@ -98,7 +98,7 @@ def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) ->
 
 
 def _take_away(
-    writes: Writes,
+    writes: ChangeSet,
     state: VariantState,
     began_at: datetime,
     rule: Rule,
