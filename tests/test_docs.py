@@ -204,8 +204,8 @@ def test_the_status_document_is_documented() -> None:
     """Every key of it, in its order."""
     counts = status.MirrorCounts(0, 0, 0, 0, 0, None, status.UnknownValues({}, 0), 0, 0)
     now = datetime.now(UTC)
-    day = status.LastDay(None, 0, Evidence((), (), None), 0, 0, 0, None, None, "", 0)
-    running = status.Running(
+    day = status.DaySummary(None, 0, Evidence((), (), None), 0, 0, 0, None, None, "", 0)
+    running = status.DaemonSnapshot(
         at=now,
         down=None,
         paused_until=None,

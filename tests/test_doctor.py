@@ -25,7 +25,7 @@ from syncd.cli.doctor import deliver
 from syncd.cli.doctor_checks import REACHES as OUTSIDE
 from syncd.cli.doctor_checks import (
     Answer,
-    Seen,
+    FileInfo,
     about_access,
     about_clock,
     about_connections,
@@ -312,8 +312,8 @@ def test_a_daemon_that_does_not_say_how_many_connections_it_takes() -> None:
     assert about_connections(None, 500, 1100, is_running=True).verdict == "warn"
 
 
-FOLDER = Seen("/var/lib/syncd", stat.S_IFDIR | 0o750, "syncd")
-FILE = Seen("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
+FOLDER = FileInfo("/var/lib/syncd", stat.S_IFDIR | 0o750, "syncd")
+FILE = FileInfo("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
 
 
 @pytest.mark.parametrize(
@@ -330,8 +330,8 @@ def test_access_is_seen_as_a_member_of_the_group_would(
     folder: int, file: int, verdict: str
 ) -> None:
     """Execute on the folders, read on the files, write on none."""
-    seen_folder = Seen(FOLDER.path, stat.S_IFDIR | folder, "syncd")
-    seen_file = Seen(FILE.path, stat.S_IFREG | file, "syncd")
+    seen_folder = FileInfo(FOLDER.path, stat.S_IFDIR | folder, "syncd")
+    seen_file = FileInfo(FILE.path, stat.S_IFREG | file, "syncd")
     assert about_access([seen_folder], [seen_file]).verdict == verdict
     assert about_access([FOLDER], []).verdict == "warn"
 

@@ -15,8 +15,8 @@ from syncd.core.pagination import (
     MAX_BARREN,
     MAX_ITEMS,
     MAX_PAGES,
+    PageStats,
     Position,
-    Seen,
     abandoned,
     again,
     believable_count,
@@ -29,8 +29,8 @@ from syncd.core.pagination import (
     skipped,
 )
 
-FULL = Seen(new=100, repeated=0, listed=100, count=150, has_next=True)
-LAST = Seen(new=50, repeated=0, listed=150, count=150, has_next=False)
+FULL = PageStats(new=100, repeated=0, listed=100, count=150, has_next=True)
+LAST = PageStats(new=50, repeated=0, listed=150, count=150, has_next=False)
 
 
 def test_a_still_listing_is_read_once() -> None:
@@ -51,7 +51,7 @@ def test_a_still_listing_is_read_once() -> None:
         pytest.param(replace(LAST, count=None), id="its count is gone"),
     ],
 )
-def test_a_listing_that_moved_is_read_again(seen: Seen) -> None:
+def test_a_listing_that_moved_is_read_again(seen: PageStats) -> None:
     """Whatever shows that items slid between pages."""
     position = following(following(first(()), FULL, ()), seen, ())
     while position.page > 1:
@@ -87,7 +87,7 @@ def test_a_count_that_never_fits_costs_one_more_listing_only() -> None:
 def test_a_listing_that_loops_ends() -> None:
     """The same page again and again, each naming a next one."""
     position, pages = first(()), 0
-    loop = Seen(new=0, repeated=100, listed=100, count=100, has_next=True)
+    loop = PageStats(new=0, repeated=100, listed=100, count=100, has_next=True)
     while not is_whole(position):
         position = following(position, FULL if position.page == 1 else loop, ())
         pages += 1
@@ -116,7 +116,7 @@ def test_a_whole_listing_whose_item_is_gone_is_read_again_but_not_for_ever() -> 
 @given(
     pages=st.lists(
         st.builds(
-            Seen,
+            PageStats,
             new=st.integers(0, 3),
             repeated=st.integers(0, 3),
             listed=st.integers(0, 9),
@@ -127,7 +127,7 @@ def test_a_whole_listing_whose_item_is_gone_is_read_again_but_not_for_ever() -> 
     ),
     categories=st.lists(st.integers(1, 9), unique=True, max_size=3).map(tuple),
 )
-def test_every_listing_ends(pages: list[Seen], categories: tuple[int, ...]) -> None:
+def test_every_listing_ends(pages: list[PageStats], categories: tuple[int, ...]) -> None:
     """Whatever the pages say; what has no end by itself is named."""
     endless = itertools.cycle(pages)
     position = first(categories)
@@ -146,7 +146,7 @@ def endless(shown: int) -> tuple[Position, int]:
     position, pages = first(()), 0
     while not is_whole(position):
         listed = position.listed + shown
-        seen = Seen(new=shown, repeated=0, listed=listed, count=None, has_next=True)
+        seen = PageStats(new=shown, repeated=0, listed=listed, count=None, has_next=True)
         position, pages = following(position, seen, ()), pages + 1
     return position, pages
 
@@ -175,7 +175,7 @@ def test_a_list_of_long_pages_ends_after_some() -> None:
 def test_a_category_without_end_leaves_the_others() -> None:
     """It costs itself, and its fault is named before any other."""
     here = replace(first((5, 6)), page=MAX_PAGES, faults=("a", "b", "c", "d", "e"))
-    seen = Seen(new=9, repeated=0, listed=99, count=None, has_next=True)
+    seen = PageStats(new=9, repeated=0, listed=99, count=None, has_next=True)
     position = following(here, seen, (5, 6))
     assert (position.category, position.page, position.listed) == (6, 1, 0)
     assert position.faults[:2] == ("category 5 goes on after 99 items on 1,000 pages", "a")
@@ -183,7 +183,7 @@ def test_a_category_without_end_leaves_the_others() -> None:
 
 def test_as_many_items_as_the_bound_are_a_list_when_it_ends_there() -> None:
     """The bound is met by the promise of more."""
-    seen = Seen(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
+    seen = PageStats(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
     position = following(Position(page=MAX_PAGES, count=MAX_ITEMS), seen, ())
     assert is_whole(position)
     assert not position.faults
@@ -283,6 +283,6 @@ def test_a_category_that_is_gone_leaves_the_others() -> None:
 
 def test_a_row_that_cannot_be_read_is_named_and_lists_nothing_again() -> None:
     """The list is short by it, and would be so each time."""
-    end = following(first(()), Seen(99, 0, 99, 100, has_next=False, broken_rows=1), ())
+    end = following(first(()), PageStats(99, 0, 99, 100, has_next=False, broken_rows=1), ())
     assert is_whole(end)
     assert end.faults == ("1 rows of page 1 of the list cannot be read",)

@@ -17,7 +17,7 @@ from msgspec.structs import asdict
 from syncd import control, http_client, running
 from syncd.cli import doctor_checks
 from syncd.cli.common import config_option, json_option, load_for_daemon
-from syncd.cli.doctor_checks import Answer, Finding, Seen, Verdict
+from syncd.cli.doctor_checks import Answer, FileInfo, Finding, Verdict
 from syncd.config import Config, find
 from syncd.core.payload import TEST_ACTION
 from syncd.core.read_age import COPY_AGE
@@ -154,13 +154,13 @@ def _about_access(mirror: Path) -> Finding:
     )
 
 
-def _look(path: Path) -> Seen:
+def _look(path: Path) -> FileInfo:
     found = path.stat()
     try:
         group = grp.getgrgid(found.st_gid).gr_name
     except KeyError:
         group = str(found.st_gid)
-    return Seen(str(path), found.st_mode, group)
+    return FileInfo(str(path), found.st_mode, group)
 
 
 async def _about_dreamship(config: Config) -> list[Finding]:

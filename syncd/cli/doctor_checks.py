@@ -32,7 +32,7 @@ class Finding(Struct, frozen=True):
     hint: str = ""
 
 
-class Seen(Struct, frozen=True):
+class FileInfo(Struct, frozen=True):
     """One file or folder as the file system has it."""
 
     path: str
@@ -41,7 +41,7 @@ class Seen(Struct, frozen=True):
 
 
 def about_access(
-    folders: Sequence[Seen], files: Sequence[Seen], missing: Sequence[str] = ()
+    folders: Sequence[FileInfo], files: Sequence[FileInfo], missing: Sequence[str] = ()
 ) -> Finding:
     """Tell whether somebody who is only in the mirror's group can read it.
 
@@ -97,7 +97,7 @@ def about_cache(age: timedelta) -> Finding:
     )
 
 
-def about_keys(files: Sequence[Seen]) -> Finding:
+def about_keys(files: Sequence[FileInfo]) -> Finding:
     """Tell whether strangers on this host can read a file that holds api keys, or change it."""
     check = "the api keys are in no file that everybody can read"
     for file in files:

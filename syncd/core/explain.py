@@ -36,7 +36,7 @@ _UNLOCATED = (
 )
 
 
-class Story(Struct, frozen=True):
+class VariantHistory(Struct, frozen=True):
     """What the mirror keeps about one variant.
 
     `row` is its row of view `availability`; `grounds` has `rule`, `judged_at`, `doubts`,
@@ -52,7 +52,7 @@ class Story(Struct, frozen=True):
     is_unlocated: bool = False
 
 
-def document(story: Story) -> JsonObject:
+def document(story: VariantHistory) -> JsonObject:
     """Return a story as `explain --json` prints it."""
     return {
         "variant_id": story.variant_id,
@@ -63,7 +63,7 @@ def document(story: Story) -> JsonObject:
     }
 
 
-def sentences(story: Story) -> list[str]:
+def sentences(story: VariantHistory) -> list[str]:
     """Return why the mirror says what it says, the most important first."""
     row, grounds = story.row, story.grounds
     if row is None or grounds is None:
@@ -86,7 +86,7 @@ def sentences(story: Story) -> list[str]:
     return told
 
 
-def decisions(story: Story) -> list[JsonObject]:
+def decisions(story: VariantHistory) -> list[JsonObject]:
     """Return what deliveries and reads did, newest first; a read that changed nothing left none."""
     found: list[JsonObject] = [
         {
@@ -135,7 +135,7 @@ def _said(value: str) -> str:
     return repr(shortened(value, _MAX_SAID_CHARS))
 
 
-def _doubter(story: Story) -> list[str]:
+def _doubter(story: VariantHistory) -> list[str]:
     """Name the newest delivery if it was not understood: nothing else shows why it is doubted."""
     newest = story.deliveries[0] if story.deliveries else None
     if newest is None or newest["outcome"] != "quarantined":
@@ -147,7 +147,7 @@ def _doubter(story: Story) -> list[str]:
     return [told]
 
 
-def _setter(story: Story, row: Row) -> str:
+def _setter(story: VariantHistory, row: Row) -> str:
     change = next(
         (one for one in story.changes if one["old_availability"] != one["availability"]), None
     )

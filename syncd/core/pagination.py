@@ -57,7 +57,7 @@ class Position(Struct, frozen=True):
     faults: tuple[str, ...] = ()
 
 
-class Seen(Struct, frozen=True):
+class PageStats(Struct, frozen=True):
     """What one page brought: `new` items, `repeated` ones of this run, and how many so far.
 
     `broken_rows` are rows of it that could not be read. `is_old`: a cache answered, with a page
@@ -106,13 +106,13 @@ def look(
     has_next: bool,
     broken_rows: int = 0,
     is_old: bool = False,
-) -> Seen:
+) -> PageStats:
     """Return what a page with these items brought to a run that had `listed` so many.
 
     `before`: which of these items the run had shown already; it may have others as well.
     """
     new = len(set(ids) - before)
-    return Seen(new, len(ids) - new, listed + new, count, has_next, broken_rows, is_old)
+    return PageStats(new, len(ids) - new, listed + new, count, has_next, broken_rows, is_old)
 
 
 def first(categories: tuple[int, ...]) -> Position:
@@ -120,7 +120,7 @@ def first(categories: tuple[int, ...]) -> Position:
     return Position(categories[0] if categories else None)
 
 
-def following(position: Position, seen: Seen, categories: tuple[int, ...]) -> Position:
+def following(position: Position, seen: PageStats, categories: tuple[int, ...]) -> Position:
     """Return where to go on after a page; `page` 0: the listing is whole."""
     is_first = position.page == 1
     moved = (

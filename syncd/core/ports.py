@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from syncd.core.model import Delivery, ItemRead, Page, SweepResult
-from syncd.core.pagination import Position, Seen
+from syncd.core.pagination import PageStats, Position
 from syncd.core.state import (
     BatchSnapshot,
     ChangeSet,
@@ -175,7 +175,7 @@ class ReadLedger(Protocol):
         sweep_id: int,
         page: Page,
         position: Position,
-        follow: Callable[[Seen], Position],
+        follow: Callable[[PageStats], Position],
         *,
         rehearses: bool = False,
     ) -> None:

@@ -85,7 +85,7 @@ class Assessment(Struct, frozen=True):
     reasons: list[str]
 
 
-class LastDay(Struct, frozen=True):
+class DaySummary(Struct, frozen=True):
     """What happened in the last 24 hours, and the last of everything.
 
     `missed`: changes no delivery told, those of the daemon's own absence included.
@@ -106,7 +106,7 @@ class LastDay(Struct, frozen=True):
     held: int = 0
 
 
-class Running(Struct, frozen=True):
+class DaemonSnapshot(Struct, frozen=True):
     """What the daemon knows of itself at this moment.
 
     `trouble`: why deliveries cannot be made durable. `stuck_by`: why nothing is read, the mirror
@@ -140,7 +140,7 @@ class Running(Struct, frozen=True):
     max_connections: int = 0
 
 
-def assess(now: Running, day: LastDay) -> Assessment:
+def assess(now: DaemonSnapshot, day: DaySummary) -> Assessment:
     """Judge the health; what the mirror holds has no say in it, and need not be counted."""
     failing, degraded = _failing(now), _degraded(now, day)
     return Assessment(
@@ -148,7 +148,7 @@ def assess(now: Running, day: LastDay) -> Assessment:
     )
 
 
-def document(now: Running, counts: MirrorCounts, day: LastDay) -> JsonObject:
+def document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) -> JsonObject:
     """Return the status as plain values."""
     invalid = day.invalid_signatures + now.invalid_signatures
     assessment = assess(now, day)
@@ -195,7 +195,7 @@ def document(now: Running, counts: MirrorCounts, day: LastDay) -> JsonObject:
     }
 
 
-def _failing(now: Running) -> list[str]:
+def _failing(now: DaemonSnapshot) -> list[str]:
     reasons = []
     if now.trouble is not None:
         reasons.append(
@@ -209,11 +209,11 @@ def _failing(now: Running) -> list[str]:
     return reasons
 
 
-def _degraded(now: Running, day: LastDay) -> list[str]:
+def _degraded(now: DaemonSnapshot, day: DaySummary) -> list[str]:
     return [*_about_deliveries(now, day), *_about_reading(now), *_about_sweeps(now, day)]
 
 
-def _about_deliveries(now: Running, day: LastDay) -> list[str]:
+def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> list[str]:
     reasons = []
     if day.last_delivery_at is None:
         reasons.append(
@@ -245,7 +245,7 @@ def _about_deliveries(now: Running, day: LastDay) -> list[str]:
     return reasons
 
 
-def _about_reading(now: Running) -> list[str]:
+def _about_reading(now: DaemonSnapshot) -> list[str]:
     reasons = []
     if now.paused_until is not None and now.paused_until - now.at > LONG_PAUSE:
         reasons.append(
@@ -266,7 +266,7 @@ def _about_reading(now: Running) -> list[str]:
     return reasons
 
 
-def _about_sweeps(now: Running, day: LastDay) -> list[str]:
+def _about_sweeps(now: DaemonSnapshot, day: DaySummary) -> list[str]:
     reasons = []
     if now.down is not None:
         reasons.append(

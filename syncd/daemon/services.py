@@ -19,7 +19,7 @@ from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
-from syncd.store import Database, Remembered
+from syncd.store import Database, SavedState
 from syncd.sync.dry_run import DryRun
 from syncd.sync.fetcher import Fetcher
 from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, SweepManager
@@ -61,7 +61,7 @@ class Services:
         self.store = Database(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=executor
         )
-        self.remembered: Remembered
+        self.remembered: SavedState
         self._source = source
         self._own_source: DreamshipClient | None = None
         self._on_finished = on_finished

@@ -16,7 +16,7 @@ from syncd.admin import metrics, page
 from syncd.clock import Jump
 from syncd.core import explain, status, webhook_health
 from syncd.core.model import JsonObject, id_in
-from syncd.core.status import Assessment, LastDay, MirrorCounts, Running
+from syncd.core.status import Assessment, DaemonSnapshot, DaySummary, MirrorCounts
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
 from syncd.daemon.cached_queries import CachedQuery, QueryRunner
@@ -70,7 +70,7 @@ class StatusService:
         self._searches = QueryRunner(mirror, limit_s=SEARCH_LIMIT_S)
         self._counts = CachedQuery(lambda reports: reports.counts(engine.asker.policy))
         self._day = CachedQuery(Queries.day)
-        self._last_look: tuple[Running, MirrorCounts, LastDay] | None = None
+        self._last_look: tuple[DaemonSnapshot, MirrorCounts, DaySummary] | None = None
         engine.clock.follow(self._follow)
 
     async def close(self) -> None:
@@ -158,11 +158,11 @@ class StatusService:
             running = replace(running, at=now, trouble=self._webhook.trouble or fault)
         return status.document(running, counts, day)
 
-    async def _running(self, now: datetime) -> Running:
+    async def _running(self, now: datetime) -> DaemonSnapshot:
         engine = self._engine
         config, asker, reconciler = engine.config, engine.asker, engine.reconciler
         progress = await reconciler.progress()
-        return Running(
+        return DaemonSnapshot(
             at=now,
             mirror_path=str(config.mirror.path),
             started_at=self._started_at,
@@ -242,7 +242,7 @@ class StatusService:
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
         return f"STATUS=webhooks {self._webhooks.state}{sweep}"
 
-    def _health_to_tell(self, assessment: Assessment, day: LastDay) -> str | None:
+    def _health_to_tell(self, assessment: Assessment, day: DaySummary) -> str | None:
         """Return the health once it has lasted, else the one told before."""
         health = assessment.health
         known, beats = self._health_beats
@@ -271,7 +271,7 @@ class StatusService:
             url=notify.url,
         )
 
-    async def _look_if_quiet(self, day: LastDay, now: datetime) -> None:
+    async def _look_if_quiet(self, day: DaySummary, now: datetime) -> None:
         """Have the source asked early when deliveries stay away for unusually long."""
         last = day.evidence.last_delivery_at
         habit = (
@@ -286,7 +286,7 @@ class StatusService:
     def _uncounted_401(self) -> int:
         return self._webhook.answered["401"] - self._counted_401
 
-    async def _last_day(self, now: datetime, questions: QueryRunner) -> LastDay:
+    async def _last_day(self, now: datetime, questions: QueryRunner) -> DaySummary:
         grace = self._engine.config.reconcile.missed_grace
-        day: LastDay = await questions.ask(lambda reports: reports.last_day(now, grace))
+        day: DaySummary = await questions.ask(lambda reports: reports.last_day(now, grace))
         return day

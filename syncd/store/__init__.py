@@ -9,7 +9,7 @@ from functools import partial
 
 from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead, Page
-from syncd.core.pagination import Position, Seen
+from syncd.core.pagination import PageStats, Position
 from syncd.core.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
 from syncd.core.state import (
     BatchSnapshot,
@@ -32,11 +32,11 @@ from syncd.store import (
     sweeps,
 )
 from syncd.store.backups import backup
-from syncd.store.process_state import Beat, Remembered, rehearsed
+from syncd.store.process_state import Beat, SavedState, rehearsed
 from syncd.store.queries import Queries
 from syncd.store.reapply_policy import Kept
 
-__all__ = ["Beat", "Database", "Queries", "Remembered", "backup"]
+__all__ = ["Beat", "Database", "Queries", "SavedState", "backup"]
 
 
 class Database(Kept):
@@ -103,7 +103,7 @@ class Database(Kept):
         sweep_id: int,
         page: Page,
         position: Position,
-        follow: Callable[[Seen], Position],
+        follow: Callable[[PageStats], Position],
         *,
         rehearses: bool = False,
     ) -> None:

@@ -6,13 +6,13 @@ import sqlite3
 
 import msgspec
 
-from syncd.core.explain import Story
+from syncd.core.explain import VariantHistory
 from syncd.core.model import Row
 
 _NEWEST = 10
 
 
-def story(connection: sqlite3.Connection, variant_id: int) -> Story:
+def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
     """Return everything that is kept about one variant, its newest history first."""
     connection.execute("BEGIN")
     try:
@@ -32,7 +32,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> Story:
         )
         for one in grounds:
             one["doubts"] = msgspec.json.decode(one["doubts"] or "[]")
-        return Story(
+        return VariantHistory(
             variant_id=variant_id,
             row=row[0] if row else None,
             grounds=grounds[0] if grounds else None,

@@ -35,7 +35,7 @@ class Beat(Struct, frozen=True):
     counted: dict[str, int]
 
 
-class Remembered(Struct, frozen=True):
+class SavedState(Struct, frozen=True):
     """What survives a restart.
 
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: how many ended
@@ -82,7 +82,7 @@ def _clock_offset(connection: sqlite3.Connection) -> timedelta:
     return timedelta() if is_of_first_version and abs(offset) > timedelta(days=1) else offset
 
 
-def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
+def restore(connection: sqlite3.Connection, now: datetime) -> SavedState:
     """Read what a daemon that starts must know."""
     rows = connection.execute("SELECT at FROM calls WHERE at >= ?", (to_text(now - WINDOW),))
     complete = connection.execute(
@@ -96,7 +96,7 @@ def restore(connection: sqlite3.Connection, now: datetime) -> Remembered:
     paused_until = maybe_from_text(get_state(connection, "paused_until"))
     if paused_until is not None:
         paused_until = min(paused_until, now + timedelta(seconds=MAX_WAIT_S))
-    return Remembered(
+    return SavedState(
         calls=[from_text(row[0]) for row in rows],
         paused_until=paused_until,
         clock_offset=_clock_offset(connection),

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from syncd.core.explain import Story
+from syncd.core.explain import VariantHistory
 from syncd.core.model import Row
 from syncd.core.state import Policy
-from syncd.core.status import LastDay, MirrorCounts, UnknownValues, unknown_values
+from syncd.core.status import DaySummary, MirrorCounts, UnknownValues, unknown_values
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import CALM_DELIVERIES, DeliveryRate, Evidence
 from syncd.store import dashboard, history
@@ -75,7 +75,7 @@ class Queries:
             )
             return dicts(cursor)
 
-    def story(self, variant_id: int) -> Story:
+    def story(self, variant_id: int) -> VariantHistory:
         """Return everything that is kept about one variant."""
         with self._rows() as connection:
             return history.story(connection, variant_id)
@@ -162,7 +162,7 @@ class Queries:
             )
             return unknown_values(rows, policy, most)
 
-    def last_day(self, now: datetime, missed_grace: timedelta) -> LastDay:
+    def last_day(self, now: datetime, missed_grace: timedelta) -> DaySummary:
         """Return what the last 24 hours brought; a miss counts once its grace is over."""
         since = to_text(now - timedelta(days=1))
         with self._rows() as connection, _snapshot(connection):
@@ -187,7 +187,7 @@ class Queries:
                    WHERE is_catalogue AND ended_at IS NOT NULL ORDER BY sweep_id DESC LIMIT 1"""
             ).fetchone() or (None, None, "", 0)
             last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
-            return LastDay(
+            return DaySummary(
                 last_delivery_at=maybe_from_text(last),
                 missed=len(missed),
                 evidence=Evidence(

@@ -14,7 +14,7 @@ from syncd.core import observations
 from syncd.core.state import Policy
 from syncd.store import process_state, reported_values, retention, rows, wall_time
 from syncd.store.places import Oddity, oddities
-from syncd.store.process_state import Beat, Remembered
+from syncd.store.process_state import Beat, SavedState
 from syncd.store.writer import Writer
 
 # Variants judged at once when the configuration has changed: what deliveries wait for.
@@ -51,7 +51,7 @@ class Kept:
         """Let go of the mirror; other users can go on reading it."""
         self._writer.close()
 
-    async def restore(self, now: datetime) -> Remembered:
+    async def restore(self, now: datetime) -> SavedState:
         """Return what a daemon that starts must know of the one before it."""
         return await self._writer.look(lambda db: process_state.restore(db, now))
 

@@ -9,7 +9,7 @@ import msgspec
 
 from syncd.core import pagination
 from syncd.core.model import Page
-from syncd.core.pagination import Position, Seen
+from syncd.core.pagination import PageStats, Position
 from syncd.core.read_age import COPY_AGE
 from syncd.core.timestamps import to_text
 from syncd.store import reads, rows
@@ -20,7 +20,7 @@ def listed(
     sweep_id: int,
     page: Page,
     position: Position,
-    follow: Callable[[Seen], Position],
+    follow: Callable[[PageStats], Position],
 ) -> None:
     """Note the items of the page at `position` and where the listing goes on after it."""
     began_at = _open_since(connection, sweep_id)

@@ -17,7 +17,7 @@ from syncd.clock import Jump
 from syncd.core import pagination
 from syncd.core.model import Page
 from syncd.core.pace import MAX_WAIT_S, backoff
-from syncd.core.pagination import Position, Seen
+from syncd.core.pagination import PageStats, Position
 from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
 from syncd.core.state import Policy
 from syncd.core.timestamps import maybe_text
@@ -112,7 +112,7 @@ class ReadFailures:
             await self._failed(job, fault)
 
     async def list_on(
-        self, sweep_id: int, position: Position, follow: Callable[[Seen], Position]
+        self, sweep_id: int, position: Position, follow: Callable[[PageStats], Position]
     ) -> None:
         """Go on with a listing without the page at `position`."""
         nothing = Page(
