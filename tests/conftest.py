@@ -25,7 +25,7 @@ from syncd import control
 from syncd.cli.common import secrets
 from syncd.core.signature import HEADER, sign
 from syncd.demo.compare import compare
-from syncd.demo.fake_dreamship import Api, Catalogue, Event, Postman, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
 from syncd.store import Database
 from syncd.store.migrations import migrate
 
@@ -182,7 +182,7 @@ class Site:
 
     def body(self, event: Event, **forms: Any) -> bytes:
         """Return the documented body of an event."""
-        return Postman(self.catalogue, "", (self.key,)).body(event, **forms)
+        return WebhookSender(self.catalogue, "", (self.key,)).body(event, **forms)
 
     def bytes_on_disk(self) -> bytes:
         """Return every byte of every file of the mirror."""
@@ -297,7 +297,7 @@ class Daemon:
 @contextlib.contextmanager
 def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Iterator[Site]:
     """Give a site whose Dreamship has so many items; ends whatever runs in it."""
-    catalogue = Catalogue.made(items, variants_per_item, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.made(items, variants_per_item, seed=1, now=lambda: datetime.now(UTC))
     api = Api(catalogue, (KEY,))
     with (
         serving_in_thread(api) as base_url,
@@ -340,7 +340,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[Site]:
     """Give a site whose Dreamship nobody serves: for commands that must not ask it."""
-    catalogue = Catalogue.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
     with contextlib.closing(Site(tmp_path, Api(catalogue, (KEY,)), "http://127.0.0.1:9/v1")) as one:
         yield one
 

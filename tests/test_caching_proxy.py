@@ -13,7 +13,7 @@ from proxies import NGINX, find_program, running
 
 from syncd.core.model import ItemRead
 from syncd.core.read_age import UNKNOWN_AGE
-from syncd.demo.fake_dreamship import Api, Catalogue, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalog, serving_in_thread
 from syncd.dreamship.client import DreamshipClient
 
 _SITE = """
@@ -32,7 +32,7 @@ server {{
 
 def read_twice(folder: Path, more: str) -> tuple[list[ItemRead], int]:
     """Return two reads of an item through nginx, and how many of them reached Dreamship."""
-    catalogue = Catalogue.made(1, 2, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.made(1, 2, seed=1, now=lambda: datetime.now(UTC))
     (item_id,) = catalogue.names
     api = Api(catalogue, (KEY,))
     port = free_port()

@@ -36,7 +36,7 @@ from systemd.saboteur import PARTS
 
 from syncd import __version__
 from syncd.core.signature import HEADER, sign
-from syncd.demo.fake_dreamship import Api, Catalogue, Event, Postman, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Installation:
 
     def post(self, event: Event, *, key: str = KEY, over: str | None = None) -> httpx.Response:
         """Deliver an event, signed; `over` a unix socket inside, else the public listener."""
-        body = Postman(self.catalogue, "", (key,)).body(event)
+        body = WebhookSender(self.catalogue, "", (key,)).body(event)
         path = None if over is None else str(self.machine.path(over))
         with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=30) as client:
             headers = {HEADER: sign(body, (key,)), "Content-Type": "application/json"}
@@ -211,7 +211,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     _publish(shared / "origin")
     for script in ("shopper.py", "saboteur.py"):
         shutil.copy(ROOT / "tests" / "systemd" / script, shared)
-    catalogue = Catalogue.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
     api = Api(catalogue, (KEY, NEW_KEY))
     with (
         serving_in_thread(api) as base_url,

@@ -17,12 +17,12 @@ from msgspec import json
 from syncd.core.signature import HEADER, is_authentic
 from syncd.demo.fake_dreamship import (
     Api,
-    Catalogue,
+    Catalog,
     Event,
     Faults,
-    Postman,
     Throttle,
     Way,
+    WebhookSender,
     iso,
     serving_in_thread,
     stale,
@@ -37,7 +37,7 @@ KEY = "ds_key"
 @pytest.fixture
 def api() -> Api:
     """Give an API of 30 items with 2 variants each; not served."""
-    return Api(Catalogue.made(30, 2, seed=3, now=now), (KEY, "ds_other"))
+    return Api(Catalog.made(30, 2, seed=3, now=now), (KEY, "ds_other"))
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_share_of_calls_fails() -> None:
 
 def test_catalogues_of_one_seed_are_equal() -> None:
     """So that a failing test can be repeated."""
-    one, same, other = (Catalogue.made(5, 3, seed=seed, now=now) for seed in (1, 1, 2))
+    one, same, other = (Catalog.made(5, 3, seed=seed, now=now) for seed in (1, 1, 2))
     assert one.truth() == same.truth() != other.truth()
     assert len(one.truth()) == 15
 
@@ -234,15 +234,15 @@ async def receiving(answer: Answer) -> AsyncIterator[str]:
 
 
 def posted(
-    answer: Answer, way: Way, scenario: Callable[[Postman], Awaitable[None]], **settings: Any
-) -> Postman:
+    answer: Answer, way: Way, scenario: Callable[[WebhookSender], Awaitable[None]], **settings: Any
+) -> WebhookSender:
     """Let a postman of a small catalogue play a scenario; return him afterwards."""
 
-    async def play() -> Postman:
-        catalogue = Catalogue.made(2, 2, seed=1, now=now)
+    async def play() -> WebhookSender:
+        catalogue = Catalog.made(2, 2, seed=1, now=now)
         async with (
             receiving(answer) as url,
-            Postman(catalogue, url, (KEY, "ds_other"), way=way, **settings) as postman,
+            WebhookSender(catalogue, url, (KEY, "ds_other"), way=way, **settings) as postman,
         ):
             await scenario(postman)
             return postman
@@ -250,7 +250,7 @@ def posted(
     return asyncio.run(play())
 
 
-async def flip(postman: Postman, times: int = 20) -> None:
+async def flip(postman: WebhookSender, times: int = 20) -> None:
     """Change something so many times, and have it told."""
     variant_id = min(postman.catalogue.variants)
     for number in range(times):
@@ -282,7 +282,7 @@ def test_an_endpoint_that_fails_is_disabled() -> None:
     """After enough failures in a row nothing is sent until a person turns it on again."""
     codes = {"now": 500}
 
-    async def scenario(postman: Postman) -> None:
+    async def scenario(postman: WebhookSender) -> None:
         await flip(postman, 3)
         assert postman.disabled
         assert postman.sent == 0
@@ -331,9 +331,9 @@ def test_a_delay_reorders() -> None:
 
 def test_every_form_of_a_body() -> None:
     """With and without an item, a timestamp, and numbers."""
-    catalogue = Catalogue.made(1, 1, seed=1, now=now)
+    catalogue = Catalog.made(1, 1, seed=1, now=now)
     (variant,) = catalogue.variants.values()
-    postman = Postman(catalogue, "", (KEY,))
+    postman = WebhookSender(catalogue, "", (KEY,))
     event = catalogue.set_availability(variant.variant_id, "low_stock")
 
     def told(**forms: Any) -> Any:

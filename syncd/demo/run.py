@@ -17,7 +17,16 @@ from syncd import control
 from syncd.core.model import JsonObject
 from syncd.demo.compare import Comparison, compare
 from syncd.demo.daemon_process import DaemonProcess
-from syncd.demo.fake_dreamship import Api, Catalogue, Event, Faults, Postman, Throttle, Way, serving
+from syncd.demo.fake_dreamship import (
+    Api,
+    Catalog,
+    Event,
+    Faults,
+    Throttle,
+    Way,
+    WebhookSender,
+    serving,
+)
 from syncd.errors import SyncdError
 
 # Dreamship's 60 calls, in a window of a second instead of a minute.
@@ -72,12 +81,12 @@ class Play:
         self._key = f"demo_{secrets.token_hex(12)}"
         # Enough to take some seconds, not more of them than there are.
         items = round(max(20, min(300, seconds * 5)))
-        self._catalogue = Catalogue.made(
+        self._catalogue = Catalog.made(
             items, VARIANTS_PER_ITEM, seed=self._rng.randrange(2**32), now=_now
         )
         self._daemon = DaemonProcess(folder)
         self._socket = folder / "control.sock"
-        self._postman: Postman
+        self._postman: WebhookSender
         self._began = time.monotonic()
 
     async def run(self) -> Result:
@@ -91,7 +100,7 @@ class Play:
             url = await self._daemon.start()
             watching = asyncio.create_task(self._watch())
             try:
-                async with Postman(self._catalogue, url, (self._key,)) as postman:
+                async with WebhookSender(self._catalogue, url, (self._key,)) as postman:
                     self._postman = postman
                     postman.on_receipt = self._receipt
                     return await self._acts()

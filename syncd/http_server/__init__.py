@@ -19,7 +19,7 @@ from syncd.http_server.limits import (
     open_files_for,
     raise_open_files,
 )
-from syncd.http_server.protocol import Config, Protocol
+from syncd.http_server.protocol import LimitedHttpProtocol, ServerConfig
 from syncd.http_server.refusals import Refusals
 from syncd.http_server.sockets import bind_tcp, bind_unix
 
@@ -79,9 +79,9 @@ class HttpServer:
         headers_read: frozenset[bytes] | None = None,
     ) -> None:
         self._bound = bound
-        self._config = Config(
+        self._config = ServerConfig(
             app,
-            http=Protocol,
+            http=LimitedHttpProtocol,
             lifespan="off",
             access_log=False,
             log_config=None,
@@ -147,6 +147,6 @@ class HttpServer:
 
     def _is_answering(self) -> bool:
         return any(
-            isinstance(connection, Protocol) and connection.is_answering
+            isinstance(connection, LimitedHttpProtocol) and connection.is_answering
             for connection in self._server.server_state.connections
         )

@@ -45,7 +45,7 @@ _log = logging.getLogger("uvicorn.error.connections")
 _log.setLevel(logging.ERROR)
 
 
-class Config(uvicorn.Config):
+class ServerConfig(uvicorn.Config):
     """uvicorn's, and what the connections of one server share."""
 
     limiter: ListenerConnections
@@ -60,10 +60,10 @@ _START, _HEAD, _BODY = 0, 1, 2
 _UPGRADE = 3
 
 
-class Protocol(HttpToolsProtocol):
+class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's connection. The limiter has it unless only we have something to do."""
 
-    config: Config
+    config: ServerConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

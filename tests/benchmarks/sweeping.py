@@ -24,7 +24,7 @@ from benchmarks.table import Row
 from syncd import control
 from syncd.core.ports import SweepSummary
 from syncd.core.timestamps import to_text
-from syncd.demo.fake_dreamship import Api, Catalogue, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalog, serving_in_thread
 
 VARIANTS = 100_000
 MANY = 1_000_000
@@ -122,7 +122,7 @@ def _told(name: str, sweeps: list[tuple[float, float, float]]) -> Iterator[Row]:
 @contextlib.contextmanager
 def _swept(folder: Path, variants: int) -> Iterator[tuple[Place, Running, Shelves]]:
     folder.mkdir()
-    shelves = Shelves(Catalogue(lambda: datetime.now(UTC)), (KEY,), variants=variants)
+    shelves = Shelves(Catalog(lambda: datetime.now(UTC)), (KEY,), variants=variants)
     with serving_in_thread(shelves) as base_url:
         place = Place(folder, base_url=base_url)
         place.fill(variants)

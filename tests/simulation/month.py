@@ -26,7 +26,7 @@ from syncd.core import observations
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.state import Policy
-from syncd.demo.fake_dreamship import UPDATED, Catalogue, Postman
+from syncd.demo.fake_dreamship import UPDATED, Catalog, WebhookSender
 from syncd.store import Database
 
 VALUES = ("in_stock", "out_of_stock", "low_stock")
@@ -63,8 +63,8 @@ class Months:
         self.per_day = per_day
         self._kept = (deliveries, changes)
         self._mirror = mirror
-        self._catalogue = Catalogue.made(items, 20, seed=1, now=lambda: self.now)
-        self._postman = Postman(self._catalogue, "", ())
+        self._catalogue = Catalog.made(items, 20, seed=1, now=lambda: self.now)
+        self._postman = WebhookSender(self._catalogue, "", ())
         self._variants = sorted(self._catalogue.variants)
         self._rng = random.Random(3)
         self._longest_s = 0.0

@@ -1,10 +1,10 @@
 """A simulated Dreamship, as nasty as the real one: for the demo, and for the tests."""
 
 from syncd.demo.fake_dreamship.api import Api, Call
-from syncd.demo.fake_dreamship.catalog import ADDED, UPDATED, Catalogue, Event, Variant
+from syncd.demo.fake_dreamship.catalog import ADDED, UPDATED, Catalog, Event, Variant
 from syncd.demo.fake_dreamship.faults import Cache, Faults, Throttle
 from syncd.demo.fake_dreamship.server import serving, serving_in_thread
-from syncd.demo.fake_dreamship.webhook_sender import UNREACHABLE, Postman, Way, iso, stale
+from syncd.demo.fake_dreamship.webhook_sender import UNREACHABLE, Way, WebhookSender, iso, stale
 
 __all__ = [
     "ADDED",
@@ -13,13 +13,13 @@ __all__ = [
     "Api",
     "Cache",
     "Call",
-    "Catalogue",
+    "Catalog",
     "Event",
     "Faults",
-    "Postman",
     "Throttle",
     "Variant",
     "Way",
+    "WebhookSender",
     "iso",
     "serving",
     "serving_in_thread",

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.status import HTTP_200_OK
 from starlette.types import Receive, Scope, Send
 
-from syncd.demo.fake_dreamship.catalog import Catalogue
+from syncd.demo.fake_dreamship.catalog import Catalog
 from syncd.demo.fake_dreamship.faults import Fault, Faults, http_date
 
 _HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
@@ -41,7 +41,7 @@ class Call:
 class Api:
     """The API of one account."""
 
-    catalogue: Catalogue
+    catalogue: Catalog
     keys: tuple[str, ...]
     faults: Faults = field(default_factory=Faults)
     calls: list[Call] = field(default_factory=list)

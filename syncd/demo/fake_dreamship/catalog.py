@@ -70,7 +70,7 @@ class Event:
 
 
 @dataclass
-class Catalogue:
+class Catalog:
     """All items and variants. Changes return the event Dreamship would send, None if it is mute."""
 
     now: Callable[[], datetime]
@@ -81,7 +81,7 @@ class Catalogue:
     @classmethod
     def made(
         cls, items: int, variants_per_item: int, *, seed: int, now: Callable[[], datetime]
-    ) -> Catalogue:
+    ) -> Catalog:
         """Return a believable catalogue; the same for the same seed."""
         rng = random.Random(seed)  # noqa: S311 - a toy's chance, no secret
         made = cls(now)

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import httpx
 
 from syncd.core.signature import HEADER, sign
-from syncd.demo.fake_dreamship.catalog import UPDATED, Catalogue, Event
+from syncd.demo.fake_dreamship.catalog import UPDATED, Catalog, Event
 
 Form = Literal["id", "object", "item_id", "none"]
 TRIES = 10
@@ -32,10 +32,10 @@ class Way:
 
 
 @dataclass
-class Postman:
+class WebhookSender:
     """Delivers events to one webhook URL. After enough failures in a row it disables it."""
 
-    catalogue: Catalogue
+    catalogue: Catalog
     url: str
     keys: tuple[str, ...]
     way: Way = field(default_factory=Way)
