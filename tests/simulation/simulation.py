@@ -138,9 +138,10 @@ class _Run:
         await asyncio.gather(dying, jumping, napping)
         self._is_rough = False
         await self._until(lambda: self.post.is_empty, "the post is not empty")
-        await self._quiet()
-        if scenario.is_told:
-            checks.compare(removals=False, in_scope=self._in_scope)
+        if not scenario.hides_lost:
+            await self._quiet()
+            if scenario.is_told:
+                checks.compare(removals=False, in_scope=self._in_scope)
         self.source.is_mild = True
         self.process.heal()
         # What has just been written must be visible, and deliveries be settled.
@@ -202,14 +203,8 @@ class _Run:
     def _is_quiet(self) -> bool:
         ask = self.checks.ask
         last = ask("SELECT result FROM sweeps WHERE is_catalogue ORDER BY sweep_id DESC LIMIT 1")
-        # A cache keeps the answer that got lost, and says of no copy how old it is. Such a world
-        # may have no whole sweep for days (seed 31094), and each sweep says that it is not whole.
-        world = self.scenario
-        hides_lost = world.cache_s > 0 and world.unreachable > 0 and not world.cache_names_lifetime
-        ended = {("complete",), ("partial",)} if hides_lost else {("complete",)}
         return (
-            bool(last)
-            and last[0] in ended
+            last == [("complete",)]
             and not ask("SELECT 1 FROM refresh_queue LIMIT 1")
             and not ask("SELECT 1 FROM unlocated WHERE answered_at IS NULL LIMIT 1")
         )
