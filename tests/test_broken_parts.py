@@ -32,17 +32,17 @@ def reconcile(
     """Sweep as `reconcile-now` does without a daemon, but wait for no back-off."""
 
     async def run() -> SweepSummary:
-        engine = Services(load(site.config, {}))
-        await engine.open()
-        engine.asker.failures.chance = lambda: 0.0
+        services = Services(load(site.config, {}))
+        await services.open()
+        services.fetcher.failures.chance = lambda: 0.0
         try:
-            sweep_id, _ = await engine.reconciler.request(
+            sweep_id, _ = await services.sweep_manager.request(
                 "operator", items=items or None, accept_removals=accept_removals
             )
-            engine.start_reading()
-            return await engine.reconciler.wait(sweep_id)
+            services.start_reading()
+            return await services.sweep_manager.wait(sweep_id)
         finally:
-            await engine.close()
+            await services.close()
 
     summary = asyncio.run(asyncio.wait_for(run(), 50))
     return summary.result, summary

@@ -252,17 +252,17 @@ def test_a_doubt_ends_and_is_asked_as_often_as_ever(by: timedelta) -> None:
         day.is_delivering = True
         variant_id = 11
         body = day._body(variant_id, "out_of_stock").replace(b'"2026', b'"2016')
-        outcome = await day.engine.ingest.submit(_parsed(day, body))
+        outcome = await day.services.batch_writer.submit(_parsed(day, body))
         assert outcome == "verifying"
         calls = day.source.calls
         day.host.offset += by
         await asyncio.sleep(0.5)
-        await day.monitor.beat()
+        await day.status_service.beat()
         await day.beat_for(150)
-        if day.engine.is_resuming:
+        if day.services.is_resuming:
             calls += 21  # nothing sweeps in this story
         assert day.source.calls - calls <= 3
-        reports = day.monitor._questions._reports
+        reports = day.status_service._query_runner._reports
         (row,) = reports.availability([variant_id])
         assert (row["verifying"], row["sellable"]) == (0, 1)
         assert reports.freshness()["daemon_seen_at"] is not None or by > timedelta(0)
@@ -275,13 +275,13 @@ def test_a_pause_that_a_429_asked_for_stays_as_long_as_it_was(by: timedelta) -> 
     """In memory, on the disk, and for a daemon that is started meanwhile."""
 
     async def story(day: Day) -> None:
-        budget = day.engine.budget
+        budget = day.services.rate_limiter
         await budget.throttled(100.0, for_sweep=False)
         await asyncio.sleep(10)
         day.host.offset += by
-        await day.engine.notice_clock()
+        await day.services.notice_clock()
         assert budget.wait_s(urgent=True) == pytest.approx(90, abs=0.1)
-        remembered = await day.engine.store.restore(day.clock.now())
+        remembered = await day.services.store.restore(day.clock.now())
         assert remembered.paused_until is not None
         left = remembered.paused_until - day.clock.now()
         assert left.total_seconds() == pytest.approx(90, abs=0.1)
@@ -294,11 +294,14 @@ def test_dreamships_clock_stays_where_it_is(by: timedelta) -> None:
     """Else each honest delivery would be of the future, or any claim of it be believed."""
 
     async def story(day: Day) -> None:
-        before = day.engine.source_clock.now()
+        before = day.services.remote_clock.now()
         day.host.offset += by
-        await day.engine.notice_clock()
-        assert abs(day.engine.source_clock.now() - before) < SECOND
-        assert await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock"))) == "applied"
+        await day.services.notice_clock()
+        assert abs(day.services.remote_clock.now() - before) < SECOND
+        assert (
+            await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
+            == "applied"
+        )
 
     day(story)
 
@@ -308,9 +311,9 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
     """Memory follows at once, the mirror in the first transaction that its disk takes."""
 
     async def story(day: Day) -> None:
-        await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock")))
-        await day.monitor.beat()
-        writer = day.engine.store._writer
+        await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
+        await day.status_service.beat()
+        writer = day.services.store._writer
 
         def refuse() -> None:
             raise MirrorUnavailable("no space is left on the disk")
@@ -319,11 +322,11 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
         day.host.offset += by
         await asyncio.sleep(1)
         with pytest.raises(MirrorUnavailable):
-            await day.engine.notice_clock()
+            await day.services.notice_clock()
         assert day.clock.now() == day.host.wall()
         await asyncio.sleep(5)
         writer._require_same_files = sound  # type: ignore[method-assign]
-        await day.engine.ingest.submit(_parsed(day, day._body(21, "low_stock")))
+        await day.services.batch_writer.submit(_parsed(day, day._body(21, "low_stock")))
         asked = await writer.look(
             lambda db: db.execute(
                 "SELECT item_id, settle_at FROM refresh_queue ORDER BY item_id"
@@ -337,7 +340,7 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
             (2, 60),
         ]
         await day.beat_for(120)
-        assert day.monitor._questions._reports.availability([11])[0]["verifying"] == 0
+        assert day.status_service._query_runner._reports.availability([11])[0]["verifying"] == 0
 
     day(story)
 
@@ -368,7 +371,7 @@ def test_silence_ends_with_the_next_delivery_although_the_clock_was_set_back() -
         day.is_delivering = True
         await day.beat_for(300)
         changing.cancel()
-        assert (await day.monitor.status())["webhooks"]["state"] != "silent"
+        assert (await day.status_service.status())["webhooks"]["state"] != "silent"
 
     day(story)
 
@@ -377,18 +380,18 @@ def test_a_machine_that_slept_blames_nobody() -> None:
     """It says that it was down, reads everything, and what it missed is nobody's fault."""
 
     async def story(day: Day) -> None:
-        await day.engine.ingest.submit(_parsed(day, day._body(11, "low_stock")))
+        await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
         await day.beat_for(120)
         for item in range(1, 6):
             day.source.values[item * 10] = "out_of_stock"  # told while nobody listened
         await asyncio.sleep(7200)  # no beat, no check
-        await day.engine.notice_clock()
-        assert day.engine.is_resuming
-        assert day.engine.down is not None
-        assert day.engine.down[1] - day.engine.down[0] > 2 * HOUR - 21 * SECOND
+        await day.services.notice_clock()
+        assert day.services.is_resuming
+        assert day.services.down is not None
+        assert day.services.down[1] - day.services.down[0] > 2 * HOUR - 21 * SECOND
         await day.schedule.resume()
         await day.beat_for(900)
-        status = await day.monitor.status()
+        status = await day.status_service.status()
         assert status["webhooks"]["state"] in {"unknown", "healthy"}
         assert status["mirror"]["sellable"] < status["mirror"]["variants"]
         reasons = " ".join(status["reasons"])
@@ -447,26 +450,26 @@ def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
             pruned.append(day.clock.now())
             return 0
 
-        day.engine.store.prune = prune  # type: ignore[method-assign]
+        day.services.store.prune = prune  # type: ignore[method-assign]
         day.schedule._scheduler.add_job(print, _Every(HOUR), id="prune")
         day.schedule._scheduler.start(paused=True)
         await day.schedule._prune()
         assert len(pruned) == 1
         day.clock.follow(day.schedule.follow)
         day.host.offset += 365 * DAY
-        await day.engine.notice_clock()
+        await day.services.notice_clock()
         for _ in range(10):
             await day.schedule._prune()
-        assert (await day.engine.store.restore(day.clock.now())).is_clock_doubted
+        assert (await day.services.store.restore(day.clock.now())).is_clock_doubted
         # What Dreamship says now is that this host is a year ahead.
         await day.sweep()
         await day.schedule._prune()
         assert len(pruned) == 1
         day.host.offset -= 365 * DAY
-        await day.engine.notice_clock()
+        await day.services.notice_clock()
         await day.schedule._prune()
         assert len(pruned) == 2
-        assert not (await day.engine.store.restore(day.clock.now())).is_clock_doubted
+        assert not (await day.services.store.restore(day.clock.now())).is_clock_doubted
         day.schedule._scheduler.shutdown(wait=False)
 
     day(story)
@@ -480,9 +483,9 @@ def test_a_clock_that_nobody_confirms_is_believed_after_a_day() -> None:
         day.schedule._scheduler.start(paused=True)
         day.clock.follow(day.schedule.follow)
         day.host.offset += HOUR
-        await day.engine.notice_clock()
+        await day.services.notice_clock()
         assert not await day.schedule._trusts_clock()
-        day.engine.source_clock.offset = timedelta()  # nothing was heard of Dreamship since
+        day.services.remote_clock.offset = timedelta()  # nothing was heard of Dreamship since
         await asyncio.sleep(23 * 3600)
         assert not await day.schedule._trusts_clock()
         await asyncio.sleep(2 * 3600)

@@ -74,11 +74,11 @@ def test_a_question_has_its_time(store: Database) -> None:
     """Then it is broken off, and the next one is answered."""
 
     async def scenario() -> None:
-        questions = QueryRunner(store.path, limit_s=0.1)
+        query_runner = QueryRunner(store.path, limit_s=0.1)
         with pytest.raises(Overloaded):
-            await questions.ask(for_ever)
-        assert await questions.ask(lambda reports: reports.newest_seq()) == 0
-        await questions.close()
+            await query_runner.ask(for_ever)
+        assert await query_runner.ask(lambda reports: reports.newest_seq()) == 0
+        await query_runner.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
@@ -87,10 +87,10 @@ def test_an_end_waits_for_no_question(store: Database) -> None:
     """One that takes long is broken off when the daemon ends."""
 
     async def scenario() -> None:
-        questions = QueryRunner(store.path)
-        asked = asyncio.create_task(questions.ask(for_ever))
+        query_runner = QueryRunner(store.path)
+        asked = asyncio.create_task(query_runner.ask(for_ever))
         await asyncio.sleep(0.1)
-        await questions.close()
+        await query_runner.close()
         with pytest.raises(Overloaded):
             await asked
 

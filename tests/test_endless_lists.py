@@ -28,14 +28,14 @@ def reconcile(site: Site) -> SweepSummary:
     """Sweep as `reconcile-now` does without a daemon."""
 
     async def run() -> SweepSummary:
-        engine = Services(load(site.config, {}))
-        await engine.open()
+        services = Services(load(site.config, {}))
+        await services.open()
         try:
-            sweep_id, _ = await engine.reconciler.request("operator")
-            engine.start_reading()
-            return await engine.reconciler.wait(sweep_id)
+            sweep_id, _ = await services.sweep_manager.request("operator")
+            services.start_reading()
+            return await services.sweep_manager.wait(sweep_id)
         finally:
-            await engine.close()
+            await services.close()
 
     return asyncio.run(asyncio.wait_for(run(), 50))
 
@@ -66,12 +66,12 @@ def test_a_dry_run_of_a_list_without_end_ends(site: Site) -> None:
     site.api.faults.endless = True
 
     async def look() -> SweepSummary:
-        engine = Services(load(site.config, {}))
-        await engine.open()
+        services = Services(load(site.config, {}))
+        await services.open()
         try:
-            return await engine.survey().look(())
+            return await services.survey().look(())
         finally:
-            await engine.close()
+            await services.close()
 
     summary = asyncio.run(asyncio.wait_for(look(), 50))
     assert (summary.result, summary.changed, summary.removed) == ("partial", 0, 0)

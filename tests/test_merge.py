@@ -43,18 +43,18 @@ KNOWN = ValueState("in_stock", event_at=at(10), read_at=at(20), delivered_at=at(
 
 def test_same_value_remembers_the_newest_event() -> None:
     """Rule 1: nothing changes but what is known of the event's time."""
-    verdict = deliver(KNOWN, "in_stock", 50)
-    assert verdict.rule == "same"
-    assert verdict.belief.event_at == at(50)
-    assert verdict.belief.value == "in_stock"
-    assert not verdict.ask_soon
+    decision = deliver(KNOWN, "in_stock", 50)
+    assert decision.rule == "same"
+    assert decision.value_state.event_at == at(50)
+    assert decision.value_state.value == "in_stock"
+    assert not decision.ask_soon
 
 
 def test_a_newer_event_is_applied_at_once() -> None:
     """Rule 2: newer than every event and read, so it stands until a read confirms it."""
-    verdict = deliver(KNOWN, "out_of_stock", 50)
-    assert (verdict.rule, verdict.belief.value) == ("newer", "out_of_stock")
-    assert not verdict.belief.verifying
+    decision = deliver(KNOWN, "out_of_stock", 50)
+    assert (decision.rule, decision.value_state.value) == ("newer", "out_of_stock")
+    assert not decision.value_state.verifying
 
 
 @pytest.mark.parametrize(
@@ -69,42 +69,49 @@ def test_a_newer_event_is_applied_at_once() -> None:
 )
 def test_a_disagreement_is_asked_never_discarded(event_at: float | None) -> None:
     """Rule 3: the mirror's value stays, the doubt is kept, and the source is asked now."""
-    verdict = deliver(KNOWN, "out_of_stock", event_at)
-    assert verdict.rule == "contradicts"
-    assert verdict.ask_soon
-    assert verdict.belief.value == "in_stock"
-    assert verdict.belief.candidates == ("in_stock", "out_of_stock")
+    decision = deliver(KNOWN, "out_of_stock", event_at)
+    assert decision.rule == "contradicts"
+    assert decision.ask_soon
+    assert decision.value_state.value == "in_stock"
+    assert decision.value_state.candidates == ("in_stock", "out_of_stock")
 
 
 def test_a_delivery_without_a_value_asks() -> None:
     """A delivery that tells of a change, not to what, is a doubt about everything."""
-    verdict = deliver(KNOWN, None, 50)
-    assert verdict.ask_soon
-    assert verdict.belief.candidates == ("in_stock", None)
+    decision = deliver(KNOWN, None, 50)
+    assert decision.ask_soon
+    assert decision.value_state.candidates == ("in_stock", None)
 
 
 def test_what_is_gone_comes_back_only_by_the_sources_word() -> None:
     """A late delivery must not put on sale what a read found gone."""
     gone = ValueState(None, read_at=at(20))
-    verdict = deliver(gone, "in_stock", 90)
-    assert verdict.rule == "contradicts"
-    assert verdict.belief.value is None
+    decision = deliver(gone, "in_stock", 90)
+    assert decision.rule == "contradicts"
+    assert decision.value_state.value is None
 
 
 def test_a_newer_delivery_does_not_answer_an_older_doubt() -> None:
     """Two claims against the mirror stay two until a read judged both."""
-    doubted = deliver(KNOWN, "discontinued", None).belief
-    verdict = deliver(doubted, "out_of_stock", 60)
-    assert verdict.belief.candidates == ("out_of_stock", "discontinued")
-    assert verdict.ask_soon
+    doubted = deliver(KNOWN, "discontinued", None).value_state
+    decision = deliver(doubted, "out_of_stock", 60)
+    assert decision.value_state.candidates == ("out_of_stock", "discontinued")
+    assert decision.ask_soon
 
 
 def test_a_variant_first_heard_of_is_taken_when_it_can_be_placed() -> None:
     """A new variant is applied when its event has a place in time, and doubted otherwise."""
     placed = deliver(None, "in_stock", 50)
-    assert (placed.rule, placed.belief.verifying, placed.ask_soon) == ("first-word", False, True)
+    assert (placed.rule, placed.value_state.verifying, placed.ask_soon) == (
+        "first-word",
+        False,
+        True,
+    )
     unplaced = deliver(None, "in_stock", None)
-    assert (unplaced.belief.verifying, unplaced.belief.candidates) == (True, ("in_stock", None))
+    assert (unplaced.value_state.verifying, unplaced.value_state.candidates) == (
+        True,
+        ("in_stock", None),
+    )
 
 
 @pytest.mark.parametrize(("hours", "is_old"), [(71.9, False), (72.1, True), (180 * 24, True)])
@@ -115,55 +122,55 @@ def test_what_is_older_than_the_last_try_of_the_sender_is_a_doubt(
     event_at = 100 - hours * 3600
     first = deliver(None, "in_stock", event_at)
     assert first.rule == ("first-word-doubted" if is_old else "first-word")
-    assert (first.belief.verifying, first.ask_soon) == (is_old, True)
+    assert (first.value_state.verifying, first.ask_soon) == (is_old, True)
     known = ValueState("out_of_stock", event_at=at(event_at - 1), read_at=at(event_at - 3600))
     later = deliver(known, "in_stock", event_at)
     assert later.rule == ("contradicts" if is_old else "newer")
-    assert (later.belief.verifying, later.ask_soon) == (is_old, is_old)
+    assert (later.value_state.verifying, later.ask_soon) == (is_old, is_old)
 
 
 def test_a_settled_read_is_the_truth() -> None:
     """Rule 4: whatever was believed or doubted, the settled read decides."""
-    doubted = deliver(KNOWN, "discontinued", None).belief
-    verdict = look(doubted, "out_of_stock", began=160)
-    assert (verdict.rule, verdict.belief.value) == ("settled", "out_of_stock")
-    assert not verdict.belief.verifying
+    doubted = deliver(KNOWN, "discontinued", None).value_state
+    decision = look(doubted, "out_of_stock", began=160)
+    assert (decision.rule, decision.value_state.value) == ("settled", "out_of_stock")
+    assert not decision.value_state.verifying
 
 
 def test_an_unsettled_read_that_agrees_ends_the_doubt() -> None:
     """Rule 5: two witnesses agree, and the second may be one of its own."""
-    doubted = deliver(KNOWN, "discontinued", None).belief
-    verdict = look(doubted, "in_stock", began=120)
-    assert (verdict.rule, verdict.belief.verifying) == ("agrees", False)
+    doubted = deliver(KNOWN, "discontinued", None).value_state
+    decision = look(doubted, "in_stock", began=120)
+    assert (decision.rule, decision.value_state.verifying) == ("agrees", False)
 
 
 @pytest.mark.parametrize("began", [99, 100, 119.9])
 def test_a_read_too_soon_may_be_a_copy_and_ends_no_doubt(began: float) -> None:
     """It began before the delivery, or before every copy of the source had heard of the change."""
-    doubted = deliver(KNOWN, "discontinued", None).belief
-    verdict = look(doubted, "in_stock", began=began)
-    assert (verdict.rule, verdict.belief.candidates) == ("not-settled", doubted.candidates)
+    doubted = deliver(KNOWN, "discontinued", None).value_state
+    decision = look(doubted, "in_stock", began=began)
+    assert (decision.rule, decision.value_state.candidates) == ("not-settled", doubted.candidates)
 
 
 def test_a_word_that_agrees_and_has_no_place_in_time_is_as_new_as_now() -> None:
     """Else an event that is older than it would pass for newer."""
-    told = deliver(KNOWN, "in_stock", None).belief
+    told = deliver(KNOWN, "in_stock", None).value_state
     assert told.event_at == at(100)
     assert deliver(told, "out_of_stock", 90).rule == "contradicts"
 
 
 def test_an_unsettled_read_that_differs_is_one_more_doubt() -> None:
     """Rule 6: the source may lag behind itself; the settled read decides."""
-    applied = deliver(KNOWN, "out_of_stock", 50).belief
-    verdict = look(applied, "in_stock", began=101)
-    assert (verdict.rule, verdict.belief.value) == ("not-settled", "out_of_stock")
-    assert verdict.belief.verifying
+    applied = deliver(KNOWN, "out_of_stock", 50).value_state
+    decision = look(applied, "in_stock", began=101)
+    assert (decision.rule, decision.value_state.value) == ("not-settled", "out_of_stock")
+    assert decision.value_state.verifying
 
 
 def test_a_missed_delivery_is_a_change_nobody_told() -> None:
     """Found by a settled read: missed unless a delivery had claimed just that."""
     assert look(KNOWN, "out_of_stock", began=200).missed
-    told = deliver(KNOWN, "out_of_stock", None).belief
+    told = deliver(KNOWN, "out_of_stock", None).value_state
     assert not look(told, "out_of_stock", began=200).missed
     assert not look(None, "out_of_stock", began=200).missed
     assert not look(KNOWN, None, began=200).missed
@@ -216,7 +223,7 @@ class Replay:
 
     def __init__(self, history: History) -> None:
         self.history = history
-        self.belief: ValueState | None = ValueState("in_stock")
+        self.value_state: ValueState | None = ValueState("in_stock")
         self._lags = itertools.cycle(history.lags_s)
         self._latencies = itertools.cycle(history.latencies_s)
         self._todo: list[tuple[float, int, str, object]] = []
@@ -273,19 +280,19 @@ class Replay:
             event_at = event_at.replace(microsecond=0)
         if form == "missing":
             event_at = None
-        verdict = on_delivery(
-            self.belief,
+        decision = on_delivery(
+            self.value_state,
             value=value,
             event_at=event_at,
             arrived_at=self._host(now),
             read_at=None,
             source_now=at(now),
         )
-        self.applied += verdict.rule == "newer"
-        self.belief = verdict.belief
+        self.applied += decision.rule == "newer"
+        self.value_state = decision.value_state
         self._settle_at = now + SETTLE.total_seconds()
         self._push(self._settle_at, "ask")
-        if verdict.ask_soon:
+        if decision.ask_soon:
             self._push(now, "ask")
 
     def _ask(self, now: float) -> None:
@@ -301,13 +308,13 @@ class Replay:
     def _answer(self, now: float, began: float, value: str, source_time: float) -> None:
         del now
         self._reading = False
-        self.belief = on_read(
-            self.belief,
+        self.value_state = on_read(
+            self.value_state,
             value=value,
             began_at=self._host(began),
             source_at=at(int(source_time)),
             settle=SETTLE,
-        ).belief
+        ).value_state
         if self._settle_at is not None and began < self._settle_at:
             return
         self._settle_at = None
@@ -319,9 +326,9 @@ def test_with_nothing_dropped_the_mirror_equals_the_source(history: History) -> 
     replay = Replay(history)
     replay.play()
     event(f"applied {min(replay.applied, 3)}")
-    assert replay.belief is not None
-    assert replay.belief.value == history.changes[-1][1]
-    assert not replay.belief.verifying
+    assert replay.value_state is not None
+    assert replay.value_state.value == history.changes[-1][1]
+    assert not replay.value_state.verifying
 
 
 @given(histories(drops=True))
@@ -330,9 +337,9 @@ def test_with_some_dropped_one_more_sweep_makes_it_equal(history: History) -> No
     replay = Replay(history)
     replay.play()
     replay.sweep()
-    assert replay.belief is not None
-    assert replay.belief.value == history.changes[-1][1]
-    assert not replay.belief.verifying
+    assert replay.value_state is not None
+    assert replay.value_state.value == history.changes[-1][1]
+    assert not replay.value_state.verifying
 
 
 @given(
@@ -346,7 +353,7 @@ def test_no_delivery_makes_a_doubt_disappear_unless_it_says_the_same(
 ) -> None:
     """Only a read ends a doubt; a delivery may turn the doubted value into the believed one."""
     known = ValueState(value, doubts=doubts, event_at=at(0))
-    after = deliver(known, claim, event_at).belief
+    after = deliver(known, claim, event_at).value_state
     assert set(doubts) <= set(after.candidates)
     if claim not in after.candidates:
         assert claim is None

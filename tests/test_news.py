@@ -365,8 +365,8 @@ def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> No
 
     async def submit() -> str:
         clock = SteadyClock()
-        ingest = BatchWriter(Ledger(), clock, RemoteClock(clock), POLICY)
-        return await ingest.submit(parse(GENUINE, NOW))
+        batch_writer = BatchWriter(Ledger(), clock, RemoteClock(clock), POLICY)
+        return await batch_writer.submit(parse(GENUINE, NOW))
 
     assert asyncio.run(submit()) == "quarantined"
     assert mirror.state() == (DOUBTED if fails == "claim" else UNTOUCHED)

@@ -182,10 +182,10 @@ _AS_SHOP = """
 import os, sys
 from pathlib import Path
 from syncd.errors import SyncdError
-from syncd.store import Reports
+from syncd.store import Queries
 os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[2]))
 try:
-    Reports(Path(sys.argv[3]))
+    Queries(Path(sys.argv[3]))
 except SyncdError as fault:
     print(fault.message, fault.hint)
 """

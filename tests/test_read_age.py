@@ -373,11 +373,11 @@ def test_what_was_learned_from_a_wild_date_outdates_no_event() -> None:
         read_at=wild,
         source_now=NOW,
     )
-    assert (verdict.rule, verdict.belief.event_at) == ("newer", NOW)
+    assert (verdict.rule, verdict.value_state.event_at) == ("newer", NOW)
     agreed = on_delivery(
         known, value="in_stock", event_at=NOW, arrived_at=NOW, read_at=wild, source_now=NOW
     )
-    assert agreed.belief.event_at == NOW
+    assert agreed.value_state.event_at == NOW
     first = on_delivery(
         None, value="in_stock", event_at=NOW, arrived_at=NOW, read_at=wild, source_now=NOW
     )

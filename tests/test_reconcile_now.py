@@ -315,7 +315,7 @@ def test_who_asked_may_leave() -> None:
     """Nothing goes on for somebody who pressed Ctrl-C; asyncio would log each task as an error."""
 
     async def leave() -> set[asyncio.Task[Any]]:
-        orders = ControlHandlers(cast("Any", SimpleNamespace(reconciler=Endless())))
+        orders = ControlHandlers(cast("Any", SimpleNamespace(sweep_manager=Endless())))
         telling = orders.reconcile(control.ReconcileRequest())
         assert await anext(telling) == control.Progress(0, None, None)
         waiting = asyncio.ensure_future(anext(telling))

@@ -95,30 +95,30 @@ def shelf(items: int) -> Shelf:
 class Running:
     """A running engine over a shelf, and what a shop reads of it."""
 
-    def __init__(self, engine: Services, path: Path) -> None:
-        self.engine = engine
+    def __init__(self, services: Services, path: Path) -> None:
+        self.services = services
         self._path = path
 
     async def sweep(self, *, accept_removals: bool = False) -> SweepSummary:
         """Sweep the catalogue to its end."""
-        reconciler = self.engine.reconciler
-        sweep_id, _ = await reconciler.request("operator", accept_removals=accept_removals)
-        return await reconciler.wait(sweep_id)
+        sweep_manager = self.services.sweep_manager
+        sweep_id, _ = await sweep_manager.request("operator", accept_removals=accept_removals)
+        return await sweep_manager.wait(sweep_id)
 
     async def reasons(self) -> list[str]:
         """Return what the status says is not well."""
-        engine = self.engine
-        webhook = WebhookEndpoint(engine.ingest, list, engine.clock.now, max_body_bytes=1)
-        monitor = StatusService(engine, Scheduler(engine), webhook)
+        services = self.services
+        webhook = WebhookEndpoint(services.batch_writer, list, services.clock.now, max_body_bytes=1)
+        status_service = StatusService(services, Scheduler(services), webhook)
         try:
-            told: list[str] = (await monitor.status())["reasons"]
+            told: list[str] = (await status_service.status())["reasons"]
             return [reason for reason in told if not reason.startswith("No delivery has arrived")]
         finally:
-            await monitor.close()
+            await status_service.close()
 
     async def deliver(self, variant_id: int, item_id: int, value: str) -> str:
         """Take a delivery that is as new as can be."""
-        now = self.engine.clock.now()
+        now = self.services.clock.now()
         at = now + timedelta(seconds=1.9)
         body = json.encode(
             {
@@ -132,7 +132,7 @@ class Running:
                 "data": {"id": variant_id, "availability": value, "item": item_id},
             }
         )
-        return await self.engine.ingest.submit(parse(body, now))
+        return await self.services.batch_writer.submit(parse(body, now))
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
         """Ask as a shop would."""
@@ -168,13 +168,13 @@ def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None
     async def tell() -> None:
         clock = Hasty()
         source.now = clock.now
-        engine = Services(config, source=source, clock=clock)
-        await engine.open()
+        services = Services(config, source=source, clock=clock)
+        await services.open()
         try:
-            engine.start_reading()
-            await story(Running(engine, path))
+            services.start_reading()
+            await story(Running(services, path))
         finally:
-            await engine.close()
+            await services.close()
 
     asyncio.run(asyncio.wait_for(tell(), 30))
 
@@ -333,18 +333,20 @@ def test_what_an_unfinished_sweep_missed_is_asked_for_by_itself(
     async def story(mirror: Running) -> None:
         await mirror.sweep()
         del source.items[1]
-        engine = mirror.engine
+        services = mirror.services
         source.broken = set(range(2, 13))
-        sweep_id, _ = await engine.reconciler.request("schedule")
+        sweep_id, _ = await services.sweep_manager.request("schedule")
         await mirror.until(lambda: mirror.count("verifying = 1") == PER_ITEM)
         if ending == "fails":
             source.down = True
-            assert (await engine.reconciler.wait(sweep_id)).result == "partial"  # item 1 was read
+            assert (
+                await services.sweep_manager.wait(sweep_id)
+            ).result == "partial"  # item 1 was read
             source.down = False
         source.broken = set()
         if ending == "is replaced":
             await mirror.sweep()
-        engine.reader.resume()
+        services.worker.resume()
         await mirror.until(lambda: mirror.count("verifying = 1") == 0)
         assert mirror.count("removed = 1") == PER_ITEM
 

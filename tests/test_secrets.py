@@ -369,12 +369,12 @@ import os
 from pathlib import Path
 if "SABOTAGE" in os.environ:
     from syncd.dreamship import client
-    fetch = client.Dreamship._fetch
+    fetch = client.DreamshipClient._fetch
     async def broken(self, *arguments):
         if Path(os.environ["SABOTAGE"]).exists():
             raise RuntimeError(f"sabotage {dict(self._client.headers)} {os.environ}")
         return await fetch(self, *arguments)
-    client.Dreamship._fetch = broken
+    client.DreamshipClient._fetch = broken
 """
 
 

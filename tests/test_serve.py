@@ -562,8 +562,8 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Database) -> Non
         now = partial(datetime.now, UTC)
         policy = Policy(frozenset(), timedelta(seconds=1))
         clock = SteadyClock()
-        ingest = BatchWriter(store, clock, RemoteClock(clock), policy)
-        webhook = WebhookEndpoint(ingest, lambda: ["key"], now, max_body_bytes=1000)
+        batch_writer = BatchWriter(store, clock, RemoteClock(clock), policy)
+        webhook = WebhookEndpoint(batch_writer, lambda: ["key"], now, max_body_bytes=1000)
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
         server = HttpServer(
             application(webhook, "/hook", lambda: True),
@@ -580,7 +580,7 @@ def test_a_body_that_does_not_arrive_in_time_is_given_up(store: Database) -> Non
         await writer.wait_closed()
         await server.drain()
         await server.stop()
-        await ingest.close()
+        await batch_writer.close()
         return answer, webhook.answered["408"]
 
     answer, counted = asyncio.run(scenario())

@@ -129,7 +129,7 @@ class Life:
             mirror=Mirror(path=path),
             keys=(Secret("key"),),
         )
-        self.engine = Services(config, clock=self.clock, source=self.source, executor=self.disk)
+        self.services = Services(config, clock=self.clock, source=self.source, executor=self.disk)
 
     async def deliver(self, variant_id: int, value: str) -> None:
         """Take a delivery, if the mirror can."""
@@ -145,12 +145,12 @@ class Life:
             "data": {"id": variant_id, "availability": value, "item": variant_id // 100},
         }
         with contextlib.suppress(MirrorError):
-            await self.engine.ingest.submit(parse(json.encode(body), now))
+            await self.services.batch_writer.submit(parse(json.encode(body), now))
 
     async def sweep(self) -> None:
         """Begin a sweep of the catalogue, if the mirror can; it is not waited for."""
         with contextlib.suppress(MirrorError):
-            await self.engine.reconciler.request("schedule")
+            await self.services.sweep_manager.request("schedule")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the mirror."""
@@ -165,12 +165,12 @@ def live(
 
     async def run() -> T:
         life = Life(path, items)
-        await life.engine.open()
-        life.engine.start_reading()
+        await life.services.open()
+        life.services.start_reading()
         try:
             return await story(life)
         finally:
-            await life.engine.close()
+            await life.services.close()
 
     structlog.configure(cache_logger_on_first_use=False)
     loop = VirtualLoop()
@@ -288,7 +288,7 @@ def test_a_damaged_page_does_not_stop_the_others(full: Path, tmp_path: Path) -> 
         last = life.rows(
             "SELECT result, items, failed_items, error FROM sweeps ORDER BY sweep_id DESC LIMIT 1"
         )
-        return broken, life.source.asked, list(last[0]), str(life.engine.reader.reason)
+        return broken, life.source.asked, list(last[0]), str(life.services.worker.reason)
 
     (broken, asked, (result, items, failed, error), reason), lines = live(path, story)
     assert 0 < len(broken) < 10
@@ -327,8 +327,8 @@ def test_nothing_is_asked_while_nothing_can_be_kept(tmp_path: Path, what: str) -
         before = life.source.asked.total()
         await asyncio.sleep(2 * HOUR_S)
         during = life.source.asked.total() - before
-        why = life.engine.reader.stuck_by or life.engine.reader.reason
-        used = life.engine.budget.used_last_minute
+        why = life.services.worker.stuck_by or life.services.worker.reason
+        used = life.services.rate_limiter.used_last_minute
         life.disk.fails = lambda _: False
         began_s = asyncio.get_running_loop().time()
         while life.rows("SELECT 1 FROM sweeps WHERE ended_at IS NULL"):  # noqa: ASYNC110
@@ -336,8 +336,8 @@ def test_nothing_is_asked_while_nothing_can_be_kept(tmp_path: Path, what: str) -
         took_s = asyncio.get_running_loop().time() - began_s
         assert life.rows("SELECT result, items FROM sweeps") == [("complete", ITEMS * 2)]
         assert life.rows("SELECT count(*) FROM availability") == [(ITEMS * 2 * VARIANTS,)]
-        assert life.engine.reader.stuck_by is None
-        assert life.engine.reader.reason is None
+        assert life.services.worker.stuck_by is None
+        assert life.services.worker.reason is None
         return during, life.source.asked.most_common(1)[0][1], str(why), took_s, used
 
     (during, most, why, took_s, used), lines = live(tmp_path / "mirror.db", story, ITEMS * 2)

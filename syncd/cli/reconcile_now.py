@@ -202,26 +202,26 @@ async def _by_itself(
             f"there is no mirror at {config.mirror.path} to compare with",
             hint="leave --dry-run out, and it is filled",
         )
-    engine = Services(config)
-    await engine.open()
+    services = Services(config)
+    await services.open()
 
     def tell(progress: SweepProgress) -> None:
-        eta = engine.reconciler.eta(progress)
+        eta = services.sweep_manager.eta(progress)
         seconds = None if eta is None else eta.total_seconds()
         teller.tell(control.Progress(progress.checked, progress.total, seconds))
 
     try:
         if request.dry_run:
-            survey = engine.survey()
+            survey = services.survey()
             summary = await survey.look(request.items, tell=tell)
             return control.Differences(summary, survey.differences)
-        sweep_id, _ = await engine.reconciler.request(
+        sweep_id, _ = await services.sweep_manager.request(
             "operator", items=request.items or None, accept_removals=request.accept_removals
         )
-        engine.start_reading()
-        return await engine.reconciler.wait(sweep_id, tell=tell)
+        services.start_reading()
+        return await services.sweep_manager.wait(sweep_id, tell=tell)
     finally:
-        await engine.close()
+        await services.close()
 
 
 def _show(summary: SweepSummary) -> None:

@@ -72,9 +72,9 @@ async def _by_itself(config: Config, request: control.ReplayRequest) -> list[Rep
     from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
-    engine = Services(config)
-    await engine.open()
+    services = Services(config)
+    await services.open()
     try:
-        return await engine.replay(request.ids, is_quarantined=request.quarantined)
+        return await services.replay(request.ids, is_quarantined=request.quarantined)
     finally:
-        await engine.close()
+        await services.close()

@@ -79,7 +79,7 @@ class ValueState(Struct, frozen=True):
 class Decision(Struct, frozen=True):
     """What an observation does: the belief from now on, by which rule, and whether to ask soon."""
 
-    belief: ValueState
+    value_state: ValueState
     rule: Rule
     ask_soon: bool = False
     missed: bool = False
@@ -185,14 +185,14 @@ def _first_word(
         and not is_replayed(event_at, source_now)
         and _is_after_read(event_at, read_at)
     )
-    belief = ValueState(
+    value_state = ValueState(
         value=value or "",
         doubts=() if placed else (None,),
         event_at=event_at if placed else None,
         read_at=read_at,
         delivered_at=arrived_at,
     )
-    return Decision(belief, "first-word" if placed else "first-word-doubted", ask_soon=True)
+    return Decision(value_state, "first-word" if placed else "first-word-doubted", ask_soon=True)
 
 
 def _not_ahead(moment: datetime | None, source_now: datetime) -> datetime | None:

@@ -59,7 +59,7 @@ class VariantState(Struct, frozen=True):
     variant_id: int
     item_id: int | None
     labels: Labels
-    belief: ValueState
+    value_state: ValueState
     sellable: bool
     changed_at: datetime
     confirmed_at: datetime
@@ -159,7 +159,7 @@ class ChangeSet(Struct):
 
     variants: dict[int, VariantState] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    questions: dict[int, RefreshRequest] = field(default_factory=dict)
+    query_runner: dict[int, RefreshRequest] = field(default_factory=dict)
     judged: list[DeliveryResult] = field(default_factory=list)
     unlocated: set[int] = field(default_factory=set)
     explained: set[int] = field(default_factory=set)

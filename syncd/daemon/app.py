@@ -61,11 +61,11 @@ class Daemon:
         self._servers: list[HttpServer] = []
         self._refusals = {name: Refusals(name) for name in ("webhook", "admin", "control")}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._engine = Services(config, on_finished=self._on_sweep_finished)
-        self._schedule = Scheduler(self._engine)
-        self._vocabulary = UnlistedValueReporter(self._engine)
+        self._services = Services(config, on_finished=self._on_sweep_finished)
+        self._schedule = Scheduler(self._services)
+        self._unlisted_values = UnlistedValueReporter(self._services)
         self._webhook: endpoint.WebhookEndpoint
-        self._monitor: StatusService
+        self._status_service: StatusService
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; raises leaves of SyncdError when it cannot begin."""
@@ -80,23 +80,23 @@ class Daemon:
         try:
             listeners = Listeners(self._config, self._environ)
         except BaseException:
-            await self._engine.close()
+            await self._services.close()
             raise
-        if (down := self._engine.down) is not None:
+        if (down := self._services.down) is not None:
             log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
-        for oddity in self._engine.store.oddities():
+        for oddity in self._services.store.oddities():
             log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
         self._webhook = endpoint.WebhookEndpoint(
-            self._engine.ingest,
+            self._services.batch_writer,
             # Read for each delivery: after a reload the new keys hold at once.
             lambda: self._keys,
-            self._engine.clock.now,
+            self._services.clock.now,
             max_body_bytes=self._config.webhook.max_body_bytes,
             refusals=self._refusals["webhook"],
         )
         max_connections = connections_for(raise_open_files())
-        self._monitor = StatusService(
-            self._engine,
+        self._status_service = StatusService(
+            self._services,
             self._schedule,
             self._webhook,
             refusals=self._refusals.values(),
@@ -107,14 +107,14 @@ class Daemon:
             limiter = ConnectionLimiter(time.monotonic, max_connections=max_connections)
             await self._serve(listeners, limiter)
             self._spawn(self._reload_when_asked())
-            self._spawn(self._vocabulary.run())
+            self._spawn(self._unlisted_values.run())
             await self._stopping.wait()
         finally:
             await self._stop()
 
     async def _open(self) -> bool:
         """Take the mirror; return False when stopped meanwhile: a migration may take minutes."""
-        opening = asyncio.create_task(self._engine.open())
+        opening = asyncio.create_task(self._services.open())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -128,18 +128,20 @@ class Daemon:
         return False
 
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
-        config, monitor, orders = self._config, self._monitor, ControlHandlers(self._engine)
+        config, status = self._config, self._status_service
+        handlers = ControlHandlers(self._services)
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
-                monitor.status,
-                monitor.exposition,
-                monitor.page,
+                *(status.status, status.exposition, status.page),
                 is_remote=listeners.is_admin_remote,
                 refusals=self._refusals["admin"],
             ),
             "control": control_server.application(
-                monitor.status, orders.reconcile, orders.replay, refusals=self._refusals["control"]
+                status.status,
+                handlers.reconcile,
+                handlers.replay,
+                refusals=self._refusals["control"],
             ),
         }
         read = {
@@ -158,11 +160,11 @@ class Daemon:
             await server.start()
             self._servers.append(server)
             log.info("listening", listener=name, address=server.address)
-        await monitor.beat()
-        self._engine.start_reading()
+        await status.beat()
+        self._services.start_reading()
         await self._schedule.start()
         heartbeat = Heartbeat(
-            self._engine,
+            self._services,
             self._schedule,
             self._beat,
             every_s=min(HEARTBEAT_S, systemd.watchdog_s(self._environ) or HEARTBEAT_S),
@@ -179,20 +181,20 @@ class Daemon:
             api_keys=f"{len(config.keys)} from {config.keys_from}",
         )
         await self._notify("READY=1")
-        await monitor.look_once()
+        await status.look_once()
 
     async def _beat(self) -> None:
         """Show the shop and the service manager that the daemon lives."""
-        await self._monitor.beat()
+        await self._status_service.beat()
         # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
-        await self._engine.store.pulse()
+        await self._services.store.pulse()
         await self._schedule.pulse()
         await self._notify("WATCHDOG=1")
 
     async def _notify(self, note: str) -> None:
         """Tell the service manager; a mirror that cannot even be read does not silence us."""
         try:
-            status = [await self._monitor.line()]
+            status = [await self._status_service.line()]
         except MirrorError:
             status = []
         systemd.notify(self._environ, note, *status)
@@ -213,7 +215,7 @@ class Daemon:
                 held=summary.held,
             )
         self._schedule.sweep_ended(summary)
-        self._vocabulary.wake()
+        self._unlisted_values.wake()
 
     async def _reload_when_asked(self) -> None:
         while True:
@@ -237,9 +239,9 @@ class Daemon:
             self._webhook.max_body_bytes = config.webhook.max_body_bytes
             self._secrets |= config.secrets
             logs.configure(config.log.level, config.log.format, secrets=self._secrets)
-            await self._engine.reconfigure(config)
+            await self._services.reconfigure(config)
             self._schedule.reload()
-            self._vocabulary.wake()
+            self._unlisted_values.wake()
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")
         except MirrorError as fault:
             log.error(
@@ -272,16 +274,16 @@ class Daemon:
         if self._servers:
             # The mirror is still open: what was accepted is answered with what became of it.
             await self._servers[0].drain()
-        self._engine.reconciler.close()
+        self._services.sweep_manager.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._monitor.close()
+        await self._status_service.close()
         if self._owns_control_socket:
             # While the mirror is still ours: the next daemon makes its own once it has it.
             self._config.control.socket.unlink(missing_ok=True)
-        await self._engine.close()
+        await self._services.close()
 
     def _is_healthy(self) -> bool:
         return self._webhook.trouble is None and not self._stopping.is_set()

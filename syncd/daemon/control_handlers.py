@@ -26,8 +26,8 @@ SILENCE_S = 10.0
 class ControlHandlers:
     """Reconciles, looks and replays, telling how it goes."""
 
-    def __init__(self, engine: Services) -> None:
-        self._engine = engine
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._waiting = Places(MOST_WAITING)
         self._looking = Places(MOST_DRY_RUNS)
         self._replaying = Places(MOST_REPLAYS)
@@ -47,7 +47,7 @@ class ControlHandlers:
     async def _reconcile(
         self, asked: control.ReconcileRequest
     ) -> AsyncGenerator[control.Told, None]:
-        reconciler = self._engine.reconciler
+        sweep_manager = self._services.sweep_manager
         told: asyncio.Queue[SweepProgress] = asyncio.Queue()
         waiting: asyncio.Task[control.Told]
         joined = False
@@ -55,10 +55,10 @@ class ControlHandlers:
         if asked.dry_run:
             waiting = asyncio.create_task(self._survey(asked.items, told.put_nowait))
         else:
-            sweep_id, joined = await reconciler.request(
+            sweep_id, joined = await sweep_manager.request(
                 "operator", items=asked.items or None, accept_removals=asked.accept_removals
             )
-            waiting = asyncio.create_task(reconciler.wait(sweep_id, tell=told.put_nowait))
+            waiting = asyncio.create_task(sweep_manager.wait(sweep_id, tell=told.put_nowait))
         try:
             while not waiting.done() or not told.empty():
                 getting = asyncio.create_task(told.get())
@@ -78,7 +78,7 @@ class ControlHandlers:
                     yield control.Progress(0, None, None, joined)
                     continue
                 last = progress
-                eta = reconciler.eta(progress)
+                eta = sweep_manager.eta(progress)
                 yield control.Progress(
                     progress.checked,
                     progress.total,
@@ -92,11 +92,11 @@ class ControlHandlers:
     async def _survey(
         self, items: list[int], tell: Callable[[SweepProgress], None]
     ) -> control.Told:
-        survey = self._engine.survey()
+        survey = self._services.survey()
         summary = await survey.look(items, tell=tell)
         return control.Differences(summary, survey.differences)
 
     async def replay(self, asked: control.ReplayRequest) -> list[Replayed]:
         """Judge kept deliveries again; raises Overloaded while others are judged again."""
         with self._replaying.one():
-            return await self._engine.replay(asked.ids, is_quarantined=asked.quarantined)
+            return await self._services.replay(asked.ids, is_quarantined=asked.quarantined)

@@ -24,13 +24,13 @@ class Heartbeat:
 
     def __init__(
         self,
-        engine: Services,
+        services: Services,
         schedule: Scheduler,
         beat: Callable[[], Awaitable[None]],
         *,
         every_s: float,
     ) -> None:
-        self._engine = engine
+        self._services = services
         self._schedule = schedule
         self._beat = beat
         self._every_s = every_s
@@ -52,18 +52,18 @@ class Heartbeat:
 
     async def watch_clock(self) -> None:
         """Notice, until cancelled, when the wall clock jumped or nothing ran for a while."""
-        engine, jumps = self._engine, self._engine.clock.jumps
+        services, jumps = self._services, self._services.clock.jumps
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             try:
-                await engine.notice_clock()
-                if engine.is_resuming:
+                await services.notice_clock()
+                if services.is_resuming:
                     await self._schedule.resume()
             except MirrorError:
                 pass  # the next sign of life tells it, and the next check tries again
             except Exception:
                 log.exception("the clock could not be followed for no known reason")
-            if engine.clock.jumps != jumps:
+            if services.clock.jumps != jumps:
                 # For the shop, freshness must be right at once.
-                jumps = engine.clock.jumps
+                jumps = services.clock.jumps
                 self._soon.set()

@@ -75,8 +75,8 @@ class Scheduler:
     APScheduler goes by the wall clock: when that jumps, every job moves with it.
     """
 
-    def __init__(self, engine: Services) -> None:
-        self._engine = engine
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._is_silent = False
         self._failures = 0
         self._reloaded_at: datetime | None = None
@@ -93,17 +93,17 @@ class Scheduler:
 
     async def start(self) -> None:
         """Begin: a sweep at once if one is due."""
-        engine, every = self._engine, self._config.reconcile.every
-        remembered, now = engine.remembered, engine.clock.now()
+        services, every = self._services, self._config.reconcile.every
+        remembered, now = services.remembered, services.clock.now()
         self._failures = remembered.failures
-        engine.clock.follow(self.follow)
+        services.clock.follow(self.follow)
         if remembered.is_clock_doubted:
-            self._doubted_s = engine.clock.elapsed_s()
+            self._doubted_s = services.clock.elapsed_s()
         is_due = due_since(remembered.complete_at, every, now)
-        if engine.is_resuming:
+        if services.is_resuming:
             await self.resume()
-        elif is_due or engine.is_new_policy:
-            await engine.reconciler.request("start")
+        elif is_due or services.is_new_policy:
+            await services.sweep_manager.request("start")
         self._scheduler.add_job(
             _run,
             self._sweep_trigger(),
@@ -133,14 +133,14 @@ class Scheduler:
 
     async def resume(self) -> None:
         """Sweep after an absence: what was read before it may have changed since."""
-        await self._engine.reconciler.restart()
-        self._engine.is_resuming = False
+        await self._services.sweep_manager.restart()
+        self._services.is_resuming = False
 
     def follow(self, jump: Jump) -> None:
         """Move each job with this host's clock; none waits for longer than its period."""
         if jump.is_doubtful:
-            self._doubted_s = self._engine.clock.elapsed_s()
-            self._doubted_answers = self._engine.source_clock.answers
+            self._doubted_s = self._services.clock.elapsed_s()
+            self._doubted_answers = self._services.remote_clock.answers
         if self._located_at is not None:
             self._located_at = jump.timer(self._located_at)
         if self._quiet_until is not None:
@@ -166,7 +166,7 @@ class Scheduler:
 
     def reload(self) -> None:
         """Take over a new configuration: it may have mended what made the last sweep fail."""
-        self._reloaded_at = self._engine.clock.now()
+        self._reloaded_at = self._services.clock.now()
         self._set_period(is_due=self._failures > 0)
 
     def adapt(self, *, is_silent: bool) -> None:
@@ -183,7 +183,7 @@ class Scheduler:
             wait = self._config.reconcile.every_when_silent * 2**self._quiet_looks
             self._quiet_until = since + wait
             self._quiet_looks = min(self._quiet_looks + 1, 10)
-            await self._engine.reconciler.request("quiet")
+            await self._services.sweep_manager.request("quiet")
 
     def sweep_ended(self, summary: SweepSummary) -> None:
         """Try again soon after a sweep of the catalogue that was not complete."""
@@ -196,7 +196,7 @@ class Scheduler:
         self._failures += 1
         wait = next_after_failure(self._failures, self._config.reconcile.every_when_silent)
         is_outdated = self._reloaded_at is not None and summary.began_at < self._reloaded_at
-        again_at = self._engine.clock.now() + (timedelta() if is_outdated else wait * _jittered())
+        again_at = self._services.clock.now() + (timedelta() if is_outdated else wait * _jittered())
         job = self._scheduler.get_job("sweep")
         job.modify(next_run_time=min(job.next_run_time, again_at))
 
@@ -208,7 +208,7 @@ class Scheduler:
 
     @property
     def _config(self) -> Config:
-        return self._engine.config
+        return self._services.config
 
     def _sweep_trigger(self) -> _Every:
         reconcile = self._config.reconcile
@@ -223,7 +223,7 @@ class Scheduler:
         if not self._scheduler.running:
             return
         now, trigger, job = (
-            self._engine.clock.now(),
+            self._services.clock.now(),
             self._sweep_trigger(),
             self._scheduler.get_job("sweep"),
         )
@@ -231,25 +231,25 @@ class Scheduler:
         job.modify(trigger=trigger, next_run_time=min(job.next_run_time, next_at))
 
     async def _sweep(self) -> None:
-        await self._engine.reconciler.request("schedule")
+        await self._services.sweep_manager.request("schedule")
 
     async def _locate(self) -> None:
         """Sweep for variants whose item only the catalogue knows, but not all the time."""
-        engine = self._engine
-        if not await engine.store.wants_locating():
+        services = self._services
+        if not await services.store.wants_locating():
             return
-        now = engine.clock.now()
+        now = services.clock.now()
         if due_since(self._located_at, self._config.reconcile.every_when_silent, now):
             self._located_at = now
-            await engine.reconciler.request("locate")
+            await services.sweep_manager.request("locate")
 
     async def _prune(self) -> None:
-        retention, now = self._config.retention, self._engine.clock.now()
+        retention, now = self._config.retention, self._services.clock.now()
         if not await self._trusts_clock():
             again_at = now + timedelta(seconds=PRUNE_AGAIN_S)
             self._scheduler.modify_job("prune", next_run_time=again_at)
             return
-        while self._scheduler.running and await self._engine.store.prune(  # noqa: ASYNC110
+        while self._scheduler.running and await self._services.store.prune(  # noqa: ASYNC110
             deliveries_before=now - retention.deliveries,
             changes_before=now - retention.changes,
             now=now,
@@ -261,11 +261,11 @@ class Scheduler:
 
         After the clock ran ahead only once Dreamship's `Date` agrees with it, or after a day.
         """
-        clock, source_clock = self._engine.clock, self._engine.source_clock
-        is_ahead = source_clock.answers > 0 and source_clock.offset < -CLOCKS_AGREE
+        clock, remote_clock = self._services.clock, self._services.remote_clock
+        is_ahead = remote_clock.answers > 0 and remote_clock.offset < -CLOCKS_AGREE
         if self._doubted_s is None:
             return not is_ahead
-        is_confirmed = source_clock.answers > self._doubted_answers and not is_ahead
+        is_confirmed = remote_clock.answers > self._doubted_answers and not is_ahead
         if not is_confirmed and clock.elapsed_s() < self._doubted_s + BELIEVED_AFTER_S:
             if not self._told_doubt:
                 log.warning(
@@ -273,7 +273,7 @@ class Scheduler:
                 )
             self._told_doubt = True
             return False
-        await self._engine.store.trust_clock()
+        await self._services.store.trust_clock()
         self._doubted_s, self._told_doubt = None, False
         return not is_ahead
 

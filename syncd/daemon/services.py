@@ -42,7 +42,7 @@ def policy_of(config: Config) -> Policy:
 
 
 class Services:
-    """Mirror, ingest, reader and reconciler of one configuration, on an injected clock.
+    """Mirror, batch writer, worker and sweeps of one configuration, on an injected clock.
 
     `source` and `executor` are for simulations; else they are Dreamship's API and a thread.
     """
@@ -100,8 +100,8 @@ class Services:
             await self.store.hear_from_now(now)
         await self._end_excess(now, policy)
         self.is_new_policy = await self.store.apply_policy(policy, clock.now)
-        self.source_clock = RemoteClock(clock, self.remembered.clock_offset)
-        self.budget = RateLimiter(
+        self.remote_clock = RemoteClock(clock, self.remembered.clock_offset)
+        self.rate_limiter = RateLimiter(
             clock,
             self.store,
             pace.start(
@@ -110,30 +110,30 @@ class Services:
                 paused_until=self.remembered.paused_until,
             ),
         )
-        self.asker = Fetcher(
+        self.fetcher = Fetcher(
             self.store,
             self._source or self._new_source(config),
-            self.budget,
+            self.rate_limiter,
             clock=clock,
-            source_clock=self.source_clock,
+            remote_clock=self.remote_clock,
             policy=policy,
             heard_since=self.remembered.heard_since,
             categories=config.catalog.categories,
             on_finished=self._has_finished,
         )
-        self.reader = SyncWorker(self.store, self.asker, self.budget, clock)
-        self.ingest = BatchWriter(
-            self.store, clock, self.source_clock, policy, on_questions=self.reader.wake_soon
+        self.worker = SyncWorker(self.store, self.fetcher, self.rate_limiter, clock)
+        self.batch_writer = BatchWriter(
+            self.store, clock, self.remote_clock, policy, on_questions=self.worker.wake_soon
         )
-        self.reconciler = SweepManager(
+        self.sweep_manager = SweepManager(
             self.store,
-            self.budget,
+            self.rate_limiter,
             clock,
             policy=policy,
             items=config.catalog.items,
             categories=config.catalog.categories,
             on_begun=lambda cause: (
-                self.reader.resume() if cause == "operator" else self.reader.wake()
+                self.worker.resume() if cause == "operator" else self.worker.wake()
             ),
         )
         clock.follow(self._follow)
@@ -148,14 +148,14 @@ class Services:
         """Return a look at the catalogue that writes nothing."""
         return DryRun(
             shelves=self.store,
-            source=self.asker.source,
-            budget=self.budget,
-            # Without a reader there is nobody to wait for.
-            turn=self.budget.turn if self._reading is None else self.reader.visit,
-            account=self.asker.failures.account,
+            source=self.fetcher.source,
+            rate_limiter=self.rate_limiter,
+            # Without a worker there is nobody to wait for.
+            turn=self.rate_limiter.turn if self._reading is None else self.worker.visit,
+            account=self.fetcher.failures.account,
             clock=self.clock,
-            source_clock=self.source_clock,
-            policy=self.asker.policy,
+            remote_clock=self.remote_clock,
+            policy=self.fetcher.policy,
             items=self.config.catalog.items,
             categories=self.config.catalog.categories,
         )
@@ -166,11 +166,11 @@ class Services:
             self.store,
             ids,
             is_quarantined=is_quarantined,
-            policy=self.ingest.policy,
+            policy=self.batch_writer.policy,
             clock=self.clock,
-            source_clock=self.source_clock,
+            remote_clock=self.remote_clock,
         )
-        self.reader.wake()
+        self.worker.wake()
         outcomes = Counter(one.outcome or "not kept" for one in done)
         log.info(
             "deliveries judged again",
@@ -201,7 +201,13 @@ class Services:
         await self.store.follow(jump)
 
     def _follow(self, jump: Jump) -> None:
-        for part in (self.budget, self.source_clock, self.asker, self.ingest, self.reader):
+        for part in (
+            self.rate_limiter,
+            self.remote_clock,
+            self.fetcher,
+            self.batch_writer,
+            self.worker,
+        ):
             part.follow(jump)
         if self.down is not None:
             self.down = jump.noted(self.down[0]), jump.noted(self.down[1])
@@ -210,34 +216,34 @@ class Services:
 
     def start_reading(self) -> None:
         """Begin to ask the source for whatever is worth asking."""
-        self._reading = asyncio.create_task(self.reader.run(), name="reader")
+        self._reading = asyncio.create_task(self.worker.run(), name="reader")
 
     async def reconfigure(self, config: Config) -> None:
         """Go on with another configuration; what is fixed for a process's life stays as it was."""
         before, self.config = self.config, config
         policy = policy_of(config)
-        self.asker.policy = self.ingest.policy = self.reconciler.policy = policy
-        self.asker.categories = self.reconciler.categories = config.catalog.categories
-        self.reconciler.items = config.catalog.items
+        self.fetcher.policy = self.batch_writer.policy = self.sweep_manager.policy = policy
+        self.fetcher.categories = self.sweep_manager.categories = config.catalog.categories
+        self.sweep_manager.items = config.catalog.items
         self.store.missed_grace = config.reconcile.missed_grace
-        self.budget.limit(config.dreamship.calls_per_minute)
+        self.rate_limiter.limit(config.dreamship.calls_per_minute)
         if self._source is None and (config.dreamship, config.keys) != (
             before.dreamship,
             before.keys,
         ):
             old = self._own_source
-            self.asker.source = self._new_source(config)
+            self.fetcher.source = self._new_source(config)
             if old is not None:
                 await old.aclose()
-        self.reader.resume()
+        self.worker.resume()
         await self.store.apply_policy(policy, self.clock.now)
         if config.catalog != before.catalog:
-            await self.reconciler.restart()
+            await self.sweep_manager.restart()
 
     async def close(self) -> None:
         """Finish what was received, stop reading, let go of the mirror."""
-        self.reconciler.close()
-        await self.ingest.close()
+        self.sweep_manager.close()
+        await self.batch_writer.close()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)

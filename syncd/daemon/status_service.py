@@ -44,52 +44,52 @@ class StatusService:
 
     def __init__(
         self,
-        engine: Services,
+        services: Services,
         schedule: Scheduler,
         webhook: WebhookEndpoint,
         *,
         refusals: Iterable[Refusals] = (),
         max_connections: int = 0,
     ) -> None:
-        self._engine = engine
+        self._services = services
         self._schedule = schedule
         self._webhook = webhook
         self._refusals = tuple(refusals)
         self._max_connections = max_connections
-        self._notifier = Notifier(sleep=engine.clock.sleep)
-        self._started_at = engine.clock.now()
-        self._webhooks = engine.remembered.webhooks
-        self._told_health = engine.remembered.told_health
+        self._notifier = Notifier(sleep=services.clock.sleep)
+        self._started_at = services.clock.now()
+        self._webhooks = services.remembered.webhooks
+        self._told_health = services.remembered.told_health
         self._health_beats: tuple[str, int] = ("", 0)
         self._counted_401 = 0
         self._told_trouble = ""
-        mirror = engine.config.mirror.path
+        mirror = services.config.mirror.path
         # The sign of life waits behind nobody, and the status behind no search.
         self._own_questions = QueryRunner(mirror)
-        self._questions = QueryRunner(mirror, limit_s=STATUS_LIMIT_S)
+        self._query_runner = QueryRunner(mirror, limit_s=STATUS_LIMIT_S)
         self._searches = QueryRunner(mirror, limit_s=SEARCH_LIMIT_S)
-        self._counts = CachedQuery(lambda reports: reports.counts(engine.asker.policy))
+        self._counts = CachedQuery(lambda reports: reports.counts(services.fetcher.policy))
         self._day = CachedQuery(Queries.day)
         self._last_look: tuple[DaemonSnapshot, MirrorCounts, DaySummary] | None = None
-        engine.clock.follow(self._follow)
+        services.clock.follow(self._follow)
 
     async def close(self) -> None:
         """Let go of the mirror."""
         await self._notifier.close()
-        for questions in (self._own_questions, self._questions, self._searches):
-            await questions.close()
+        for query_runner in (self._own_questions, self._query_runner, self._searches):
+            await query_runner.close()
 
     async def beat(self) -> None:
         """Show the shop that the daemon lives, and judge whether deliveries still arrive."""
-        engine = self._engine
+        services = self._services
         counted = self._uncounted_401
         try:
-            await engine.notice_clock()
-            mark, jumps = engine.clock.mark(), engine.clock.jumps
+            await services.notice_clock()
+            mark, jumps = services.clock.mark(), services.clock.jumps
             now = mark.at
             day = await self._last_day(now, self._own_questions)
             running = await self._running(now)
-            if engine.clock.jumps != jumps:
+            if services.clock.jumps != jumps:
                 return  # what was read and judged belongs to another time; the next one is soon
             before, self._webhooks = (
                 self._webhooks,
@@ -98,24 +98,24 @@ class StatusService:
             running = replace(running, webhooks_state=self._webhooks.state)
             assessment = status.assess(running, day)
             health = self._health_to_tell(assessment, day)
-            await engine.store.heartbeat(
+            await services.store.heartbeat(
                 Beat(
                     mark=mark,
                     webhooks=self._webhooks,
                     told_health=health,
-                    clock_offset=engine.source_clock.offset,
+                    clock_offset=services.remote_clock.offset,
                     counted={"invalid_signature": counted},
                 )
             )
             self._counted_401 += counted
             # A sign of life may touch sound pages only: what was damaged is looked through first.
             was_damaged = isinstance(self._webhook.trouble, MirrorIncompatible)
-            if not was_damaged or await engine.store.is_sound():
+            if not was_damaged or await services.store.is_sound():
                 self._webhook.trouble = None
             if self._told_trouble:
                 self._told_trouble = ""
                 log.info("the mirror can be used again")
-                engine.reader.hurry()
+                services.worker.hurry()
         except MirrorError as fault:
             self._webhook.trouble = fault
             if fault.message != self._told_trouble:
@@ -146,10 +146,10 @@ class StatusService:
 
         Raises MirrorError leaves when it never could.
         """
-        now = self._engine.clock.now()
+        now = self._services.clock.now()
         try:
-            running, day = await self._running(now), await self._last_day(now, self._questions)
-            counts = await self._questions.ask(self._counts.answer)
+            running, day = await self._running(now), await self._last_day(now, self._query_runner)
+            counts = await self._query_runner.ask(self._counts.answer)
             self._last_look = running, counts, day
         except MirrorError as fault:
             if self._last_look is None:
@@ -159,27 +159,27 @@ class StatusService:
         return status.document(running, counts, day)
 
     async def _running(self, now: datetime) -> DaemonSnapshot:
-        engine = self._engine
-        config, asker, reconciler = engine.config, engine.asker, engine.reconciler
-        progress = await reconciler.progress()
+        services = self._services
+        config, fetcher, sweep_manager = services.config, services.fetcher, services.sweep_manager
+        progress = await sweep_manager.progress()
         return DaemonSnapshot(
             at=now,
             mirror_path=str(config.mirror.path),
             started_at=self._started_at,
             trouble=self._webhook.trouble,
             webhooks_state=self._webhooks.state,
-            down=engine.down,
-            paused_until=engine.budget.paused_until,
-            refused=asker.failures.refused,
-            unreachable=asker.failures.unreachable,
-            cached=asker.cached.reason,
-            stuck_by=engine.reader.stuck_by,
-            unkept=engine.reader.reason,
+            down=services.down,
+            paused_until=services.rate_limiter.paused_until,
+            refused=fetcher.failures.refused,
+            unreachable=fetcher.failures.unreachable,
+            cached=fetcher.cached.reason,
+            stuck_by=services.worker.stuck_by,
+            unkept=services.worker.reason,
             progress=progress,
-            eta=None if progress is None else reconciler.eta(progress),
+            eta=None if progress is None else sweep_manager.eta(progress),
             next_sweep_at=self._schedule.next_sweep_at,
             calls_per_minute=config.dreamship.calls_per_minute,
-            used_last_minute=engine.budget.used_last_minute,
+            used_last_minute=services.rate_limiter.used_last_minute,
             invalid_signatures=self._uncounted_401,
             forged_since_delivery=self._webhook.forged_since_delivery,
             max_connections=self._max_connections,
@@ -192,14 +192,14 @@ class StatusService:
             await self.status(),
             webhook.answered,
             webhook.times,
-            metrics.sizes_of(self._engine.store.path),
+            metrics.sizes_of(self._services.store.path),
             refused={one.listener: one.counted for one in self._refusals},
             dropped_lines=logs.dropped_lines(),
         )
 
     async def page(self, asked: str) -> str:
         """Return the status page, with the variants that match what somebody `asked`."""
-        now = self._engine.clock.now()
+        now = self._services.clock.now()
         found = (
             await self._searches.ask(lambda reports: reports.find(asked, page.MOST_FOUND))
             if asked
@@ -211,7 +211,7 @@ class StatusService:
             story = await self._story(found[0]["variant_id"])
         elif not found and variant_id is not None:
             story = await self._story(variant_id)  # deliveries may have named it
-        day = await self._questions.ask(lambda reports: self._day.answer(reports, now))
+        day = await self._query_runner.ask(lambda reports: self._day.answer(reports, now))
         return page.render(
             status=await self.status(),
             day=day,
@@ -238,7 +238,7 @@ class StatusService:
 
     async def line(self) -> str:
         """Return the status in a few words, for the service manager."""
-        progress = await self._engine.reconciler.progress()
+        progress = await self._services.sweep_manager.progress()
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
         return f"STATUS=webhooks {self._webhooks.state}{sweep}"
 
@@ -256,16 +256,16 @@ class StatusService:
         level = logging.INFO if now in {"ok", "healthy"} else logging.WARNING
         changed = f"{event} changed"
         log.log(level, changed, state=now, before=before, reasons=assessment.reasons)
-        notify = self._engine.config.notify
+        notify = self._services.config.notify
         self._notifier.tell(
             {
                 "event": event,
                 "before": before,
                 "now": now,
                 "reasons": assessment.reasons,
-                "at": to_text(self._engine.clock.now()),
+                "at": to_text(self._services.clock.now()),
                 "host": socket.gethostname(),
-                "mirror": str(self._engine.config.mirror.path),
+                "mirror": str(self._services.config.mirror.path),
             },
             command=notify.command,
             url=notify.url,
@@ -286,7 +286,7 @@ class StatusService:
     def _uncounted_401(self) -> int:
         return self._webhook.answered["401"] - self._counted_401
 
-    async def _last_day(self, now: datetime, questions: QueryRunner) -> DaySummary:
-        grace = self._engine.config.reconcile.missed_grace
-        day: DaySummary = await questions.ask(lambda reports: reports.last_day(now, grace))
+    async def _last_day(self, now: datetime, query_runner: QueryRunner) -> DaySummary:
+        grace = self._services.config.reconcile.missed_grace
+        day: DaySummary = await query_runner.ask(lambda reports: reports.last_day(now, grace))
         return day

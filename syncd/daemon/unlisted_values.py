@@ -24,8 +24,8 @@ MOST = 1000
 class UnlistedValueReporter:
     """Looks through one mirror for new values after each sweep, and now and then."""
 
-    def __init__(self, engine: Services) -> None:
-        self._engine = engine
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -44,7 +44,7 @@ class UnlistedValueReporter:
 
     async def _look(self) -> None:
         unlisted = await asyncio.to_thread(self._count)
-        new = await self._engine.store.note_values(list(unlisted.named))
+        new = await self._services.store.note_values(list(unlisted.named))
         if new:
             log.warning(
                 "not sold: availability.sellable does not list these values",
@@ -55,5 +55,5 @@ class UnlistedValueReporter:
             )
 
     def _count(self) -> UnknownValues:
-        with contextlib.closing(Queries(self._engine.config.mirror.path)) as reports:
-            return reports.unknown_values(self._engine.asker.policy, MOST)
+        with contextlib.closing(Queries(self._services.config.mirror.path)) as reports:
+            return reports.unknown_values(self._services.fetcher.policy, MOST)

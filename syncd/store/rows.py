@@ -94,8 +94,8 @@ def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[in
 
 def write_observed(connection: sqlite3.Connection, writes: ChangeSet, now: datetime) -> None:
     """Write variants, changes and questions of one judged batch."""
-    if writes.questions:
-        _write_questions(connection, writes.questions.values())
+    if writes.query_runner:
+        _write_questions(connection, writes.query_runner.values())
     judged_at = to_text(now)
     if writes.variants:
         connection.executemany(
@@ -142,10 +142,12 @@ def get_state(connection: sqlite3.Connection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _write_questions(connection: sqlite3.Connection, questions: Iterable[RefreshRequest]) -> None:
+def _write_questions(
+    connection: sqlite3.Connection, query_runner: Iterable[RefreshRequest]
+) -> None:
     rows = [
         (q.item_id, maybe_text(q.asked_at), to_text(q.settle_at), to_text(q.latest_at))
-        for q in questions
+        for q in query_runner
     ]
     connection.executemany(
         "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows]
@@ -174,7 +176,7 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's 
         variant_id=row[0],
         item_id=row[1],
         labels=Labels(row[2], row[3], row[4]),
-        belief=ValueState(
+        value_state=ValueState(
             value=row[5],
             doubts=() if row[6] is None else _decode_doubts(row[6]),
             event_at=maybe_from_text(row[8]),
@@ -191,18 +193,18 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's 
 
 
 def _variant_row(state: VariantState) -> tuple[object, ...]:
-    belief = state.belief
+    value_state = state.value_state
     return (
         state.variant_id,
         state.item_id,
         state.labels.name,
         state.labels.color,
         state.labels.size,
-        belief.value,
-        _encode(belief.doubts).decode() if belief.doubts else None,
+        value_state.value,
+        _encode(value_state.doubts).decode() if value_state.doubts else None,
         state.sellable,
-        maybe_text(belief.event_at),
-        maybe_text(belief.delivered_at),
+        maybe_text(value_state.event_at),
+        maybe_text(value_state.delivered_at),
         to_text(state.confirmed_at),
         to_text(state.changed_at),
         state.source,

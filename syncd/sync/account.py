@@ -37,9 +37,11 @@ class AccountCheck(Struct, frozen=True):
 class Account:
     """Asks the list when it matters, inside the budget, and remembers that it answered."""
 
-    def __init__(self, source: Callable[[], Source], budget: RateLimiter, clock: Clock) -> None:
+    def __init__(
+        self, source: Callable[[], Source], rate_limiter: RateLimiter, clock: Clock
+    ) -> None:
         self._source = source
-        self._budget = budget
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._listed_at: datetime | None = None
         self._one_check = asyncio.Lock()
@@ -65,9 +67,9 @@ class Account:
             return check
 
     async def _ask(self, *, page: int) -> AccountCheck:
-        while (wait_s := self._budget.wait_s(urgent=True)) > 0:
+        while (wait_s := self._rate_limiter.wait_s(urgent=True)) > 0:
             await self._clock.sleep(wait_s)
-        await self._budget.spend(for_sweep=True)
+        await self._rate_limiter.spend(for_sweep=True)
         try:
             await self._source().page(None, page)
         except SourceThrottled as fault:

@@ -39,8 +39,8 @@ class _Waiting(Struct):
 class CachedAnswers:
     """Remembers which answers were copies; a new answer ends that."""
 
-    def __init__(self, budget: RateLimiter, chance: Callable[[], float]) -> None:
-        self._budget = budget
+    def __init__(self, rate_limiter: RateLimiter, chance: Callable[[], float]) -> None:
+        self._rate_limiter = rate_limiter
         self._chance = chance
         self._waiting: dict[int | None, _Waiting] = {}
         self._age = timedelta()
@@ -106,7 +106,7 @@ class CachedAnswers:
         return min(LONGEST, wait)
 
     def _apart(self) -> timedelta:
-        return timedelta(minutes=1) * SHARE / max(1.0, self._budget.per_minute)
+        return timedelta(minutes=1) * SHARE / max(1.0, self._rate_limiter.per_minute)
 
     def _forget_before(self, moment: datetime) -> None:
         """Forget what nothing asks for any more."""

@@ -59,11 +59,11 @@ class DryRun(Struct):
 
     shelves: Shelves
     source: Source
-    budget: RateLimiter
+    rate_limiter: RateLimiter
     turn: Callable[[], Awaitable[None]]
     account: Account
     clock: Clock
-    source_clock: RemoteClock
+    remote_clock: RemoteClock
     policy: Policy
     items: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
@@ -141,7 +141,7 @@ class DryRun(Struct):
             page: Page = await self._asked(
                 lambda: self.source.page(position.category, position.page)
             )
-            page = self.source_clock.placed(page, (position.category, position.page))
+            page = self.remote_clock.placed(page, (position.category, position.page))
         except SourceGone:
             if position.page > 1:
                 return pagination.cut_short(position, self.categories, listed=len(listed))
@@ -211,14 +211,14 @@ class DryRun(Struct):
         """Tell whether the list answers this key: else a fault is not about one part."""
         check = await self.account.check()
         if isinstance(check.fault, SourceThrottled):
-            await self.budget.throttled(check.fault.wait_s, for_sweep=False)
+            await self.rate_limiter.throttled(check.fault.wait_s, for_sweep=False)
         return check.fault is None
 
     async def _item(self, item_id: int) -> ItemRead:
         """Read one item; a copy from a cache shows no difference of now."""
         copied = SourceAnswerInvalid(f"a cache answered for item {item_id}, not Dreamship")
         try:
-            seen = self.source_clock.placed(await self.source.item(item_id), item_id)
+            seen = self.remote_clock.placed(await self.source.item(item_id), item_id)
         except SourceGone as gone:
             if gone.age < COPY_AGE:
                 raise
@@ -237,7 +237,7 @@ class DryRun(Struct):
                 answer = await ask()
             except SourceThrottled as fault:
                 self._throttled += 1
-                await self.budget.throttled(fault.wait_s, for_sweep=False)
+                await self.rate_limiter.throttled(fault.wait_s, for_sweep=False)
             except (SourceUnreachable, SourceAnswerInvalid):
                 attempt += 1
                 if attempt >= TRIES_PER_SWEEP:
@@ -245,7 +245,7 @@ class DryRun(Struct):
                 chance = random.random()  # noqa: S311 - jitter, no secret
                 await self.clock.sleep(backoff(attempt, chance).total_seconds())
             else:
-                self.budget.answered()
+                self.rate_limiter.answered()
                 return answer
 
     async def _compare(self, seen: ItemRead) -> None:
@@ -256,7 +256,7 @@ class DryRun(Struct):
                 return  # the item is asked by itself
         # Judged as if it were settled: what differs now is a difference now.
         settled = {
-            variant_id: replace(state, belief=replace(state.belief, delivered_at=None))
+            variant_id: replace(state, value_state=replace(state.value_state, delivered_at=None))
             for variant_id, state in known.items()
         }
         writes = observations.read(ItemSnapshot(settled), seen, self.policy, now=self.clock.now())

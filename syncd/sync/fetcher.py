@@ -32,10 +32,10 @@ class Fetcher:
         self,
         ledger: ReadLedger,
         source: Source,
-        budget: RateLimiter,
+        rate_limiter: RateLimiter,
         *,
         clock: Clock,
-        source_clock: RemoteClock,
+        remote_clock: RemoteClock,
         policy: Policy,
         heard_since: datetime | None = None,
         categories: tuple[int, ...] = (),
@@ -50,7 +50,7 @@ class Fetcher:
         self.failures = ReadFailures(
             ledger,
             lambda: self.source,
-            budget,
+            rate_limiter,
             clock,
             policy=lambda: self.policy,
             categories=lambda: self.categories,
@@ -59,11 +59,11 @@ class Fetcher:
         )
         self.unkept = Unkept(ledger, clock, self._put_off_unkept)
         self._ledger = ledger
-        self._budget = budget
+        self._rate_limiter = rate_limiter
         self._clock = clock
-        self._source_clock = source_clock
+        self._remote_clock = remote_clock
         self._on_finished = on_finished
-        self.cached = CachedAnswers(budget, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
+        self.cached = CachedAnswers(rate_limiter, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
 
     def follow(self, jump: Jump) -> None:
         """Move with this host's clock; after an absence deliveries can be taken from now on."""
@@ -120,7 +120,7 @@ class Fetcher:
 
     def _was_answered(self, job: Job) -> None:
         self.failures.answered(job)
-        self._budget.answered()
+        self._rate_limiter.answered()
 
     async def _put_off_unkept(
         self, job: Job, not_before: datetime, fault: MirrorError, tries: int
@@ -177,7 +177,7 @@ class Fetcher:
                 check = await self.failures.account.check()
                 if check.state != "answers":
                     raise check.fault or gone from gone
-        return partial(self._keep_item, item_id, self._source_clock.placed(seen, item_id))
+        return partial(self._keep_item, item_id, self._remote_clock.placed(seen, item_id))
 
     async def _keep_item(self, item_id: int, seen: ItemRead, *, rehearses: bool) -> None:
         await self._keep(seen, rehearses=rehearses)
@@ -209,7 +209,7 @@ class Fetcher:
         except SourceGone as fault:
             await self._page_is_gone(sweep_id, position, fault)
             return None
-        page = self._source_clock.placed(page, (position.category, position.page))
+        page = self._remote_clock.placed(page, (position.category, position.page))
         if page.age:
             self.cached.ask_again_at(None, page, self._clock.now())
         else:

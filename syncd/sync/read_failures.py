@@ -50,7 +50,7 @@ class ReadFailures:
         self,
         ledger: ReadLedger,
         source: Callable[[], Source],
-        budget: RateLimiter,
+        rate_limiter: RateLimiter,
         clock: Clock,
         *,
         policy: Callable[[], Policy],
@@ -62,10 +62,10 @@ class ReadFailures:
         self.unreachable: str | None = None
         self.paused_until: datetime | None = None
         self.list_paused_until: datetime | None = None
-        self.account = Account(source, budget, clock)
+        self.account = Account(source, rate_limiter, clock)
         self.chance = (rng or random.Random()).random  # noqa: S311 - jitter, no secret
         self._ledger = ledger
-        self._budget = budget
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._policy = policy
         self._categories = categories
@@ -126,20 +126,20 @@ class ReadFailures:
         self._throttled[part] = times + 1, answered_before
         # Others are answered in between: it is not the limit, it is this part.
         is_its_own = times >= THROTTLED_ALONE and self._answered > answered_before
-        await self._budget.throttled(
+        await self._rate_limiter.throttled(
             None if is_its_own else fault.wait_s, for_sweep=job.is_for_sweep, slows=not is_its_own
         )
         log.warning(
             "throttled by Dreamship",
             **named(job),
             asked_s=fault.wait_s,
-            paused_until=maybe_text(self._budget.paused_until),
+            paused_until=maybe_text(self._rate_limiter.paused_until),
         )
         if is_its_own:
             await self._part_failed(job, fault)
         elif job.item_id is not None:
             # Another goes first after the pause: this one may be throttled by itself.
-            paused_until = self._budget.paused_until or self._clock.now()
+            paused_until = self._rate_limiter.paused_until or self._clock.now()
             await self._ledger.put_off(job.item_id, paused_until)
 
     async def _was_refused(self, job: Job, fault: SourceRefused) -> None:

@@ -45,7 +45,7 @@ class SweepManager:
     def __init__(
         self,
         ledger: SweepLedger,
-        budget: RateLimiter,
+        rate_limiter: RateLimiter,
         clock: Clock,
         *,
         policy: Policy,
@@ -57,7 +57,7 @@ class SweepManager:
         self.items = items
         self.categories = categories
         self._ledger = ledger
-        self._budget = budget
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._on_begun = on_begun
         self._one_at_a_time = asyncio.Lock()
@@ -139,7 +139,9 @@ class SweepManager:
         """Return how long a sweep still takes; None while nobody can know."""
         if progress.total is None:
             return None
-        paced = timedelta(minutes=progress.remaining_calls / max(1.0, self._budget.per_minute))
+        paced = timedelta(
+            minutes=progress.remaining_calls / max(1.0, self._rate_limiter.per_minute)
+        )
         if progress.checked == 0:
             return paced
         so_far: timedelta = self._clock.now() - progress.began_at

@@ -36,11 +36,11 @@ class SyncWorker:
     """Takes the next job, waits for its turn in the budget, and has it asked."""
 
     def __init__(
-        self, ledger: ReadLedger, asker: Fetcher, budget: RateLimiter, clock: Clock
+        self, ledger: ReadLedger, fetcher: Fetcher, rate_limiter: RateLimiter, clock: Clock
     ) -> None:
         self._ledger = ledger
-        self._asker = asker
-        self._budget = budget
+        self._fetcher = fetcher
+        self._rate_limiter = rate_limiter
         self._clock = clock
         self._busy: set[int] = set()
         self._flights: set[asyncio.Task[None]] = set()
@@ -56,7 +56,7 @@ class SyncWorker:
     @property
     def stuck_by(self) -> MirrorError | None:
         """Why nothing is read from Dreamship: the mirror could not keep it. None: it is read."""
-        return self._stuck_by or self._asker.unkept.stops_reading
+        return self._stuck_by or self._fetcher.unkept.stops_reading
 
     @property
     def reason(self) -> str | None:
@@ -64,7 +64,7 @@ class SyncWorker:
         if self._sweeps_damaged is not None:
             fault = self._sweeps_damaged
             return f"Sweeps wait: {shortened(fault.message, 200)}; {fault.hint}."
-        return self._asker.unkept.reason
+        return self._fetcher.unkept.reason
 
     def wake(self) -> None:
         """Say that there may be something new to ask."""
@@ -79,12 +79,12 @@ class SyncWorker:
 
     def resume(self) -> None:
         """Ask again at once what was refused or unreachable."""
-        self._asker.failures.resume()
+        self._fetcher.failures.resume()
         self.hurry()
 
     def hurry(self) -> None:
         """Try at once whether the mirror can keep again what it could not."""
-        self._asker.unkept.hurry()
+        self._fetcher.unkept.hurry()
         self.wake()
 
     def follow(self, jump: Jump) -> None:
@@ -142,7 +142,7 @@ class SyncWorker:
                 visitor.set_exception(fault)
 
     async def _step(self) -> None:
-        unkept = self._asker.unkept
+        unkept = self._fetcher.unkept
         if len(self._flights) >= (1 if unkept.is_suspicious else MAX_IN_FLIGHT):
             await self._wait(None)
             return
@@ -160,12 +160,12 @@ class SyncWorker:
             self._goes_on()
             await self._wait_until(due_at, now)
             return
-        wait_s = self._budget.wait_s(urgent=job.is_urgent)
+        wait_s = self._rate_limiter.wait_s(urgent=job.is_urgent)
         if wait_s > 0:
             # Something more urgent may come while we wait: it is picked then, not now.
             await self._wait(wait_s)
             return
-        await self._budget.spend(for_sweep=job.is_for_sweep)
+        await self._rate_limiter.spend(for_sweep=job.is_for_sweep)
         self._goes_on()
         self._turns = self._turns.after(job.kind)
         self._take_off(job)
@@ -176,7 +176,7 @@ class SyncWorker:
             self._complaints.end("reading goes on")
 
     async def _next_job(self, now: datetime) -> Job | None:
-        paused_until = self._asker.failures.paused_until
+        paused_until = self._fetcher.failures.paused_until
         if paused_until is not None and paused_until > now:
             # Who looks is told why nothing else is asked.
             return Job("look") if self._has_visitor else None
@@ -196,14 +196,14 @@ class SyncWorker:
         return job
 
     async def _first_of(self, kinds: tuple[JobKind, ...], now: datetime) -> Job | None:
-        asker = self._asker
-        list_from = asker.failures.list_paused_until
+        fetcher = self._fetcher
+        list_from = fetcher.failures.list_paused_until
         listing = (
-            not asker.is_listing
-            and not asker.unkept.has_page
+            not fetcher.is_listing
+            and not fetcher.unkept.has_page
             and (list_from is None or list_from <= now)
         )
-        busy = self._busy | asker.unkept.items
+        busy = self._busy | fetcher.unkept.items
         if not self._has_visitor:
             return await self._ledger.next_job(now, busy, kinds, listing=listing)
         before = kinds[: kinds.index("look")] if "look" in kinds else kinds
@@ -215,7 +215,7 @@ class SyncWorker:
         if self._end_from is not None and self._end_from > now:
             return
         try:
-            await self._asker.finish_sweeps()
+            await self._fetcher.finish_sweeps()
         except MirrorIncompatible as fault:
             self._end_from, self._sweeps_damaged = now + END_AGAIN, fault
         else:
@@ -223,13 +223,13 @@ class SyncWorker:
 
     async def _next_due_at(self, now: datetime) -> datetime | None:
         """Return when something becomes due by itself; what is being read comes when it lands."""
-        failures = self._asker.failures
+        failures = self._fetcher.failures
         if failures.paused_until is not None and failures.paused_until > now:
             return failures.paused_until
         moments = (
             await self._ledger.next_due_at(now),
             failures.list_paused_until,
-            self._asker.unkept.next_at,
+            self._fetcher.unkept.next_at,
             self._end_from,
         )
         return min((at for at in moments if at is not None and at > now), default=None)
@@ -262,20 +262,20 @@ class SyncWorker:
                 visitor.set_result(None)
             return
         if job.item_id is None:
-            self._asker.is_listing = True
+            self._fetcher.is_listing = True
         else:
             self._busy.add(job.item_id)
-        flight = asyncio.create_task(self._asker.ask(job), name=f"read {job.kind}")
+        flight = asyncio.create_task(self._fetcher.ask(job), name=f"read {job.kind}")
         self._flights.add(flight)
         flight.add_done_callback(lambda done: self._land(done, job))
 
     def _land(self, flight: asyncio.Task[None], job: Job) -> None:
         self._flights.discard(flight)
         if job.item_id is None:
-            self._asker.is_listing = False
+            self._fetcher.is_listing = False
         else:
             self._busy.discard(job.item_id)
         if not flight.cancelled() and (fault := flight.exception()) is not None:
             self._complaints.begin("reading failed for no known reason; it goes on", fault)
-            self._asker.failures.paused_until = self._clock.now() + timedelta(seconds=1)
+            self._fetcher.failures.paused_until = self._clock.now() + timedelta(seconds=1)
         self.wake()

@@ -36,7 +36,7 @@ class BatchWriter:
         self,
         ledger: DeliveryLedger,
         clock: Clock,
-        source_clock: RemoteClock,
+        remote_clock: RemoteClock,
         policy: Policy,
         *,
         on_questions: Callable[[], None] = lambda: None,
@@ -45,7 +45,7 @@ class BatchWriter:
         self.policy = policy
         self._ledger = ledger
         self._clock = clock
-        self._source_clock = source_clock
+        self._remote_clock = remote_clock
         self._on_questions = on_questions
         self._max_waiting = max_waiting
         self._waiting: list[tuple[Delivery, asyncio.Future[Outcome]]] = []
@@ -136,7 +136,7 @@ class BatchWriter:
 
     async def _commit(self, deliveries: list[Delivery]) -> list[DeliveryResult]:
         now = self._clock.now()
-        source_now = self._source_clock.now()
+        source_now = self._remote_clock.now()
         policy = self.policy
         return await self._ledger.deliver(
             deliveries,

@@ -44,7 +44,7 @@ class WebhookEndpoint:
 
     def __init__(
         self,
-        ingest: BatchWriter,
+        batch_writer: BatchWriter,
         keys: Callable[[], Sequence[str]],
         now: Callable[[], datetime],
         *,
@@ -59,7 +59,7 @@ class WebhookEndpoint:
         # Why the last one could not be kept; None when it was.
         self.trouble: SyncdError | None = None
         self.forged_since_delivery = 0
-        self._ingest = ingest
+        self._batch_writer = batch_writer
         self._keys = keys
         self._now = now
         self._bodies = Bodies()
@@ -108,7 +108,7 @@ class WebhookEndpoint:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:
-            outcome = await self._ingest.submit(parse(body, self._now()))
+            outcome = await self._batch_writer.submit(parse(body, self._now()))
         except SyncdError as fault:
             self.trouble = fault
             self._complain(

@@ -52,7 +52,7 @@ async def replay(
     is_quarantined: bool,
     policy: Policy,
     clock: Clock,
-    source_clock: RemoteClock,
+    remote_clock: RemoteClock,
 ) -> list[Replayed]:
     """Judge the named deliveries again, and with `is_quarantined` all that were not understood.
 
@@ -73,7 +73,7 @@ async def replay(
     wanted = sorted({*ids, *(await archive.quarantined() if is_quarantined else ())})
     done: list[Replayed] = []
     for start in range(0, len(wanted), SLICE):
-        now, source_now = clock.now(), source_clock.now()
+        now, source_now = clock.now(), remote_clock.now()
 
         def judge(
             snapshot: BatchSnapshot,

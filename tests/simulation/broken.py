@@ -49,11 +49,11 @@ def _ties_applied() -> list[Any]:
 
 def _older_discarded() -> list[Any]:
     def on_delivery(known: ValueState | None, **how: Any) -> Decision:
-        verdict = merge.on_delivery(known, **how)
-        if known is None or verdict.rule != "contradicts":
-            return verdict
-        kept = replace(verdict.belief, doubts=known.doubts)
-        return replace(verdict, belief=kept, rule="same", ask_soon=False)
+        decision = merge.on_delivery(known, **how)
+        if known is None or decision.rule != "contradicts":
+            return decision
+        kept = replace(decision.value_state, doubts=known.doubts)
+        return replace(decision, value_state=kept, rule="same", ask_soon=False)
 
     return [mock.patch("syncd.core.observations.delivering.on_delivery", on_delivery)]
 
@@ -63,7 +63,7 @@ def _copies_believed() -> list[Any]:
         del clock, resource
         return replace(answer, age=timedelta(), source_at=None)
 
-    return [mock.patch("syncd.dreamship.remote_clock.SourceClock.placed", placed)]
+    return [mock.patch("syncd.dreamship.remote_clock.RemoteClock.placed", placed)]
 
 
 def _waits_do_not_follow() -> list[Any]:

@@ -110,7 +110,7 @@ class Day:
         self.host = Clock()
         self.clock = SteadyClock(self.host)
         self.source = Shelves(items, self.clock, rows_have_variants=rows_have_variants)
-        self.engine = Services(
+        self.services = Services(
             replace(
                 config,
                 mirror=replace(config.mirror, path=folder / "mirror.db"),
@@ -125,22 +125,24 @@ class Day:
 
     async def begin(self) -> float:
         """Fill the mirror; return how many seconds that took."""
-        await self.engine.open()
-        self.schedule = Scheduler(self.engine)
-        self.webhook = WebhookEndpoint(self.engine.ingest, list, self.clock.now, max_body_bytes=1)
-        self.monitor = StatusService(self.engine, self.schedule, self.webhook)
-        self.engine.start_reading()
+        await self.services.open()
+        self.schedule = Scheduler(self.services)
+        self.webhook = WebhookEndpoint(
+            self.services.batch_writer, list, self.clock.now, max_body_bytes=1
+        )
+        self.status_service = StatusService(self.services, self.schedule, self.webhook)
+        self.services.start_reading()
         return await self.sweep()
 
     async def sweep(self) -> float:
         """Sweep once; return how many seconds that took."""
-        sweep_id, _ = await self.engine.reconciler.request("schedule")
-        return (await self.engine.reconciler.wait(sweep_id)).seconds
+        sweep_id, _ = await self.services.sweep_manager.request("schedule")
+        return (await self.services.sweep_manager.wait(sweep_id)).seconds
 
     async def end(self) -> None:
         """Let go of the mirror."""
-        await self.monitor.close()
-        await self.engine.close()
+        await self.status_service.close()
+        await self.services.close()
 
     async def change_every(self, seconds: float) -> None:
         """Change a variant, and tell it while deliveries arrive."""
@@ -150,16 +152,18 @@ class Day:
             value = self._chance.choice(["low_stock", "out_of_stock", "discontinued"])
             self.source.values[variant_id] = value
             if self.is_delivering:
-                await self.engine.ingest.submit(parse(self._body(variant_id, value), self._now()))
+                await self.services.batch_writer.submit(
+                    parse(self._body(variant_id, value), self._now())
+                )
 
     async def until(self, state: str) -> float:
         """Beat until the webhook is in this state; return how many seconds that took."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         sweeping = asyncio.create_task(self._sweeping())
-        while (await self.monitor.status())["webhooks"]["state"] != state:
+        while (await self.status_service.status())["webhooks"]["state"] != state:
             await asyncio.sleep(BEAT_S)
-            await self.monitor.beat()
+            await self.status_service.beat()
         sweeping.cancel()
         return loop.time() - began_s
 
@@ -169,13 +173,13 @@ class Day:
         sweeping = asyncio.create_task(self._sweeping())
         while asyncio.get_running_loop().time() < end_s:
             await asyncio.sleep(BEAT_S)
-            await self.monitor.beat()
+            await self.status_service.beat()
         sweeping.cancel()
 
     async def _sweeping(self) -> None:
         while True:
-            await asyncio.sleep(self.engine.config.reconcile.every.total_seconds())
-            await self.engine.reconciler.request("schedule")
+            await asyncio.sleep(self.services.config.reconcile.every.total_seconds())
+            await self.services.sweep_manager.request("schedule")
 
     def _now(self) -> datetime:
         return self.clock.now()

@@ -27,15 +27,15 @@ def moments() -> dict[str, str]:
 
 
 async def _story(day: Day) -> dict[str, str]:
-    monitor = day.monitor
+    status_service = day.status_service
 
     async def show(asked: str) -> str:
         # It spares the mirror by the time of this host, which stands still meanwhile.
-        monitor._day._ask_again_s = monitor._counts._ask_again_s = 0.0
-        return await monitor.page(asked)
+        status_service._day._ask_again_s = status_service._counts._ask_again_s = 0.0
+        return await status_service.page(asked)
 
     shown = {}
-    await monitor.beat()
+    await status_service.beat()
     shown["new"] = await show("")
     changing = asyncio.create_task(day.change_every(240))
     await day.beat_for(9 * HOUR_S)
@@ -50,13 +50,13 @@ async def _story(day: Day) -> dict[str, str]:
     shown["story"] = await show("13")
     shown["found"] = await show("heavy cotton")
     shown["nothing"] = await show(EVIL)
-    sweep_id, _ = await day.engine.reconciler.request("operator")
+    sweep_id, _ = await day.services.sweep_manager.request("operator")
     await asyncio.sleep(100)
     shown["sweeping"] = await show("")
-    await day.engine.reconciler.wait(sweep_id)
+    await day.services.sweep_manager.wait(sweep_id)
     for n in range(3):
         body = b'{"event": {"action": "item-variant-updated", "at": %d}}' % n
-        await day.engine.ingest.submit(parse(body, day.clock.now()))
+        await day.services.batch_writer.submit(parse(body, day.clock.now()))
     shown["quarantined"] = await show("")
     day.is_delivering = False
     await day.until("silent")

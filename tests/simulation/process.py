@@ -80,7 +80,7 @@ class _Disk(Inline):
         done = super().submit(fn, *args, **kwargs)
         is_look = getattr(fn, "__name__", "") == "_look"  # writes nothing
         if process.is_up and not is_look and done.exception() is None:
-            process.on_commit(process.store.step, process.engine.source_clock.now())
+            process.on_commit(process.store.step, process.services.remote_clock.now())
         return _cancelled() if process.dies("after") else done
 
 
@@ -118,7 +118,7 @@ class Process:
         self._located_s: float | None = None
         self._poked = asyncio.Event()
         self._disk = _Disk(self, chance, disk_faults)
-        self.engine = Services(
+        self.services = Services(
             config,
             clock=self.clock,
             source=source,
@@ -128,7 +128,7 @@ class Process:
         self.store = WatchedStore(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
         )
-        self.engine.store = self.store
+        self.services.store = self.store
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return what `work` returned as a part of this life, None if it died with it."""
@@ -144,23 +144,23 @@ class Process:
 
     async def start(self, when_open: Callable[[], None]) -> None:
         """Begin as the daemon does: the engine, a sweep if one is due, the schedule."""
-        engine = self.engine
-        await engine.open()
+        services = self.services
+        await services.open()
         when_open()
-        engine.asker.failures.chance = self._chance.random
+        services.fetcher.failures.chance = self._chance.random
         self.is_up = True
         every, now = self.config.reconcile.every, self.clock.now()
-        remembered = engine.remembered
+        remembered = services.remembered
         self._failures = remembered.failures
         self._begin(self._sweeping(every))
         self._begin(self._locating())
         await self.notice_clock()
         self._begin(self._beating())
-        if engine.is_resuming:
+        if services.is_resuming:
             await self._resume()
-        elif engine.is_new_policy or due_since(remembered.complete_at, every, now):
+        elif services.is_new_policy or due_since(remembered.complete_at, every, now):
             await self._request("start")
-        engine.start_reading()
+        services.start_reading()
 
     async def submit(self, body: bytes) -> str | None:
         """Return what became of a delivery, None when it was not answered with 200."""
@@ -176,7 +176,7 @@ class Process:
     async def stop(self) -> None:
         """End gracefully, as on SIGTERM."""
         connection = self.store._writer._connection
-        await self.engine.close()
+        await self.services.close()
         self._kill()
         if connection is not None:
             connection.close()  # 3.11 leaves it open until the process ends; this one lives on
@@ -228,10 +228,10 @@ class Process:
         asyncio.create_task(work)  # noqa: RUF006 - `tasks` holds it
 
     async def _take(self, body: bytes) -> str:
-        return await self.engine.ingest.submit(payload.parse(body, self.clock.now()))
+        return await self.services.batch_writer.submit(payload.parse(body, self.clock.now()))
 
     async def _sweeping(self, every: timedelta) -> None:
-        complete_at, now = self.engine.remembered.complete_at, self.clock.now()
+        complete_at, now = self.services.remembered.complete_at, self.clock.now()
         if complete_at is not None and timedelta() < now - complete_at < every:
             await self.clock.sleep((complete_at + every - now).total_seconds())
             await self._request("schedule")
@@ -249,12 +249,12 @@ class Process:
         """Follow the clock as soon as the mirror can, and give a sign of life."""
         while True:
             try:
-                await self.engine.notice_clock()
-                if self.engine.is_resuming:
+                await self.services.notice_clock()
+                if self.services.is_resuming:
                     await self._resume()
                 mark = self.clock.mark()
                 await self.store.heartbeat(
-                    Beat(mark, WebhookHealth(), None, self.engine.source_clock.offset, {})
+                    Beat(mark, WebhookHealth(), None, self.services.remote_clock.offset, {})
                 )
             except MirrorUnavailable:
                 await self.clock.sleep(1)
@@ -262,13 +262,13 @@ class Process:
                 return
 
     async def _resume(self) -> None:
-        await self.engine.reconciler.restart()
-        self.engine.is_resuming = False
+        await self.services.sweep_manager.restart()
+        self.services.is_resuming = False
 
     async def _request(self, cause: SweepCause) -> None:
         while True:
             try:
-                await self.engine.reconciler.request(cause)
+                await self.services.sweep_manager.request(cause)
             except MirrorUnavailable:
                 await self.clock.sleep(2)
             else:

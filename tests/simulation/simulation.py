@@ -110,7 +110,7 @@ class _Run:
             scenario,
             now=self._now,
             awake=self._awake,
-            knows_clock=lambda: self.process.engine.source_clock.answers > 0,
+            knows_clock=lambda: self.process.services.remote_clock.answers > 0,
             tell=self.tell,
         )
         self.post = Post(self.truth, scenario, self._submit, self.tell)
@@ -156,7 +156,7 @@ class _Run:
         """Have the whole catalogue read, from now on."""
         process = self.process
         for _ in range(SWEEPS_AT_MOST):
-            sweep_id, _ = await process.engine.reconciler.request(
+            sweep_id, _ = await process.services.sweep_manager.request(
                 "operator", accept_removals=self._is_held()
             )
 
@@ -192,7 +192,7 @@ class _Run:
 
     async def _accept(self) -> None:
         with contextlib.suppress(MirrorUnavailable):
-            await self.process.engine.reconciler.request("operator", accept_removals=True)
+            await self.process.services.sweep_manager.request("operator", accept_removals=True)
 
     def _begin_beside(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something beside the story, as a part of the daemon's life."""

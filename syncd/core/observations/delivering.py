@@ -63,7 +63,7 @@ class _Hearing(Struct):
         if delivery.claim is None or not is_named_by_its_bytes(delivery):
             return False
         known = self._known(delivery.claim.variant_id)
-        return known is None or delivery.claim.value not in known.belief.candidates
+        return known is None or delivery.claim.value not in known.value_state.candidates
 
     def note_copy(self, delivery: Delivery) -> None:
         """Have a copy that disagrees settled by a read, without a doubt: mostly it is just late.
@@ -76,7 +76,7 @@ class _Hearing(Struct):
         if claim is not None and is_replayed(claim.event_at, self.source_now):
             return
         known = None if claim is None else self._known(claim.variant_id)
-        if claim is not None and known is not None and claim.value != known.belief.value:
+        if claim is not None and known is not None and claim.value != known.value_state.value:
             self._ask(claim, known.item_id, delivery.arrived_at, None)
 
     def hear(self, claim: VariantUpdate, arrived_at: datetime) -> tuple[Outcome, Rule | None]:
@@ -91,25 +91,25 @@ class _Hearing(Struct):
             self.writes.unlocated.add(claim.variant_id)
             return "verifying", None
         item = None if item_id is None else self.snapshot.items.get(item_id)
-        verdict = on_delivery(
-            None if known is None else known.belief,
+        decision = on_delivery(
+            None if known is None else known.value_state,
             value=claim.value,
             event_at=claim.event_at,
             arrived_at=arrived_at,
             read_at=None if item is None else item.read_at,
             source_now=self.source_now,
         )
-        sets_value = known is None or verdict.rule == "newer"
+        sets_value = known is None or decision.rule == "newer"
         state = VariantState(
             variant_id=claim.variant_id,
             item_id=item_id,
             labels=fuller(known, claim.labels),
-            belief=verdict.belief,
-            sellable=self.policy.sells(verdict.belief.candidates),
+            value_state=decision.value_state,
+            sellable=self.policy.sells(decision.value_state.candidates),
             changed_at=self.now if known is None or sets_value else known.changed_at,
             confirmed_at=arrived_at if known is None or sets_value else known.confirmed_at,
             source="webhook" if known is None or sets_value else known.source,
-            rule=verdict.rule,
+            rule=decision.rule,
         )
         note(
             self.writes,
@@ -119,13 +119,13 @@ class _Hearing(Struct):
             occurred_at=claim.event_at or arrived_at,
             now=self.now,
         )
-        self._ask(claim, item_id, arrived_at, self._asked_at(known, verdict, arrived_at))
+        self._ask(claim, item_id, arrived_at, self._asked_at(known, decision, arrived_at))
         for seq, value in self.snapshot.missed.get(claim.variant_id, ()):
             if value == claim.value:
                 self.writes.explained.add(seq)
-        if verdict.rule == "same":
-            return "unchanged", verdict.rule
-        return ("verifying" if state.belief.verifying else "applied"), verdict.rule
+        if decision.rule == "same":
+            return "unchanged", decision.rule
+        return ("verifying" if state.value_state.verifying else "applied"), decision.rule
 
     def note_mention(self, mention: Mention, arrived_at: datetime) -> None:
         """Doubt what a body names that was not understood; read an item that changed.
@@ -146,7 +146,7 @@ class _Hearing(Struct):
         """Doubt every variant of the items of which any may have changed, once a batch."""
         for item_id, arrived_at in self.doubted_items.items():
             for variant_id, known in self.snapshot.variants.items():
-                if known.item_id == item_id and known.belief.value is not None:
+                if known.item_id == item_id and known.value_state.value is not None:
                     self.hear(_something(variant_id), arrived_at)
 
     def _doubt(self, variant_id: int, mention: Mention, arrived_at: datetime) -> None:
@@ -173,10 +173,10 @@ class _Hearing(Struct):
         return item_id not in self.snapshot.items and item_id not in self.policy.items
 
     def _asked_at(
-        self, known: VariantState | None, verdict: Decision, arrived_at: datetime
+        self, known: VariantState | None, decision: Decision, arrived_at: datetime
     ) -> datetime | None:
         """Return when to ask before the settled read: once the answer is a witness of its own."""
-        if not verdict.ask_soon:
+        if not decision.ask_soon:
             return None
         return arrived_at if known is None else arrived_at + self.policy.settle / WITNESS_SHARE
 

@@ -23,18 +23,18 @@ def note(
     writes.variants[state.variant_id] = state
     if known is not None and known.item_id != state.item_id:
         writes.moved.add(state.variant_id)
-    old = None if known is None else known.belief.value
+    old = None if known is None else known.value_state.value
     old_sellable = known is not None and known.sellable
-    if known is not None and (old, old_sellable) == (state.belief.value, state.sellable):
+    if known is not None and (old, old_sellable) == (state.value_state.value, state.sellable):
         return
-    if known is None and state.belief.value is None:
+    if known is None and state.value_state.value is None:
         return  # gone before it was ever known: nothing a reader of the feed could have
     writes.changes.append(
         Change(
             variant_id=state.variant_id,
             item_id=state.item_id,
             old_availability=old,
-            availability=state.belief.value,
+            availability=state.value_state.value,
             old_sellable=old_sellable,
             sellable=state.sellable,
             cause=cause,
@@ -49,14 +49,14 @@ def note(
 
 def ask(writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
     """Ask the source about an item; several questions about one are asked together."""
-    before, latest_at = writes.questions.get(item_id), settle_at
+    before, latest_at = writes.query_runner.get(item_id), settle_at
     if before is not None:
         asked_at = before.asked_at if asked_at is None else asked_at
         latest_at, settle_at = (
             max(before.latest_at, settle_at),
             min(before.settle_at, settle_at),
         )
-    writes.questions[item_id] = RefreshRequest(item_id, asked_at, settle_at, latest_at)
+    writes.query_runner[item_id] = RefreshRequest(item_id, asked_at, settle_at, latest_at)
 
 
 def fuller(known: VariantState | None, labels: Labels) -> Labels:

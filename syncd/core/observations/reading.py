@@ -91,7 +91,7 @@ class _Look(Struct):
     ) -> None:
         """Ask again where a read that a later one has overtaken says something else."""
         value = None if variant is None else variant.value
-        if state is None or state.belief.value != value or state.belief.verifying:
+        if state is None or state.value_state.value != value or state.value_state.verifying:
             ask(self.writes, self.seen.item_id, self.now, self.now)
 
     def leave(self, known: VariantState) -> None:
@@ -99,11 +99,11 @@ class _Look(Struct):
 
         The same answer may come every time, so this waits longer than a delivery does.
         """
-        delivered_at = known.belief.delivered_at
+        delivered_at = known.value_state.delivered_at
         is_unconfirmed = (
             delivered_at is not None and known.confirmed_at < delivered_at + self.policy.settle
         )
-        if known.belief.verifying or is_unconfirmed:
+        if known.value_state.verifying or is_unconfirmed:
             again_at = self.now + self.policy.settle * PARTIAL_WAIT
             ask(self.writes, self.seen.item_id, None, again_at)
 
@@ -114,14 +114,17 @@ class _Look(Struct):
         if known is None:
             self.meet(variant.variant_id, variant)
             known = self.writes.variants[variant.variant_id]
-        belief = known.belief
+        value_state = known.value_state
         for value in values:
-            if value != belief.value:
-                belief = replace(belief, doubts=with_doubt(belief.doubts, value))
-        if belief == known.belief:
+            if value != value_state.value:
+                value_state = replace(value_state, doubts=with_doubt(value_state.doubts, value))
+        if value_state == known.value_state:
             return
         doubted = replace(
-            known, belief=belief, sellable=self.policy.sells(belief.candidates), rule="ambiguous"
+            known,
+            value_state=value_state,
+            sellable=self.policy.sells(value_state.candidates),
+            rule="ambiguous",
         )
         self._note(known, doubted)
         ask(self.writes, self.seen.item_id, None, self.now + self.policy.settle)
@@ -131,56 +134,58 @@ class _Look(Struct):
         seen = self.seen
         if variant is None:
             return
-        belief = self._verdict(None, variant).belief
+        value_state = self._verdict(None, variant).value_state
         heard_at = self.known.heard.get(variant_id)
         if heard_at is not None and not self._is_settled(heard_at):
             # A delivery came while nobody knew its item, and this read may lag behind it.
-            belief = replace(belief, doubts=(None,), delivered_at=heard_at)
+            value_state = replace(value_state, doubts=(None,), delivered_at=heard_at)
         state = VariantState(
             variant_id=variant_id,
             item_id=seen.item_id,
             labels=variant.labels,
-            belief=belief,
-            sellable=self.policy.sells(belief.candidates),
+            value_state=value_state,
+            sellable=self.policy.sells(value_state.candidates),
             changed_at=self.now,
             confirmed_at=seen.began_at,
             source="read",
-            rule="not-settled" if belief.verifying else "settled",
+            rule="not-settled" if value_state.verifying else "settled",
         )
         self._note(None, state)
 
     def judge(self, known: VariantState, variant: SourceVariant | None) -> None:
         """Write what the read changes of a variant that the mirror has; often nothing."""
         seen = self.seen
-        verdict = self._verdict(known, variant)
-        if known.belief.delivered_at is not None:
-            self._is_settled(known.belief.delivered_at)
-        is_absent = variant is None and verdict.rule == "settled" and known.belief.value is not None
+        decision = self._verdict(known, variant)
+        if known.value_state.delivered_at is not None:
+            self._is_settled(known.value_state.delivered_at)
+        is_absent = (
+            variant is None and decision.rule == "settled" and known.value_state.value is not None
+        )
         if is_absent and self.known.absence != "removes":
             self._note_absence(known)
             return
-        belief = verdict.belief
-        changed = belief.value != known.belief.value
+        value_state = decision.value_state
+        changed = value_state.value != known.value_state.value
         state = VariantState(
             variant_id=known.variant_id,
             item_id=seen.item_id,
             labels=fuller(known, Labels() if variant is None else variant.labels),
-            belief=belief,
-            sellable=self.policy.sells(belief.candidates),
+            value_state=value_state,
+            sellable=self.policy.sells(value_state.candidates),
             changed_at=self.now if changed else known.changed_at,
-            confirmed_at=known.confirmed_at if verdict.rule == "not-settled" else seen.began_at,
+            confirmed_at=known.confirmed_at if decision.rule == "not-settled" else seen.began_at,
             source="read" if changed else known.source,
-            rule=verdict.rule,
+            rule=decision.rule,
         )
         # The item's row tells when it was read whole: a variant that is as it was costs no write.
         as_it_was = replace(
             known,
-            belief=replace(known.belief, read_at=belief.read_at),
+            value_state=replace(known.value_state, read_at=value_state.read_at),
             confirmed_at=seen.began_at,
             rule=state.rule,
         )
         if state != as_it_was or not self.is_whole:
-            self._note(known, state, missed=verdict.missed)
+            self._note(known, state, missed=decision.missed)
 
     def _is_settled(self, delivered_at: datetime) -> bool:
         """Tell whether this read settles a delivery; if not, note when one does."""
@@ -193,7 +198,7 @@ class _Look(Struct):
 
     def _verdict(self, known: VariantState | None, variant: SourceVariant | None) -> Decision:
         return on_read(
-            None if known is None else known.belief,
+            None if known is None else known.value_state,
             value=None if variant is None else variant.value,
             began_at=self.seen.began_at,
             source_at=self.seen.source_at,
@@ -202,15 +207,15 @@ class _Look(Struct):
 
     def _note_absence(self, known: VariantState) -> None:
         """Take it off sale until the sweep ends, unless too much is absent to be believed."""
-        belief = known.belief
+        value_state = known.value_state
         # What an earlier sweep missed and was not believed is not doubted anew by each sweep.
-        was_lifted = known.absent_at is not None and None not in belief.doubts
+        was_lifted = known.absent_at is not None and None not in value_state.doubts
         if self.known.absence == "doubts" and not was_lifted:
-            belief = replace(belief, doubts=with_doubt(belief.doubts, None))
+            value_state = replace(value_state, doubts=with_doubt(value_state.doubts, None))
         state = replace(
             known,
-            belief=belief,
-            sellable=self.policy.sells(belief.candidates),
+            value_state=value_state,
+            sellable=self.policy.sells(value_state.candidates),
             rule="absent",
             absent_at=self.seen.began_at,
         )

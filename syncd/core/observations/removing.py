@@ -17,7 +17,9 @@ def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
     """Return how many variants of the item a read does not name, of those that are not removed."""
     named = {variant.variant_id for variant in seen.variants or ()}
     return sum(
-        variant_id not in named and state.item_id == seen.item_id and state.belief.value is not None
+        variant_id not in named
+        and state.item_id == seen.item_id
+        and state.value_state.value is not None
         for variant_id, state in known.items()
     )
 
@@ -55,14 +57,14 @@ def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Ch
     """Take back the doubt about what a sweep did not find: it is too much to be believed."""
     writes = ChangeSet()
     for state in absent:
-        belief = state.belief
-        belief = replace(
-            belief, doubts=tuple(doubt for doubt in belief.doubts if doubt is not None)
+        value_state = state.value_state
+        value_state = replace(
+            value_state, doubts=tuple(doubt for doubt in value_state.doubts if doubt is not None)
         )
-        if belief == state.belief:
+        if value_state == state.value_state:
             continue
-        sellable = policy.sells(belief.candidates)
-        lifted = replace(state, belief=belief, sellable=sellable, rule="brake")
+        sellable = policy.sells(value_state.candidates)
+        lifted = replace(state, value_state=value_state, sellable=sellable, rule="brake")
         note(writes, state, lifted, cause="read", occurred_at=now, now=now)
     return writes
 
@@ -85,12 +87,12 @@ def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) ->
     writes = ChangeSet()
     for known in states:
         state = known
-        if policy.excludes(known.item_id) and known.belief.value is not None:
+        if policy.excludes(known.item_id) and known.value_state.value is not None:
             # Nobody will tell about it any more: it must not stay on sale.
             state = replace(
-                state, belief=replace(known.belief, value=None, doubts=()), changed_at=now
+                state, value_state=replace(known.value_state, value=None, doubts=()), changed_at=now
             )
-        state = replace(state, sellable=policy.sells(state.belief.candidates))
+        state = replace(state, sellable=policy.sells(state.value_state.candidates))
         if state != known:
             state = replace(state, rule="policy")
             note(writes, known, state, cause="config", occurred_at=now, now=now)
@@ -106,14 +108,14 @@ def _take_away(
     *,
     now: datetime,
 ) -> None:
-    verdict = on_read(
-        state.belief, value=None, began_at=began_at, source_at=None, settle=policy.settle
+    decision = on_read(
+        state.value_state, value=None, began_at=began_at, source_at=None, settle=policy.settle
     )
-    if verdict.rule != "settled" or state.belief == verdict.belief:
+    if decision.rule != "settled" or state.value_state == decision.value_state:
         return
     gone = replace(
         state,
-        belief=verdict.belief,
+        value_state=decision.value_state,
         sellable=False,
         changed_at=now,
         confirmed_at=began_at,
