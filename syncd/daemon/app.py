@@ -133,7 +133,9 @@ class Daemon:
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
-                *(status.status, status.exposition, status.page),
+                status.status,
+                status.exposition,
+                status.page,
                 is_remote=listeners.is_admin_remote,
                 refusals=self._refusals["admin"],
             ),
@@ -144,18 +146,14 @@ class Daemon:
                 refusals=self._refusals["control"],
             ),
         }
-        read = {
-            "webhook": endpoint.HEADERS_READ,
-            "admin": admin.HEADERS_READ,
-            "control": control_server.HEADERS_READ,
-        }
+        modules = {"webhook": endpoint, "admin": admin, "control": control_server}
         for name, bound in listeners.sockets.items():
             server = HttpServer(
                 applications[name],
                 bound,
                 limiter=limiter,
                 refusals=self._refusals[name],
-                headers_read=read[name],
+                headers_read=modules[name].HEADERS_READ,
             )
             await server.start()
             self._servers.append(server)
