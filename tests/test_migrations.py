@@ -26,7 +26,7 @@ _TOMORROW = """
 import sys, time
 from datetime import timedelta
 from pathlib import Path
-from syncd.store import Store, migrations
+from syncd.store import Database, migrations
 
 @migrations.migrations()
 def tomorrow(db):
@@ -39,7 +39,7 @@ def tomorrow(db):
         time.sleep(60)
     db.conn.execute("CREATE VIEW freshness AS SELECT 'new' AS daemon_seen_at")
 
-store = Store(Path(sys.argv[1]), missed_grace=timedelta())
+store = Database(Path(sys.argv[1]), missed_grace=timedelta())
 store.open()
 store.close()
 """

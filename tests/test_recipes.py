@@ -43,7 +43,7 @@ _UPGRADE = """
 import sys
 from datetime import timedelta
 from pathlib import Path
-from syncd.store import Store, migrations
+from syncd.store import Database, migrations
 
 @migrations.migrations()
 def tomorrow(db):
@@ -59,7 +59,7 @@ def tomorrow(db):
         db.conn.execute(sql)
 
 for _ in range(2):
-    store = Store(Path(sys.argv[1]), missed_grace=timedelta())
+    store = Database(Path(sys.argv[1]), missed_grace=timedelta())
     store.open()
     db = store._writer._connection
     assert db.execute("SELECT count(*) FROM variants WHERE more > ''").fetchone()[0] > 100
