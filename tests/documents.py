@@ -1,0 +1,141 @@
+"""The documents of the repository: which of them has which section, and the code in each.
+
+A test asks for a section by its heading. `SECTIONS` is the only place that knows its document.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+README = "README.md"
+
+DOCUMENTS = (
+    README,
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "tests/payloads/README.md",
+)
+
+SECTIONS = {
+    "Behind your web server": README,
+    "Commands": README,
+    "Completing in your shell": README,
+    "Configuration": README,
+    "Development": README,
+    "Exit codes": README,
+    "HTTP answers of the webhook": README,
+    "Installing it": README,
+    "Logs": README,
+    "Looking around": README,
+    "Metrics": README,
+    "Removing it": README,
+    "Several shops on one host": README,
+    "The shop's side": README,
+    "The status document": README,
+    "The views": README,
+    "Upgrading": README,
+    "What systemd does for it": README,
+    # Recipes
+    "Go": README,
+    "Node": README,
+    "PHP": README,
+    "Python": README,
+    "Ruby": README,
+    "The sqlite3 command": README,
+}
+
+_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_LINK = re.compile(r"\]\(([^()\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block of code, without the indentation of its fence."""
+
+    language: str
+    text: str
+
+
+def text(document: str) -> str:
+    """Return a document, named by its path from the root of the repository."""
+    return (ROOT / document).read_text()
+
+
+def section(title: str) -> str:
+    """Return the text under a heading, up to the next heading of any level."""
+    whole = text(SECTIONS[title])
+    headings = list(_HEADING.finditer(_without_code(whole)))
+    ends = [heading.start() for heading in headings[1:]] + [len(whole)]
+    found = [
+        whole[heading.end() + 1 : end]
+        for heading, end in zip(headings, ends, strict=True)
+        if heading[1] == title
+    ]
+    assert len(found) == 1, f"{SECTIONS[title]} has {len(found)} sections {title!r}"
+    return found[0]
+
+
+def blocks(title: str, language: str = "sh") -> list[str]:
+    """Return the blocks of one language in a section, in their order."""
+    return [block.text for block in code_in(section(title)) if block.language == language]
+
+
+def code_in(markdown: str) -> list[Block]:
+    """Return every fenced block of code."""
+    return [
+        Block(language, textwrap.dedent(code) if indent else code)
+        for indent, language, code in _BLOCK.findall(markdown)
+    ]
+
+
+def spans_in(markdown: str) -> list[str]:
+    """Return what is set as code within sentences and tables."""
+    return [str(span) for span in _SPAN.findall(_BLOCK.sub("", markdown))]
+
+
+def rows(markdown: str, head: str) -> list[list[str]]:
+    """Return the cells of the table whose first heading is `head`, without its two head lines."""
+    found = re.search(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", markdown, re.MULTILINE)
+    assert found, f"there is no table that begins with {head!r}"
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in found.group(1).splitlines()
+    ]
+
+
+def spelled(cell: str) -> str:
+    """Return the one code span a cell begins with."""
+    found = _SPAN.match(cell)
+    assert found, f"{cell!r} begins with no code"
+    return found.group(1)
+
+
+def links(document: str) -> Iterator[str]:
+    """Give the targets of the links of a document, pictures included; code has none."""
+    prose = _SPAN.sub("", _BLOCK.sub("", text(document)))
+    yield from (str(target) for target in _LINK.findall(prose))
+
+
+def anchors(document: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a document."""
+    seen: Counter[str] = Counter()
+    found = set()
+    for title in _HEADING.findall(_without_code(text(document))):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title)
+        anchor = re.sub(r"[^\w -]", "", shown).lower().replace(" ", "-")
+        found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
+        seen[anchor] += 1
+    return found
+
+
+def _without_code(markdown: str) -> str:
+    """Return a text of the same length, in which a comment of a script is no heading."""
+    return _BLOCK.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), markdown)
