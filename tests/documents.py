@@ -15,9 +15,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 
 README = "README.md"
+REFERENCE = "syncd/docs/reference.md"
 
 DOCUMENTS = (
     README,
+    REFERENCE,
     "CHANGELOG.md",
     "SECURITY.md",
     "tests/payloads/README.md",
@@ -25,21 +27,21 @@ DOCUMENTS = (
 
 SECTIONS = {
     "Behind your web server": README,
-    "Commands": README,
-    "Completing in your shell": README,
-    "Configuration": README,
+    "Commands": REFERENCE,
+    "Completing in your shell": REFERENCE,
+    "Configuration": REFERENCE,
     "Development": README,
-    "Exit codes": README,
-    "HTTP answers of the webhook": README,
+    "Exit codes": REFERENCE,
+    "HTTP answers of the webhook": REFERENCE,
     "Installing it": README,
-    "Logs": README,
+    "Logs": REFERENCE,
     "Looking around": README,
-    "Metrics": README,
+    "Metrics": REFERENCE,
     "Removing it": README,
     "Several shops on one host": README,
     "The shop's side": README,
-    "The status document": README,
-    "The views": README,
+    "The status document": REFERENCE,
+    "The views": REFERENCE,
     "Upgrading": README,
     "What systemd does for it": README,
     # Recipes
