@@ -15,10 +15,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 
 README = "README.md"
+PERFORMANCE = "syncd/docs/performance.md"
+RECONCILING = "syncd/docs/reconciling.md"
 REFERENCE = "syncd/docs/reference.md"
 
 DOCUMENTS = (
     README,
+    PERFORMANCE,
+    RECONCILING,
     REFERENCE,
     "CHANGELOG.md",
     "SECURITY.md",
