@@ -15,12 +15,14 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 
 README = "README.md"
+SHOPS = "syncd/docs/shops.md"
 PERFORMANCE = "syncd/docs/performance.md"
 RECONCILING = "syncd/docs/reconciling.md"
 REFERENCE = "syncd/docs/reference.md"
 
 DOCUMENTS = (
     README,
+    SHOPS,
     PERFORMANCE,
     RECONCILING,
     REFERENCE,
@@ -39,22 +41,21 @@ SECTIONS = {
     "HTTP answers of the webhook": REFERENCE,
     "Installing it": README,
     "Logs": REFERENCE,
-    "Looking around": README,
+    "Looking around": SHOPS,
     "Metrics": REFERENCE,
     "Removing it": README,
     "Several shops on one host": README,
-    "The shop's side": README,
     "The status document": REFERENCE,
     "The views": REFERENCE,
     "Upgrading": README,
     "What systemd does for it": README,
     # Recipes
-    "Go": README,
-    "Node": README,
-    "PHP": README,
-    "Python": README,
-    "Ruby": README,
-    "The sqlite3 command": README,
+    "Go": SHOPS,
+    "Node": SHOPS,
+    "PHP": SHOPS,
+    "Python": SHOPS,
+    "Ruby": SHOPS,
+    "The sqlite3 command": SHOPS,
 }
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
@@ -92,6 +93,11 @@ def section(title: str) -> str:
 def blocks(title: str, language: str = "sh") -> list[str]:
     """Return the blocks of one language in a section, in their order."""
     return [block.text for block in code_in(section(title)) if block.language == language]
+
+
+def code_of(document: str, language: str) -> list[str]:
+    """Return the blocks of one language in a whole document, in their order."""
+    return [block.text for block in code_in(text(document)) if block.language == language]
 
 
 def code_in(markdown: str) -> list[Block]:

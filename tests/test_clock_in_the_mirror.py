@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 from apscheduler.job import Job
-from documents import blocks
+from documents import SHOPS, code_of
 from schemas.dump import FOLDER
 from simulation.clock import BEGIN
 from simulation.days import Day, lived
@@ -217,7 +217,7 @@ def test_the_documented_queries_are_safe_by_themselves(tmp_path: Path) -> None:
         old.execute("UPDATE variants SET sellable = 1, doubts = NULL, absent_at = NULL")
         old.execute("INSERT OR REPLACE INTO state VALUES ('daemon_seen_at', ?)", (ahead(-1),))
         is_fresh, may_sell = (
-            next(sql for sql in blocks("The shop's side", "sql") if sign in sql)
+            next(sql for sql in code_of(SHOPS, "sql") if sign in sql)
             for sign in ("AS is_fresh", "FROM freshness)")
         )
         ids = {

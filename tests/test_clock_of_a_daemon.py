@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from documents import ROOT, blocks
+from documents import ROOT, SHOPS, code_of
 
 from syncd.core.timestamps import from_text, to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
-MAY_SELL = next(sql for sql in blocks("The shop's side", "sql") if "FROM freshness)" in sql)
+MAY_SELL = next(sql for sql in code_of(SHOPS, "sql") if "FROM freshness)" in sql)
 
 
 class WallClock:

@@ -18,9 +18,10 @@ from documents import (
     DOCUMENTS,
     README,
     ROOT,
+    SHOPS,
     anchors,
-    blocks,
     code_in,
+    code_of,
     links,
     rows,
     section,
@@ -39,8 +40,6 @@ from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Evidence
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
-
-SHOP = "The shop's side"
 
 
 def code() -> list[str]:
@@ -243,12 +242,12 @@ def test_the_views_have_the_columns_that_are_documented(
 
 ASKED = {"variant_id": 1, "variant_ids": "[2, 1, 3]", "seq": 1}
 FEED = [(1, "a moment", 1, "in_stock", 1), (2, "a moment", 2, "out_of_stock", 0)]
-ANSWERS = [[(1,)], [(1, 1), (2, 0)], [(1,)], [(1,)], FEED, [(2, "a moment")]]
+ANSWERS = [[(1,)], [(1,)], [(1, 1), (2, 0)], [(1,)], FEED, [(2, "a moment")]]
 
 
 def test_the_documented_sql_answers(mirror: sqlite3.Connection) -> None:
     """Each statement, in order, on a real mirror."""
-    statements = blocks(SHOP, "sql")
+    statements = code_of(SHOPS, "sql")
     answers = [sorted(mirror.execute(statement, ASKED)) for statement in statements]
     (now,) = mirror.execute("SELECT max(recorded_at) FROM changes").fetchone()
     assert [
@@ -259,14 +258,14 @@ def test_the_documented_sql_answers(mirror: sqlite3.Connection) -> None:
 
 def test_looking_up_a_variant_needs_no_scan(mirror: sqlite3.Connection) -> None:
     """The shop asks at each sale: by the primary key, however large the mirror."""
-    for statement in blocks(SHOP, "sql")[:2]:
+    for statement in code_of(SHOPS, "sql")[:3]:
         plan = [row[3] for row in mirror.execute(f"EXPLAIN QUERY PLAN {statement}", ASKED)]
         assert any(step.startswith("SEARCH v USING INTEGER PRIMARY KEY") for step in plan), plan
 
 
 def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
     """A daemon that gave no sign of life, or long ago, means no."""
-    query = next(sql for sql in blocks(SHOP, "sql") if "FROM freshness" in sql)
+    query = next(sql for sql in code_of(SHOPS, "sql") if "AS is_fresh" in sql)
     writer = open_for_writing(tmp_path / "availability.db")
     try:
         assert writer.execute(query).fetchall() == [(0,)]
@@ -279,7 +278,7 @@ def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
 def test_the_documented_python_opens_a_mirror(tmp_path: Path) -> None:
     """Read only, as it is written, but for where the file is."""
     writer = open_for_writing(tmp_path / "availability.db")
-    snippet = blocks(SHOP, "python")[0]
+    snippet = code_of(SHOPS, "python")[0]
     names: dict[str, Any] = {}
     exec(snippet.replace("/var/lib/syncd", str(tmp_path)), names)  # noqa: S102 - ours
     opened: sqlite3.Connection = names["mirror"]
