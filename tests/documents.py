@@ -15,6 +15,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 
 README = "README.md"
+OPERATIONS = "systemd/README.md"
 SHOPS = "syncd/docs/shops.md"
 PERFORMANCE = "syncd/docs/performance.md"
 RECONCILING = "syncd/docs/reconciling.md"
@@ -22,6 +23,7 @@ REFERENCE = "syncd/docs/reference.md"
 
 DOCUMENTS = (
     README,
+    OPERATIONS,
     SHOPS,
     PERFORMANCE,
     RECONCILING,
@@ -32,23 +34,23 @@ DOCUMENTS = (
 )
 
 SECTIONS = {
-    "Behind your web server": README,
+    "Behind your web server": OPERATIONS,
     "Commands": REFERENCE,
     "Completing in your shell": REFERENCE,
     "Configuration": REFERENCE,
     "Development": README,
     "Exit codes": REFERENCE,
     "HTTP answers of the webhook": REFERENCE,
-    "Installing it": README,
+    "Installing it": OPERATIONS,
     "Logs": REFERENCE,
     "Looking around": SHOPS,
     "Metrics": REFERENCE,
-    "Removing it": README,
-    "Several shops on one host": README,
+    "Removing it": OPERATIONS,
+    "Several shops on one host": OPERATIONS,
     "The status document": REFERENCE,
     "The views": REFERENCE,
-    "Upgrading": README,
-    "What systemd does for it": README,
+    "Upgrading": OPERATIONS,
+    "What systemd does for it": OPERATIONS,
     # Recipes
     "Go": SHOPS,
     "Node": SHOPS,
