@@ -15,6 +15,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parent.parent
 
 README = "README.md"
+CONTRIBUTING = "CONTRIBUTING.md"
+ARCHITECTURE = "syncd/README.md"
 OPERATIONS = "systemd/README.md"
 SHOPS = "syncd/docs/shops.md"
 PERFORMANCE = "syncd/docs/performance.md"
@@ -23,6 +25,8 @@ REFERENCE = "syncd/docs/reference.md"
 
 DOCUMENTS = (
     README,
+    CONTRIBUTING,
+    ARCHITECTURE,
     OPERATIONS,
     SHOPS,
     PERFORMANCE,
@@ -38,7 +42,7 @@ SECTIONS = {
     "Commands": REFERENCE,
     "Completing in your shell": REFERENCE,
     "Configuration": REFERENCE,
-    "Development": README,
+    "The folders": ARCHITECTURE,
     "Exit codes": REFERENCE,
     "HTTP answers of the webhook": REFERENCE,
     "Installing it": OPERATIONS,
@@ -138,11 +142,16 @@ def links(document: str) -> Iterator[str]:
     yield from (str(target) for target in _LINK.findall(prose))
 
 
+def headings(document: str) -> list[str]:
+    """Return the titles of all sections of a document."""
+    return [str(title) for title in _HEADING.findall(_without_code(text(document)))]
+
+
 def anchors(document: str) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a document."""
     seen: Counter[str] = Counter()
     found = set()
-    for title in _HEADING.findall(_without_code(text(document))):
+    for title in headings(document):
         shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title)
         anchor = re.sub(r"[^\w -]", "", shown).lower().replace(" ", "-")
         found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)

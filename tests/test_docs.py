@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 from documents import (
+    ARCHITECTURE,
     DOCUMENTS,
     README,
     ROOT,
@@ -22,6 +23,7 @@ from documents import (
     anchors,
     code_in,
     code_of,
+    headings,
     links,
     rows,
     section,
@@ -363,9 +365,34 @@ def test_the_files_that_a_document_names_exist(document: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_walk_through_the_code_names_files_that_exist() -> None:
+    """A stranger follows it file by file."""
+    named = [one for one in spans_in(text(ARCHITECTURE)) if one.endswith(".py")]
+    assert len(named) > 20
+    missing = [one for one in named if not any((ROOT / at / one).exists() for at in ("syncd", ""))]
+    assert missing == []
+
+
+def test_the_code_cites_documents_of_the_repository() -> None:
+    """Each cited document exists, and has the cited section."""
+    cited = re.compile(r"([\w./-]*\w\.md)(?:,\s+(?:#\s+)?\"([^\"]+)\")?")
+    wrong, found = [], 0
+    for path in (*(ROOT / "syncd").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        if path.name in {"documents.py", "test_docs.py"}:
+            continue
+        for name, title in cited.findall(path.read_text()):
+            found += 1
+            is_there = name in DOCUMENTS
+            titles = headings(name) if is_there and title else []
+            if not is_there or (title and " ".join(title.split()) not in titles):
+                wrong.append(f"{path.relative_to(ROOT)}: {name} {title}")
+    assert wrong == []
+    assert found > 8
+
+
 def test_the_documented_folders_are_the_layers() -> None:
     """Every folder is named, in the order of the layers."""
-    named = [spelled(row[0]).replace("/", ".") for row in rows(section("Development"), "folder")]
+    named = [spelled(row[0]).replace("/", ".") for row in rows(section("The folders"), "folder")]
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = contracts["contracts"][0]["layers"]
     inside = [name for layer in layers for name in layer.split(" | ")]
