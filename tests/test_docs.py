@@ -21,6 +21,7 @@ from documents import (
     ROOT,
     SHOPS,
     anchors,
+    blocks,
     code_in,
     code_of,
     headings,
@@ -31,6 +32,7 @@ from documents import (
     spelled,
     text,
 )
+from systemd.machine import SUITE
 
 from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
@@ -42,6 +44,8 @@ from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Evidence
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
+
+LONGEST_README = 300
 
 
 def code() -> list[str]:
@@ -322,6 +326,29 @@ def test_the_demo_command_is_one_line() -> None:
     assert len(found) == 1
     assert found[0].startswith("python3 -m venv .venv && ")
     assert found[0].endswith("syncd demo")
+
+
+def test_the_readme_is_short() -> None:
+    """A newcomer reads all of it."""
+    assert len(text(README).splitlines()) <= LONGEST_README
+
+
+def test_the_readme_has_the_fail_safe_of_the_shops() -> None:
+    """One statement, letter by letter the one that the tests ask."""
+    assert code_of(README, "sql") == code_of(SHOPS, "sql")[:1]
+
+
+def test_the_readme_installs_as_the_full_recipe_does() -> None:
+    """The same commands, which test_install follows."""
+    assert blocks("Install") == blocks("Installing it")
+
+
+def test_the_supported_versions_are_those_that_are_tested() -> None:
+    """Debian is the one that test_install boots; Python is the lowest that is declared."""
+    tested = {row[0]: row[1] for row in rows(section("Supported versions"), "software")}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert tested["Debian"] == f"12 ({SUITE})"
+    assert f">={tested['Python']}" == declared
 
 
 def test_every_document_is_known() -> None:
