@@ -1,4 +1,4 @@
-"""nginx and Caddy as the README sets them up, in front of a daemon; and set up wrongly.
+"""nginx and Caddy as documented, in front of a daemon; and set up wrongly.
 
 TLS is real: a throw-away certificate that clients are told to trust, and nothing else.
 """
@@ -18,15 +18,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from documents import blocks
 from load.station import free_port
 from msgspec import Struct
-from shops import blocks
 
 from syncd.core.signature import HEADER, sign
 
 SECTION = "Behind your web server"
 PATH = "/webhooks/dreamship"
-# What the README's snippets name and a test has elsewhere.
+# What the documented sites name and a test has elsewhere.
 _LISTENER, _SOCKET = "127.0.0.1:8787", "unix:/run/syncd-mugs.sock"
 _HOST = "hooks.example.com"
 _CERTIFICATE = f"/etc/letsencrypt/live/{_HOST}/fullchain.pem"
@@ -90,7 +90,7 @@ Start = Callable[[Path, str], AbstractContextManager[Front]]
 
 @contextlib.contextmanager
 def nginx(folder: Path, to: str, *changes: tuple[str, str]) -> Iterator[Front]:
-    """Run the README's site in front of `to`; each of `changes` replaces what stands there."""
+    """Run the documented site in front of `to`; each of `changes` replaces what stands there."""
     program = find_program("nginx")
     certificate, key = _certificate(folder)
     port = free_port()
@@ -112,7 +112,7 @@ def nginx(folder: Path, to: str, *changes: tuple[str, str]) -> Iterator[Front]:
 
 @contextlib.contextmanager
 def caddy(folder: Path, to: str) -> Iterator[Front]:
-    """Run the README's site in front of `to`."""
+    """Run the documented site in front of `to`."""
     program = find_program("caddy")
     certificate, key = _certificate(folder)
     port = free_port()
@@ -130,7 +130,7 @@ def caddy(folder: Path, to: str) -> Iterator[Front]:
 
 
 def validated(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Have Caddy look over the README's site as it stands."""
+    """Have Caddy validate the documented site as it stands."""
     program = find_program("caddy")
     (site,) = blocks(SECTION, "caddy")
     config = folder / "Caddyfile"

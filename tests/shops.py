@@ -1,4 +1,4 @@
-"""Shops in other languages: the recipes of the README, taken from it and driven.
+"""Shops in other languages: the documented recipes, taken from their document and driven.
 
 Each runs as a process of its own, reads until a file appears, and then tells in one line of JSON
 what it saw. What it may do it is given by the user it runs as.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from documents import ROOT, blocks, section
 from msgspec import Struct, json
 
-ROOT = Path(__file__).parent.parent
-README_MIRROR = "/var/lib/syncd/availability.db"
+DOCUMENTED_MIRROR = "/var/lib/syncd/availability.db"
 # Where .ci/run installs what comes from npm; TWIN is what Node needs before version 22.13.
 NODE_MODULES = ROOT / ".ci" / "node_modules"
 TWIN = "@photostructure/sqlite"
@@ -180,10 +179,10 @@ class Saw(Struct, frozen=True):
 
 
 class Shop(Struct, frozen=True):
-    """One language: which code blocks of the README it is made of, and how it is run."""
+    """One language: which documented blocks it is made of, and how it is run."""
 
     name: str
-    section: str
+    title: str
     interpreter: str
     block: str
     driver: str
@@ -191,11 +190,11 @@ class Shop(Struct, frozen=True):
 
     def program(self, mirror: Path) -> str:
         """Return the recipe, word for word but for where the mirror is, and what drives it."""
-        recipe = "\n".join(blocks(self.section, self.block))
-        assert README_MIRROR in recipe
-        recipe = recipe.replace(README_MIRROR, str(mirror))
+        recipe = "\n".join(blocks(self.title, self.block))
+        assert DOCUMENTED_MIRROR in recipe
+        recipe = recipe.replace(DOCUMENTED_MIRROR, str(mirror))
         if self.interpreter == "node" and not has_sqlite():
-            assert f"`require('{TWIN}')`" in README
+            assert f"`require('{TWIN}')`" in section("Node")
             recipe = recipe.replace("node:sqlite", TWIN)
         return recipe + self.driver
 
@@ -220,15 +219,6 @@ SHOPS = [
     Shop("Ruby", "Ruby", "ruby", "ruby", RUBY),
     Shop("sqlite3", "The sqlite3 command", "sqlite3", "sh", SHELL),
 ]
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(title: str, language: str) -> list[str]:
-    """Return the code blocks of a language in one section of the README."""
-    _, _, text = README.partition(f"\n### {title}\n")
-    text, _, _ = text.partition("\n## ")
-    text, _, _ = text.partition("\n### ")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
 class Visit:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from documents import ROOT, rows, section, spelled
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
-ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "syncd" / "monitoring" / "alerts.yml"
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is missing (Debian's package prometheus)"
@@ -60,15 +58,13 @@ def test_metrics_tell_what_happened(shared: Daemon) -> None:
 
 
 def test_every_metric_is_documented_and_no_other(shared: Daemon) -> None:
-    """The README's table is the page; every name begins with syncd_."""
+    """The documented table is the page; every name begins with syncd_."""
     found = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in text_string_to_metric_families(page(shared))
     }
     assert all(name.startswith("syncd_") for name in found)
-    readme = (ROOT / "README.md").read_text()
-    table = readme.partition("\n### Metrics\n")[2].partition("\n### ")[0]
-    told = set(re.findall(r"^\| `(syncd_\w+)", table, re.MULTILINE))
+    told = {spelled(row[0]) for row in rows(section("Metrics"), "metric")}
     assert told == {name for name in found if not name.startswith("syncd_process_")}
 
 

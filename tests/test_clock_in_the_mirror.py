@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 from apscheduler.job import Job
+from documents import SHOPS, code_of
 from schemas.dump import FOLDER
 from simulation.clock import BEGIN
 from simulation.days import Day, lived
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 JUMPS = [-365 * DAY, -HOUR, -30 * SECOND, 30 * SECOND, HOUR, 365 * DAY]
-README = (Path(__file__).parent.parent / "README.md").read_text()
 # By Dreamship's clock, of the feed's own position, or not a moment.
 NOT_OURS = {
     ("change_log", "occurred_at"),
@@ -209,7 +209,7 @@ def test_a_moment_of_the_future_is_not_shown(
     assert shown == ((at,) * 4 if is_shown else (None,) * 4)
 
 
-def test_the_queries_of_the_readme_are_safe_by_themselves(tmp_path: Path) -> None:
+def test_the_documented_queries_are_safe_by_themselves(tmp_path: Path) -> None:
     """On a mirror of the first version too, whose view shows every moment."""
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as old:
         old.executescript((FOLDER / "0.1.0.sql").read_text())
@@ -217,9 +217,7 @@ def test_the_queries_of_the_readme_are_safe_by_themselves(tmp_path: Path) -> Non
         old.execute("UPDATE variants SET sellable = 1, doubts = NULL, absent_at = NULL")
         old.execute("INSERT OR REPLACE INTO state VALUES ('daemon_seen_at', ?)", (ahead(-1),))
         is_fresh, may_sell = (
-            next(
-                text for text in re.findall(r"```sql\n(.*?)```", README, re.DOTALL) if sign in text
-            )
+            next(sql for sql in code_of(SHOPS, "sql") if sign in sql)
             for sign in ("AS is_fresh", "FROM freshness)")
         )
         ids = {

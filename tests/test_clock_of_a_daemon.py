@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sqlite3
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from documents import ROOT, SHOPS, code_of
 
 from syncd.core.timestamps import from_text, to_text
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
-ROOT = Path(__file__).parent.parent
-MAY_SELL = next(
-    text
-    for text in re.findall(r"```sql\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    if "FROM freshness)" in text
-)
+MAY_SELL = next(sql for sql in code_of(SHOPS, "sql") if "FROM freshness)" in sql)
 
 
 class WallClock:
@@ -66,7 +60,7 @@ def is_alive(site: Site) -> bool:
 
 
 def may_sell(site: Site) -> list[int]:
-    """Ask the README's fail-safe about every variant."""
+    """Ask the documented fail-safe about every variant."""
     ids = str(list(site.catalogue.variants))
     with closing(sqlite3.connect(f"{site.mirror.as_uri()}?mode=ro", uri=True, timeout=1)) as shop:
         return [row[0] for row in shop.execute(MAY_SELL, {"variant_ids": ids})]

@@ -1,11 +1,10 @@
-"""TAB in real shells, told to complete by the lines of the README."""
+"""TAB in real shells, told to complete by the documented lines."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pty
-import re
 import select
 import shutil
 import subprocess
@@ -16,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systemd.recipe import blocks
+from documents import blocks
 
 from syncd.cli import cli
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
 SECTION = "Completing in your shell"
 # What is typed, and what TAB makes of it.
 TYPED = [
@@ -31,9 +29,10 @@ TYPED = [
 
 
 def line(shell: str) -> str:
-    """Return the one line of the README for a shell."""
-    (found,) = re.findall(rf"^```{shell}\n(.*)\n```$", README, re.MULTILINE)
-    return str(found)
+    """Return the one documented line for a shell."""
+    (found,) = blocks(SECTION, shell)
+    assert found.count("\n") == 1
+    return found.removesuffix("\n")
 
 
 def needs(shell: str) -> str:
@@ -45,7 +44,7 @@ def needs(shell: str) -> str:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """Link the program as the README says; give an environment that has it among its commands."""
+    """Link the program as documented; give an environment that has it among its commands."""
     (link,) = blocks(SECTION)
     there = Path(sys.executable).with_name("syncd")
     linked = tmp_path / "bin" / "syncd"
@@ -155,6 +154,6 @@ def test_fish_completes(environ: dict[str, str], typed: str, completed: str) -> 
     assert offered == [completed.rsplit(maxsplit=1)[-1]]
 
 
-def test_the_help_says_what_the_readme_says() -> None:
+def test_the_help_has_the_documented_line() -> None:
     """The line for bash, in the last words of `syncd --help`."""
     assert line("bash") in (cli.epilog or "")

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from documents import ROOT, blocks
 from load.station import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from conftest import Daemon
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 MONITORING = ROOT / "syncd" / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text())
@@ -175,9 +174,9 @@ def test_every_expression_parses(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
 
 
-def test_the_configuration_of_the_readme_is_right(tmp_path: Path) -> None:
+def test_the_documented_configuration_is_right(tmp_path: Path) -> None:
     """As Prometheus' own tool sees it, with the rules that it names."""
-    (text,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    (text,) = blocks("Metrics", "yaml")
     installed = "/opt/syncd/lib/python3.11/site-packages/syncd/monitoring"
     assert installed in text
     file = tmp_path / "prometheus.yml"

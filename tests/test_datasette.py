@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from documents import section
 from msgspec import json
 
 import syncd
@@ -18,15 +19,14 @@ if TYPE_CHECKING:
 
 METADATA = Path(syncd.__file__).with_name("datasette.json")
 DATABASE: dict[str, Any] = json.decode(METADATA.read_bytes())["databases"]["availability"]
-README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("view", ["availability", "changes", "freshness"])
 def test_every_column_is_described(shared: Daemon, view: str) -> None:
-    """As in the README, word for word but for its marks; and what each view is, in the file."""
+    """As documented, word for word but for its marks; and what each view is, in the file."""
     columns = DATABASE["tables"][view]["columns"]
     assert [*columns] == [*shared.site.rows(f"SELECT * FROM {view}")[0]]  # noqa: S608
-    told = README.replace("`", "")
+    told = section("The views").replace("`", "")
     assert [name for name in columns if f"| {name} | {columns[name]} |" not in told] == []
     (row,) = shared.site.rows("SELECT sql FROM sqlite_master WHERE name = ?", view)
     assert re.match(rf"CREATE VIEW {view} AS\n-- .*\n", row["sql"])
@@ -50,9 +50,9 @@ def test_queries_answer(shared: Daemon) -> None:
     assert {one, other} <= {row["variant_id"] for row in answers["off_sale"]}
 
 
-def test_queries_are_in_the_readme() -> None:
+def test_queries_are_documented() -> None:
     """All of them, by name."""
-    assert all(f"`{name}`" in README for name in DATABASE["queries"])
+    assert all(f"`{name}`" in section("Looking around") for name in DATABASE["queries"])
 
 
 def test_sqlite_utils_reads_the_mirror(shared: Daemon) -> None:

@@ -1,4 +1,4 @@
-"""The README, the changelog and the program say the same; what is written down is run."""
+"""The documents and the program say the same; the documented commands and queries run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,25 @@ from typing import Any
 
 import click
 import pytest
+from documents import (
+    ARCHITECTURE,
+    DOCUMENTS,
+    README,
+    ROOT,
+    SHOPS,
+    anchors,
+    blocks,
+    code_in,
+    code_of,
+    headings,
+    links,
+    rows,
+    section,
+    spans_in,
+    spelled,
+    text,
+)
+from systemd.machine import SUITE
 
 from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
@@ -26,43 +45,16 @@ from syncd.core.webhook_health import Evidence
 from syncd.store import reads
 from syncd.store.connection import open_for_writing
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-
-BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-
-
-def section(title: str) -> str:
-    """Return what is written under a heading, up to the next one."""
-    found = re.search(
-        rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE
-    )
-    assert found, f"README.md has no section {title!r}"
-    return found.group(1)
-
-
-def rows(text: str, head: str) -> list[list[str]]:
-    """Return the cells of the table whose first heading is `head`, without its two head lines."""
-    found = re.search(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
-    assert found, f"there is no table that begins with {head!r}"
-    return [
-        [cell.strip() for cell in line.strip("|").split(" | ")]
-        for line in found.group(1).splitlines()
-    ]
-
-
-def spelled(cell: str) -> str:
-    """Return the one code span a cell begins with."""
-    found = SPAN.match(cell)
-    assert found, f"{cell!r} begins with no code"
-    return found.group(1)
+LONGEST_README = 300
 
 
 def code() -> list[str]:
-    """Return everything in the README that is set as code."""
-    outside = BLOCK.sub("", README)
-    return [block for _, block in BLOCK.findall(README)] + SPAN.findall(outside)
+    """Return everything that is set as code in the documents for users."""
+    return [
+        one
+        for document in DOCUMENTS
+        for one in (*(block.text for block in code_in(text(document))), *spans_in(text(document)))
+    ]
 
 
 # --- logs ----------------------------------------------------------------------------------------
@@ -118,14 +110,14 @@ def test_every_option_is_documented_and_no_other(name: str) -> None:
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }
-    named = {span.split()[0] for span in SPAN.findall(row[1])}
+    named = {span.split()[0] for span in spans_in(row[1])}
     # `-c` is told once, above the table, for all commands.
     assert named == taken - {"-c"}
     assert "(`-c`)" in section("Commands")
 
 
 def test_no_command_is_named_that_does_not_exist() -> None:
-    """Whatever the README tells to type can be typed."""
+    """Whatever the documents tell to type can be typed."""
     typed = re.findall(r"(?:^|[\s/])syncd ([a-z][\w-]*)", "\n".join(code()), re.MULTILINE)
     assert set(typed) <= set(COMMANDS)
     assert {"demo", "reconcile-now", "check-config", "status"} <= set(typed)
@@ -171,16 +163,6 @@ def test_every_key_has_an_effect() -> None:
 
 
 # --- answers and the status document -------------------------------------------------------------
-
-
-def test_every_link_within_the_readme_leads_somewhere() -> None:
-    """To a heading, by the name that GitHub gives it; what is in a block of code is none."""
-    prose = BLOCK.sub("", README)
-    titles = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    links = re.findall(r"\]\(#([^)]+)\)", prose)
-    assert len(links) > 20
-    assert set(links) <= anchors
 
 
 def test_every_answer_is_documented() -> None:
@@ -259,19 +241,19 @@ def test_the_views_have_the_columns_that_are_documented(
     mirror: sqlite3.Connection, view: str
 ) -> None:
     """Names and order, of a mirror made by this version."""
-    _, _, text = section("The views").partition(f"\n`{view}`, one row")
-    told = [spelled(row[0]) for row in rows(text, "column")]
+    _, _, columns = section("The views").partition(f"\n`{view}`, one row")
+    told = [spelled(row[0]) for row in rows(columns, "column")]
     assert told == [column[0] for column in mirror.execute(f"SELECT * FROM {view}").description]  # noqa: S608
 
 
 ASKED = {"variant_id": 1, "variant_ids": "[2, 1, 3]", "seq": 1}
 FEED = [(1, "a moment", 1, "in_stock", 1), (2, "a moment", 2, "out_of_stock", 0)]
-ANSWERS = [[(1,)], [(1, 1), (2, 0)], [(1,)], [(1,)], FEED, [(2, "a moment")]]
+ANSWERS = [[(1,)], [(1,)], [(1, 1), (2, 0)], [(1,)], FEED, [(2, "a moment")]]
 
 
-def test_the_sql_of_the_readme_answers(mirror: sqlite3.Connection) -> None:
+def test_the_documented_sql_answers(mirror: sqlite3.Connection) -> None:
     """Each statement, in order, on a real mirror."""
-    statements = [text for language, text in BLOCK.findall(README) if language == "sql"]
+    statements = code_of(SHOPS, "sql")
     answers = [sorted(mirror.execute(statement, ASKED)) for statement in statements]
     (now,) = mirror.execute("SELECT max(recorded_at) FROM changes").fetchone()
     assert [
@@ -282,15 +264,14 @@ def test_the_sql_of_the_readme_answers(mirror: sqlite3.Connection) -> None:
 
 def test_looking_up_a_variant_needs_no_scan(mirror: sqlite3.Connection) -> None:
     """The shop asks at each sale: by the primary key, however large the mirror."""
-    statements = [text for language, text in BLOCK.findall(README) if language == "sql"]
-    for statement in statements[:2]:
+    for statement in code_of(SHOPS, "sql")[:3]:
         plan = [row[3] for row in mirror.execute(f"EXPLAIN QUERY PLAN {statement}", ASKED)]
         assert any(step.startswith("SEARCH v USING INTEGER PRIMARY KEY") for step in plan), plan
 
 
 def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
     """A daemon that gave no sign of life, or long ago, means no."""
-    query = next(text for language, text in BLOCK.findall(README) if "FROM freshness" in text)
+    query = next(sql for sql in code_of(SHOPS, "sql") if "AS is_fresh" in sql)
     writer = open_for_writing(tmp_path / "availability.db")
     try:
         assert writer.execute(query).fetchall() == [(0,)]
@@ -300,12 +281,12 @@ def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
         writer.close()
 
 
-def test_the_python_of_the_readme_opens_a_mirror(tmp_path: Path) -> None:
+def test_the_documented_python_opens_a_mirror(tmp_path: Path) -> None:
     """Read only, as it is written, but for where the file is."""
     writer = open_for_writing(tmp_path / "availability.db")
-    text = next(text for language, text in BLOCK.findall(README) if language == "python")
+    snippet = code_of(SHOPS, "python")[0]
     names: dict[str, Any] = {}
-    exec(text.replace("/var/lib/syncd", str(tmp_path)), names)  # noqa: S102 - ours
+    exec(snippet.replace("/var/lib/syncd", str(tmp_path)), names)  # noqa: S102 - ours
     opened: sqlite3.Connection = names["mirror"]
     try:
         assert opened.execute("SELECT count(*) FROM availability").fetchone() == (0,)
@@ -322,7 +303,7 @@ def test_the_python_of_the_readme_opens_a_mirror(tmp_path: Path) -> None:
 def extracted() -> str:
     """Return what `.ci/run` takes for the test command, taken as it takes it."""
     line = next(
-        text for text in (ROOT / ".ci" / "run").read_text().splitlines() if "README.md" in text
+        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "README.md" in line
     )
     script = f'{line}\nprintf "%s" "$command"'
     return subprocess.run(
@@ -336,30 +317,109 @@ def test_ci_runs_the_test_command() -> None:
     assert len(command.splitlines()) == 1
     assert command.startswith("python3 -m venv .venv && ")
     assert command.endswith("pytest")
-    assert f"<!-- test command -->\n```sh\n{command}\n```\n" in README
+    assert f"<!-- test command -->\n```sh\n{command}\n```\n" in text(README)
 
 
 def test_the_demo_command_is_one_line() -> None:
     """One line installs, and ends with the main job running."""
-    found = re.findall(r"^<!-- demo command -->\n```sh\n(.*)\n```$", README, re.MULTILINE)
+    found = re.findall(r"^<!-- demo command -->\n```sh\n(.*)\n```$", text(README), re.MULTILINE)
     assert len(found) == 1
     assert found[0].startswith("python3 -m venv .venv && ")
     assert found[0].endswith("syncd demo")
 
 
-def test_files_the_readme_names_exist() -> None:
-    """Links and the files to install."""
-    linked = re.findall(r"\]\(([^):#]+)\)", README)
-    named = re.findall(
-        r"(?:systemd|tests)/[\w@]+(?:\.\w+)+", README.replace("/etc/systemd/system/", "/etc/")
-    )
-    assert {"config.example.toml", "systemd/syncd.service"} <= {*linked, *named}
-    assert [name for name in (*linked, *named) if not (ROOT / name).exists()] == []
+def test_the_readme_is_short() -> None:
+    """A newcomer reads all of it."""
+    assert len(text(README).splitlines()) <= LONGEST_README
 
 
-def test_the_folders_of_the_readme_are_those_of_the_house() -> None:
+def test_the_readme_has_the_fail_safe_of_the_shops() -> None:
+    """One statement, letter by letter the one that the tests ask."""
+    assert code_of(README, "sql") == code_of(SHOPS, "sql")[:1]
+
+
+def test_the_readme_installs_as_the_full_recipe_does() -> None:
+    """The same commands, which test_install follows."""
+    assert blocks("Install") == blocks("Installing it")
+
+
+def test_the_supported_versions_are_those_that_are_tested() -> None:
+    """Debian is the one that test_install boots; Python is the lowest that is declared."""
+    tested = {row[0]: row[1] for row in rows(section("Supported versions"), "software")}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert tested["Debian"] == f"12 ({SUITE})"
+    assert f">={tested['Python']}" == declared
+
+
+def test_every_document_is_known() -> None:
+    """A document that the tests do not know is not tested."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.md")
+        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    }
+    assert found == {*DOCUMENTS}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document: str) -> None:
+    """Each relative link has its file, and each anchor its heading."""
+    broken = []
+    for link in links(document):
+        path, _, anchor = link.partition("#")
+        if re.match(r"\w+:", path):
+            continue
+        target = (ROOT / document).parent / path if path else ROOT / document
+        inside = target.resolve()
+        is_there = inside.exists() and inside.is_relative_to(ROOT)
+        if not is_there or (anchor and anchor not in anchors(str(inside.relative_to(ROOT)))):
+            broken.append(link)
+    assert broken == []
+
+
+def test_links_are_checked() -> None:
+    """The test above sees links within a document and between documents."""
+    found = [link for document in DOCUMENTS for link in links(document)]
+    assert sum(link.startswith("#") for link in found) > 10
+    assert sum(not link.startswith(("#", "http")) for link in found) > 3
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_files_that_a_document_names_exist(document: str) -> None:
+    """The files to install and to run, by their path from the root of the repository."""
+    source = text(document).replace("/etc/systemd/system/", "/etc/")
+    named = re.findall(r"(?<![\w/.])(?:systemd|tests)/[\w@/]+(?:\.\w+)+", source)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_walk_through_the_code_names_files_that_exist() -> None:
+    """A stranger follows it file by file."""
+    named = [one for one in spans_in(text(ARCHITECTURE)) if one.endswith(".py")]
+    assert len(named) > 20
+    missing = [one for one in named if not any((ROOT / at / one).exists() for at in ("syncd", ""))]
+    assert missing == []
+
+
+def test_the_code_cites_documents_of_the_repository() -> None:
+    """Each cited document exists, and has the cited section."""
+    cited = re.compile(r"([\w./-]*\w\.md)(?:,\s+(?:#\s+)?\"([^\"]+)\")?")
+    wrong, found = [], 0
+    for path in (*(ROOT / "syncd").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        if path.name in {"documents.py", "test_docs.py"}:
+            continue
+        for name, title in cited.findall(path.read_text()):
+            found += 1
+            is_there = name in DOCUMENTS
+            titles = headings(name) if is_there and title else []
+            if not is_there or (title and " ".join(title.split()) not in titles):
+                wrong.append(f"{path.relative_to(ROOT)}: {name} {title}")
+    assert wrong == []
+    assert found > 8
+
+
+def test_the_documented_folders_are_the_layers() -> None:
     """Every folder is named, in the order of the layers."""
-    named = [spelled(row[0]).replace("/", ".") for row in rows(section("Development"), "folder")]
+    named = [spelled(row[0]).replace("/", ".") for row in rows(section("The folders"), "folder")]
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     layers = contracts["contracts"][0]["layers"]
     inside = [name for layer in layers for name in layer.split(" | ")]

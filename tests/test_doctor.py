@@ -181,7 +181,7 @@ SHUT = "127.0.0.1:9"
 def test_what_is_in_the_way_is_named_with_what_to_do(
     shared: Daemon, tmp_path: Path, change: tuple[str, str], told: str, hint: str
 ) -> None:
-    """The README's nginx, with one thing wrong, looked at as Dreamship comes."""
+    """The documented nginx, with one thing wrong, looked at as Dreamship comes."""
     url = httpx.URL(shared.webhook_url)
     to = f"{url.host}:{url.port}"
     with nginx(tmp_path, to, (change[0].format(to=to), change[1])) as front:

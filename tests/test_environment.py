@@ -141,7 +141,7 @@ def _in_closed_folder(folder: Path, *command: str) -> subprocess.CompletedProces
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path) -> None:
-    """The README's own command, called from root's home."""
+    """The documented command, called from root's home."""
     done = _in_closed_folder(tmp_path / "home", "check-config")
     said = refused(done)
     assert f"{tmp_path}/home/config.toml cannot be looked at: Permission denied" in said

@@ -1,6 +1,6 @@
 """The change feed: each change once, in order, whatever happens; and who slept too long is told.
 
-Its reader is the one of the README, word for word.
+Its reader is the documented recipe, word for word.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from documents import blocks
 from msgspec import json
-from shops import README_MIRROR, blocks
+from shops import DOCUMENTED_MIRROR
 
 from syncd.core.timestamps import to_text
 from syncd.store import Database
@@ -37,7 +38,7 @@ def reader(mirror: Path) -> Any:
     """Return the Python recipe's `Mirror`, looking at this file."""
     names: dict[str, Any] = {}
     (recipe,) = blocks("Python", "python")
-    exec(recipe.replace(README_MIRROR, str(mirror)), names)  # noqa: S102 - ours
+    exec(recipe.replace(DOCUMENTED_MIRROR, str(mirror)), names)  # noqa: S102 - ours
     return names["Mirror"]()
 
 

@@ -1,4 +1,4 @@
-"""The README's way to install it, followed to the letter in a fresh Debian with a real systemd.
+"""The documented way to install it, followed to the letter in a fresh Debian with a real systemd.
 
 One machine for all of them, in this order: the first installs, the last removes. It takes a minute,
 and two more when there is no Debian in the temporary folder yet; so it runs in CI and when asked.
@@ -27,11 +27,11 @@ from typing import Any
 
 import httpx
 import pytest
+from documents import ROOT, blocks
 from load.report import Report
 from load.sender import FIRST_VARIANT
 from msgspec import json as typed
 from systemd.machine import Failed, Machine, booted, why_not
-from systemd.recipe import ROOT, blocks
 from systemd.saboteur import PARTS
 
 from syncd import __version__
@@ -60,7 +60,7 @@ class Installation:
         self.shared = shared
 
     def follow(self, *scripts: str) -> str:
-        """Type what the README says, in the checkout."""
+        """Run commands of the documentation, in the checkout."""
         return "\n".join(self.run(f"cd /root/syncd\n{script}") for script in scripts)
 
     def set(self, path: str, **values: object) -> None:
@@ -134,7 +134,7 @@ class Installation:
             raise
 
     def status(self) -> dict[str, Any]:
-        """Ask the daemon as the README says."""
+        """Ask the daemon as the documentation says."""
         script = "runuser -u syncd -- /opt/syncd/bin/syncd status --json || [ $? = 1 ]"
         told: dict[str, Any] = json.loads(self.run(script))
         return told
@@ -437,7 +437,7 @@ def test_the_watchdog_bites_whatever_hangs(running: Installation) -> None:
 
 
 def test_the_keys_can_be_handed_over(running: Installation) -> None:
-    """As the README has it: root's file, and the daemon cannot read it but has the keys."""
+    """As documented: root's file, and the daemon cannot read it but has the keys."""
     running.set("/etc/syncd/config.toml", api_key_file="")
     running.follow(blocks("What systemd does for it")[0])
     assert running.run("stat --format='%a %U:%G' /etc/syncd/api-keys") == "600 root:root"

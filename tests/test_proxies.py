@@ -1,4 +1,4 @@
-"""TLS in front: nginx and Caddy set up as the README says, before a real daemon."""
+"""TLS in front: nginx and Caddy set up as documented, before a real daemon."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SetUp = Callable[[Path, str], AbstractContextManager[Front]]
 
 
 def listener(daemon: Daemon) -> str:
-    """Return where it listens, as the README's snippets name it."""
+    """Return where it listens, as the documented sites name it."""
     url = httpx.URL(daemon.webhook_url)
     return f"{url.host}:{url.port}"
 
@@ -60,7 +60,7 @@ def test_a_delivery_goes_through_byte_by_byte(
 
 
 def test_nginx_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> None:
-    """By itself, as the README says: the daemon never hears of it."""
+    """By itself, as documented: the daemon never hears of it."""
 
     def code(answer: httpx.Response) -> int:
         assert answer.headers["Content-Type"] == "text/html", "syncd answered"
@@ -80,7 +80,7 @@ def test_nginx_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> No
 
 
 def test_caddy_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> None:
-    """As the README says; too large a body is cut off, and never taken."""
+    """As documented; too large a body is cut off, and never taken."""
     with proxies.caddy(tmp_path, listener(shared)) as front, front.client() as client:
         too_large = odd(shared.site, LIMIT + 1, "none")
         assert front.post(too_large, shared.site.key).status_code in {413, 502}
@@ -91,7 +91,7 @@ def test_caddy_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> No
 
 
 def test_caddy_finds_nothing_wrong_with_its_site(tmp_path: Path) -> None:
-    """As it stands in the README, certificate and all."""
+    """As it stands in the documentation, certificate and all."""
     done = proxies.validated(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Valid configuration" in done.stdout + done.stderr
@@ -128,7 +128,7 @@ def test_the_log_names_who_really_sent_it(
 
 @BOTH
 def test_a_restart_is_a_longer_wait(tmp_path: Path, set_up: SetUp) -> None:
-    """With the listener held, as the README says: nothing lost, doubled or answered wrongly."""
+    """With the listener held, as documented: nothing lost, doubled or answered wrongly."""
 
     @contextmanager
     def in_front(port: int) -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""The recipes of the README, each in its own language, at every moment of a daemon's life.
+"""The documented recipes, each in its own language, at every moment of a daemon's life.
 
 One story is lived through once, and at each of its moments a shop of every language reads, as a
 user who may write nowhere. `SYNCD_MATRIX=FILE` keeps the matrix that comes of it.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from documents import ROOT, section
 from systemd.saboteur import PARTS
 
 from syncd import control
@@ -35,7 +36,8 @@ from syncd.store.connection import BUSY_TIMEOUT_S
 if TYPE_CHECKING:
     from conftest import Site
 
-UNITS = Path(__file__).parent.parent / "systemd"
+UNITS = ROOT / "systemd"
+SECTION = "What systemd does for it"
 
 
 @pytest.fixture
@@ -258,7 +260,7 @@ def analyze() -> Callable[..., str]:
 def test_the_units_are_some_that_systemd_understands(
     analyze: Callable[..., str], tmp_path: Path
 ) -> None:
-    """No unknown setting, no value out of range, and the command line that the README installs."""
+    """No unknown setting, no value out of range, and the documented command line."""
     command = "/opt/syncd/bin/syncd"
     text = (UNITS / "syncd.service").read_text()
     assert f"ExecStart={command} serve --config /etc/syncd/config.toml\n" in text
@@ -272,12 +274,11 @@ def test_the_units_are_some_that_systemd_understands(
 
 @pytest.mark.parametrize("name", ["syncd.service", "syncd@.service"])
 def test_little_is_exposed(analyze: Callable[..., str], name: str) -> None:
-    """By systemd's own measure, and as the README says."""
+    """By systemd's own measure, and as documented."""
     told = analyze("security", "--offline=true", "--no-pager", str(UNITS / name))
     (exposure,) = re.findall(r"exposure level for \S+: ([\d.]+)", told)
     assert float(exposure) <= 1.3
-    readme = (UNITS.parent / "README.md").read_text()
-    assert f"(`systemd-analyze security` says {exposure})" in readme
+    assert f"(`systemd-analyze security` says {exposure})" in section(SECTION)
 
 
 def test_a_shop_of_several_has_the_same_unit() -> None:
@@ -310,13 +311,13 @@ def setting(unit: str, name: str) -> str:
     return str(value)
 
 
-def test_the_readme_has_the_seconds_of_the_unit() -> None:
+def test_the_seconds_of_the_unit_are_documented() -> None:
     """How long it may hang, and how soon it is started again."""
-    readme = (UNITS.parent / "README.md").read_text()
+    documented = " ".join(section(SECTION).split())
     assert setting("syncd.service", "WatchdogSec") == "120"
-    assert "not come round for two minutes" in " ".join(readme.split())
+    assert "not come round for two minutes" in documented
     assert setting("syncd.service", "RestartSec") == "5"
-    assert "is started again after five seconds" in " ".join(readme.split())
+    assert "is started again after five seconds" in documented
 
 
 def test_an_end_is_over_before_the_manager_loses_patience() -> None:

@@ -1,6 +1,6 @@
 """The command line: one module a command, loaded when it is called; faults become two lines here.
 
-Exit codes (contract.md): 0 done or healthy, 1 finished but not all well, 2 wrong usage or
+Exit codes: 0 done or healthy, 1 finished but not all well, 2 wrong usage or
 configuration, 3 no daemon, 4 the source refused or could not be reached, 5 another process holds
 the mirror, 130 interrupted.
 """

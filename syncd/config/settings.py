@@ -1,4 +1,4 @@
-"""What can be configured, with its defaults: the sections of contract.md, one record each."""
+"""The configuration and its defaults: one record for each section of the file."""
 
 from __future__ import annotations
 

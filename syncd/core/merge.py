@@ -2,8 +2,8 @@
 
 A delivery is applied at once and confirmed by a read; a settled read is the truth. Only this
 host's order of events, and Dreamship's own timestamps among themselves, are trusted: no comparison
-between two clocks has to be right for the end state to be right (design.md, "Which observation
-wins"; the numbers of the rules below are that page's).
+between two clocks has to be right for the end state to be right (syncd/README.md, "Which
+observation wins"; the rules below have the numbers of its table).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DATE_RESOLUTION = timedelta(seconds=1)
 WITNESS_SHARE = 3
 # How far ahead of Dreamship's clock an event may claim to be; more is no moment but a mistake.
 FUTURE_TOLERANCE = timedelta(seconds=2)
-# The sender tries for so long (dreamship-api.md); what tells of an older event was kept by somebody
-# and sent again, and nothing says what has changed since.
+# Dreamship repeats a delivery for so long. Somebody stored an older event and sent it again, and
+# nothing says what has changed since.
 RETRIED_FOR = timedelta(hours=72)
 # What was learned earlier is a mistake when it is further ahead of Dreamship's clock than the
 # estimate of that clock may be wrong. Less than this passes by itself.

@@ -1,4 +1,4 @@
-"""What does this authentic webhook body say? Every form of dreamship-api.md, decided purely.
+"""The content of an authentic webhook body, in every form that Dreamship may send.
 
 Nothing authentic is ever refused: what cannot be understood is quarantined whole, what is about
 something else is ignored, and what says "it changed" without saying to what asks the source.

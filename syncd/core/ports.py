@@ -60,7 +60,7 @@ class SweepProgress(Struct, frozen=True):
 
 
 class SweepSummary(Struct, frozen=True):
-    """What a finished sweep did (contract.md, `reconcile-now --json`)."""
+    """The results of a finished sweep, as `reconcile-now --json` prints them."""
 
     sweep_id: int
     is_catalogue: bool

@@ -83,7 +83,7 @@ class ItemState(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """One row of the change feed (contract.md, view `changes`).
+    """One row of the change feed, the view `changes`.
 
     `is_excused`: missed, but this daemon was not there all the time to hear of it.
     """

@@ -1,6 +1,7 @@
 """Health and its reasons, put together from what was counted. Pure; the document is the contract's.
 
-The keys are those of `status --json` and `/status.json` (contract.md, "HTTP").
+The keys are those of `status --json` and `/status.json` (syncd/docs/reference.md, "The status
+document").
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Python code holds aware `datetime` values in UTC; text exists only in the database, in JSON and on
 the wire. Dreamship's timestamps lose their fraction when it is zero, so they are never compared
-as text (dreamship-api.md: `…:30Z` beside `…:30.103721Z`).
+as text (`…:30Z` beside `…:30.103721Z`).
 """
 
 from __future__ import annotations

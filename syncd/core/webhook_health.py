@@ -52,7 +52,7 @@ class WebhookHealth(Struct, frozen=True):
 
 
 def judge(before: WebhookHealth, evidence: Evidence, now: datetime) -> WebhookHealth:
-    """Return the state of the webhook (design.md, "Noticing that deliveries stopped").
+    """Return the state of the webhook (syncd/docs/reconciling.md, "How reconciling works").
 
     With hysteresis: `silent` lasts until the next authentic delivery, however long that takes, and
     that one ends it; `failing` until deliveries have explained what changed for a while.

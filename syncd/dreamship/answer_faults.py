@@ -2,7 +2,7 @@
 
 Proxies, gateways and firewalls answer in Dreamship's place: a 404 without a route, a 403 of a bot
 check, a 503 of a load balancer. What is absent, and that a key is refused, is believed only from
-Dreamship itself, in its own form (dreamship-api.md, "Found since"):
+Dreamship itself, in one of its own forms:
 
     {"error": {"key": "not_found", "status_code": 404, "message": "…"}}    Dreamship's own
     {"detail": "Not found."}                                               Django REST framework's

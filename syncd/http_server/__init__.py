@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 # What was accepted a moment before the listener closed may not have sent its request yet, and
-# uvicorn would close it at once: a failed delivery (measured, design.md).
+# uvicorn would close it at once: a failed delivery (measured; syncd/README.md, "Traps").
 GRACE_S = 0.3
 LONGEST_DRAIN_S = 20.0
 _TICK_S = 0.02

@@ -10,7 +10,7 @@ import resource
 from collections.abc import Callable
 from typing import Protocol
 
-# For the head of a request to arrive, and again for its body (contract.md, "HTTP").
+# For the head of a request to arrive, and again for its body.
 ARRIVAL_S = 10.0
 # Of all listeners together.
 MAX_CONNECTIONS = 500

@@ -118,8 +118,9 @@ def leave(connection: sqlite3.Connection) -> None:
     """End the writer so that a reader without write permission can go on reading.
 
     The last clean close of a WAL database deletes `-wal` and `-shm`, and a reader that may not
-    write the folder cannot make them anew: "attempt to write a readonly database" (measured,
-    design.md). So the log is emptied into the database and both files stay.
+    write the folder cannot make them anew: "attempt to write a readonly database"
+    (measured; syncd/README.md, "Traps"). So the log is emptied into the database and both files
+    stay.
     """
     with contextlib.suppress(sqlite3.Error):
         # A reader that stays in its transaction must not hold the end up; the log then stays, too.

@@ -1,7 +1,7 @@
 """The schema, as steps that are applied once each. A step that was released is never edited.
 
-Tables are ours and may change; the three views are the contract (contract.md, "The database as
-the shop reads it").
+Tables are ours and may change; the three views are the contract (syncd/docs/reference.md,
+"The views").
 """
 
 from __future__ import annotations

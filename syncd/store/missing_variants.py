@@ -12,7 +12,7 @@ from syncd.store import rows
 
 # As `observations.remove` and `observations.lift` are, the policy and the moment given.
 Resolve = Callable[[Iterable[VariantState]], ChangeSet]
-# The time within which removals are counted together (README, "Removals").
+# The time within which removals are counted together (syncd/docs/reconciling.md, rule 6).
 REMOVAL_WINDOW = timedelta(days=1)
 
 # As `Policy.brakes` is.

@@ -64,7 +64,7 @@ def _prune_changes(connection: sqlite3.Connection, before: datetime, now: dateti
     """Delete from the beginning of the feed, and of what is too old keep the last row.
 
     So a reader finds the row it remembers as long as it takes each change within the retention,
-    and tells by its absence that it slept too long (README, "Following changes").
+    and tells by its absence that it slept too long (syncd/docs/shops.md, "Follow changes").
     """
     oldest = connection.execute(
         "SELECT seq, recorded_at FROM change_log ORDER BY seq LIMIT ?", (SLICE + 1,)

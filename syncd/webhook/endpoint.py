@@ -1,7 +1,8 @@
 """The public listener: a signed delivery in, an answer only after it is on disk.
 
-The one hot path is a bare ASGI callable: a request object a delivery would cost a fifth of what
-the host can take (measured, design.md). The raw body is authenticated before anything reads it.
+The one hot path is a bare ASGI callable: a request object for each delivery would cost a fifth
+of the throughput (measured; syncd/README.md, "The write path"). The raw body is authenticated
+before anything reads it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ HEADERS_READ = frozenset({_HEADER, b"content-length", b"transfer-encoding", b"x-
 
 
 class WebhookEndpoint:
-    """Answers deliveries as contract.md says, and counts what it answered.
+    """Answers deliveries, and counts its answers (syncd/docs/reference.md lists them).
 
     `keys` is asked for each delivery, so that rotated keys hold from the next one on.
     """

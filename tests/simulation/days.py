@@ -1,6 +1,6 @@
 """Whole days of a healthy source in virtual time: how long sweeps take, and when silence is seen.
 
-`python tests/simulation/days.py` prints the figures of the README.
+`python tests/simulation/days.py` prints the figures of syncd/docs/reconciling.md.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ async def silence(day: Day, *, after_s: float = 24 * HOUR_S, every_s: float = 60
 
 
 def main() -> None:
-    """Print the README's figures."""
+    """Print the documented figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="*", default=[20, 300, 1000, 10_000])
     asked = parser.parse_args()

@@ -1,6 +1,6 @@
 """Months of deliveries in virtual time: how large the mirror grows, and what pruning costs.
 
-`python tests/simulation/month.py` prints the figures of the README.
+`python tests/simulation/month.py` prints the figures of syncd/docs/performance.md.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A fresh Debian with a real systemd, what the README tells to do in it, and what goes wrong."""
+"""A fresh Debian with a real systemd, the documented commands in it, and what goes wrong."""

@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 SUITE = "bookworm"
-# What the README asks for, and what makes it a system.
+# What the documentation asks for, and what makes it a system.
 PACKAGES = (
     "ca-certificates",
     "dbus",

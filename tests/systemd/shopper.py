@@ -1,6 +1,6 @@
 """A shop that never stops asking: runs inside the machine as the shop's user, with its Python.
 
-python3 shopper.py MIRROR REPORT: asks as the README says, with a new connection each time, and
+python3 shopper.py MIRROR REPORT: asks as documented, with a new connection each time, and
 writes down after each question how many were asked, refused once, and refused twice in a row.
 """
 
