@@ -58,12 +58,8 @@ SECTIONS = {
     "Upgrading": OPERATIONS,
     "What systemd does for it": OPERATIONS,
     # Recipes
-    "Go": SHOPS,
-    "Node": SHOPS,
-    "PHP": SHOPS,
-    "Python": SHOPS,
-    "Ruby": SHOPS,
-    "The sqlite3 command": SHOPS,
+    "A follower": SHOPS,
+    "A product page": SHOPS,
 }
 
 _BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)

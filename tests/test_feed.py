@@ -1,6 +1,6 @@
 """The change feed: each change once, in order, whatever happens; and who slept too long is told.
 
-Its reader is the documented recipe, word for word.
+Its reader is the one of syncd/examples/mirror.py.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from documents import blocks
 from msgspec import json
-from shops import DOCUMENTED_MIRROR
+from shops import python_mirror
 
 from syncd.core.timestamps import to_text
 from syncd.store import Database
@@ -32,14 +31,6 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 VALUES = ("out_of_stock", "in_stock", "?")
-
-
-def reader(mirror: Path) -> Any:
-    """Return the Python recipe's `Mirror`, looking at this file."""
-    names: dict[str, Any] = {}
-    (recipe,) = blocks("Python", "python")
-    exec(recipe.replace(DOCUMENTED_MIRROR, str(mirror)), names)  # noqa: S102 - ours
-    return names["Mirror"]()
 
 
 class Consumer:
@@ -69,7 +60,7 @@ class Consumer:
             self._fault = fault
 
     def _poll(self) -> None:
-        mirror = reader(self._mirror)
+        mirror = python_mirror(self._mirror)
         (seq, at), rows = mirror.start_over()
         self.copy = {variant_id: (value, sellable) for variant_id, value, sellable in rows}
         is_last = False
@@ -98,7 +89,7 @@ def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
     numbers, variants = itertools.count(), [*site.catalogue.variants]
     daemon = site.serve()
     began = newest(site)
-    sleeper = reader(site.mirror)
+    sleeper = python_mirror(site.mirror)
     (slept_at, _) = sleeper.start_over()
     consumer = Consumer(site.mirror)
     told: list[int] = []
@@ -175,7 +166,7 @@ def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
         return lambda seq, age: read(seq, to_text(now - age * DAY))
 
     def read(seq: int, at: str) -> list[int] | None:
-        changes = reader(tmp_path / "availability.db").changes(seq, at)
+        changes = python_mirror(tmp_path / "availability.db").changes(seq, at)
         return None if changes is None else [row["seq"] for row in changes]
 
     yield make

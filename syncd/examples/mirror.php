@@ -1,0 +1,84 @@
+<?php
+
+/**
+ * Ask syncd's mirror which variants may be sold. Copy this file; it needs PDO (Debian: php-sqlite3).
+ *
+ *     require_once 'mirror.php';
+ *     $mirror = new Mirror();
+ *     $mirror->maySell(48211, 48212);   // the ids that may be sold now
+ *
+ * Each request creates its own object; a worker can keep one.
+ */
+class Mirror
+{
+    private const MAY_SELL = "SELECT variant_id FROM availability
+        WHERE variant_id IN (SELECT value FROM json_each(?)) AND sellable = 1
+        AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
+        AND (SELECT daemon_seen_at FROM freshness)
+            BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
+                AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')";
+
+    protected ?object $db = null;
+
+    public function __construct(protected string $path = '/var/lib/syncd/availability.db')
+    {
+    }
+
+    /** Which of these variants may be sold now. In doubt: none. */
+    public function maySell(int ...$variantIds): array
+    {
+        try {
+            $rows = $this->ask(self::MAY_SELL, [json_encode(array_values($variantIds))]);
+        } catch (Throwable $fault) {
+            error_log("the mirror does not answer: {$fault->getMessage()}");
+            return [];
+        }
+        return array_column($rows, 'variant_id');
+    }
+
+    /** Everything about one variant, or null. */
+    public function variant(int $variantId): ?array
+    {
+        $rows = $this->ask('SELECT * FROM availability WHERE variant_id = ?', [$variantId]);
+        return $rows[0] ?? null;
+    }
+
+    /** The changes after the row you remember; null: the feed lacks that row, start over. */
+    public function changes(int $seq, string $recordedAt): ?array
+    {
+        $rows = $this->ask('SELECT seq, recorded_at, variant_id, availability, sellable
+            FROM changes WHERE seq >= ? ORDER BY seq LIMIT 1000', [$seq]);
+        $first = array_shift($rows);
+        $isMine = $first && [$first['seq'], $first['recorded_at']] === [$seq, $recordedAt];
+        return $isMine ? $rows : null;
+    }
+
+    /** A position in the feed, and the content of `availability` at that position or later. */
+    public function startOver(): array
+    {
+        $last = $this->ask('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1');
+        $all = $this->ask('SELECT variant_id, availability, sellable FROM availability');
+        return [$last[0] ?? ['seq' => 0, 'recorded_at' => ''], $all];
+    }
+
+    protected function ask(string $sql, array $values = []): array
+    {
+        for ($attempt = 1;; $attempt++) {
+            try {
+                $this->db ??= new PDO("sqlite:{$this->path}", options: [
+                    PDO::ATTR_ERRMODE => PDO::ERRMODE_EXCEPTION,
+                    PDO::ATTR_TIMEOUT => 1,
+                    PDO::SQLITE_ATTR_OPEN_FLAGS => PDO::SQLITE_OPEN_READONLY,
+                ]);
+                $statement = $this->db->prepare($sql);
+                $statement->execute($values);
+                return $statement->fetchAll(PDO::FETCH_ASSOC);
+            } catch (PDOException $fault) {
+                $statement = $this->db = null;
+                if ($attempt === 2) {
+                    throw $fault;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+"""The files of syncd/examples: sound by their own languages, safe in doubt, used as documented."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from documents import SHOPS as DOCUMENT
+from documents import blocks, code_of
+from shops import EXAMPLES, SHOPS, Shop
+
+if TYPE_CHECKING:
+    from conftest import Daemon
+
+LANGUAGES = {"php": "php", "node": "js", "ruby": "ruby", "go": "go", "sqlite3": "sh"}
+# How each language says that a file is sound; what the tests themselves do for Python is lint.
+CHECKS = [
+    ("mirror.php", ["php", "-l"]),
+    ("mirror_sqlite3.php", ["php", "-l"]),
+    ("mirror.mjs", ["node", "--check"]),
+    ("mirror.rb", ["ruby", "-wc"]),
+    ("mirror.sh", ["sh", "-n"]),
+    ("mirror.sh", ["shellcheck"]),
+    ("mirror.go", ["gofmt", "-d"]),
+]
+# What stands in a documented use for the path that is meant without saying so.
+DEFAULTS = {
+    "php": ("new Mirror()", "new Mirror('{path}')"),
+    "js": ("new Mirror()", "new Mirror('{path}')"),
+    "python": ("Mirror()", "Mirror('{path}')"),
+    "ruby": ("Mirror.new", "Mirror.new('{path}')"),
+    "go": ("/var/lib/syncd/availability.db", "{path}"),
+    "sh": (". ./mirror.sh", "MIRROR='{path}'\n. ./mirror.sh"),
+}
+ONE_OF_A_LANGUAGE = [shop for shop in SHOPS if shop.name != "PHP SQLite3"]
+FOLLOWERS = [shop for shop in ONE_OF_A_LANGUAGE if shop.name not in {"Go", "sqlite3"}]
+
+
+def language(shop: Shop) -> str:
+    return LANGUAGES.get(shop.interpreter, "python")
+
+
+def documented(title: str, shop: Shop, mirror: Path) -> str:
+    """Return the documented use of one language, for a mirror in another place."""
+    (use,) = blocks(title, language(shop))
+    before, after = DEFAULTS[language(shop)]
+    assert use.count(before) == 1
+    return use.replace(before, after.format(path=mirror))
+
+
+def command(shop: Shop, source: str, folder: Path) -> list[str]:
+    """Return the command that runs a program beside the examples."""
+    return Shop(shop.name, shop.interpreter, shop.example, source).command(folder)
+
+
+def needs(shop: Shop) -> None:
+    if reason := shop.missing():
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize(("name", "check"), CHECKS, ids=str)
+def test_an_example_is_sound(name: str, check: list[str]) -> None:
+    """Its own language finds nothing wrong with it."""
+    if shutil.which(check[0]) is None:
+        pytest.skip(f"{check[0]} is not installed")
+    done = subprocess.run(
+        [*check, str(EXAMPLES / name)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stderr
+    assert check[0] != "gofmt" or done.stdout == ""
+
+
+def test_every_example_asks_the_documented_statement() -> None:
+    """Letter by letter, but for white space and the mark of the value."""
+
+    def plain(sql: str) -> str:
+        return " ".join(sql.replace(":variant_ids", "?").split())
+
+    wanted = plain(code_of(DOCUMENT, "sql")[0]).rstrip(";")
+    for path in EXAMPLES.iterdir():
+        if path.is_file() and path.name != "mirror_sqlite3.php":
+            # The shell has no JSON: it has checked that its ids are numbers.
+            source = path.read_text().replace("($ids)", "(SELECT value FROM json_each(?))")
+            assert wanted in plain(source), path
+
+
+@pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
+def test_the_documented_product_page(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
+    """One variant that is on sale and one that is not."""
+    needs(shop)
+    rows = shared.site.rows("SELECT variant_id, sellable FROM availability ORDER BY variant_id")
+    on_sale = next(row["variant_id"] for row in rows if row["sellable"])
+    off_sale = next(row["variant_id"] for row in rows if not row["sellable"])
+    source = documented("A product page", shop, shared.site.mirror)
+    source = source.replace("48211", str(on_sale)).replace("48212", str(off_sale))
+    folder = tmp_path / "shop"
+    done = subprocess.run(
+        command(shop, source, folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout == f"{on_sale} add to cart\n{off_sale} sold out\n"
+
+
+@pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
+@pytest.mark.parametrize("name", ["missing.db", "no database.db"])
+def test_without_a_mirror_nothing_is_sold(shop: Shop, name: str, tmp_path: Path) -> None:
+    """The page is shown all the same: nothing fails, and the log has the fault."""
+    needs(shop)
+    mirror = tmp_path / name
+    if name != "missing.db":
+        mirror.write_text("this is no database, and long enough to be read as one" * 100)
+    folder = tmp_path / "shop"
+    done = subprocess.run(
+        command(shop, documented("A product page", shop, mirror), folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "48211 sold out\n48212 sold out\n" in done.stdout
+    assert done.stderr != ""
+
+
+@pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
+def test_a_path_may_have_any_characters(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
+    """Such as those that mean something in a URI."""
+    needs(shop)
+    odd = tmp_path / "a %41 b?c#d&e"
+    odd.mkdir()
+    mirror = odd / "mürror.db"
+    assert shared.site.syncd("backup", str(mirror)).returncode == 0
+    (row,) = shared.site.rows("SELECT min(variant_id) AS one FROM availability WHERE sellable = 1")
+    source = documented("A product page", shop, mirror).replace("48211", str(row["one"]))
+    folder = tmp_path / "shop"
+    done = subprocess.run(
+        command(shop, source, folder),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stderr, done.stdout) == ("", f"{row['one']} add to cart\n48212 sold out\n")
+
+
+@pytest.mark.parametrize("shop", FOLLOWERS, ids=lambda shop: shop.name)
+def test_the_documented_follower(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
+    """It copies the mirror once, then sees each change, and goes on where it was after its end."""
+    needs(shop)
+    site, folder = shared.site, tmp_path / "shop"
+    program = command(shop, documented("A follower", shop, site.mirror), folder)
+    index: dict[str, str] = {}
+    cleared = 0
+    for turn in range(3):
+        log = folder / f"{turn}.log"
+        with log.open("w") as out:
+            process = subprocess.Popen(program, cwd=folder, stdout=out, stderr=out)
+            try:
+                variant = sorted(site.catalogue.variants)[turn]
+                is_sold = site.catalogue.truth()[variant] == "in_stock"
+                shared.deliver(site.change(variant, "low_stock" if is_sold else "in_stock"))
+                _until(lambda: _is_at_the_end(site.rows, folder))
+            finally:
+                process.kill()
+                process.wait()
+        for line in log.read_text().splitlines():
+            if line == "clear":
+                index, cleared = {}, cleared + 1
+            else:
+                variant_id, sellable = line.split()
+                index[variant_id] = sellable
+        rows = site.rows("SELECT variant_id, sellable FROM availability")
+        assert index == {str(row["variant_id"]): str(row["sellable"]) for row in rows}
+    assert cleared == 1
+
+
+def _is_at_the_end(rows: Callable[[str], list[dict[str, object]]], folder: Path) -> bool:
+    (last,) = rows("SELECT max(seq) AS seq FROM changes")
+    stored = folder / "position.json"
+    return stored.exists() and stored.read_text().startswith(f"[{last['seq']},")
+
+
+def _until(done: Callable[[], bool], within_s: float = 20.0) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
