@@ -37,8 +37,13 @@ def backup(mirror: Path, target: Path) -> None:
         _require_own_name(resolve(mirror), target)
         with _translated(target):
             _remove_abandoned(target.parent)
-            part = _make_part(target.parent)
+        # Of its own name: that of the target may be as long as names can be.
+        name = f".syncd-backup-{os.getpid()}-{secrets.token_hex(4)}.part"
+        part = target.parent.absolute() / name
         try:
+            # Here, because an interrupt may come as soon as the file is there.
+            with _translated(target):
+                _make(part)
             _fill(part, source, mirror, target)
             with _translated(target):
                 _put(part, target)
@@ -68,13 +73,10 @@ def _require_own_name(mirror: Path, target: Path) -> None:
             )
 
 
-def _make_part(folder: Path) -> Path:
-    # Of its own name: that of the target may be as long as names can be.
-    part = folder.absolute() / f".syncd-backup-{os.getpid()}-{secrets.token_hex(4)}.part"
+def _make(part: Path) -> None:
     fd = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
     set_mode(fd)
     os.close(fd)
-    return part
 
 
 def _remove_abandoned(folder: Path) -> None:
