@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,8 @@ def test_caddy_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> No
     """As documented; too large a body is cut off, and never taken."""
     with proxies.caddy(tmp_path, listener(shared)) as front, front.client() as client:
         too_large = odd(shared.site, LIMIT + 1, "none")
-        assert front.post(too_large, shared.site.key).status_code in {413, 502}
+        with suppress(httpx.RemoteProtocolError):  # cut off before its answer was whole
+            assert front.post(too_large, shared.site.key).status_code in {413, 502}
         for path in (PATH, "/healthz", "/", "/metrics"):
             assert client.get(front.url.replace(PATH, path)).status_code == 404
         for path in ("/healthz", "/", PATH + "/"):
@@ -122,6 +123,7 @@ def test_the_log_names_who_really_sent_it(
     to = unix if kind == "unix" else listener(daemon)
     with set_up(tmp_path, to) as front, front.client("127.0.0.9") as client:
         assert client.post(front.url, headers={"X-Forwarded-For": "6.6.6.6"}).status_code == 401
+    idle.until(lambda: daemon.told("a request without a valid signature was refused"))
     (line,) = daemon.told("a request without a valid signature was refused")
     assert line["client"] == "127.0.0.9"
 
