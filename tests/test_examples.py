@@ -91,6 +91,19 @@ def test_every_example_asks_the_documented_statement() -> None:
             assert wanted in plain(source), path
 
 
+def run(shop: Shop, source: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a documented use to its end, in a folder of its own."""
+    own = folder / "shop"
+    return subprocess.run(
+        command(shop, source, own),
+        cwd=own,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
 def test_the_documented_product_page(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
     """One variant that is on sale and one that is not."""
@@ -100,15 +113,7 @@ def test_the_documented_product_page(shop: Shop, shared: Daemon, tmp_path: Path)
     off_sale = next(row["variant_id"] for row in rows if not row["sellable"])
     source = documented("A product page", shop, shared.site.mirror)
     source = source.replace("48211", str(on_sale)).replace("48212", str(off_sale))
-    folder = tmp_path / "shop"
-    done = subprocess.run(
-        command(shop, source, folder),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run(shop, source, tmp_path)
     assert done.stderr == ""
     assert done.stdout == f"{on_sale} add to cart\n{off_sale} sold out\n"
 
@@ -121,15 +126,7 @@ def test_without_a_mirror_nothing_is_sold(shop: Shop, name: str, tmp_path: Path)
     mirror = tmp_path / name
     if name != "missing.db":
         mirror.write_text("this is no database, and long enough to be read as one" * 100)
-    folder = tmp_path / "shop"
-    done = subprocess.run(
-        command(shop, documented("A product page", shop, mirror), folder),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run(shop, documented("A product page", shop, mirror), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "48211 sold out\n48212 sold out\n" in done.stdout
     assert done.stderr != ""
@@ -145,15 +142,7 @@ def test_a_path_may_have_any_characters(shop: Shop, shared: Daemon, tmp_path: Pa
     assert shared.site.syncd("backup", str(mirror)).returncode == 0
     (row,) = shared.site.rows("SELECT min(variant_id) AS one FROM availability WHERE sellable = 1")
     source = documented("A product page", shop, mirror).replace("48211", str(row["one"]))
-    folder = tmp_path / "shop"
-    done = subprocess.run(
-        command(shop, source, folder),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run(shop, source, tmp_path)
     assert (done.stderr, done.stdout) == ("", f"{row['one']} add to cart\n48212 sold out\n")
 
 

@@ -13,11 +13,14 @@ from typing import Protocol
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.clock import Jump
+from syncd.core.pace import backoff
 from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, ReadLedger
 from syncd.errors import MirrorError
+from syncd.sync.complaints import Complaints
 from syncd.sync.read_failures import TRIES_PER_SWEEP, named, part_of
 
 log = structlog.get_logger(__name__)
@@ -29,9 +32,6 @@ YOUNG = timedelta(minutes=1)
 CAP = timedelta(minutes=1)
 # Each holds one answer in memory. When so many cannot be written, reading waits for a person.
 MAX_HELD = 50
-# The same complaint, while it lasts or comes and goes, is one line an hour.
-REMIND_AFTER = timedelta(hours=1)
-_MAX_MESSAGES = 100
 _MAX_FAULT_CHARS = 200
 
 
@@ -55,38 +55,8 @@ class Held(Struct, frozen=True):
     fault: MirrorError
     answered_at: datetime
     due_at: datetime
-    tries: int
+    tries: int = 0
     is_young: bool = True
-
-
-class Complaints:
-    """Logs that the mirror fails: when it begins, once an hour while it lasts, and its end."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._logged_at: dict[str, datetime] = {}
-        self._is_logged = False
-
-    def begin(self, event: str, fault: BaseException, **about: object) -> None:
-        """Log a fault, unless the same was logged within the hour."""
-        now, message = self._clock.now(), str(fault)
-        last = self._logged_at.get(message)
-        if last is not None and timedelta() <= now - last < REMIND_AFTER:
-            return
-        if len(self._logged_at) >= _MAX_MESSAGES:
-            self._logged_at.clear()
-        self._logged_at[message] = now
-        self._is_logged = True
-        if isinstance(fault, MirrorError):
-            log.error(event, **about, fault=fault.message, hint=fault.hint)
-        else:
-            log.error(event, **about, exc_info=fault)
-
-    def end(self, event: str) -> None:
-        """Log that it is over, if its beginning was logged."""
-        if self._is_logged:
-            self._is_logged = False
-            log.info(event)
 
 
 class Unkept:
@@ -161,18 +131,12 @@ class Unkept:
         """Hold an answer that could not be written, and find out whether anything else can be."""
         part, now = part_of(job), self._clock.now()
         before = self._held.get(part)
-        tries = 1 if before is None else before.tries + 1
         if before is None or self._is_down:
             self._is_down = not await self._takes_a_mark(now)
-        held = Held(
-            job,
-            keep,
-            fault,
-            now if before is None else before.answered_at,
-            self._clock.now() + _doubled(tries),
-            tries,
-            True if before is None else before.is_young,
-        )
+        held = before or Held(job, keep, fault, answered_at=now, due_at=now)
+        tries = held.tries + 1
+        due_at = self._clock.now() + _doubled(tries)
+        held = replace(held, job=job, keep=keep, fault=fault, due_at=due_at, tries=tries)
         self._held[part] = held
         if before is None:
             self._in_a_row.add(part)
@@ -207,12 +171,12 @@ class Unkept:
         """Write again at once what is held: somebody waits for it, or has mended something."""
         now = self._clock.now()
         for part, held in self._held.items():
-            self._held[part] = _due(held, now)
+            self._held[part] = replace(held, due_at=now)
 
     def follow(self, jump: Jump) -> None:
         """Move with this host's clock: what was answered by the clock as it was is asked again."""
         for part, held in self._held.items():
-            self._held[part] = _due(held, jump.timer(held.due_at), is_young=False)
+            self._held[part] = replace(held, due_at=jump.timer(held.due_at), is_young=False)
         if self._ask_from is not None:
             self._ask_from = jump.timer(self._ask_from)
 
@@ -236,20 +200,9 @@ def give_up_after(tries: int) -> int:
     return TRIES_PER_SWEEP if tries < TRIES_PER_SWEEP else 1
 
 
-def _due(held: Held, at: datetime, *, is_young: bool | None = None) -> Held:
-    return Held(
-        held.job,
-        held.keep,
-        held.fault,
-        held.answered_at,
-        at,
-        held.tries,
-        held.is_young if is_young is None else is_young,
-    )
-
-
 def _doubled(times: int) -> timedelta:
-    return min(CAP, timedelta(seconds=2.0 ** min(times - 1, 30)))
+    """Return one second, doubled for each time after the first one."""
+    return backoff(times, 1.0, cap_s=CAP.total_seconds())
 
 
 def _name(job: Job) -> str:

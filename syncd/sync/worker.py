@@ -17,9 +17,9 @@ from syncd.core.plain_text import shortened
 from syncd.core.ports import Clock, Job, JobKind, ReadLedger
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
+from syncd.sync.complaints import Complaints
 from syncd.sync.fetcher import Fetcher
 from syncd.sync.read_order import DELIVERIES, Turns
-from syncd.sync.unkept import Complaints
 
 log = structlog.get_logger(__name__)
 
