@@ -22,7 +22,7 @@ from syncd.errors import SourceAnswerInvalid
 
 # Decoded at once: some 10 ms, in which nothing else runs.
 MAX_WHOLE_BYTES = 256 * 1024
-# A shirt in 70 colours and 8 sizes has 560 variants, and Shopify takes 2,048 of one product.
+# A shirt in 70 colours and 8 sizes has 560 variants.
 MAX_VARIANTS = 10_000
 # 100 rows are asked for, but a list may ignore that and show all that it has.
 MAX_ROWS = 10_000
