@@ -17,6 +17,7 @@ import pytest
 from msgspec import json
 
 from syncd.core.signature import HEADER, sign
+from syncd.http_server import raise_open_files
 from syncd.webhook.bodies import MAX_HELD_BYTES
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ def test_idle_connections_do_not_push_out_a_delivery_in_pieces(shared: Daemon) -
 def test_all_listeners_share_the_open_files(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of idle connections on two listeners, and few files: the third answers at once."""
     command: Callable[..., list[str]] = site.command
+    raise_open_files()  # this test holds 1,200 itself
     monkeypatch.setattr(
         site, "command", lambda *words: ["prlimit", "--nofile=512:1024", *command(*words)]
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Site, unmeasured
+from conftest import Daemon, Site, unmeasured
 
 from syncd.config import environment
 from syncd.errors import ConfigurationError
@@ -223,12 +223,13 @@ def test_a_path_that_this_locale_cannot_write_is_a_fault_of_the_key(idle: Site) 
     assert ended(idle, "check-config", environ={"LC_ALL": "C.UTF-8"}).returncode == 0
 
 
-def test_an_output_that_cannot_be_written_is_said(idle: Site) -> None:
-    """A full disk is no success."""
+@pytest.mark.parametrize("is_bare", [False, True], ids=["our environment", "a bare one"])
+def test_an_output_that_cannot_be_written_is_said(idle: Site, *, is_bare: bool) -> None:
+    """A full disk is no success, and one fault; the first write fails, or only the last one."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             idle.command("check-config"),
-            env=idle.environ,
+            env={"PATH": os.defpath} if is_bare else idle.environ,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -243,9 +244,13 @@ def test_a_mask_that_takes_our_own_rights(site: Site) -> None:
     site.mirror.parent.parent.chmod(0o755)
     before = os.umask(0o777)
     try:
-        daemon = site.serve()
+        daemon = Daemon(site, {})
+        site._daemons.append(daemon)
     finally:
         os.umask(before)
+    daemon.log.chmod(0o600)  # the test made it, and an ordinary user could not read it
+    daemon.wait_ready()
+    site.until(lambda: daemon.status()["sweep"]["last_result"] is not None)
     assert site.mirror.parent.stat().st_mode & 0o700 == 0o700
     daemon.stop()
 

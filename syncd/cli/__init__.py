@@ -133,7 +133,8 @@ def run(arguments: list[str]) -> int:
         return next(code for kind, code in EXIT_CODES if isinstance(fault, kind))
     except Exception as fault:  # noqa: BLE001 - the last one
         # Nothing translated it: a fault of ours, or of the host, but never a traceback of whoever
-        # only called a command.
+        # only called a command. What is left of the output would fail again for the same reason.
+        streams.flush()
         telling.trace(fault, common.secrets)
         message, hint = telling.unexpected(fault)
         telling.say([message], hint, common.secrets)
