@@ -33,6 +33,18 @@ _UPTIME = Path("/proc/uptime")
 _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+class Clock(Protocol):
+    """Time as it passes outside; a test brings its own."""
+
+    def now(self) -> datetime:
+        """Return this host's moment, in UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+        ...
+
+
 class RawClock(Protocol):
     """The readings of a host; a test brings its own."""
 

@@ -15,8 +15,8 @@ import pytest
 from msgspec import json
 
 from syncd.config import load
+from syncd.core.jobs import SweepSummary
 from syncd.core.model import SweepResult
-from syncd.core.ports import SweepSummary
 from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship.faults import Fault
 

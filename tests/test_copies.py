@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from msgspec import json
 from msgspec.structs import replace
 
-from syncd.core import observations
+from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
-from syncd.core.state import BatchSnapshot, ChangeSet, Policy
+from syncd.core.policy import Policy
+from syncd.core.records import BatchSnapshot, ChangeSet
 from syncd.store import deliveries, replay
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
@@ -39,7 +40,7 @@ def odd(one: Delivery) -> Delivery:
 
 
 def judge(snapshot: BatchSnapshot, batch: Sequence[Delivery]) -> ChangeSet:
-    return observations.deliver(snapshot, batch, POLICY, now=NOW, source_now=NOW)
+    return apply_deliveries(snapshot, batch, POLICY, now=NOW, source_now=NOW)
 
 
 def test_a_replay_whose_name_was_taken_and_is_free_again(memory: sqlite3.Connection) -> None:

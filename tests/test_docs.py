@@ -37,9 +37,10 @@ from systemd.machine import SUITE
 from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
 from syncd.config import SECTIONS, Config, in_force, load
-from syncd.core import observations, status
+from syncd.core import status
+from syncd.core.apply_read import apply_read
 from syncd.core.model import OUTCOMES, ItemRead, Labels, SourceVariant
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Evidence
 from syncd.store import reads
@@ -225,7 +226,7 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     reads.record(
         writer,
         seen,
-        lambda known: observations.read(known, seen, policy, now=now),
+        lambda known: apply_read(known, seen, policy, now=now),
         policy,
         now,
     )

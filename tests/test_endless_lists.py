@@ -15,7 +15,7 @@ import pytest
 
 from syncd.config import load
 from syncd.core import pagination
-from syncd.core.ports import SweepSummary
+from syncd.core.jobs import SweepSummary
 from syncd.daemon.services import Services
 
 if TYPE_CHECKING:

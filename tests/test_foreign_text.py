@@ -30,11 +30,12 @@ from msgspec.structs import replace
 from syncd import control, logs
 from syncd.cli import run
 from syncd.control import Differences
-from syncd.core import observations
+from syncd.core.apply_read import apply_read
+from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.plain_text import json_text, shortened, visible
-from syncd.core.ports import SweepSummary
-from syncd.core.state import Change, Policy, Replayed
+from syncd.core.policy import Policy
+from syncd.core.records import Change, Replayed
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.errors import SourceUnreachable, SyncdError
@@ -130,7 +131,7 @@ def mirror(
             told = (SourceVariant(VARIANT_ID, "in_stock", Labels("a", "b", "c")),)
             seen = ItemRead(77, "Mug", told, NOW, NOW)
             policy = Policy(frozenset({"in_stock"}), settle=timedelta(seconds=60))
-            judge = partial(observations.read, seen=seen, policy=policy, now=NOW)
+            judge = partial(apply_read, seen=seen, policy=policy, now=NOW)
             reads.record(writer, seen, judge, policy, NOW)
             writer.execute(
                 """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome, rule)

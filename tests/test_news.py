@@ -18,13 +18,16 @@ from msgspec import json
 from payloads import PAYLOADS, body_at
 
 from syncd.clock import SteadyClock
-from syncd.core import lenient_json, observations
+from syncd.core import lenient_json
+from syncd.core.apply_deliveries import apply_deliveries
+from syncd.core.apply_read import apply_read
 from syncd.core.explain import decisions, sentences
 from syncd.core.lenient_json import Conflict, NotJsonError
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
-from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, Policy
+from syncd.core.policy import Policy
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import deliveries, reads, replay
 from syncd.store.history import story
@@ -62,7 +65,7 @@ class Mirror:
         reads.record(
             self.db,
             seen,
-            lambda known: observations.read(known, seen, self.policy, now=began_at),
+            lambda known: apply_read(known, seen, self.policy, now=began_at),
             self.policy,
             began_at,
         )
@@ -76,7 +79,7 @@ class Mirror:
         return deliveries.record(
             self.db,
             batch,
-            lambda known: observations.deliver(known, batch, self.policy, now=at, source_now=at),
+            lambda known: apply_deliveries(known, batch, self.policy, now=at, source_now=at),
             now=at,
             missed_grace=timedelta(minutes=10),
         )
@@ -303,7 +306,7 @@ def test_ids_of_other_things_are_no_variants(mirror: Mirror) -> None:
     reads.record(
         mirror.db,
         twelve,
-        lambda known: observations.read(known, twelve, POLICY, now=NOW - SETTLE),
+        lambda known: apply_read(known, twelve, POLICY, now=NOW - SETTLE),
         POLICY,
         NOW - SETTLE,
     )
@@ -392,9 +395,7 @@ def test_a_replay_that_understands_more_takes_its_place(mirror: Mirror) -> None:
         done = replay.replay(
             mirror.db,
             replay.quarantined(mirror.db),
-            lambda known, batch: observations.deliver(
-                known, batch, POLICY, now=NOW, source_now=NOW
-            ),
+            lambda known, batch: apply_deliveries(known, batch, POLICY, now=NOW, source_now=NOW),
             now=NOW,
             missed_grace=timedelta(minutes=10),
         )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from syncd.clock import Jump
 from syncd.core.merge import ValueState, on_delivery
 from syncd.core.model import ItemRead
-from syncd.core.pace import start
+from syncd.core.rate_limit import start
 from syncd.core.read_age import (
     COPY_AGE,
     LONGEST_AGE,

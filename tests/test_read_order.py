@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.ports import JobKind
+from syncd.core.jobs import JobKind
 from syncd.sync.read_order import CATALOGUE, DELIVERIES, SWEEP_TURN, Turns
 
 KINDS: tuple[JobKind, ...] = get_args(JobKind)

@@ -18,7 +18,7 @@ import pytest
 from msgspec import json
 
 from syncd import control
-from syncd.core.ports import SweepProgress
+from syncd.core.jobs import SweepProgress
 from syncd.daemon.control_handlers import ControlHandlers
 from syncd.demo.fake_dreamship import Throttle
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.observations.noting import ask
-from syncd.core.state import ChangeSet
+from syncd.core.changes import request_refresh
+from syncd.core.records import ChangeSet
 from syncd.store import rows
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
@@ -24,9 +24,9 @@ def test_questions_of_many_batches_are_asked_as_those_of_one(
     together = ChangeSet()
     memory.execute("DELETE FROM refresh_queue")
     for question in told:
-        ask(together, *question)
+        request_refresh(together, *question)
         apart = ChangeSet()
-        ask(apart, *question)
+        request_refresh(apart, *question)
         rows.write_observed(memory, apart, NOW)
     waiting = memory.execute("SELECT * FROM refresh_queue").fetchall()
     memory.execute("DELETE FROM refresh_queue")

@@ -15,9 +15,9 @@ from msgspec import Struct, field, json
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror, Reconcile
+from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
-from syncd.core.ports import SweepSummary
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService

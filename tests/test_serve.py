@@ -24,8 +24,8 @@ from msgspec import json
 from payloads import PAYLOADS, body_of
 
 from syncd.clock import SteadyClock
+from syncd.core.policy import Policy
 from syncd.core.signature import HEADER, sign
-from syncd.core.state import Policy
 from syncd.demo.fake_dreamship import UPDATED, Event, stale
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.http_server import HttpServer, bind_tcp

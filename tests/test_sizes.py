@@ -15,7 +15,7 @@ import pytest
 from msgspec import json
 
 from syncd.core.plain_text import MAX_CHARS, shortened
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
 from syncd.core.status import MAX_VALUE_CHARS, MAX_VALUES, unknown_values
 from syncd.store import Queries
 

@@ -22,9 +22,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.core import observations
+from syncd.core.apply_deliveries import apply_deliveries
+from syncd.core.apply_read import apply_read
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant, VariantUpdate
-from syncd.core.state import ChangeSet, Policy
+from syncd.core.policy import Policy
+from syncd.core.records import ChangeSet
 from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
 from syncd.store import Database
@@ -234,11 +236,11 @@ async def live(store: Database, history: list[tuple[tuple[Any, ...], int]]) -> N
 
 
 def judge_deliveries(batch: list[Delivery], policy: Policy, now: datetime) -> Any:
-    return lambda snapshot: observations.deliver(snapshot, batch, policy, now=now, source_now=now)
+    return lambda snapshot: apply_deliveries(snapshot, batch, policy, now=now, source_now=now)
 
 
 def judge_read(seen: ItemRead, policy: Policy, now: datetime) -> Any:
-    return lambda known: observations.read(known, seen, policy, now=now)
+    return lambda known: apply_read(known, seen, policy, now=now)
 
 
 @settings(max_examples=50)

@@ -22,9 +22,9 @@ from syncd.cli.common import (
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
+from syncd.core.jobs import SweepProgress, SweepSummary
 from syncd.core.model import JsonObject
-from syncd.core.ports import SweepProgress, SweepSummary
-from syncd.core.state import Change
+from syncd.core.records import Change
 from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
 from syncd.printing import show, show_json
 

@@ -17,7 +17,7 @@ from syncd.cli.common import (
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
-from syncd.core.state import Replayed
+from syncd.core.records import Replayed
 from syncd.errors import DaemonAbsent, UsageError
 from syncd.printing import show, show_json
 

@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 from msgspec import Struct, convert, json
 
+from syncd.core.jobs import SweepSummary
 from syncd.core.model import JsonObject
-from syncd.core.ports import SweepSummary
-from syncd.core.state import Change, Replayed
+from syncd.core.records import Change, Replayed
 from syncd.errors import (
     ControlDenied,
     DaemonAbsent,

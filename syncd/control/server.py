@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
 from syncd.core.model import MAX_ID, JsonObject
-from syncd.core.state import Replayed
+from syncd.core.records import Replayed
 from syncd.errors import Overloaded, SyncdError, UsageError
 from syncd.http_server.refusals import Places, Refusals
 

@@ -4,104 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
-from msgspec import Struct
-
-from syncd.core.model import Delivery, ItemRead, Page, SweepResult
+from syncd.core.jobs import Job, JobKind, SweepCause, SweepProgress, SweepSummary
+from syncd.core.model import Delivery, ItemRead, Page
 from syncd.core.pagination import PageStats, Position
-from syncd.core.state import (
-    BatchSnapshot,
-    ChangeSet,
-    DeliveryResult,
-    ItemSnapshot,
-    Policy,
-    VariantState,
-)
-
-JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
-"""What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and
-three kinds of what a sweep of the catalogue has left."""
-
-SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
-
-
-class Job(Struct, frozen=True):
-    """The next thing worth a call: one item, or one page of a sweep's listing.
-
-    `sweep_id`: the sweep that asks for it; None when a delivery does. A "look" names nothing:
-    whoever waits for the turn makes the call.
-    """
-
-    kind: JobKind
-    item_id: int | None = None
-    sweep_id: int | None = None
-    position: Position = Position()
-
-    @property
-    def is_urgent(self) -> bool:
-        """Whether a variant is off sale until this is answered."""
-        return self.kind == "doubt"
-
-    @property
-    def is_for_sweep(self) -> bool:
-        """Whether a sweep asked for it."""
-        return self.kind in {"asked", "page", "unread", "stale"}
-
-
-class SweepProgress(Struct, frozen=True):
-    """How far a sweep is. `total` None while the catalogue is still being listed."""
-
-    sweep_id: int
-    began_at: datetime
-    checked: int
-    total: int | None
-    remaining_calls: int
-
-
-class SweepSummary(Struct, frozen=True):
-    """The results of a finished sweep, as `reconcile-now --json` prints them."""
-
-    sweep_id: int
-    is_catalogue: bool
-    began_at: datetime
-    result: SweepResult
-    items: int
-    variants: int
-    changed: int
-    added: int
-    removed: int
-    missed: int
-    calls: int
-    throttled: int
-    seconds: float
-    failed_items: list[int]
-    error: str = ""
-    held: int = 0
-
-
-class Clock(Protocol):
-    """Time as it passes outside; a test brings its own."""
-
-    def now(self) -> datetime:
-        """Return this host's moment, in UTC."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`."""
-        ...
-
-
-class Source(Protocol):
-    """Dreamship's GET endpoints. Each call raises the leaves of `SourceError`."""
-
-    async def item(self, item_id: int) -> ItemRead:
-        """Read one item with its variants; raises SourceGone when there is none."""
-        ...
-
-    async def page(self, category_id: int | None, page: int) -> Page:
-        """Read one page of the catalogue, or of one category."""
-        ...
+from syncd.core.policy import Policy
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, ItemSnapshot, VariantState
 
 
 class DeliveryLedger(Protocol):

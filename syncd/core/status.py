@@ -13,10 +13,10 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd import __version__
+from syncd.core.jobs import SweepProgress
 from syncd.core.model import JsonObject
 from syncd.core.plain_text import shortened
-from syncd.core.ports import SweepProgress
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
 from syncd.core.timestamps import maybe_text, to_text
 from syncd.core.webhook_health import Evidence, WebhooksState
 from syncd.errors import SyncdError

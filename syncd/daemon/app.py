@@ -18,7 +18,7 @@ from syncd.admin import app as admin
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.control import server as control_server
-from syncd.core.ports import SweepSummary
+from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
 from syncd.daemon import systemd
 from syncd.daemon.control_handlers import ControlHandlers

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, nullcontext
 
 from syncd import control
-from syncd.core.ports import SweepProgress
-from syncd.core.state import Replayed
+from syncd.core.jobs import SweepProgress
+from syncd.core.records import Replayed
 from syncd.daemon.services import Services
 from syncd.http_server.refusals import Places
 from syncd.sync.sweeps import require_few

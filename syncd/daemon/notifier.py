@@ -18,8 +18,8 @@ import structlog
 
 from syncd import http_client
 from syncd.config import KEYS_VARIABLE
+from syncd.core.backoff import backoff
 from syncd.core.model import JsonObject
-from syncd.core.pace import backoff
 from syncd.core.plain_text import json_text
 from syncd.errors import ConfigurationError
 

@@ -15,7 +15,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from syncd.clock import Jump
 from syncd.config import Config
-from syncd.core.ports import SweepSummary
+from syncd.core.jobs import SweepSummary
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.sync.sweeps import due_since, next_after_failure

@@ -12,13 +12,15 @@ import structlog
 
 from syncd.clock import Jump, SteadyClock
 from syncd.config import Config
-from syncd.core import pace
-from syncd.core.ports import Source, SweepSummary
-from syncd.core.state import Policy, Replayed
+from syncd.core import rate_limit
+from syncd.core.jobs import SweepSummary
+from syncd.core.policy import Policy
+from syncd.core.records import Replayed
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
+from syncd.dreamship.source import Source
 from syncd.store import Database, SavedState
 from syncd.sync.dry_run import DryRun
 from syncd.sync.fetcher import Fetcher
@@ -104,7 +106,7 @@ class Services:
         self.rate_limiter = RateLimiter(
             clock,
             self.store,
-            pace.start(
+            rate_limit.start(
                 config.dreamship.calls_per_minute,
                 self.remembered.calls,
                 paused_until=self.remembered.paused_until,

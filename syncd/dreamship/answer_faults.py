@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from syncd.core.model import JsonObject
-from syncd.core.pace import wait_in_words
+from syncd.core.rate_limit import wait_in_words
 from syncd.core.timestamps import parse_http_date
 from syncd.errors import (
     SourceAnswerInvalid,

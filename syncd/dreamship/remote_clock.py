@@ -11,9 +11,8 @@ import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.clock import Jump
+from syncd.clock import Clock, Jump
 from syncd.core.model import ItemRead, Page
-from syncd.core.ports import Clock
 from syncd.core.read_age import COPY_AGE
 
 log = structlog.get_logger(__name__)

@@ -7,19 +7,19 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 
-from syncd.core import observations
+from syncd.core.jobs import Job, JobKind, SweepCause, SweepProgress, SweepSummary
 from syncd.core.model import Delivery, ItemRead, Page
 from syncd.core.pagination import PageStats, Position
-from syncd.core.ports import Job, JobKind, SweepCause, SweepProgress, SweepSummary
-from syncd.core.state import (
+from syncd.core.policy import Policy
+from syncd.core.records import (
     BatchSnapshot,
     ChangeSet,
     DeliveryResult,
     ItemSnapshot,
-    Policy,
     Replayed,
     VariantState,
 )
+from syncd.core.removals import remove_missing, restore_unconfirmed
 from syncd.store import (
     deliveries,
     job_queue,
@@ -135,7 +135,7 @@ class Database(Kept):
                     db,
                     sweep_id,
                     policy.brakes,
-                    remove=lambda absent: observations.remove(absent, policy, now=now),
+                    remove=lambda absent: remove_missing(absent, policy, now=now),
                     lift=_lift(policy, now),
                     now=now,
                 )
@@ -262,4 +262,4 @@ class Database(Kept):
 
 
 def _lift(policy: Policy, now: datetime) -> missing_variants.Resolve:
-    return lambda absent: observations.lift(absent, policy, now=now)
+    return lambda absent: restore_unconfirmed(absent, policy, now=now)

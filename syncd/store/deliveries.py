@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import TEST_ACTION, dedupe_key
-from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult
 from syncd.core.timestamps import maybe_text, to_text
 from syncd.store import rows
 

@@ -8,8 +8,8 @@ from datetime import datetime
 
 import msgspec
 
+from syncd.core.jobs import Job, JobKind
 from syncd.core.pagination import Position
-from syncd.core.ports import Job, JobKind
 from syncd.core.timestamps import maybe_from_text, to_text
 from syncd.store import rows
 

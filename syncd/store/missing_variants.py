@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from syncd.core.state import AbsenceMode, ChangeSet, VariantState
+from syncd.core.records import AbsenceMode, ChangeSet, VariantState
 from syncd.core.timestamps import to_text
 from syncd.store import rows
 
-# As `observations.remove` and `observations.lift` are, the policy and the moment given.
+# As `remove_missing` and `restore_unconfirmed` are, the policy and the moment given.
 Resolve = Callable[[Iterable[VariantState]], ChangeSet]
 # The time within which removals are counted together (syncd/docs/reconciling.md, rule 6).
 REMOVAL_WINDOW = timedelta(days=1)

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from syncd.clock import Mark
-from syncd.core.pace import MAX_WAIT_S, WINDOW
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
+from syncd.core.rate_limit import MAX_WAIT_S, WINDOW
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state

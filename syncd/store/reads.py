@@ -7,9 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
-from syncd.core import observations
+from syncd.core.apply_read import is_no_evidence
 from syncd.core.model import ItemRead
-from syncd.core.state import Change, ChangeSet, ItemSnapshot, Policy, VariantState, count
+from syncd.core.policy import Policy
+from syncd.core.records import Change, ChangeSet, ItemSnapshot, VariantState, count
+from syncd.core.removals import count_missing, is_whole
 from syncd.core.timestamps import from_text, maybe_text, to_text
 from syncd.store import missing_variants, rows
 
@@ -35,22 +37,22 @@ def record(
             connection,
             seen.item_id,
             began_at,
-            absent=observations.absent(variants, seen),
+            absent=count_missing(variants, seen),
             brakes=policy.brakes,
             now=now,
         ),
         heard=_heard(connection, told),
     )
     writes = judge(known)
-    if observations.is_no_evidence(known, seen):
+    if is_no_evidence(known, seen):
         rows.write_observed(connection, writes, now)
         return writes
-    is_whole = observations.is_whole(known, seen)
-    is_read = is_whole or not seen.is_row
+    shows_all = is_whole(known, seen)
+    is_read = shows_all or not seen.is_row
     if is_read:
         _answer(connection, seen.item_id, began_at)
     rows.write_observed(connection, writes, now)
-    if not is_whole:
+    if not shows_all:
         _write_part_of_item(connection, seen)
     elif before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
@@ -60,7 +62,7 @@ def record(
         (told,),
     )
     if is_read:
-        sweeps = _tick_off(connection, seen, "done" if is_whole else "failed")
+        sweeps = _tick_off(connection, seen, "done" if shows_all else "failed")
         _count_in(connection, sweeps, writes.changes, items=1, variants=len(seen.variants or ()))
     else:
         sweeps = _waiting_for(connection, seen)

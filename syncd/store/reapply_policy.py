@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from syncd.clock import Jump, Mark
-from syncd.core import observations
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
+from syncd.core.removals import reapply_policy
 from syncd.store import process_state, reported_values, retention, rows, wall_time
 from syncd.store.places import Oddity, oddities
 from syncd.store.process_state import Beat, SavedState
@@ -115,7 +115,7 @@ class Kept:
                 process_state.note_policy(db, policy)
                 return None
             now = clock()
-            rows.write_observed(db, observations.rejudge(states, policy, now=now), now)
+            rows.write_observed(db, reapply_policy(states, policy, now=now), now)
             return states[-1].variant_id
 
         if not await self._writer.look(lambda db: process_state.is_new_policy(db, policy)):

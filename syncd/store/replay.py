@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
-from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, Replayed
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, Replayed
 from syncd.core.timestamps import from_text, maybe_text
 from syncd.store import deliveries, rows
 

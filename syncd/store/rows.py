@@ -10,7 +10,7 @@ import msgspec
 
 from syncd.core.merge import ValueState
 from syncd.core.model import Labels
-from syncd.core.state import Change, ChangeSet, ItemState, RefreshRequest, VariantState
+from syncd.core.records import Change, ChangeSet, ItemState, RefreshRequest, VariantState
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
 _encode = msgspec.json.encode

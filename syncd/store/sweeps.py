@@ -8,9 +8,9 @@ from datetime import datetime
 
 import msgspec
 
+from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
-from syncd.core.ports import SweepCause, SweepProgress, SweepSummary
-from syncd.core.state import ChangeSet, VariantState
+from syncd.core.records import ChangeSet, VariantState
 from syncd.core.timestamps import from_text, to_text
 from syncd.store import missing_variants, rows, sweep_pages
 from syncd.store.missing_variants import Resolve

@@ -14,8 +14,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from syncd.core.ports import Clock, Source
+from syncd.clock import Clock
 from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.dreamship.source import Source
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 
 AccountState = Literal["answers", "refused", "unreachable", "throttled"]

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.core.ports import Clock
+from syncd.clock import Clock
 from syncd.errors import MirrorError
 
 log = structlog.get_logger(__name__)

@@ -10,15 +10,20 @@ import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.core import observations, pagination
+from syncd.clock import Clock
+from syncd.core import pagination
+from syncd.core.apply_read import apply_read
+from syncd.core.backoff import backoff
+from syncd.core.jobs import SweepProgress, SweepSummary
 from syncd.core.model import ItemRead, Page, SweepResult
-from syncd.core.pace import backoff
 from syncd.core.pagination import MAX_FAULTS, Position
-from syncd.core.ports import Clock, Source, SweepProgress, SweepSummary
+from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE
-from syncd.core.state import Change, ItemSnapshot, Policy, VariantState, count
+from syncd.core.records import Change, ItemSnapshot, VariantState, count
+from syncd.core.removals import is_whole_row
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
+from syncd.dreamship.source import Source
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,
@@ -252,14 +257,14 @@ class DryRun(Struct):
         known = await self.shelves.known_variants(seen)
         if seen.is_row:
             was_read = await self.shelves.was_read(seen.item_id)
-            if not observations.is_whole_row(known, seen, was_read=was_read):
+            if not is_whole_row(known, seen, was_read=was_read):
                 return  # the item is asked by itself
         # Judged as if it were settled: what differs now is a difference now.
         settled = {
             variant_id: replace(state, value_state=replace(state.value_state, delivered_at=None))
             for variant_id, state in known.items()
         }
-        writes = observations.read(ItemSnapshot(settled), seen, self.policy, now=self.clock.now())
+        writes = apply_read(ItemSnapshot(settled), seen, self.policy, now=self.clock.now())
         self.differences += writes.changes
         self._done.add(seen.item_id)
         self._variants += len(seen.variants or ())

@@ -9,14 +9,18 @@ from functools import partial
 
 import structlog
 
-from syncd.clock import Jump
-from syncd.core import observations, pagination
+from syncd.clock import Clock, Jump
+from syncd.core import pagination
+from syncd.core.apply_read import apply_read
+from syncd.core.jobs import Job, SweepSummary
 from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position
-from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
+from syncd.core.ports import ReadLedger
+from syncd.core.removals import remove_unplaced
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
+from syncd.dreamship.source import Source
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.read_failures import TRIES_PER_SWEEP, ReadFailures, named
@@ -154,7 +158,7 @@ class Fetcher:
         # A younger delivery may tell of what a copy some seconds old does not list yet.
         await self._ledger.close_unlocated(
             began_at - policy.settle,
-            lambda known: observations.not_found(known, began_at, policy, now=now),
+            lambda known: remove_unplaced(known, began_at, policy, now=now),
             now,
         )
 
@@ -195,9 +199,7 @@ class Fetcher:
         now, policy = self._clock.now(), self.policy
         await self._ledger.read(
             seen,
-            lambda known: observations.read(
-                known, seen, policy, now=now, heard_since=self.heard_since
-            ),
+            lambda known: apply_read(known, seen, policy, now=now, heard_since=self.heard_since),
             policy,
             now,
             rehearses=rehearses,

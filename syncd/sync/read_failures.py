@@ -13,15 +13,18 @@ from typing import Literal
 
 import structlog
 
-from syncd.clock import Jump
+from syncd.clock import Clock, Jump
 from syncd.core import pagination
+from syncd.core.backoff import backoff
+from syncd.core.jobs import Job, SweepSummary
 from syncd.core.model import Page
-from syncd.core.pace import MAX_WAIT_S, backoff
 from syncd.core.pagination import PageStats, Position
-from syncd.core.ports import Clock, Job, ReadLedger, Source, SweepSummary
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
+from syncd.core.ports import ReadLedger
+from syncd.core.rate_limit import MAX_WAIT_S
 from syncd.core.timestamps import maybe_text
 from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.dreamship.source import Source
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
 from syncd.sync.account import Account, AccountCheck
 

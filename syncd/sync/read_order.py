@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from syncd.core.ports import JobKind
+from syncd.core.jobs import JobKind
 
 DELIVERIES: tuple[JobKind, ...] = ("doubt", "settle")
 CATALOGUE: tuple[JobKind, ...] = ("page", "unread", "stale")

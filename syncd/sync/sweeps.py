@@ -12,10 +12,12 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from syncd.clock import Clock
 from syncd.core import pagination
+from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
-from syncd.core.ports import Clock, SweepCause, SweepLedger, SweepProgress, SweepSummary
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
+from syncd.core.ports import SweepLedger
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
 

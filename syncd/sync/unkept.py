@@ -15,10 +15,11 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.clock import Jump
-from syncd.core.pace import backoff
+from syncd.clock import Clock, Jump
+from syncd.core.backoff import backoff
+from syncd.core.jobs import Job
 from syncd.core.plain_text import shortened
-from syncd.core.ports import Clock, Job, ReadLedger
+from syncd.core.ports import ReadLedger
 from syncd.errors import MirrorError
 from syncd.sync.complaints import Complaints
 from syncd.sync.read_failures import TRIES_PER_SWEEP, named, part_of

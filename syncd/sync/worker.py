@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.clock import Jump
+from syncd.clock import Clock, Jump
+from syncd.core.jobs import Job, JobKind
 from syncd.core.plain_text import shortened
-from syncd.core.ports import Clock, Job, JobKind, ReadLedger
+from syncd.core.ports import ReadLedger
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
 from syncd.sync.complaints import Complaints

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 import structlog
 from msgspec.structs import replace
 
-from syncd.clock import Jump
-from syncd.core import observations
+from syncd.clock import Clock, Jump
+from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery, Mention, Outcome
-from syncd.core.ports import Clock, DeliveryLedger
-from syncd.core.state import DeliveryResult, Policy
+from syncd.core.policy import Policy
+from syncd.core.ports import DeliveryLedger
+from syncd.core.records import DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
 
@@ -140,7 +141,7 @@ class BatchWriter:
         policy = self.policy
         return await self._ledger.deliver(
             deliveries,
-            lambda snapshot: observations.deliver(
+            lambda snapshot: apply_deliveries(
                 snapshot, deliveries, policy, now=now, source_now=source_now
             ),
             now,

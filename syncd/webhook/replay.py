@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from syncd.core import observations
+from syncd.clock import Clock
+from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery
-from syncd.core.ports import Clock
-from syncd.core.state import BatchSnapshot, ChangeSet, Policy, Replayed
+from syncd.core.policy import Policy
+from syncd.core.records import BatchSnapshot, ChangeSet, Replayed
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import UsageError
 
@@ -81,7 +82,7 @@ async def replay(
             now: datetime = now,
             source_now: datetime = source_now,
         ) -> ChangeSet:
-            return observations.deliver(snapshot, batch, policy, now=now, source_now=source_now)
+            return apply_deliveries(snapshot, batch, policy, now=now, source_now=source_now)
 
         done += await archive.replay(wanted[start : start + SLICE], judge, now)
     return done

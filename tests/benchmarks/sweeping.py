@@ -22,7 +22,7 @@ from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
 from benchmarks.processes import Place, Running
 from benchmarks.table import Row
 from syncd import control
-from syncd.core.ports import SweepSummary
+from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
 from syncd.demo.fake_dreamship import Api, Catalog, serving_in_thread
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
-from syncd.core import observations
+from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import OUTCOMES, Delivery, Mention
 from syncd.core.payload import parse
+from syncd.core.policy import Policy
+from syncd.core.records import DeliveryResult
 from syncd.core.signature import is_authentic, looks_signed, sign
-from syncd.core.state import DeliveryResult, Policy
 from syncd.store import deliveries
 from syncd.store.migrations import migrate
 
@@ -64,7 +65,7 @@ class Mirror:
         (judged,) = deliveries.record(
             self._db,
             [delivery],
-            lambda known: observations.deliver(known, [delivery], policy, now=NOW, source_now=NOW),
+            lambda known: apply_deliveries(known, [delivery], policy, now=NOW, source_now=NOW),
             now=NOW,
             missed_grace=timedelta(minutes=10),
         )

@@ -10,26 +10,26 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from syncd.core import merge
+from syncd.core import apply_read, changes, merge
 from syncd.core.merge import Decision, ValueState
 from syncd.core.model import ItemRead
-from syncd.core.observations import noting, reading
-from syncd.core.state import ChangeSet, ItemSnapshot
+from syncd.core.records import ChangeSet, ItemSnapshot
 from syncd.dreamship.remote_clock import RemoteClock
 
 Patches = Callable[[], list[Any]]
 
 
 def _no_confirming_read() -> list[Any]:
-    def ask(
+    def request_refresh(
         writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime
     ) -> None:
         del settle_at
         if asked_at is not None:
-            noting.ask(writes, item_id, asked_at, asked_at)
+            changes.request_refresh(writes, item_id, asked_at, asked_at)
 
     return [
-        mock.patch(f"syncd.core.observations.{one}.ask", ask) for one in ("delivering", "reading")
+        mock.patch(f"syncd.core.{module}.request_refresh", request_refresh)
+        for module in ("apply_deliveries", "apply_read")
     ]
 
 
@@ -37,7 +37,7 @@ def _unsettled_wins() -> list[Any]:
     def on_read(known: ValueState | None, **how: Any) -> Decision:
         return merge.on_read(known, **{**how, "settle": -timedelta(days=1000)})
 
-    return [mock.patch("syncd.core.observations.reading.on_read", on_read)]
+    return [mock.patch("syncd.core.apply_read.on_read", on_read)]
 
 
 def _ties_applied() -> list[Any]:
@@ -55,7 +55,7 @@ def _older_discarded() -> list[Any]:
         kept = replace(decision.value_state, doubts=known.doubts)
         return replace(decision, value_state=kept, rule="same", ask_soon=False)
 
-    return [mock.patch("syncd.core.observations.delivering.on_delivery", on_delivery)]
+    return [mock.patch("syncd.core.apply_deliveries.on_delivery", on_delivery)]
 
 
 def _copies_believed() -> list[Any]:
@@ -76,9 +76,9 @@ def _garbled_ignored() -> list[Any]:
 
 def _partial_taken_for_whole() -> list[Any]:
     def read(known: ItemSnapshot, seen: ItemRead, *given: Any, **how: Any) -> ChangeSet:
-        return reading.read(known, replace(seen, is_whole=True), *given, **how)
+        return apply_read.apply_read(known, replace(seen, is_whole=True), *given, **how)
 
-    return [mock.patch("syncd.core.observations.read", read)]
+    return [mock.patch("syncd.sync.fetcher.apply_read", read)]
 
 
 BREAKS: dict[str, Patches] = {

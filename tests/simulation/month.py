@@ -22,10 +22,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulation.clock import BEGIN, Inline
-from syncd.core import observations
+from syncd.core.apply_deliveries import apply_deliveries
+from syncd.core.apply_read import apply_read
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.payload import parse
-from syncd.core.state import Policy
+from syncd.core.policy import Policy
 from syncd.demo.fake_dreamship import UPDATED, Catalog, WebhookSender
 from syncd.store import Database
 
@@ -92,7 +93,7 @@ class Months:
             now = self.now
             await self.store.read(
                 seen,
-                lambda known, seen=seen, now=now: observations.read(  # type: ignore[misc]
+                lambda known, seen=seen, now=now: apply_read(  # type: ignore[misc]
                     known, seen, POLICY, now=now
                 ),
                 POLICY,
@@ -131,7 +132,7 @@ class Months:
     async def _deliver(self, batch: list[Delivery], now: datetime) -> None:
         await self.store.deliver(
             batch,
-            lambda known: observations.deliver(known, batch, POLICY, now=now, source_now=now),
+            lambda known: apply_deliveries(known, batch, POLICY, now=now, source_now=now),
             now,
         )
 

@@ -21,7 +21,7 @@ from simulation.witness import Step, WatchedStore
 from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core import payload
-from syncd.core.ports import SweepCause, SweepSummary
+from syncd.core.jobs import SweepCause, SweepSummary
 from syncd.core.webhook_health import WebhookHealth
 from syncd.daemon.services import Services
 from syncd.errors import MirrorUnavailable, SyncdError

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from syncd.core import observations
+from syncd.core.apply_read import is_no_evidence
 from syncd.core.model import Delivery, ItemRead
-from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, ItemSnapshot, Policy
+from syncd.core.policy import Policy
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, ItemSnapshot
 from syncd.store import Database
 
 
@@ -52,9 +53,7 @@ class WatchedStore(Database):
             self.step = (
                 None
                 if rehearses
-                else Step(
-                    seen=seen, was_overtaken=overtaken or observations.is_no_evidence(known, seen)
-                )
+                else Step(seen=seen, was_overtaken=overtaken or is_no_evidence(known, seen))
             )
             return writes
 

@@ -1,53 +1,19 @@
-"""What the mirror holds, and what one transaction writes into it, as records without a database."""
+"""The records of the mirror: what it holds, and the change set that one transaction writes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct, field
 
-from syncd.core.merge import Rule, Value, ValueState
+from syncd.core.merge import Rule, ValueState
 from syncd.core.model import Cause, Delivery, Labels, Outcome
-
-# So many may vanish within a day, unless they are more than half of all that is mirrored.
-FEW_REMOVALS = 50
 
 AbsenceMode = Literal["removes", "doubts", "is-noted"]
 """What a settled read does that no longer finds a variant: it removes it, or, in a sweep, whose
 end weighs all absences together, it doubts it or, once there are too many, only notes it."""
-
-
-class Policy(Struct, frozen=True):
-    """What the configuration says about judging: see `[availability]`, `[catalog]`, `settle`."""
-
-    sellable: frozenset[str]
-    settle: timedelta
-    items: frozenset[int] = frozenset()
-    has_categories: bool = False
-    removal_limit_percent: int = 20
-
-    def sells(self, candidates: tuple[Value, ...]) -> bool:
-        """Tell whether a variant that has one of these values may be sold whichever it is."""
-        return all(
-            value is not None and value.strip().casefold() in self.sellable for value in candidates
-        )
-
-    def brakes(self, absent: int, mirrored: int) -> bool:
-        """Tell whether it is not believed that `absent` of `mirrored` variants are gone."""
-        is_few = absent <= FEW_REMOVALS and absent * 2 <= mirrored
-        return not is_few and absent * 100 > self.removal_limit_percent * mirrored
-
-    def excludes(self, item_id: int | None) -> bool:
-        """Tell whether an item is surely not mirrored; which a category has, only reads tell."""
-        only_items = bool(self.items) and not self.has_categories
-        return only_items and item_id is not None and item_id not in self.items
-
-    @property
-    def is_restricted(self) -> bool:
-        """Whether only a part of the catalogue is mirrored."""
-        return bool(self.items) or self.has_categories
 
 
 class VariantState(Struct, frozen=True):

@@ -7,14 +7,15 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
+from syncd.core.changes import add_change, merge_labels, request_refresh
 from syncd.core.merge import WITNESS_SHARE, Decision, Rule, is_replayed, on_delivery
 from syncd.core.model import Delivery, Labels, Mention, Outcome, VariantUpdate
-from syncd.core.observations.noting import ask, fuller, note
 from syncd.core.payload import dedupe_key, is_named_by_its_bytes
-from syncd.core.state import BatchSnapshot, ChangeSet, DeliveryResult, Policy, VariantState
+from syncd.core.policy import Policy
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, VariantState
 
 
-def deliver(
+def apply_deliveries(
     snapshot: BatchSnapshot,
     batch: Sequence[Delivery],
     policy: Policy,
@@ -40,7 +41,7 @@ def deliver(
         elif delivery.claim is None:
             outcome = "quarantined" if delivery.quarantined is not None else "ignored"
         else:
-            outcome, rule = hearing.hear(delivery.claim, delivery.arrived_at)
+            outcome, rule = hearing.apply_update(delivery.claim, delivery.arrived_at)
         if delivery.mention is not None:
             hearing.note_mention(delivery.mention, delivery.arrived_at)
         hearing.writes.judged.append(DeliveryResult(delivery, key, outcome, rule, is_copy))
@@ -79,7 +80,9 @@ class _Hearing(Struct):
         if claim is not None and known is not None and claim.value != known.value_state.value:
             self._ask(claim, known.item_id, delivery.arrived_at, None)
 
-    def hear(self, claim: VariantUpdate, arrived_at: datetime) -> tuple[Outcome, Rule | None]:
+    def apply_update(
+        self, claim: VariantUpdate, arrived_at: datetime
+    ) -> tuple[Outcome, Rule | None]:
         """Judge one claim and note what it writes."""
         known = self._known(claim.variant_id)
         item_id = claim.item_id if known is None or known.item_id is None else known.item_id
@@ -103,7 +106,7 @@ class _Hearing(Struct):
         state = VariantState(
             variant_id=claim.variant_id,
             item_id=item_id,
-            labels=fuller(known, claim.labels),
+            labels=merge_labels(known, claim.labels),
             value_state=decision.value_state,
             sellable=self.policy.sells(decision.value_state.candidates),
             changed_at=self.now if known is None or sets_value else known.changed_at,
@@ -111,7 +114,7 @@ class _Hearing(Struct):
             source="webhook" if known is None or sets_value else known.source,
             rule=decision.rule,
         )
-        note(
+        add_change(
             self.writes,
             known,
             state,
@@ -140,18 +143,18 @@ class _Hearing(Struct):
                 self.doubted_items[item_id] = latest
         for item_id in mention.item_ids:
             if item_id in self.snapshot.items and not self.policy.excludes(item_id):
-                ask(self.writes, item_id, None, arrived_at + self.policy.settle)
+                request_refresh(self.writes, item_id, None, arrived_at + self.policy.settle)
 
     def doubt_items(self) -> None:
         """Doubt every variant of the items of which any may have changed, once a batch."""
         for item_id, arrived_at in self.doubted_items.items():
             for variant_id, known in self.snapshot.variants.items():
                 if known.item_id == item_id and known.value_state.value is not None:
-                    self.hear(_something(variant_id), arrived_at)
+                    self.apply_update(_something(variant_id), arrived_at)
 
     def _doubt(self, variant_id: int, mention: Mention, arrived_at: datetime) -> None:
         if self._known(variant_id) is not None:
-            self.hear(_something(variant_id), arrived_at)
+            self.apply_update(_something(variant_id), arrived_at)
             return
         # Nothing is sold that the mirror does not have; it is only looked for.
         is_foreign = self.policy.is_restricted and variant_id in self.snapshot.foreign
@@ -161,7 +164,7 @@ class _Hearing(Struct):
         self.writes.unlocated.add(variant_id)
         for item_id in mirrored:
             if not self._is_unplaced(None, item_id):
-                ask(self.writes, item_id, arrived_at, arrived_at + self.policy.settle)
+                request_refresh(self.writes, item_id, arrived_at, arrived_at + self.policy.settle)
 
     def _known(self, variant_id: int) -> VariantState | None:
         return self.writes.variants.get(variant_id) or self.snapshot.variants.get(variant_id)
@@ -191,7 +194,7 @@ class _Hearing(Struct):
             self.writes.unlocated.add(claim.variant_id)
         for asked in (item_id, claim.item_id):
             if asked is not None:
-                ask(
+                request_refresh(
                     self.writes,
                     asked,
                     asked_at,

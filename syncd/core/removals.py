@@ -7,13 +7,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from syncd.core.changes import add_change
 from syncd.core.merge import Rule, on_read
 from syncd.core.model import ItemRead
-from syncd.core.observations.noting import note
-from syncd.core.state import ChangeSet, ItemSnapshot, Policy, VariantState
+from syncd.core.policy import Policy
+from syncd.core.records import ChangeSet, ItemSnapshot, VariantState
 
 
-def absent(known: Mapping[int, VariantState], seen: ItemRead) -> int:
+def count_missing(known: Mapping[int, VariantState], seen: ItemRead) -> int:
     """Return how many variants of the item a read does not name, of those that are not removed."""
     named = {variant.variant_id for variant in seen.variants or ()}
     return sum(
@@ -38,10 +39,10 @@ def is_whole_row(known: Mapping[int, VariantState], seen: ItemRead, *, was_read:
     A row may lack variants without a trace. So it has to show all that the item had when it was
     read by itself.
     """
-    return seen.is_whole and was_read and not absent(known, seen)
+    return seen.is_whole and was_read and not count_missing(known, seen)
 
 
-def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
+def remove_missing(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
     """Remove what a sweep's settled reads did not find.
 
     A variant of which a delivery came since waits for the read that settles it.
@@ -53,7 +54,9 @@ def remove(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> 
     return writes
 
 
-def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
+def restore_unconfirmed(
+    absent: Iterable[VariantState], policy: Policy, *, now: datetime
+) -> ChangeSet:
     """Take back the doubt about what a sweep did not find: it is too much to be believed."""
     writes = ChangeSet()
     for state in absent:
@@ -65,11 +68,11 @@ def lift(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> Ch
             continue
         sellable = policy.sells(value_state.candidates)
         lifted = replace(state, value_state=value_state, sellable=sellable, rule="brake")
-        note(writes, state, lifted, cause="read", occurred_at=now, now=now)
+        add_change(writes, state, lifted, cause="read", occurred_at=now, now=now)
     return writes
 
 
-def not_found(
+def remove_unplaced(
     known: dict[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
 ) -> ChangeSet:
     """Judge variants of no known item after a whole sweep, begun at `began_at`, did not find them.
@@ -82,7 +85,7 @@ def not_found(
     return writes
 
 
-def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
+def reapply_policy(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
     """Judge again what is sellable and what is mirrored, after the configuration changed."""
     writes = ChangeSet()
     for known in states:
@@ -95,7 +98,7 @@ def rejudge(states: Sequence[VariantState], policy: Policy, *, now: datetime) ->
         state = replace(state, sellable=policy.sells(state.value_state.candidates))
         if state != known:
             state = replace(state, rule="policy")
-            note(writes, known, state, cause="config", occurred_at=now, now=now)
+            add_change(writes, known, state, cause="config", occurred_at=now, now=now)
     return writes
 
 
@@ -123,4 +126,4 @@ def _take_away(
         rule=rule,
         absent_at=None,
     )
-    note(writes, state, gone, cause="read", occurred_at=began_at, now=now)
+    add_change(writes, state, gone, cause="read", occurred_at=began_at, now=now)

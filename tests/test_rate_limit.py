@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core import pace
+from syncd.core import rate_limit
+from syncd.core.backoff import backoff
 from syncd.demo.fake_dreamship import Throttle
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -27,20 +28,20 @@ def test_no_minute_sees_more_calls_than_allowed(
     limit: int, steps: list[tuple[float, bool, str]]
 ) -> None:
     """Whatever is urgent, throttled or restarted: the sliding minute keeps the limit."""
-    state, now = pace.start(limit), NOON
+    state, now = rate_limit.start(limit), NOON
     calls: list[datetime] = []
     for idle_s, urgent, what in steps:
         now += timedelta(seconds=idle_s)
-        now = pace.next_call_at(state, now, urgent=urgent)
-        state = pace.called(state, now)
+        now = rate_limit.next_call_at(state, now, urgent=urgent)
+        state = rate_limit.called(state, now)
         calls.append(now)
         if what == "429":
-            state = pace.throttled(state, now, None)
-            assert pace.next_call_at(state, now, urgent=True) >= now + timedelta(seconds=60)
+            state = rate_limit.throttled(state, now, None)
+            assert rate_limit.next_call_at(state, now, urgent=True) >= now + timedelta(seconds=60)
         elif what == "ok":
-            state = pace.answered(state)
+            state = rate_limit.answered(state)
         else:
-            state = pace.start(limit, calls, paused_until=state.paused_until)
+            state = rate_limit.start(limit, calls, paused_until=state.paused_until)
         assert state.per_minute <= limit
     for first in calls:
         in_minute = [c for c in calls if first <= c < first + timedelta(minutes=1)]
@@ -49,36 +50,36 @@ def test_no_minute_sees_more_calls_than_allowed(
 
 def test_what_is_not_urgent_is_spread_and_what_is_urgent_is_not() -> None:
     """A shop's order must not find the minute used up by a sweep's burst."""
-    state = pace.called(pace.start(30), NOON)
-    assert pace.next_call_at(state, NOON, urgent=False) == NOON + timedelta(seconds=2)
-    assert pace.next_call_at(state, NOON, urgent=True) == NOON
+    state = rate_limit.called(rate_limit.start(30), NOON)
+    assert rate_limit.next_call_at(state, NOON, urgent=False) == NOON + timedelta(seconds=2)
+    assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON
 
 
 def test_a_429_is_obeyed_then_recovered_from_slowly() -> None:
     """Retry-After is waited for; afterwards the rate is half and grows with good answers."""
-    state = pace.throttled(pace.called(pace.start(40), NOON), NOON, 17)
-    assert pace.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=17)
+    state = rate_limit.throttled(rate_limit.called(rate_limit.start(40), NOON), NOON, 17)
+    assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=17)
     assert state.per_minute == 20
     for _ in range(199):
-        state = pace.answered(state)
+        state = rate_limit.answered(state)
     assert state.per_minute < 40
     for _ in range(2):
-        state = pace.answered(state)
+        state = rate_limit.answered(state)
     assert state.per_minute == 40
 
 
 def test_a_shorter_429_does_not_shorten_a_longer_one() -> None:
     """Two flights may be throttled at once."""
-    state = pace.throttled(pace.start(40), NOON, 50)
-    state = pace.throttled(state, NOON, 1)
-    assert pace.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=50)
+    state = rate_limit.throttled(rate_limit.start(40), NOON, 50)
+    state = rate_limit.throttled(state, NOON, 1)
+    assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=50)
 
 
 def test_a_clock_set_back_does_not_stop_reading_for_a_day() -> None:
     """Calls and pauses that seem to lie in the future count as of now."""
-    state = pace.throttled(pace.called(pace.start(1), NOON), NOON, 60)
+    state = rate_limit.throttled(rate_limit.called(rate_limit.start(1), NOON), NOON, 60)
     earlier = NOON - timedelta(days=1)
-    assert pace.next_call_at(state, earlier, urgent=True) <= earlier + timedelta(hours=1)
+    assert rate_limit.next_call_at(state, earlier, urgent=True) <= earlier + timedelta(hours=1)
 
 
 @pytest.mark.parametrize(
@@ -91,22 +92,22 @@ def test_a_clock_set_back_does_not_stop_reading_for_a_day() -> None:
 )
 def test_the_seconds_in_a_throttle_message(message: str, wait_s: float | None) -> None:
     """Without Retry-After the documented wording names the wait."""
-    assert pace.wait_in_words(message) == wait_s
+    assert rate_limit.wait_in_words(message) == wait_s
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_backoff_grows_and_stays_bounded(attempt: int, chance: float) -> None:
     """Full jitter: anywhere between nothing and the exponential bound, never above the cap."""
-    wait_s = pace.backoff(attempt, chance, base_s=0.5, cap_s=60).total_seconds()
+    wait_s = backoff(attempt, chance, base_s=0.5, cap_s=60).total_seconds()
     assert 0 <= wait_s <= min(60, 0.5 * 2 ** min(attempt, 30))
 
 
 @pytest.mark.parametrize("wait_s", [86_400, 999_999_999])
 def test_an_absurd_wait_is_capped_at_an_hour(wait_s: float) -> None:
     """A day without reading would be worse than one more 429; the log and the status say it."""
-    state = pace.throttled(pace.start(45), NOON, wait_s)
+    state = rate_limit.throttled(rate_limit.start(45), NOON, wait_s)
     assert state.paused_until == NOON + timedelta(hours=1)
-    assert pace.next_call_at(state, NOON, urgent=True) == NOON + timedelta(hours=1)
+    assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("others", ["evenly", "in one burst", "at random"])
@@ -117,7 +118,7 @@ def test_hours_beside_others_of_the_same_key_are_used_well(others: str) -> None:
     their 15 now and then; then the 429s that hit us are few, and obeyed.
     """
     rng = random.Random(1)
-    limit, ours = Throttle(calls=60, window_s=60), pace.start(45)
+    limit, ours = Throttle(calls=60, window_s=60), rate_limit.start(45)
     hours, end_s = 8, 8 * 3600.0
     theirs = {
         "evenly": [4.0 * n for n in range(int(end_s / 4))],
@@ -126,8 +127,8 @@ def test_hours_beside_others_of_the_same_key_are_used_well(others: str) -> None:
     }[others]
     now, calls, throttled, next_theirs = NOON, 0, 0, 0
     while True:
-        now = pace.next_call_at(ours, now, urgent=False)
-        ours = pace.called(ours, now)
+        now = rate_limit.next_call_at(ours, now, urgent=False)
+        ours = rate_limit.called(ours, now)
         # It leaves now and arrives a little later, sometimes much later.
         arrives_s = (now - NOON).total_seconds() + rng.choice([0.05, 0.1, 0.2, 0.8])
         if arrives_s >= end_s:
@@ -137,9 +138,9 @@ def test_hours_beside_others_of_the_same_key_are_used_well(others: str) -> None:
             next_theirs += 1
         wait_s = limit.wait_s(arrives_s)
         if wait_s is None:
-            ours, calls = pace.answered(ours), calls + 1
+            ours, calls = rate_limit.answered(ours), calls + 1
         else:
-            ours = pace.throttled(ours, now, float(math.ceil(wait_s)))
+            ours = rate_limit.throttled(ours, now, float(math.ceil(wait_s)))
             throttled += 1
     assert calls >= (0.97 if others != "at random" else 0.6) * 45 * 60 * hours
     assert throttled <= (1 if others != "at random" else 12) * hours

@@ -27,7 +27,7 @@ ANSWERS_TO_RECOVER = 400
 _WAIT_IN_WORDS = re.compile(r"\bin\s+(\d{1,6})\s+second", re.IGNORECASE)
 
 
-class Pace(Struct, frozen=True):
+class RateState(Struct, frozen=True):
     """The calls of the last window (oldest first), the present rate, and a pause if one is due."""
 
     calls_per_minute: int
@@ -41,58 +41,58 @@ def start(
     calls: Iterable[datetime] = (),
     *,
     paused_until: datetime | None = None,
-) -> Pace:
+) -> RateState:
     """Return the pace of a process that begins, knowing the calls and 429s of its predecessor."""
-    return Pace(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)), paused_until)
+    return RateState(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)), paused_until)
 
 
-def next_call_at(pace: Pace, now: datetime, *, urgent: bool) -> datetime:
+def next_call_at(state: RateState, now: datetime, *, urgent: bool) -> datetime:
     """Return the earliest moment, not before `now`, at which one more call may leave."""
     earliest = [now]
-    if pace.paused_until is not None:
+    if state.paused_until is not None:
         # A clock set back must not turn a pause of a minute into one of a day.
-        earliest.append(min(pace.paused_until, now + timedelta(seconds=MAX_WAIT_S)))
-    calls = _recent(pace, now)
-    allowed = max(1, int(pace.per_minute))
+        earliest.append(min(state.paused_until, now + timedelta(seconds=MAX_WAIT_S)))
+    calls = _recent(state, now)
+    allowed = max(1, int(state.per_minute))
     if len(calls) >= allowed:
         earliest.append(calls[-allowed] + WINDOW)
     if calls and not urgent:
-        earliest.append(calls[-1] + timedelta(minutes=1) / max(1.0, pace.per_minute))
+        earliest.append(calls[-1] + timedelta(minutes=1) / max(1.0, state.per_minute))
     return max(earliest)
 
 
-def called(pace: Pace, now: datetime) -> Pace:
+def called(state: RateState, now: datetime) -> RateState:
     """Return the pace after a call left at `now`."""
-    return replace(pace, calls=(*_recent(pace, now), now))
+    return replace(state, calls=(*_recent(state, now), now))
 
 
-def not_called(pace: Pace, at: datetime) -> Pace:
+def not_called(state: RateState, at: datetime) -> RateState:
     """Return the pace without a call that should have left at that moment, and did not."""
-    calls = list(pace.calls)
+    calls = list(state.calls)
     if at in calls:
         calls.remove(at)
-    return replace(pace, calls=tuple(calls))
+    return replace(state, calls=tuple(calls))
 
 
-def answered(pace: Pace) -> Pace:
+def answered(state: RateState) -> RateState:
     """Return the pace after a good answer: a little faster, never above the limit."""
-    full = float(pace.calls_per_minute)
-    return replace(pace, per_minute=min(full, pace.per_minute + full / ANSWERS_TO_RECOVER))
+    full = float(state.calls_per_minute)
+    return replace(state, per_minute=min(full, state.per_minute + full / ANSWERS_TO_RECOVER))
 
 
-def throttled(pace: Pace, now: datetime, wait_s: float | None) -> Pace:
+def throttled(state: RateState, now: datetime, wait_s: float | None) -> RateState:
     """Return the pace after a 429 that asks for `wait_s` seconds (None: it does not say)."""
     wait = timedelta(seconds=min(MAX_WAIT_S, DEFAULT_WAIT_S if wait_s is None else wait_s))
     until = now + wait
-    if pace.paused_until is not None:
-        until = max(until, min(pace.paused_until, now + timedelta(seconds=MAX_WAIT_S)))
-    slower = max(SLOWEST_PER_MINUTE, pace.per_minute / 2)
-    return replace(pace, paused_until=until, per_minute=min(slower, float(pace.calls_per_minute)))
+    if state.paused_until is not None:
+        until = max(until, min(state.paused_until, now + timedelta(seconds=MAX_WAIT_S)))
+    slower = max(SLOWEST_PER_MINUTE, state.per_minute / 2)
+    return replace(state, paused_until=until, per_minute=min(slower, float(state.calls_per_minute)))
 
 
-def used_last_minute(pace: Pace, now: datetime) -> int:
+def used_last_minute(state: RateState, now: datetime) -> int:
     """Return how many calls left in the last 60 seconds."""
-    return sum(1 for call in pace.calls if call > now - timedelta(minutes=1))
+    return sum(1 for call in state.calls if call > now - timedelta(minutes=1))
 
 
 def wait_in_words(message: str) -> float | None:
@@ -101,14 +101,6 @@ def wait_in_words(message: str) -> float | None:
     return None if found is None else float(found.group(1))
 
 
-def backoff(attempt: int, chance: float, *, base_s: float = 0.5, cap_s: float = 300) -> timedelta:
-    """Return the wait before try `attempt` + 1 (attempt counts from 1): exponential, full jitter.
-
-    `chance` in [0, 1) is drawn by the caller.
-    """
-    return timedelta(seconds=chance * min(cap_s, base_s * 2.0 ** min(attempt, 30)))
-
-
-def _recent(pace: Pace, now: datetime) -> tuple[datetime, ...]:
+def _recent(state: RateState, now: datetime) -> tuple[datetime, ...]:
     # A call "in the future" was made before somebody set the clock back: it counts as made now.
-    return tuple(min(call, now) for call in pace.calls if call > now - WINDOW)
+    return tuple(min(call, now) for call in state.calls if call > now - WINDOW)

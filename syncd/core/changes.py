@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from syncd.core.model import Cause, Labels
-from syncd.core.state import Change, ChangeSet, RefreshRequest, VariantState
+from syncd.core.records import Change, ChangeSet, RefreshRequest, VariantState
 
 
-def note(
+def add_change(
     writes: ChangeSet,
     known: VariantState | None,
     state: VariantState,
@@ -47,7 +47,9 @@ def note(
     )
 
 
-def ask(writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime) -> None:
+def request_refresh(
+    writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime
+) -> None:
     """Ask the source about an item; several questions about one are asked together."""
     before, latest_at = writes.query_runner.get(item_id), settle_at
     if before is not None:
@@ -59,7 +61,7 @@ def ask(writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: d
     writes.query_runner[item_id] = RefreshRequest(item_id, asked_at, settle_at, latest_at)
 
 
-def fuller(known: VariantState | None, labels: Labels) -> Labels:
+def merge_labels(known: VariantState | None, labels: Labels) -> Labels:
     """Return the newer names, keeping an old one where the newer observation is silent."""
     if known is None:
         return labels

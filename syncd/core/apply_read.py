@@ -7,18 +7,19 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.core.changes import add_change, merge_labels, request_refresh
 from syncd.core.merge import Decision, on_read, with_doubt
 from syncd.core.model import ItemRead, Labels, SourceVariant
-from syncd.core.observations.noting import ask, fuller, note
-from syncd.core.observations.removing import absent, is_whole
+from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
-from syncd.core.state import ChangeSet, ItemSnapshot, Policy, VariantState
+from syncd.core.records import ChangeSet, ItemSnapshot, VariantState
+from syncd.core.removals import count_missing, is_whole
 
 # How many times `settle` to wait before an item is read again of which an answer had only a part.
 PARTIAL_WAIT = 10
 
 
-def read(
+def apply_read(
     known: ItemSnapshot,
     seen: ItemRead,
     policy: Policy,
@@ -52,12 +53,12 @@ def read(
         elif variant is not None and len(set(values[variant_id])) > 1:
             look.doubt_the_ambiguous(state, variant, values[variant_id])
         elif state is None:
-            look.meet(variant_id, variant)
+            look.add_variant(variant_id, variant)
         else:
-            look.judge(state, variant)
+            look.decide(state, variant)
     if look.settles_at is not None:
         # The deliveries asked for that already, but `settle` may be longer since.
-        ask(look.writes, seen.item_id, None, look.settles_at)
+        request_refresh(look.writes, seen.item_id, None, look.settles_at)
     return look.writes
 
 
@@ -71,7 +72,7 @@ def is_no_evidence(known: ItemSnapshot, seen: ItemRead) -> bool:
         return False
     if seen.variants is None or seen.age >= NO_EVIDENCE_AGE:
         return True
-    return absent(known.variants, seen) > 0
+    return count_missing(known.variants, seen) > 0
 
 
 class _Look(Struct):
@@ -92,7 +93,7 @@ class _Look(Struct):
         """Ask again where a read that a later one has overtaken says something else."""
         value = None if variant is None else variant.value
         if state is None or state.value_state.value != value or state.value_state.verifying:
-            ask(self.writes, self.seen.item_id, self.now, self.now)
+            request_refresh(self.writes, self.seen.item_id, self.now, self.now)
 
     def leave(self, known: VariantState) -> None:
         """Leave what a partial answer does not have as it is, and ask for it again.
@@ -105,14 +106,14 @@ class _Look(Struct):
         )
         if known.value_state.verifying or is_unconfirmed:
             again_at = self.now + self.policy.settle * PARTIAL_WAIT
-            ask(self.writes, self.seen.item_id, None, again_at)
+            request_refresh(self.writes, self.seen.item_id, None, again_at)
 
     def doubt_the_ambiguous(
         self, known: VariantState | None, variant: SourceVariant, values: tuple[str, ...]
     ) -> None:
         """Doubt a variant that one answer has with different values; ask again when that is new."""
         if known is None:
-            self.meet(variant.variant_id, variant)
+            self.add_variant(variant.variant_id, variant)
             known = self.writes.variants[variant.variant_id]
         value_state = known.value_state
         for value in values:
@@ -127,9 +128,9 @@ class _Look(Struct):
             rule="ambiguous",
         )
         self._note(known, doubted)
-        ask(self.writes, self.seen.item_id, None, self.now + self.policy.settle)
+        request_refresh(self.writes, self.seen.item_id, None, self.now + self.policy.settle)
 
-    def meet(self, variant_id: int, variant: SourceVariant | None) -> None:
+    def add_variant(self, variant_id: int, variant: SourceVariant | None) -> None:
         """Write a variant that the mirror did not have."""
         seen = self.seen
         if variant is None:
@@ -152,7 +153,7 @@ class _Look(Struct):
         )
         self._note(None, state)
 
-    def judge(self, known: VariantState, variant: SourceVariant | None) -> None:
+    def decide(self, known: VariantState, variant: SourceVariant | None) -> None:
         """Write what the read changes of a variant that the mirror has; often nothing."""
         seen = self.seen
         decision = self._verdict(known, variant)
@@ -169,7 +170,7 @@ class _Look(Struct):
         state = VariantState(
             variant_id=known.variant_id,
             item_id=seen.item_id,
-            labels=fuller(known, Labels() if variant is None else variant.labels),
+            labels=merge_labels(known, Labels() if variant is None else variant.labels),
             value_state=value_state,
             sellable=self.policy.sells(value_state.candidates),
             changed_at=self.now if changed else known.changed_at,
@@ -224,7 +225,7 @@ class _Look(Struct):
     def _note(
         self, known: VariantState | None, state: VariantState, *, missed: bool = False
     ) -> None:
-        note(
+        add_change(
             self.writes,
             known,
             state,

@@ -1,0 +1,71 @@
+"""Jobs: what is worth a call to Dreamship; and sweeps, which make most of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from syncd.core.model import SweepResult
+from syncd.core.pagination import Position
+
+JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
+"""What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and
+three kinds of what a sweep of the catalogue has left."""
+
+SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
+
+
+class Job(Struct, frozen=True):
+    """The next thing worth a call: one item, or one page of a sweep's listing.
+
+    `sweep_id`: the sweep that asks for it; None when a delivery does. A "look" names nothing:
+    whoever waits for the turn makes the call.
+    """
+
+    kind: JobKind
+    item_id: int | None = None
+    sweep_id: int | None = None
+    position: Position = Position()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a variant is off sale until this is answered."""
+        return self.kind == "doubt"
+
+    @property
+    def is_for_sweep(self) -> bool:
+        """Whether a sweep asked for it."""
+        return self.kind in {"asked", "page", "unread", "stale"}
+
+
+class SweepProgress(Struct, frozen=True):
+    """How far a sweep is. `total` None while the catalogue is still being listed."""
+
+    sweep_id: int
+    began_at: datetime
+    checked: int
+    total: int | None
+    remaining_calls: int
+
+
+class SweepSummary(Struct, frozen=True):
+    """The results of a finished sweep, as `reconcile-now --json` prints them."""
+
+    sweep_id: int
+    is_catalogue: bool
+    began_at: datetime
+    result: SweepResult
+    items: int
+    variants: int
+    changed: int
+    added: int
+    removed: int
+    missed: int
+    calls: int
+    throttled: int
+    seconds: float
+    failed_items: list[int]
+    error: str = ""
+    held: int = 0
