@@ -153,7 +153,7 @@ class Site:
 
     def is_told(self, health: str) -> bool:
         """Tell whether this health has lasted, so that a change of it is a message."""
-        return self.rows("SELECT value AS v FROM state WHERE key = 'told_health'") == [
+        return self.rows("SELECT value AS v FROM state WHERE key = 'reported_health'") == [
             {"v": health}
         ]
 

@@ -127,7 +127,7 @@ def test_the_command_and_the_daemon_do_not_blame_the_key_for_one_item(site: Site
 
 
 def test_a_broken_item_in_doubt_does_not_eat_the_budget(site: Site) -> None:
-    """A delivery doubts it and it cannot be read: it is asked ever more rarely."""
+    """A delivery contradicts it and it cannot be read: it is asked ever more rarely."""
     daemon = site.serve()
     broken = min(site.catalogue.names)
     variant = site.catalogue.of_item(broken)[0]

@@ -80,20 +80,20 @@ def test_what_waits_in_the_mirror_waits_as_long_as_before(
     db.execute("INSERT INTO items (item_id, not_before) VALUES (1, ?)", (ahead,))
     db.execute(
         """INSERT INTO variants (variant_id, delivered_at, sellable, confirmed_at, changed_at,
-               source, rule, judged_at) VALUES (1, ?1, 0, ?1, ?1, '', '', ?1)""",
+               source, rule, decided_at) VALUES (1, ?1, 0, ?1, ?1, '', '', ?1)""",
         (ago,),
     )
-    db.execute("INSERT INTO unlocated VALUES (2, ?, NULL)", (ago,))
+    db.execute("INSERT INTO unplaced_variants VALUES (2, ?, NULL)", (ago,))
     db.execute("INSERT INTO calls (at) VALUES (?)", (ago,))
     db.execute("INSERT INTO state VALUES ('paused_until', ?)", (ahead,))
     wall_time.follow(db, jumped(by), timedelta(minutes=10))
     then, later = to_text(BEGIN + by - 20 * SECOND), to_text(BEGIN + by + 40 * SECOND)
-    assert db.execute("SELECT asked_at, settle_at, latest_at FROM refresh_queue").fetchall() == [
+    assert db.execute("SELECT urgent_at, settle_at, final_at FROM refresh_queue").fetchall() == [
         (then, later, later)
     ]
     assert db.execute("SELECT not_before FROM items").fetchall() == [(later,)]
     assert db.execute("SELECT delivered_at FROM variants").fetchall() == [(then,)]
-    assert db.execute("SELECT asked_at FROM unlocated").fetchall() == [(then,)]
+    assert db.execute("SELECT delivered_at FROM unplaced_variants").fetchall() == [(then,)]
     assert db.execute("SELECT at FROM calls").fetchall() == [(then,)]
     assert db.execute("SELECT value FROM state WHERE key = 'paused_until'").fetchall() == [(later,)]
     seen = then if by < timedelta(0) else ago
@@ -125,7 +125,7 @@ def test_nothing_that_was_seen_is_left_in_the_future(db: sqlite3.Connection, by:
         (seen,),
     )
     db.execute(
-        """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome)
+        """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome)
            VALUES ('1', '', ?, 1, 'applied')""",
         (seen,),
     )
@@ -134,14 +134,15 @@ def test_nothing_that_was_seen_is_left_in_the_future(db: sqlite3.Connection, by:
         "INSERT INTO counts VALUES ('throttled', ?, 3), ('throttled', ?, 4)",
         (to_text(BEGIN), to_text(BEGIN + by)),
     )
-    for key in ("daemon_seen_at", "heard_since", "last_delivery_at"):
+    for key in ("daemon_seen_at", "accepting_since", "last_delivery_at"):
         db.execute("INSERT INTO state VALUES (?, ?)", (key, seen))
     db.execute(
         "INSERT INTO state VALUES ('webhooks', ?)", (f'{{"state": "silent", "since": "{seen}"}}',)
     )
     db.execute(
         """INSERT INTO change_log (variant_id, old_sellable, sellable, cause, rule, missed,
-               is_excused, occurred_at, recorded_at) VALUES (1, 0, 1, 'read', '', 1, 0, ?1, ?1)""",
+               during_downtime, occurred_at, recorded_at)
+           VALUES (1, 0, 1, 'read', '', 1, 0, ?1, ?1)""",
         (seen,),
     )
     wall_time.follow(db, jumped(by), timedelta())
@@ -151,10 +152,14 @@ def test_nothing_that_was_seen_is_left_in_the_future(db: sqlite3.Connection, by:
     assert db.execute("SELECT began_at FROM webhook_states").fetchall() == [(then,)]
     assert db.execute("SELECT hour, n FROM counts").fetchall() == [(now, 7)]
     state = dict(db.execute("SELECT key, value FROM state").fetchall())
-    assert {state[key] for key in ("daemon_seen_at", "heard_since", "last_delivery_at")} == {then}
+    assert {state[key] for key in ("daemon_seen_at", "accepting_since", "last_delivery_at")} == {
+        then
+    }
     assert then[:19] in state["webhooks"]
     # The feed keeps its positions; but this is no miss of the day when the clock gets there.
-    assert db.execute("SELECT recorded_at, is_excused FROM change_log").fetchall() == [(seen, 1)]
+    assert db.execute("SELECT recorded_at, during_downtime FROM change_log").fetchall() == [
+        (seen, 1)
+    ]
 
 
 def test_an_absence_excuses_what_could_still_have_been_told(db: sqlite3.Connection) -> None:
@@ -163,17 +168,17 @@ def test_an_absence_excuses_what_could_still_have_been_told(db: sqlite3.Connecti
         at = to_text(BEGIN - timedelta(minutes=minutes))
         db.execute(
             """INSERT INTO change_log (variant_id, old_sellable, sellable, cause, rule, missed,
-                   is_excused, occurred_at, recorded_at)
+                   during_downtime, occurred_at, recorded_at)
                VALUES (?1, 0, 1, 'read', '', 1, 0, ?2, ?2)""",
             (minutes, at),
         )
     slept = Jump(BEGIN + HOUR, BEGIN + HOUR, BEGIN)
     wall_time.follow(db, slept, timedelta(minutes=10))
-    assert dict(db.execute("SELECT variant_id, is_excused FROM change_log").fetchall()) == {
+    assert dict(db.execute("SELECT variant_id, during_downtime FROM change_log").fetchall()) == {
         5: 1,
         15: 0,
     }
-    heard = db.execute("SELECT value FROM state WHERE key = 'heard_since'").fetchone()
+    heard = db.execute("SELECT value FROM state WHERE key = 'accepting_since'").fetchone()
     assert heard == (to_text(BEGIN + HOUR),)
 
 
@@ -199,7 +204,7 @@ def test_a_moment_of_the_future_is_not_shown(
     )
     db.execute(
         """INSERT INTO variants (variant_id, value, sellable, confirmed_at, changed_at, source,
-               rule, judged_at) VALUES (1, '', 0, ?1, ?1, '', '', ?1)""",
+               rule, decided_at) VALUES (1, '', 0, ?1, ?1, '', '', ?1)""",
         (at,),
     )
     shown = db.execute(
@@ -458,7 +463,7 @@ def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
         await day.services.notice_clock()
         for _ in range(10):
             await day.schedule._prune()
-        assert (await day.services.store.restore(day.clock.now())).is_clock_doubted
+        assert (await day.services.store.restore(day.clock.now())).is_clock_suspect
         # What Dreamship says now is that this host is a year ahead.
         await day.sweep()
         await day.schedule._prune()
@@ -467,7 +472,7 @@ def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
         await day.services.notice_clock()
         await day.schedule._prune()
         assert len(pruned) == 2
-        assert not (await day.services.store.restore(day.clock.now())).is_clock_doubted
+        assert not (await day.services.store.restore(day.clock.now())).is_clock_suspect
         day.schedule._scheduler.shutdown(wait=False)
 
     day(story)

@@ -36,7 +36,7 @@ def delivery(second: int) -> Delivery:
 
 def odd(one: Delivery) -> Delivery:
     """Return a delivery that is kept and not understood."""
-    return replace(one, action=None, claim=None, quarantined="it could not be written")
+    return replace(one, action=None, update=None, quarantined="it could not be written")
 
 
 def judge(snapshot: BatchSnapshot, batch: Sequence[Delivery]) -> ChangeSet:

@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 from payloads import PAYLOADS, body_of
 
 from syncd.core.model import MAX_ID
-from syncd.core.payload import HASHED, dedupe_key, parse, parse_id
+from syncd.core.payload import HASHED, content_key, parse, parse_id
 from syncd.core.timestamps import maybe_text
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
@@ -30,16 +30,16 @@ def test_every_documented_form_is_understood(path: Path) -> None:
     assert delivery.body == body
     if "claim" in expected:
         assert delivery.quarantined is None
-        assert delivery.claim is not None
-        found = asdict(delivery.claim)
+        assert delivery.update is not None
+        found = asdict(delivery.update)
         found["event_at"] = maybe_text(found["event_at"])
         found["labels"] = asdict(found["labels"])
         assert found == expected["claim"]
     elif "quarantined" in expected:
-        assert delivery.claim is None
+        assert delivery.update is None
         assert expected["quarantined"] in (delivery.quarantined or "")
     else:
-        assert (delivery.claim, delivery.quarantined) == (None, None)
+        assert (delivery.update, delivery.quarantined) == (None, None)
     if "mention" in expected:
         mention = delivery.mention
         assert (mention and json.decode(json.encode(mention))) == expected["mention"]
@@ -105,10 +105,10 @@ def test_no_body_makes_it_raise(body: bytes) -> None:
     """Whatever is signed gets an answer, and is exactly one of the three."""
     delivery = parse(body, NOW)
     assert delivery.body == body
-    assert delivery.claim is None or delivery.quarantined is None
+    assert delivery.update is None or delivery.quarantined is None
     assert delivery.event_id
-    if delivery.claim is not None:
-        assert 0 < delivery.claim.variant_id <= MAX_ID
+    if delivery.update is not None:
+        assert 0 < delivery.update.variant_id <= MAX_ID
 
 
 @given(st.integers())
@@ -132,13 +132,13 @@ def test_a_retry_with_newer_data_is_no_duplicate() -> None:
     body["data"] = {"id": 5, "availability": "in_stock"}
     second = parse(json.encode(body), NOW)
     assert first.event_id == second.event_id == "u"
-    assert dedupe_key(first) != dedupe_key(second)
+    assert content_key(first) != content_key(second)
 
 
 def test_a_null_availability_is_not_the_text_null() -> None:
     """What was not told and what was told as text have different keys."""
     body = {"object": "item_variant", "data": {"id": 5, "availability": "?"}}
     told = parse(json.encode(body), NOW)
-    assert told.claim is not None
-    untold = replace(told, claim=replace(told.claim, value=None))
-    assert dedupe_key(told) != dedupe_key(untold)
+    assert told.update is not None
+    untold = replace(told, update=replace(told.update, value=None))
+    assert content_key(told) != content_key(untold)

@@ -152,7 +152,7 @@ def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
         now = datetime(2026, 3, 1, tzinfo=UTC)
         writer.executemany(
             """INSERT INTO change_log (seq, variant_id, old_sellable, sellable, cause, rule, missed,
-                   is_excused, occurred_at, recorded_at)
+                   during_downtime, occurred_at, recorded_at)
                VALUES (?1, 1, 0, 1, 'read', '', 0, 0, ?2, ?2)""",
             [(seq, to_text(now - age * DAY)) for seq, age in days.items()],
         )

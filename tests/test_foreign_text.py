@@ -35,7 +35,7 @@ from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.plain_text import json_text, shortened, visible
 from syncd.core.policy import Policy
-from syncd.core.records import Change, Replayed
+from syncd.core.records import Change, ReplayResult
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.errors import SourceUnreachable, SyncdError
@@ -131,10 +131,11 @@ def mirror(
             told = (SourceVariant(VARIANT_ID, "in_stock", Labels("a", "b", "c")),)
             seen = ItemRead(77, "Mug", told, NOW, NOW)
             policy = Policy(frozenset({"in_stock"}), settle=timedelta(seconds=60))
-            judge = partial(apply_read, seen=seen, policy=policy, now=NOW)
+            judge = partial(apply_read, read=seen, policy=policy, now=NOW)
             reads.record(writer, seen, judge, policy, NOW)
             writer.execute(
-                """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome, rule)
+                """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome,
+                       rule)
                    VALUES ('e', '', ?, ?, 'quarantined', NULL),
                           ('f', '', ?, ?, 'applied', 'newer')""",
                 (to_text(NOW), VARIANT_ID, to_text(NOW), VARIANT_ID),
@@ -145,12 +146,13 @@ def mirror(
 def fill(site: Site, text: str) -> None:
     """Have this text wherever the source or a sender decides what is there."""
     with closing(sqlite3.connect(site.mirror)) as connection, connection:
-        doubts = json.encode([text]).decode()
+        conflicting_values = json.encode([text]).decode()
         for sql, values in (
             ("UPDATE items SET name = ?", (text,)),
             (
-                "UPDATE variants SET name = ?, color = ?, size = ?, value = ?, doubts = ?",
-                (text, text, text, text, doubts),
+                """UPDATE variants SET name = ?, color = ?, size = ?, value = ?,
+                       conflicting_values = ?""",
+                (text, text, text, text, conflicting_values),
             ),
             ("UPDATE change_log SET availability = ?, old_availability = ?", (text, text)),
             (
@@ -247,7 +249,9 @@ def neighbours(text: str) -> Iterator[None]:
         patch.setattr(control, "ask_status", lambda _: status_of(text))
         patch.setattr(control, "ask_reconcile", lambda *_: iter([done]))
         patch.setattr(
-            control, "ask_replay", lambda *_: [Replayed(1, cast("Any", text), cast("Any", text))]
+            control,
+            "ask_replay",
+            lambda *_: [ReplayResult(1, cast("Any", text), cast("Any", text))],
         )
         patch.setattr(DreamshipClient, "page", page)
         yield

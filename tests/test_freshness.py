@@ -34,8 +34,8 @@ def test_the_oldest_confirmation_is_the_oldest_of_all(
         "INSERT INTO items (item_id, confirmed_at) VALUES (?, ?)", zip(ITEMS, reads, strict=True)
     )
     memory.executemany(
-        """INSERT INTO variants (item_id, value, doubts, confirmed_at, absent_at, sellable,
-               changed_at, source, rule, judged_at)
+        """INSERT INTO variants (item_id, value, conflicting_values, confirmed_at, missing_since,
+               sellable, changed_at, source, rule, decided_at)
            VALUES (?, ?, ?, ?, ?, 0, '', 'read', 'settled', '')""",
         variants,
     )

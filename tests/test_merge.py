@@ -344,16 +344,19 @@ def test_with_some_dropped_one_more_sweep_makes_it_equal(history: History) -> No
 
 @given(
     value=st.sampled_from([*VALUES, None]),
-    doubts=st.lists(st.sampled_from([*VALUES, None]), unique=True).map(tuple),
-    claim=st.sampled_from([*VALUES, None]),
+    conflicting_values=st.lists(st.sampled_from([*VALUES, None]), unique=True).map(tuple),
+    update=st.sampled_from([*VALUES, None]),
     event_at=st.none() | st.floats(-300, 300),
 )
 def test_no_delivery_makes_a_doubt_disappear_unless_it_says_the_same(
-    value: str | None, doubts: tuple[str | None, ...], claim: str | None, event_at: float | None
+    value: str | None,
+    conflicting_values: tuple[str | None, ...],
+    update: str | None,
+    event_at: float | None,
 ) -> None:
     """Only a read ends a doubt; a delivery may turn the doubted value into the believed one."""
-    known = ValueState(value, doubts=doubts, event_at=at(0))
-    after = deliver(known, claim, event_at).value_state
-    assert set(doubts) <= set(after.candidates)
-    if claim not in after.candidates:
-        assert claim is None
+    known = ValueState(value, conflicting_values=conflicting_values, event_at=at(0))
+    after = deliver(known, update, event_at).value_state
+    assert set(conflicting_values) <= set(after.candidates)
+    if update not in after.candidates:
+        assert update is None

@@ -98,12 +98,12 @@ class Mirror:
 
     def queue(self) -> dict[int, tuple[str | None, str]]:
         """Return from when on each item is asked: for a doubt, and settled."""
-        rows = self.db.execute("SELECT item_id, asked_at, settle_at FROM refresh_queue")
+        rows = self.db.execute("SELECT item_id, urgent_at, settle_at FROM refresh_queue")
         return {row[0]: row[1:] for row in rows}
 
-    def unlocated(self) -> list[int]:
+    def unplaced_variants(self) -> list[int]:
         """Return the variants that are looked for."""
-        return [row[0] for row in self.db.execute("SELECT variant_id FROM unlocated")]
+        return [row[0] for row in self.db.execute("SELECT variant_id FROM unplaced_variants")]
 
 
 @pytest.fixture
@@ -238,8 +238,8 @@ def test_its_doubt_is_asked_soon_and_ends_with_a_settled_read(mirror: Mirror) ->
     for _ in range(1000):
         mirror.take(CUT)
     assert mirror.state() == DOUBTED
-    ((item_id, (asked_at, settle_at)),) = mirror.queue().items()
-    assert (item_id, asked_at, settle_at) == (
+    ((item_id, (urgent_at, settle_at)),) = mirror.queue().items()
+    assert (item_id, urgent_at, settle_at) == (
         ITEM,
         "2026-03-01T12:10:20.000000Z",
         "2026-03-01T12:11:00.000000Z",
@@ -272,16 +272,16 @@ def test_ids_that_disagree_are_all_doubted(mirror: Mirror) -> None:
 def test_an_unknown_variant_is_looked_for(mirror: Mirror) -> None:
     """In the item that is named, now, and else by a sweep; it gets no row before it is found."""
     mirror.take(GENUINE.replace(b"%d" % VARIANT, b"999")[:-1])
-    assert (mirror.row(999), mirror.unlocated()) == ({}, [999])
+    assert (mirror.row(999), mirror.unplaced_variants()) == ({}, [999])
     assert mirror.queue()[ITEM][0] == "2026-03-01T12:10:00.000000Z"
     assert mirror.state() == UNTOUCHED
     # A read so soon may lag behind the delivery.
     mirror.read(NOW + timedelta(seconds=1), *map(in_stock, (VARIANT, SIBLING, 999)))
-    assert (mirror.state(999), mirror.unlocated()) == (DOUBTED, [])
+    assert (mirror.state(999), mirror.unplaced_variants()) == (DOUBTED, [])
 
 
 @pytest.mark.parametrize(
-    ("policy", "unlocated", "queue"),
+    ("policy", "unplaced_variants", "queue"),
     [
         pytest.param(Policy(POLICY.sellable, SETTLE, items=frozenset({5})), [], [], id="outside"),
         pytest.param(
@@ -290,13 +290,13 @@ def test_an_unknown_variant_is_looked_for(mirror: Mirror) -> None:
     ],
 )
 def test_an_unknown_variant_of_what_is_not_mirrored(
-    policy: Policy, unlocated: list[int], queue: list[int]
+    policy: Policy, unplaced_variants: list[int], queue: list[int]
 ) -> None:
     """Nothing outside `[catalog]` is asked for; which items a category has only reads tell."""
     mirror = Mirror(policy)
     body = GENUINE.replace(b"%d" % VARIANT, b"999").replace(b'"item":77', b'"item":88')[:-1]
     mirror.take(body)
-    assert (mirror.unlocated(), list(mirror.queue())) == (unlocated, queue)
+    assert (mirror.unplaced_variants(), list(mirror.queue())) == (unplaced_variants, queue)
     mirror.db.close()
 
 
@@ -313,7 +313,7 @@ def test_ids_of_other_things_are_no_variants(mirror: Mirror) -> None:
     mirror.take(GENUINE[:-1], ABOUT_NOTHING.replace(b"%d" % VARIANT, b"999"))
     assert mirror.state() == DOUBTED
     assert (mirror.state(12), mirror.state(4)) == (UNTOUCHED, UNTOUCHED)
-    assert mirror.unlocated() == []
+    assert mirror.unplaced_variants() == []
 
 
 def test_a_body_without_a_kind_doubts_what_it_names(mirror: Mirror) -> None:
@@ -362,7 +362,7 @@ def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> No
             now: datetime,
         ) -> list[DeliveryResult]:
             del judge, now
-            if any(one.claim or (fails == "mention" and one.mention) for one in batch):
+            if any(one.update or (fails == "mention" and one.mention) for one in batch):
                 raise OverflowError("a fault of ours")
             return mirror.judge(batch)
 

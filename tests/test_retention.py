@@ -66,14 +66,14 @@ class Shelf:
         at = to_text(self.now - age)
         self.db.execute(
             """INSERT INTO change_log (seq, variant_id, old_sellable, sellable, cause, rule, missed,
-                   is_excused, occurred_at, recorded_at)
+                   during_downtime, occurred_at, recorded_at)
                VALUES (?, 1, 0, 1, 'read', '', ?, 0, ?, ?)""",
             (seq, missed, at, at),
         )
 
     def delivery(self, variant_id: int, age: timedelta, outcome: str = "applied") -> None:
         self.db.execute(
-            """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome)
+            """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome)
                VALUES (?, '', ?, ?, ?)""",
             (str(variant_id), to_text(self.now - age), variant_id, outcome),
         )
@@ -143,19 +143,19 @@ def test_a_change_in_its_grace_stays(shelf: Shelf) -> None:
 def test_a_delivery_somebody_waits_for_stays(shelf: Shelf) -> None:
     """Not understood, of a variant in doubt, or of one that no sweep has placed yet."""
     shelf.db.execute(
-        """INSERT INTO variants (variant_id, doubts, sellable, confirmed_at, changed_at, source,
-               rule, judged_at) VALUES (1, '["in_stock"]', 0, '', '', '', '', ''),
+        """INSERT INTO variants (variant_id, conflicting_values, sellable, confirmed_at, changed_at,
+               source, rule, decided_at) VALUES (1, '["in_stock"]', 0, '', '', '', '', ''),
                (2, NULL, 0, '', '', '', '', '')"""
     )
-    shelf.db.execute("INSERT INTO unlocated VALUES (3, '', NULL), (4, '', '')")
+    shelf.db.execute("INSERT INTO unplaced_variants VALUES (3, '', NULL), (4, '', '')")
     for variant_id in (1, 2, 3, 4, 5):
         shelf.delivery(variant_id, 3000 * DAY)
     shelf.delivery(6, 3000 * DAY, "quarantined")
     shelf.delivery(7, timedelta(hours=23))
     shelf.prune(deliveries=timedelta(hours=1))
     assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [1, 3, 6, 7]
-    shelf.db.execute("UPDATE variants SET doubts = NULL")
-    shelf.db.execute("UPDATE unlocated SET answered_at = ''")
+    shelf.db.execute("UPDATE variants SET conflicting_values = NULL")
+    shelf.db.execute("UPDATE unplaced_variants SET not_found_at = ''")
     shelf.prune()
     assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [6, 7]
 

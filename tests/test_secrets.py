@@ -454,7 +454,7 @@ def test_who_is_notified_gets_no_keys(idle: Site, told: Path) -> None:
         source.how = "catalogue"
         daemon = idle.serve(environ=FAST | {"SYNCD_DREAMSHIP_API_KEYS": READS})
         # A health is told once another was before it.
-        idle.until(lambda: idle.rows("SELECT 1 FROM state WHERE key = 'told_health'"))
+        idle.until(lambda: idle.rows("SELECT 1 FROM state WHERE key = 'reported_health'"))
         source.how = "refused"
         have_it_asked(daemon, source)
         refused = "Dreamship answered 401"

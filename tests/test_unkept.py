@@ -55,7 +55,7 @@ class Shelves:
 
     def __init__(self, clock: SteadyClock, items: int) -> None:
         self.asked: Counter[str] = Counter()
-        self.asked_at: list[float] = []
+        self.urgent_at: list[float] = []
         self.value = "in_stock"
         self._clock = clock
         self._items = items
@@ -89,7 +89,7 @@ class Shelves:
 
     async def _answer(self, part: str, answer: Callable[[Any], T]) -> T:
         self.asked[part] += 1
-        self.asked_at.append(asyncio.get_running_loop().time())
+        self.urgent_at.append(asyncio.get_running_loop().time())
         began_at = self._clock.now()
         await asyncio.sleep(0.3)
         return answer(began_at)

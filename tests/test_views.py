@@ -219,8 +219,8 @@ async def live(store: Database, history: list[tuple[tuple[Any, ...], int]]) -> N
         match event:
             case ("deliver", variant_id, value, age_s, item_id):
                 event_at = None if age_s is None else now + timedelta(seconds=age_s)
-                claim = VariantUpdate(variant_id, item_id, value, event_at, Labels())
-                batch = [Delivery(f"event {number}", b"{}", now, claim=claim)]
+                update = VariantUpdate(variant_id, item_id, value, event_at, Labels())
+                batch = [Delivery(f"event {number}", b"{}", now, update=update)]
                 await store.deliver(batch, judge_deliveries(batch, policy, now), now)
             case ("read", item_id, told, age_s):
                 variants = told and tuple(
@@ -291,7 +291,7 @@ def test_deliveries_do_not_wait_for_another_configuration(
         policy, now = Policy(frozenset({"low_stock"}), timedelta(seconds=60)), datetime.now(UTC)
         judging = asyncio.create_task(store.apply_policy(policy, lambda: now))
         await asyncio.sleep(0)
-        await store.hear_from_now(now)
+        await store.mark_accepting(now)
         assert not judging.done()
         assert await judging
         assert not await store.apply_policy(policy, lambda: now)

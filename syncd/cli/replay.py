@@ -17,7 +17,7 @@ from syncd.cli.common import (
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
-from syncd.core.records import Replayed
+from syncd.core.records import ReplayResult
 from syncd.errors import DaemonAbsent, UsageError
 from syncd.printing import show, show_json
 
@@ -68,7 +68,7 @@ def command(
     return 1 if any(one.outcome == "quarantined" for one in done) else 0
 
 
-async def _by_itself(config: Config, request: control.ReplayRequest) -> list[Replayed]:
+async def _by_itself(config: Config, request: control.ReplayRequest) -> list[ReplayResult]:
     from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)

@@ -22,7 +22,7 @@ from msgspec import Struct, convert, json
 
 from syncd.core.jobs import SweepSummary
 from syncd.core.model import JsonObject
-from syncd.core.records import Change, Replayed
+from syncd.core.records import Change, ReplayResult
 from syncd.errors import (
     ControlDenied,
     DaemonAbsent,
@@ -96,14 +96,14 @@ def ask_status(socket: Path) -> JsonObject:
         return document
 
 
-def ask_replay(socket: Path, request: ReplayRequest) -> list[Replayed]:
+def ask_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
     """Have the running daemon judge kept deliveries again; raises DaemonAbsent without one."""
     with _reaching(socket) as client:
         answer = client.post("/replay", content=json.encode(request))
         if answer.status_code != httpx.codes.OK:
             document: JsonObject = json.decode(answer.content)
             raise _raised(document)
-        return json.decode(answer.content, type=list[Replayed])
+        return json.decode(answer.content, type=list[ReplayResult])
 
 
 def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[Told]:

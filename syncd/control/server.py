@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
 from syncd.core.model import MAX_ID, JsonObject
-from syncd.core.records import Replayed
+from syncd.core.records import ReplayResult
 from syncd.errors import Overloaded, SyncdError, UsageError
 from syncd.http_server.refusals import Places, Refusals
 
@@ -28,7 +28,7 @@ MOST_AT_ONCE = 8
 
 StatusOf = Callable[[], Awaitable[JsonObject]]
 ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[Told]]
-ReplayOf = Callable[[ReplayRequest], Awaitable[list[Replayed]]]
+ReplayOf = Callable[[ReplayRequest], Awaitable[list[ReplayResult]]]
 
 
 def application(

@@ -1,4 +1,4 @@
-"""A finished read of one item against what the mirror places in it."""
+"""Applies a finished read of one item to what the mirror has stored of it."""
 
 from __future__ import annotations
 
@@ -8,236 +8,234 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncd.core.changes import add_change, merge_labels, request_refresh
-from syncd.core.merge import Decision, on_read, with_doubt
+from syncd.core.merge import Decision, on_read, with_conflict
 from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
 from syncd.core.records import ChangeSet, ItemSnapshot, VariantState
-from syncd.core.removals import count_missing, is_whole
+from syncd.core.removals import count_missing, shows_every_variant
 
-# How many times `settle` to wait before an item is read again of which an answer had only a part.
+# How many times `settle` passes before an item is read again after a partial answer.
 PARTIAL_WAIT = 10
 
 
 def apply_read(
-    known: ItemSnapshot,
-    seen: ItemRead,
+    snapshot: ItemSnapshot,
+    read: ItemRead,
     policy: Policy,
     *,
     now: datetime,
-    heard_since: datetime | None = None,
+    accepting_since: datetime | None = None,
 ) -> ChangeSet:
-    """Judge a finished read of one item against what is known of it.
+    """Return what a finished read of one item changes.
 
-    A read that began before the item's last one is overtaken: what it says may be older, so where
-    it disagrees the source is asked again. `heard_since`: from when on deliveries could be taken
-    without a break; what may have changed before is nobody's missed delivery.
+    A read that began before the last stored read is overtaken: its content may be older. Where it
+    disagrees, the item is read again. `accepting_since`: since when deliveries could arrive without
+    a break. A change that may be older is no missed delivery.
     """
-    if policy.excludes(seen.item_id):
-        return ChangeSet()  # it was asked for before the configuration left it out
-    look = _Look(known, seen, policy, now, heard_since, ChangeSet(), is_whole=is_whole(known, seen))
-    told: dict[int, SourceVariant] = {v.variant_id: v for v in seen.variants or ()}
+    if policy.excludes(read.item_id):
+        return ChangeSet()  # the read was requested before the configuration excluded the item
+    applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet())
+    applying.is_whole = shows_every_variant(snapshot, read)
+    found: dict[int, SourceVariant] = {v.variant_id: v for v in read.variants or ()}
     values: dict[int, tuple[str, ...]] = {}
-    for one in seen.variants or ():
+    for one in read.variants or ():
         values[one.variant_id] = (*values.get(one.variant_id, ()), one.value)
-    last = None if known.item is None else known.item.confirmed_at
-    overtaken = (last is not None and seen.began_at < last) or is_no_evidence(known, seen)
-    for variant_id in [*told, *(v for v in known.variants if v not in told)]:
-        state, variant = known.variants.get(variant_id), told.get(variant_id)
-        if variant is None and state is not None and state.item_id != seen.item_id:
-            continue  # it has moved to another item, whose read speaks for it
-        if variant is None and state is not None and not look.is_whole:
-            look.leave(state)
+    last = None if snapshot.item is None else snapshot.item.confirmed_at
+    overtaken = (last is not None and read.began_at < last) or is_no_evidence(snapshot, read)
+    for variant_id in [*found, *(v for v in snapshot.variants if v not in found)]:
+        stored, variant = snapshot.variants.get(variant_id), found.get(variant_id)
+        if variant is None and stored is not None and stored.item_id != read.item_id:
+            continue  # it has moved to another item, whose read decides about it
+        if variant is None and stored is not None and not applying.is_whole:
+            applying.keep_unshown(stored)
         elif overtaken:
-            look.doubt_the_overtaken(state, variant)
+            applying.check_overtaken(stored, variant)
         elif variant is not None and len(set(values[variant_id])) > 1:
-            look.doubt_the_ambiguous(state, variant, values[variant_id])
-        elif state is None:
-            look.add_variant(variant_id, variant)
+            applying.add_ambiguous(stored, variant, values[variant_id])
+        elif stored is None:
+            applying.add_variant(variant)
         else:
-            look.decide(state, variant)
-    if look.settles_at is not None:
-        # The deliveries asked for that already, but `settle` may be longer since.
-        request_refresh(look.writes, seen.item_id, None, look.settles_at)
-    return look.writes
+            applying.decide(stored, variant)
+    if applying.settles_at is not None:
+        # The deliveries requested a settled read already, but `settle` may be longer since then.
+        request_refresh(applying.change_set, read.item_id, None, applying.settles_at)
+    return applying.change_set
 
 
-def is_no_evidence(known: ItemSnapshot, seen: ItemRead) -> bool:
-    """Tell whether a copy from a cache shows nothing but that the source must be asked again.
+def is_no_evidence(snapshot: ItemSnapshot, read: ItemRead) -> bool:
+    """Tell whether a copy from a cache proves nothing except that the item must be read again.
 
-    So it is when nobody knows how old it is, and when it lacks something: that it is not there is
-    only believed from the source itself.
+    That is so if nobody knows the age of the copy, and if it lacks a variant: only Dreamship itself
+    can say that a variant does not exist.
     """
-    if seen.age < COPY_AGE:
+    if read.age < COPY_AGE:
         return False
-    if seen.variants is None or seen.age >= NO_EVIDENCE_AGE:
+    if read.variants is None or read.age >= NO_EVIDENCE_AGE:
         return True
-    return count_missing(known.variants, seen) > 0
+    return count_missing(snapshot.variants, read) > 0
 
 
-class _Look(Struct):
-    """One finished read being judged, variant by variant."""
+class _Read(Struct):
+    """One finished read that is being applied, variant by variant."""
 
-    known: ItemSnapshot
-    seen: ItemRead
+    snapshot: ItemSnapshot
+    read: ItemRead
     policy: Policy
     now: datetime
-    heard_since: datetime | None
-    writes: ChangeSet
+    accepting_since: datetime | None
+    change_set: ChangeSet
     is_whole: bool = True
     settles_at: datetime | None = None
 
-    def doubt_the_overtaken(
-        self, state: VariantState | None, variant: SourceVariant | None
-    ) -> None:
-        """Ask again where a read that a later one has overtaken says something else."""
+    def check_overtaken(self, stored: VariantState | None, variant: SourceVariant | None) -> None:
+        """Request a read if an overtaken read disagrees with the mirror."""
         value = None if variant is None else variant.value
-        if state is None or state.value_state.value != value or state.value_state.verifying:
-            request_refresh(self.writes, self.seen.item_id, self.now, self.now)
+        if stored is None or stored.value_state.value != value or stored.value_state.verifying:
+            request_refresh(self.change_set, self.read.item_id, self.now, self.now)
 
-    def leave(self, known: VariantState) -> None:
-        """Leave what a partial answer does not have as it is, and ask for it again.
+    def keep_unshown(self, stored: VariantState) -> None:
+        """Keep a variant that a partial answer does not show, and request another read.
 
-        The same answer may come every time, so this waits longer than a delivery does.
+        Each answer may be partial, so this waits longer than a delivery does.
         """
-        delivered_at = known.value_state.delivered_at
+        delivered_at = stored.value_state.delivered_at
         is_unconfirmed = (
-            delivered_at is not None and known.confirmed_at < delivered_at + self.policy.settle
+            delivered_at is not None and stored.confirmed_at < delivered_at + self.policy.settle
         )
-        if known.value_state.verifying or is_unconfirmed:
+        if stored.value_state.verifying or is_unconfirmed:
             again_at = self.now + self.policy.settle * PARTIAL_WAIT
-            request_refresh(self.writes, self.seen.item_id, None, again_at)
+            request_refresh(self.change_set, self.read.item_id, None, again_at)
 
-    def doubt_the_ambiguous(
-        self, known: VariantState | None, variant: SourceVariant, values: tuple[str, ...]
+    def add_ambiguous(
+        self, stored: VariantState | None, variant: SourceVariant, values: tuple[str, ...]
     ) -> None:
-        """Doubt a variant that one answer has with different values; ask again when that is new."""
-        if known is None:
-            self.add_variant(variant.variant_id, variant)
-            known = self.writes.variants[variant.variant_id]
-        value_state = known.value_state
+        """Add all values of a variant that one answer has with several; read again if new."""
+        if stored is None:
+            self.add_variant(variant)
+            stored = self.change_set.variants[variant.variant_id]
+        value_state = stored.value_state
         for value in values:
             if value != value_state.value:
-                value_state = replace(value_state, doubts=with_doubt(value_state.doubts, value))
-        if value_state == known.value_state:
+                value_state = with_conflict(value_state, value)
+        if value_state == stored.value_state:
             return
-        doubted = replace(
-            known,
+        ambiguous = replace(
+            stored,
             value_state=value_state,
             sellable=self.policy.sells(value_state.candidates),
             rule="ambiguous",
         )
-        self._note(known, doubted)
-        request_refresh(self.writes, self.seen.item_id, None, self.now + self.policy.settle)
+        self._add_change(stored, ambiguous)
+        settle_at = self.now + self.policy.settle
+        request_refresh(self.change_set, self.read.item_id, None, settle_at)
 
-    def add_variant(self, variant_id: int, variant: SourceVariant | None) -> None:
-        """Write a variant that the mirror did not have."""
-        seen = self.seen
+    def add_variant(self, variant: SourceVariant | None) -> None:
+        """Add a variant that the mirror does not have."""
         if variant is None:
             return
-        value_state = self._verdict(None, variant).value_state
-        heard_at = self.known.heard.get(variant_id)
-        if heard_at is not None and not self._is_settled(heard_at):
-            # A delivery came while nobody knew its item, and this read may lag behind it.
-            value_state = replace(value_state, doubts=(None,), delivered_at=heard_at)
+        value_state = self._decision(None, variant).value_state
+        delivered_at = self.snapshot.unplaced_deliveries.get(variant.variant_id)
+        if delivered_at is not None and not self._is_settled(delivered_at):
+            # A delivery arrived while its item was unknown, and this read may be older.
+            value_state = replace(with_conflict(value_state, None), delivered_at=delivered_at)
         state = VariantState(
-            variant_id=variant_id,
-            item_id=seen.item_id,
+            variant_id=variant.variant_id,
+            item_id=self.read.item_id,
             labels=variant.labels,
             value_state=value_state,
             sellable=self.policy.sells(value_state.candidates),
             changed_at=self.now,
-            confirmed_at=seen.began_at,
+            confirmed_at=self.read.began_at,
             source="read",
             rule="not-settled" if value_state.verifying else "settled",
         )
-        self._note(None, state)
+        self._add_change(None, state)
 
-    def decide(self, known: VariantState, variant: SourceVariant | None) -> None:
-        """Write what the read changes of a variant that the mirror has; often nothing."""
-        seen = self.seen
-        decision = self._verdict(known, variant)
-        if known.value_state.delivered_at is not None:
-            self._is_settled(known.value_state.delivered_at)
-        is_absent = (
-            variant is None and decision.rule == "settled" and known.value_state.value is not None
+    def decide(self, stored: VariantState, variant: SourceVariant | None) -> None:
+        """Add what the read changes of a variant that the mirror has; most reads change nothing."""
+        read = self.read
+        decision = self._decision(stored, variant)
+        if stored.value_state.delivered_at is not None:
+            self._is_settled(stored.value_state.delivered_at)
+        is_missing = (
+            variant is None and decision.rule == "settled" and stored.value_state.value is not None
         )
-        if is_absent and self.known.absence != "removes":
-            self._note_absence(known)
+        if is_missing and self.snapshot.absence_mode != "remove":
+            self._add_missing(stored)
             return
         value_state = decision.value_state
-        changed = value_state.value != known.value_state.value
+        is_changed = value_state.value != stored.value_state.value
         state = VariantState(
-            variant_id=known.variant_id,
-            item_id=seen.item_id,
-            labels=merge_labels(known, Labels() if variant is None else variant.labels),
+            variant_id=stored.variant_id,
+            item_id=read.item_id,
+            labels=merge_labels(stored, Labels() if variant is None else variant.labels),
             value_state=value_state,
             sellable=self.policy.sells(value_state.candidates),
-            changed_at=self.now if changed else known.changed_at,
-            confirmed_at=known.confirmed_at if decision.rule == "not-settled" else seen.began_at,
-            source="read" if changed else known.source,
+            changed_at=self.now if is_changed else stored.changed_at,
+            confirmed_at=stored.confirmed_at if decision.rule == "not-settled" else read.began_at,
+            source="read" if is_changed else stored.source,
             rule=decision.rule,
         )
-        # The item's row tells when it was read whole: a variant that is as it was costs no write.
-        as_it_was = replace(
-            known,
-            value_state=replace(known.value_state, read_at=value_state.read_at),
-            confirmed_at=seen.began_at,
+        # The row of the item says when it was read: an unchanged variant costs no write.
+        unchanged = replace(
+            stored,
+            value_state=replace(stored.value_state, read_at=value_state.read_at),
+            confirmed_at=read.began_at,
             rule=state.rule,
         )
-        if state != as_it_was or not self.is_whole:
-            self._note(known, state, missed=decision.missed)
+        if state != unchanged or not self.is_whole:
+            self._add_change(stored, state, missed=decision.missed)
 
     def _is_settled(self, delivered_at: datetime) -> bool:
-        """Tell whether this read settles a delivery; if not, note when one does."""
+        """Tell whether this read is settled for a delivery; if not, remember when a read is."""
         settles_at = delivered_at + self.policy.settle
-        if self.seen.began_at >= settles_at:
+        if self.read.began_at >= settles_at:
             return True
         if self.settles_at is None or settles_at > self.settles_at:
             self.settles_at = settles_at
         return False
 
-    def _verdict(self, known: VariantState | None, variant: SourceVariant | None) -> Decision:
+    def _decision(self, stored: VariantState | None, variant: SourceVariant | None) -> Decision:
         return on_read(
-            None if known is None else known.value_state,
+            None if stored is None else stored.value_state,
             value=None if variant is None else variant.value,
-            began_at=self.seen.began_at,
-            source_at=self.seen.source_at,
+            began_at=self.read.began_at,
+            source_at=self.read.source_at,
             settle=self.policy.settle,
         )
 
-    def _note_absence(self, known: VariantState) -> None:
-        """Take it off sale until the sweep ends, unless too much is absent to be believed."""
-        value_state = known.value_state
-        # What an earlier sweep missed and was not believed is not doubted anew by each sweep.
-        was_lifted = known.absent_at is not None and None not in value_state.doubts
-        if self.known.absence == "doubts" and not was_lifted:
-            value_state = replace(value_state, doubts=with_doubt(value_state.doubts, None))
+    def _add_missing(self, stored: VariantState) -> None:
+        """Take a missing variant off sale until the sweep ends, unless too many are missing."""
+        value_state = stored.value_state
+        # A variant that an earlier sweep missed and kept is not marked again by each sweep.
+        was_kept = stored.missing_since is not None and None not in value_state.conflicting_values
+        if self.snapshot.absence_mode == "mark" and not was_kept:
+            value_state = with_conflict(value_state, None)
         state = replace(
-            known,
+            stored,
             value_state=value_state,
             sellable=self.policy.sells(value_state.candidates),
             rule="absent",
-            absent_at=self.seen.began_at,
+            missing_since=self.read.began_at,
         )
-        self._note(known, state)
+        self._add_change(stored, state)
 
-    def _note(
-        self, known: VariantState | None, state: VariantState, *, missed: bool = False
+    def _add_change(
+        self, stored: VariantState | None, state: VariantState, *, missed: bool = False
     ) -> None:
         add_change(
-            self.writes,
-            known,
+            self.change_set,
+            stored,
             state,
             cause="read",
-            occurred_at=self.seen.began_at,
+            occurred_at=self.read.began_at,
             now=self.now,
             missed=missed,
-            is_excused=missed and self._was_deaf_since(known),
+            during_downtime=missed and self._may_have_changed_during_downtime(stored),
         )
 
-    def _was_deaf_since(self, known: VariantState | None) -> bool:
-        """Tell whether it may have changed while nobody here could hear of it."""
-        return known is not None and (
-            self.heard_since is not None and known.confirmed_at < self.heard_since
+    def _may_have_changed_during_downtime(self, stored: VariantState | None) -> bool:
+        return stored is not None and (
+            self.accepting_since is not None and stored.confirmed_at < self.accepting_since
         )

@@ -1,4 +1,4 @@
-"""What both witnesses write: a variant's row with its change, and a question to the source."""
+"""What every observation adds to a change set: rows of variants, changes, requests to read."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from syncd.core.records import Change, ChangeSet, RefreshRequest, VariantState
 
 
 def add_change(
-    writes: ChangeSet,
-    known: VariantState | None,
+    change_set: ChangeSet,
+    stored: VariantState | None,
     state: VariantState,
     *,
     cause: Cause,
     occurred_at: datetime,
     now: datetime,
     missed: bool = False,
-    is_excused: bool = False,
+    during_downtime: bool = False,
 ) -> None:
-    """Write a variant's new row, and tell the feed if its readers would see a difference."""
-    writes.variants[state.variant_id] = state
-    if known is not None and known.item_id != state.item_id:
-        writes.moved.add(state.variant_id)
-    old = None if known is None else known.value_state.value
-    old_sellable = known is not None and known.sellable
-    if known is not None and (old, old_sellable) == (state.value_state.value, state.sellable):
+    """Add the new row of a variant, and a change if a reader of the feed sees a difference."""
+    change_set.variants[state.variant_id] = state
+    if stored is not None and stored.item_id != state.item_id:
+        change_set.moved_variants.add(state.variant_id)
+    old = None if stored is None else stored.value_state.value
+    old_sellable = stored is not None and stored.sellable
+    if stored is not None and (old, old_sellable) == (state.value_state.value, state.sellable):
         return
-    if known is None and state.value_state.value is None:
-        return  # gone before it was ever known: nothing a reader of the feed could have
-    writes.changes.append(
+    if stored is None and state.value_state.value is None:
+        return  # removed before it was ever stored: readers of the feed never had it
+    change_set.changes.append(
         Change(
             variant_id=state.variant_id,
             item_id=state.item_id,
@@ -42,30 +42,29 @@ def add_change(
             missed=missed,
             occurred_at=occurred_at,
             recorded_at=now,
-            is_excused=is_excused,
+            during_downtime=during_downtime,
         )
     )
 
 
 def request_refresh(
-    writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime
+    change_set: ChangeSet, item_id: int, urgent_at: datetime | None, settle_at: datetime
 ) -> None:
-    """Ask the source about an item; several questions about one are asked together."""
-    before, latest_at = writes.query_runner.get(item_id), settle_at
-    if before is not None:
-        asked_at = before.asked_at if asked_at is None else asked_at
-        latest_at, settle_at = (
-            max(before.latest_at, settle_at),
-            min(before.settle_at, settle_at),
-        )
-    writes.query_runner[item_id] = RefreshRequest(item_id, asked_at, settle_at, latest_at)
+    """Request a read of an item; several requests for one item become one."""
+    final_at = settle_at
+    other = change_set.refresh_requests.get(item_id)
+    if other is not None:
+        urgent_at = other.urgent_at if urgent_at is None else urgent_at
+        final_at = max(other.final_at, settle_at)
+        settle_at = min(other.settle_at, settle_at)
+    change_set.refresh_requests[item_id] = RefreshRequest(item_id, urgent_at, settle_at, final_at)
 
 
-def merge_labels(known: VariantState | None, labels: Labels) -> Labels:
-    """Return the newer names, keeping an old one where the newer observation is silent."""
-    if known is None:
+def merge_labels(stored: VariantState | None, labels: Labels) -> Labels:
+    """Return the newer labels; an old label stays where the newer observation has none."""
+    if stored is None:
         return labels
-    old = known.labels
+    old = stored.labels
     return Labels(
         name=old.name if labels.name is None else labels.name,
         color=old.color if labels.color is None else labels.color,

@@ -39,8 +39,9 @@ _UNLOCATED = (
 class VariantHistory(Struct, frozen=True):
     """What the mirror keeps about one variant.
 
-    `row` is its row of view `availability`; `grounds` has `rule`, `judged_at`, `doubts`,
-    `item_read_at`, `item_is_gone`, `asked_at` and `settle_at`; both None for an unknown variant.
+    `row` is its row of view `availability`; `grounds` has `rule`, `decided_at`,
+    `conflicting_values`, `item_read_at`, `item_is_gone`, `urgent_at` and `settle_at`; both None for
+    an unknown variant.
     `deliveries` and `changes` are newest first.
     """
 
@@ -72,15 +73,17 @@ def sentences(story: VariantHistory) -> list[str]:
         return ["The mirror has never heard of this variant."]
     told = [_headline(row), _setter(story, row)]
     if row["verifying"]:
-        against = ", ".join("something else" if d is None else _said(d) for d in grounds["doubts"])
+        against = ", ".join(
+            "something else" if d is None else _said(d) for d in grounds["conflicting_values"]
+        )
         told.append(f"It is being verified: set against it stands {shortened(against)}.")
         told += _doubter(story)
     told.append(
-        f"Last known to be true at {row['confirmed_at']}; last judged at {grounds['judged_at']}: "
+        f"Last known to be true at {row['confirmed_at']}; last judged at {grounds['decided_at']}: "
         f"{RULES[grounds['rule']]} ({grounds['rule']})."
     )
-    if grounds["asked_at"] is not None:
-        told.append(f"The source is asked from {grounds['asked_at']} on.")
+    if grounds["urgent_at"] is not None:
+        told.append(f"The source is asked from {grounds['urgent_at']} on.")
     if grounds["settle_at"] is not None:
         told.append(f"A settled read of its item is due from {grounds['settle_at']} on.")
     return told

@@ -52,21 +52,21 @@ class VariantUpdate(Struct, frozen=True):
 class Mention(Struct, frozen=True):
     """What a body names without a value for it.
 
-    `variant_ids` may have changed, and so may every variant of `doubted_item_ids`. `item_ids` are
+    `variant_ids` may have changed, and so may every variant of `unclear_item_ids`. `item_ids` are
     items to read. `is_certain`: the body is about an item variant, so an id that the mirror does
     not know is a variant to look for; else it may be the id of anything.
     """
 
     variant_ids: tuple[int, ...] = ()
     item_ids: tuple[int, ...] = ()
-    doubted_item_ids: tuple[int, ...] = ()
+    unclear_item_ids: tuple[int, ...] = ()
     is_certain: bool = False
 
 
 class Delivery(Struct, frozen=True):
     """One authentic webhook body, understood as far as it can be.
 
-    Exactly one of three: `claim` set (about a variant's availability), `quarantined` set (why it
+    Exactly one of three: `update` set (about a variant's availability), `quarantined` set (why it
     was not understood), or neither (authentic, about something else). `mention` is what a body
     names that was not understood or is about an item.
     """
@@ -75,7 +75,7 @@ class Delivery(Struct, frozen=True):
     body: bytes
     arrived_at: datetime
     action: str | None = None
-    claim: VariantUpdate | None = None
+    update: VariantUpdate | None = None
     quarantined: str | None = None
     mention: Mention | None = None
 

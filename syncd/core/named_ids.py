@@ -69,7 +69,7 @@ def mention_in(body: bytes) -> Mention | None:
     read = items if is_certain else items + own
     if own or variants:
         return Mention(variant_ids=own + variants, item_ids=read, is_certain=is_certain)
-    return Mention(doubted_item_ids=items, item_ids=items) if items else None
+    return Mention(unclear_item_ids=items, item_ids=items) if items else None
 
 
 def subject(objects: tuple[str, ...], actions: tuple[str, ...]) -> Subject:

@@ -88,9 +88,9 @@ def _understood(envelope: _Envelope, body: bytes, arrived_at: datetime) -> Deliv
     actions = _texts(event.get("action"))
     objects = _texts(envelope.object), _texts(event.get("object_type"))
     about, tells, is_of_item = _about(*objects, actions)
-    claim = mention = None
+    update = mention = None
     if about == "variant":
-        claim = _claim(envelope, event, _data(envelope, body), tells=tells)
+        update = _claim(envelope, event, _data(envelope, body), tells=tells)
     else:
         _check_names(envelope, body)
         if about == "none":
@@ -105,21 +105,21 @@ def _understood(envelope: _Envelope, body: bytes, arrived_at: datetime) -> Deliv
         body=body,
         arrived_at=arrived_at,
         action=actions[0] if actions else None,
-        claim=claim,
+        update=update,
         mention=mention,
     )
 
 
-def dedupe_key(delivery: Delivery) -> str:
+def content_key(delivery: Delivery) -> str:
     """Return what a delivery tells, as text; with its event id it names the delivery.
 
     Dreamship may take "the latest data" when it sends, so a retry of one event can carry news the
     first try did not have; only a copy that tells the same is a duplicate.
     """
-    if delivery.claim is not None:
-        value = delivery.claim.value
+    if delivery.update is not None:
+        value = delivery.update.value
         told = "?" if value is None else f"={value}"
-        return f"{delivery.claim.variant_id}{told}"
+        return f"{delivery.update.variant_id}{told}"
     if delivery.quarantined is not None:
         return f"!{_digest(delivery.body)}"
     return ""

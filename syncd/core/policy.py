@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from syncd.core.merge import Value
 
-# So many may vanish within a day, unless they are more than half of all that is mirrored.
+# So many variants may be removed within a day, unless they are more than half of the mirror.
 FEW_REMOVALS = 50
 
 
 class Policy(Struct, frozen=True):
-    """What the configuration says about judging: see `[availability]`, `[catalog]`, `settle`."""
+    """The settings `[availability]`, `[catalog]`, `settle` and `removal_limit_percent`."""
 
     sellable: frozenset[str]
     settle: timedelta
@@ -22,18 +22,18 @@ class Policy(Struct, frozen=True):
     removal_limit_percent: int = 20
 
     def sells(self, candidates: tuple[Value, ...]) -> bool:
-        """Tell whether a variant that has one of these values may be sold whichever it is."""
+        """Tell whether a variant may be sold, whichever of these values it has."""
         return all(
             value is not None and value.strip().casefold() in self.sellable for value in candidates
         )
 
-    def brakes(self, absent: int, mirrored: int) -> bool:
-        """Tell whether it is not believed that `absent` of `mirrored` variants are gone."""
-        is_few = absent <= FEW_REMOVALS and absent * 2 <= mirrored
-        return not is_few and absent * 100 > self.removal_limit_percent * mirrored
+    def blocks_removals(self, missing: int, mirrored: int) -> bool:
+        """Tell whether `missing` of `mirrored` variants are too many to be removed."""
+        is_few = missing <= FEW_REMOVALS and missing * 2 <= mirrored
+        return not is_few and missing * 100 > self.removal_limit_percent * mirrored
 
     def excludes(self, item_id: int | None) -> bool:
-        """Tell whether an item is surely not mirrored; which a category has, only reads tell."""
+        """Tell whether an item is certainly not mirrored; only reads know a category's items."""
         only_items = bool(self.items) and not self.has_categories
         return only_items and item_id is not None and item_id not in self.items
 

@@ -94,7 +94,7 @@ class ReadLedger(Protocol):
         """
         ...
 
-    async def close_unlocated(
+    async def close_unplaced(
         self,
         began_at: datetime,
         judge: Callable[[dict[int, VariantState]], ChangeSet],

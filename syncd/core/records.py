@@ -1,4 +1,4 @@
-"""The records of the mirror: what it holds, and the change set that one transaction writes."""
+"""The records of the mirror: what it has stored, and the change set that one transaction writes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from msgspec import Struct, field
 from syncd.core.merge import Rule, ValueState
 from syncd.core.model import Cause, Delivery, Labels, Outcome
 
-AbsenceMode = Literal["removes", "doubts", "is-noted"]
-"""What a settled read does that no longer finds a variant: it removes it, or, in a sweep, whose
-end weighs all absences together, it doubts it or, once there are too many, only notes it."""
+AbsenceMode = Literal["remove", "mark", "record"]
+"""What a settled read does with a variant that it does not find. A read of no sweep removes it. A
+read of a sweep marks it as verifying until the end of the sweep decides about all missing variants
+together; once too many are missing, it only records the absence."""
 
 
 class VariantState(Struct, frozen=True):
     """One row of the mirror. `confirmed_at`: when its value was last known to be true.
 
-    `absent_at`: since when a sweep does not find it and has not ended. `rule`: what wrote this row.
+    `missing_since`: when a sweep that has not ended did not find it. `rule`: what wrote this row.
     """
 
     variant_id: int
@@ -31,13 +32,13 @@ class VariantState(Struct, frozen=True):
     confirmed_at: datetime
     source: Literal["webhook", "read"]
     rule: Rule
-    absent_at: datetime | None = None
+    missing_since: datetime | None = None
 
 
 class ItemState(Struct, frozen=True):
-    """What is known of an item: when its last read began here and what `Date` that one had.
+    """One item: when its last read began here, and the `Date` of that answer.
 
-    `is_gone`: that read was answered 404. `was_read`: it was read by itself, not only listed.
+    `is_gone`: that read was answered 404. `was_read`: the item itself was read, not only listed.
     """
 
     item_id: int
@@ -51,7 +52,7 @@ class ItemState(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """One row of the change feed, the view `changes`.
 
-    `is_excused`: missed, but this daemon was not there all the time to hear of it.
+    `during_downtime`: missed, but this daemon could not receive deliveries all the time.
     """
 
     variant_id: int
@@ -65,11 +66,11 @@ class Change(Struct, frozen=True):
     missed: bool
     occurred_at: datetime
     recorded_at: datetime
-    is_excused: bool = False
+    during_downtime: bool = False
 
 
-class Counted(Struct, frozen=True):
-    """Changes by kind. A doubt is a row of the feed, and no change of what Dreamship says."""
+class ChangeCounts(Struct, frozen=True):
+    """Changes by kind. A variant that only becomes verifying is not counted."""
 
     added: int
     removed: int
@@ -77,7 +78,7 @@ class Counted(Struct, frozen=True):
     missed: int
 
 
-def count(changes: Iterable[Change]) -> Counted:
+def count(changes: Iterable[Change]) -> ChangeCounts:
     """Count changes by kind."""
     added = removed = changed = missed = 0
     for change in changes:
@@ -87,26 +88,26 @@ def count(changes: Iterable[Change]) -> Counted:
             change.old_availability != change.availability
         )
         missed += change.missed
-    return Counted(added, removed, changed, missed)
+    return ChangeCounts(added, removed, changed, missed)
 
 
 class RefreshRequest(Struct, frozen=True):
-    """An item the source must be asked about: from `asked_at` (None: no hurry) and `settle_at` on.
+    """A request to read an item: at `urgent_at` (None: not urgent), and at `settle_at`.
 
-    Of several deliveries the first one says when, so that a variant never waits for its neighbours;
-    `latest_at` is when a read is settled for all of them, and nothing is left to ask.
+    Several deliveries of one item share a request. The first one sets `settle_at`, so no variant
+    waits for another. From `final_at` on, a read is settled for all of them.
     """
 
     item_id: int
-    asked_at: datetime | None
+    urgent_at: datetime | None
     settle_at: datetime
-    latest_at: datetime
+    final_at: datetime
 
 
 class DeliveryResult(Struct, frozen=True):
-    """What became of one delivery. `is_copy`: one that told the same is kept under this key.
+    """The result of one delivery. `is_copy`: a delivery with the same key is stored already.
 
-    `delivery_id` is the number it is kept under; 0 before it is.
+    `delivery_id` is the number under which it is stored; 0 before that.
     """
 
     delivery: Delivery
@@ -118,49 +119,50 @@ class DeliveryResult(Struct, frozen=True):
 
 
 class ChangeSet(Struct):
-    """Everything one transaction must write; filled by one batch, then written once.
+    """Everything that one transaction writes.
 
-    `moved` are variants of `variants` that have another item than before.
+    `explained_misses` are positions of missed changes that a late delivery explains.
+    `moved_variants` are variants of `variants` that have another item than before.
     """
 
     variants: dict[int, VariantState] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
-    query_runner: dict[int, RefreshRequest] = field(default_factory=dict)
-    judged: list[DeliveryResult] = field(default_factory=list)
-    unlocated: set[int] = field(default_factory=set)
-    explained: set[int] = field(default_factory=set)
-    moved: set[int] = field(default_factory=set)
+    refresh_requests: dict[int, RefreshRequest] = field(default_factory=dict)
+    results: list[DeliveryResult] = field(default_factory=list)
+    unplaced_variants: set[int] = field(default_factory=set)
+    explained_misses: set[int] = field(default_factory=set)
+    moved_variants: set[int] = field(default_factory=set)
 
 
 class ItemSnapshot(Struct, frozen=True):
-    """What the mirror knows of one item when a read of it has ended.
+    """What the mirror has stored of one item when a read of it ends.
 
-    `variants` are those that the mirror places in it and those that the read names; `item` is its
-    row; `heard` are deliveries of variants that nobody could place, by variant, the last of each.
+    `variants` are those of the item and those of the read; `item` is its row;
+    `unplaced_deliveries` has the time of the last delivery of each variant without an item.
     """
 
     variants: dict[int, VariantState]
     item: ItemState | None = None
-    absence: AbsenceMode = "removes"
-    heard: dict[int, datetime] = {}
+    absence_mode: AbsenceMode = "remove"
+    unplaced_deliveries: dict[int, datetime] = {}
 
 
 class BatchSnapshot(Struct):
-    """What the mirror knows about a batch of deliveries.
+    """What the mirror has stored about the variants of a batch of deliveries.
 
-    `seen`: keys of kept deliveries. `missed`: recent changes that no delivery had told, as
-    (seq, availability) by variant. `foreign`: variants a whole sweep did not find.
+    `stored_keys`: keys of stored deliveries. `missed`: recent changes without a delivery, as (seq,
+    availability) by variant. `not_in_catalog`: variants that a whole sweep did not find.
     """
 
     variants: dict[int, VariantState] = field(default_factory=dict)
     items: dict[int, ItemState] = field(default_factory=dict)
-    seen: set[tuple[str, str]] = field(default_factory=set)
+    stored_keys: set[tuple[str, str]] = field(default_factory=set)
     missed: dict[int, list[tuple[int, str | None]]] = field(default_factory=dict)
-    foreign: set[int] = field(default_factory=set)
+    not_in_catalog: set[int] = field(default_factory=set)
 
 
-class Replayed(Struct, frozen=True):
-    """What became of one kept delivery; `outcome` None: its body was not kept."""
+class ReplayResult(Struct, frozen=True):
+    """The result of one stored delivery; `outcome` None: its body is not stored."""
 
     delivery_id: int
     before: Outcome

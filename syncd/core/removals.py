@@ -1,4 +1,4 @@
-"""What a sweep did not find, weighed at its end, and what a changed configuration leaves out."""
+"""Removals: variants that reads do not find, and variants that the configuration excludes."""
 
 from __future__ import annotations
 
@@ -8,102 +8,100 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from syncd.core.changes import add_change
-from syncd.core.merge import Rule, on_read
+from syncd.core.merge import Rule, on_read, without_conflict
 from syncd.core.model import ItemRead
 from syncd.core.policy import Policy
 from syncd.core.records import ChangeSet, ItemSnapshot, VariantState
 
 
-def count_missing(known: Mapping[int, VariantState], seen: ItemRead) -> int:
-    """Return how many variants of the item a read does not name, of those that are not removed."""
-    named = {variant.variant_id for variant in seen.variants or ()}
+def count_missing(stored: Mapping[int, VariantState], read: ItemRead) -> int:
+    """Return how many variants of the item, among those not removed, a read does not have."""
+    found = {variant.variant_id for variant in read.variants or ()}
     return sum(
-        variant_id not in named
-        and state.item_id == seen.item_id
+        variant_id not in found
+        and state.item_id == read.item_id
         and state.value_state.value is not None
-        for variant_id, state in known.items()
+        for variant_id, state in stored.items()
     )
 
 
-def is_whole(known: ItemSnapshot, seen: ItemRead) -> bool:
+def shows_every_variant(snapshot: ItemSnapshot, read: ItemRead) -> bool:
     """Tell whether a read shows every variant of its item."""
-    was_read = known.item is not None and known.item.was_read
-    return seen.is_whole and (
-        not seen.is_row or is_whole_row(known.variants, seen, was_read=was_read)
+    was_read = snapshot.item is not None and snapshot.item.was_read
+    return read.is_whole and (
+        not read.is_row or row_shows_every_variant(snapshot.variants, read, was_read=was_read)
     )
 
 
-def is_whole_row(known: Mapping[int, VariantState], seen: ItemRead, *, was_read: bool) -> bool:
+def row_shows_every_variant(
+    stored: Mapping[int, VariantState], row: ItemRead, *, was_read: bool
+) -> bool:
     """Tell whether a row of a list is as good as a read of its item.
 
-    A row may lack variants without a trace. So it has to show all that the item had when it was
-    read by itself.
+    A row may lack variants without any sign of it. So it must show every variant that the item had
+    when the item itself was read.
     """
-    return seen.is_whole and was_read and not count_missing(known, seen)
+    return row.is_whole and was_read and not count_missing(stored, row)
 
 
-def remove_missing(absent: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
-    """Remove what a sweep's settled reads did not find.
+def remove_missing(missing: Iterable[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
+    """Remove the variants that the settled reads of a sweep did not find.
 
-    A variant of which a delivery came since waits for the read that settles it.
+    A variant with a newer delivery waits for the read that settles the delivery.
     """
-    writes = ChangeSet()
-    for state in absent:
-        if state.absent_at is not None:
-            _take_away(writes, state, state.absent_at, "gone", policy, now=now)
-    return writes
+    change_set = ChangeSet()
+    for state in missing:
+        if state.missing_since is not None:
+            _remove(change_set, state, state.missing_since, "gone", policy, now=now)
+    return change_set
 
 
 def restore_unconfirmed(
-    absent: Iterable[VariantState], policy: Policy, *, now: datetime
+    missing: Iterable[VariantState], policy: Policy, *, now: datetime
 ) -> ChangeSet:
-    """Take back the doubt about what a sweep did not find: it is too much to be believed."""
-    writes = ChangeSet()
-    for state in absent:
-        value_state = state.value_state
-        value_state = replace(
-            value_state, doubts=tuple(doubt for doubt in value_state.doubts if doubt is not None)
-        )
+    """Keep the variants that a sweep did not find, because too many are missing at once."""
+    change_set = ChangeSet()
+    for state in missing:
+        value_state = without_conflict(state.value_state, None)
         if value_state == state.value_state:
             continue
         sellable = policy.sells(value_state.candidates)
-        lifted = replace(state, value_state=value_state, sellable=sellable, rule="brake")
-        add_change(writes, state, lifted, cause="read", occurred_at=now, now=now)
-    return writes
+        restored = replace(state, value_state=value_state, sellable=sellable, rule="brake")
+        add_change(change_set, state, restored, cause="read", occurred_at=now, now=now)
+    return change_set
 
 
 def remove_unplaced(
-    known: dict[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
+    stored: Mapping[int, VariantState], began_at: datetime, policy: Policy, *, now: datetime
 ) -> ChangeSet:
-    """Judge variants of no known item after a whole sweep, begun at `began_at`, did not find them.
+    """Remove variants without an item that a whole sweep, begun at `began_at`, did not find.
 
-    What was delivered since then (or shortly before) waits for the next sweep.
+    A variant with a delivery since then (or shortly before) waits for the next sweep.
     """
-    writes = ChangeSet()
-    for state in known.values():
-        _take_away(writes, state, began_at, "not-found", policy, now=now)
-    return writes
+    change_set = ChangeSet()
+    for state in stored.values():
+        _remove(change_set, state, began_at, "not-found", policy, now=now)
+    return change_set
 
 
 def reapply_policy(states: Sequence[VariantState], policy: Policy, *, now: datetime) -> ChangeSet:
-    """Judge again what is sellable and what is mirrored, after the configuration changed."""
-    writes = ChangeSet()
-    for known in states:
-        state = known
-        if policy.excludes(known.item_id) and known.value_state.value is not None:
-            # Nobody will tell about it any more: it must not stay on sale.
-            state = replace(
-                state, value_state=replace(known.value_state, value=None, doubts=()), changed_at=now
-            )
+    """Decide again what is sellable and what is mirrored, after the configuration changed."""
+    change_set = ChangeSet()
+    for stored in states:
+        state = stored
+        if policy.excludes(stored.item_id) and stored.value_state.value is not None:
+            # No delivery and no read updates it any more, so it must not stay on sale.
+            value_state = replace(stored.value_state, value=None, conflicting_values=())
+            state = replace(state, value_state=value_state, changed_at=now)
         state = replace(state, sellable=policy.sells(state.value_state.candidates))
-        if state != known:
+        if state != stored:
             state = replace(state, rule="policy")
-            add_change(writes, known, state, cause="config", occurred_at=now, now=now)
-    return writes
+            add_change(change_set, stored, state, cause="config", occurred_at=now, now=now)
+    return change_set
 
 
-def _take_away(
-    writes: ChangeSet,
+def _remove(
+    change_set: ChangeSet,
     state: VariantState,
     began_at: datetime,
     rule: Rule,
@@ -116,7 +114,7 @@ def _take_away(
     )
     if decision.rule != "settled" or state.value_state == decision.value_state:
         return
-    gone = replace(
+    removed = replace(
         state,
         value_state=decision.value_state,
         sellable=False,
@@ -124,6 +122,6 @@ def _take_away(
         confirmed_at=began_at,
         source="read",
         rule=rule,
-        absent_at=None,
+        missing_since=None,
     )
-    add_change(writes, state, gone, cause="read", occurred_at=began_at, now=now)
+    add_change(change_set, state, removed, cause="read", occurred_at=began_at, now=now)

@@ -8,7 +8,7 @@ from contextlib import aclosing, nullcontext
 
 from syncd import control
 from syncd.core.jobs import SweepProgress
-from syncd.core.records import Replayed
+from syncd.core.records import ReplayResult
 from syncd.daemon.services import Services
 from syncd.http_server.refusals import Places
 from syncd.sync.sweeps import require_few
@@ -96,7 +96,7 @@ class ControlHandlers:
         summary = await survey.look(items, tell=tell)
         return control.Differences(summary, survey.differences)
 
-    async def replay(self, asked: control.ReplayRequest) -> list[Replayed]:
+    async def replay(self, asked: control.ReplayRequest) -> list[ReplayResult]:
         """Judge kept deliveries again; raises Overloaded while others are judged again."""
         with self._replaying.one():
             return await self._services.replay(asked.ids, is_quarantined=asked.quarantined)

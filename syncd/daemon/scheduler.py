@@ -97,7 +97,7 @@ class Scheduler:
         remembered, now = services.remembered, services.clock.now()
         self._failures = remembered.failures
         services.clock.follow(self.follow)
-        if remembered.is_clock_doubted:
+        if remembered.is_clock_suspect:
             self._doubted_s = services.clock.elapsed_s()
         is_due = due_since(remembered.complete_at, every, now)
         if services.is_resuming:
@@ -236,7 +236,7 @@ class Scheduler:
     async def _locate(self) -> None:
         """Sweep for variants whose item only the catalogue knows, but not all the time."""
         services = self._services
-        if not await services.store.wants_locating():
+        if not await services.store.has_unplaced_variants():
             return
         now = services.clock.now()
         if due_since(self._located_at, self._config.reconcile.every_when_silent, now):

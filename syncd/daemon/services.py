@@ -15,7 +15,7 @@ from syncd.config import Config
 from syncd.core import rate_limit
 from syncd.core.jobs import SweepSummary
 from syncd.core.policy import Policy
-from syncd.core.records import Replayed
+from syncd.core.records import ReplayResult
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.dreamship.rate_limiter import RateLimiter
@@ -98,8 +98,8 @@ class Services:
         now = clock.now()
         self.remembered = await self.store.restore(now)
         policy = policy_of(config)
-        if self.remembered.heard_since is None:
-            await self.store.hear_from_now(now)
+        if self.remembered.accepting_since is None:
+            await self.store.mark_accepting(now)
         await self._end_excess(now, policy)
         self.is_new_policy = await self.store.apply_policy(policy, clock.now)
         self.remote_clock = RemoteClock(clock, self.remembered.clock_offset)
@@ -119,7 +119,7 @@ class Services:
             clock=clock,
             remote_clock=self.remote_clock,
             policy=policy,
-            heard_since=self.remembered.heard_since,
+            accepting_since=self.remembered.accepting_since,
             categories=config.catalog.categories,
             on_finished=self._has_finished,
         )
@@ -162,7 +162,7 @@ class Services:
             categories=self.config.catalog.categories,
         )
 
-    async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[Replayed]:
+    async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[ReplayResult]:
         """Judge kept deliveries again; raises UsageError when one of them is not kept."""
         done = await replay(
             self.store,

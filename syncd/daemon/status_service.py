@@ -59,7 +59,7 @@ class StatusService:
         self._notifier = Notifier(sleep=services.clock.sleep)
         self._started_at = services.clock.now()
         self._webhooks = services.remembered.webhooks
-        self._told_health = services.remembered.told_health
+        self._told_health = services.remembered.reported_health
         self._health_beats: tuple[str, int] = ("", 0)
         self._counted_401 = 0
         self._told_trouble = ""
@@ -102,7 +102,7 @@ class StatusService:
                 Beat(
                     mark=mark,
                     webhooks=self._webhooks,
-                    told_health=health,
+                    reported_health=health,
                     clock_offset=services.remote_clock.offset,
                     counted={"invalid_signature": counted},
                 )

@@ -16,7 +16,7 @@ from syncd.core.records import (
     ChangeSet,
     DeliveryResult,
     ItemSnapshot,
-    Replayed,
+    ReplayResult,
     VariantState,
 )
 from syncd.core.removals import remove_missing, restore_unconfirmed
@@ -75,8 +75,8 @@ class Database(Kept):
 
         def work(db: sqlite3.Connection) -> ChangeSet:
             writes = reads.record(db, seen, judge, policy, now)
-            if any(state.absent_at is not None for state in writes.variants.values()):
-                missing_variants.brake(db, policy.brakes, _lift(policy, now), now)
+            if any(state.missing_since is not None for state in writes.variants.values()):
+                missing_variants.brake(db, policy.blocks_removals, _lift(policy, now), now)
             return writes
 
         return await self._writer.transact(rehearsed(work, now) if rehearses else work)
@@ -115,14 +115,14 @@ class Database(Kept):
         now = page.began_at
         await self._writer.transact(rehearsed(work, now) if rehearses else work)
 
-    async def close_unlocated(
+    async def close_unplaced(
         self,
         began_at: datetime,
         judge: Callable[[dict[int, VariantState]], ChangeSet],
         now: datetime,
     ) -> None:
         """See ports.ReadLedger."""
-        await self._writer.transact(lambda db: sweeps.close_unlocated(db, began_at, judge, now))
+        await self._writer.transact(lambda db: sweeps.close_unplaced(db, began_at, judge, now))
 
     async def finish_sweeps(
         self, now: datetime, policy: Policy, again: Callable[[Position], Position | None]
@@ -134,7 +134,7 @@ class Database(Kept):
                 missing_variants.resolve(
                     db,
                     sweep_id,
-                    policy.brakes,
+                    policy.blocks_removals,
                     remove=lambda absent: remove_missing(absent, policy, now=now),
                     lift=_lift(policy, now),
                     now=now,
@@ -250,15 +250,15 @@ class Database(Kept):
         ids: Sequence[int],
         judge: Callable[[BatchSnapshot, Sequence[Delivery]], ChangeSet],
         now: datetime,
-    ) -> list[Replayed]:
+    ) -> list[ReplayResult]:
         """See replay.Archive."""
         return await self._writer.transact(
             lambda db: replay.replay(db, ids, judge, now=now, missed_grace=self.missed_grace)
         )
 
-    async def wants_locating(self) -> bool:
+    async def has_unplaced_variants(self) -> bool:
         """Tell whether deliveries named variants that only a sweep of the catalogue can place."""
-        return await self._writer.look(sweeps.wants_locating)
+        return await self._writer.look(sweeps.has_unplaced_variants)
 
 
 def _lift(policy: Policy, now: datetime) -> missing_variants.Resolve:

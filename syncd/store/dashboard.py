@@ -96,7 +96,7 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
         sweeps=dicts(
             connection.execute(
                 """SELECT sweep_id, cause, began_at, ended_at, result, items, variants, changed,
-                          added, removed, held, missed, calls, throttled
+                          added, removed, removals_held AS held, missed, calls, throttled
                    FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
                    ORDER BY sweep_id DESC LIMIT ?""",
                 (_SWEEPS,),
@@ -110,7 +110,7 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
             )
         ),
         verifying=connection.execute(
-            "SELECT count(*) FROM variants WHERE doubts IS NOT NULL"
+            "SELECT count(*) FROM variants WHERE conflicting_values IS NOT NULL"
         ).fetchone()[0],
     )
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from syncd.core.model import Delivery
-from syncd.core.payload import TEST_ACTION, dedupe_key
+from syncd.core.payload import TEST_ACTION, content_key
 from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult
 from syncd.core.timestamps import maybe_text, to_text
 from syncd.store import rows
@@ -26,7 +26,7 @@ def record(
 ) -> list[DeliveryResult]:
     """Judge a batch against what the mirror knows and write everything it says."""
     writes = judge(snapshot(connection, batch, now - missed_grace))
-    judged = _keep(connection, writes.judged)
+    judged = _keep(connection, writes.results)
     write(connection, writes, now)
     arrived = [one.arrived_at for one in batch if one.action != TEST_ACTION]
     if arrived:
@@ -37,11 +37,11 @@ def record(
 def write(connection: sqlite3.Connection, writes: ChangeSet, now: datetime) -> None:
     """Write what a judged batch says of variants, and which misses it explains."""
     rows.write_observed(connection, writes, now)
-    _note_unlocated(connection, writes.unlocated, now)
-    if writes.explained:
+    _record_unplaced(connection, writes.unplaced_variants, now)
+    if writes.explained_misses:
         connection.execute(
             "UPDATE change_log SET missed = 0 WHERE seq IN (SELECT value FROM json_each(?))",
-            (rows.as_json(writes.explained),),
+            (rows.as_json(writes.explained_misses),),
         )
 
 
@@ -49,26 +49,26 @@ def snapshot(
     connection: sqlite3.Connection, batch: Sequence[Delivery], missed_since: datetime
 ) -> BatchSnapshot:
     """Return what the mirror knows about a batch; what it missed since then is explained by it."""
-    claims = [delivery.claim for delivery in batch if delivery.claim is not None]
+    updates = [delivery.update for delivery in batch if delivery.update is not None]
     mentions = [delivery.mention for delivery in batch if delivery.mention is not None]
-    variant_ids = {claim.variant_id for claim in claims}
+    variant_ids = {update.variant_id for update in updates}
     variant_ids.update(*(mention.variant_ids for mention in mentions))
     variants = rows.variants_by_id(connection, variant_ids)
-    for item_id in {one for mention in mentions for one in mention.doubted_item_ids}:
+    for item_id in {one for mention in mentions for one in mention.unclear_item_ids}:
         variants |= rows.variants_of_item(connection, item_id)
-    item_ids = {claim.item_id for claim in claims if claim.item_id is not None}
+    item_ids = {update.item_id for update in updates if update.item_id is not None}
     item_ids.update(*(mention.item_ids for mention in mentions))
     item_ids |= {state.item_id for state in variants.values() if state.item_id is not None}
     ids = rows.as_json(variant_ids)
     known = BatchSnapshot(
         variants=variants,
         items=rows.items_by_id(connection, item_ids),
-        seen=_seen(connection, batch),
-        foreign={
+        stored_keys=_seen(connection, batch),
+        not_in_catalog={
             row[0]
             for row in connection.execute(
-                """SELECT u.variant_id FROM json_each(?) j JOIN unlocated u
-                   ON u.variant_id = j.value WHERE u.answered_at IS NOT NULL""",
+                """SELECT u.variant_id FROM json_each(?) j JOIN unplaced_variants u
+                   ON u.variant_id = j.value WHERE u.not_found_at IS NOT NULL""",
                 (ids,),
             )
         },
@@ -83,10 +83,10 @@ def snapshot(
 
 
 def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tuple[str, str]]:
-    told = {(_variant_id(one), one.event_id, dedupe_key(one)) for one in batch}
-    # What is told stays here: SQLite's JSON ends a text at its first NUL.
+    told = {(_variant_id(one), one.event_id, content_key(one)) for one in batch}
+    # The content key stays out of it: SQLite's JSON ends a text at its first NUL.
     kept = connection.execute(
-        """SELECT d.variant_id, d.event_id, d.told FROM json_each(?) j JOIN deliveries d
+        """SELECT d.variant_id, d.event_id, d.content_key FROM json_each(?) j JOIN deliveries d
            ON d.variant_id IS json_extract(j.value, '$[0]')
               AND d.event_id = json_extract(j.value, '$[1]')""",
         (rows.as_json({one[:2] for one in told}),),
@@ -97,7 +97,7 @@ def _seen(connection: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tupl
 def _keep(connection: sqlite3.Connection, judged: Sequence[DeliveryResult]) -> list[DeliveryResult]:
     """Keep what was judged; return it with the number each is kept under."""
     connection.executemany(
-        """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
+        """INSERT INTO deliveries (event_id, content_key, received_at, event_at, action, variant_id,
                item_id, outcome, rule, reason, body, named_variants)
            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [_row(one) for one in judged if not one.is_copy],
@@ -112,7 +112,7 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[DeliveryResult]) -> l
             """UPDATE deliveries SET duplicates = duplicates + 1,
                    outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,
                    rule = coalesce(?2, rule)
-               WHERE variant_id IS ?3 AND event_id = ?4 AND told = ?5""",
+               WHERE variant_id IS ?3 AND event_id = ?4 AND content_key = ?5""",
             [(one.outcome, one.rule, *name(one)) for one in copies],
         )
     return [
@@ -124,7 +124,7 @@ def _keep(connection: sqlite3.Connection, judged: Sequence[DeliveryResult]) -> l
 def _number(connection: sqlite3.Connection, copy: DeliveryResult) -> int:
     row = connection.execute(
         """SELECT delivery_id FROM deliveries
-           WHERE variant_id IS ? AND event_id = ? AND told = ?""",
+           WHERE variant_id IS ? AND event_id = ? AND content_key = ?""",
         name(copy),
     ).fetchone()
     return int(row[0])
@@ -136,13 +136,13 @@ def name(judged: DeliveryResult) -> tuple[int | None, str, str]:
 
 
 def _variant_id(delivery: Delivery) -> int | None:
-    return None if delivery.claim is None else delivery.claim.variant_id
+    return None if delivery.update is None else delivery.update.variant_id
 
 
 def item_id(delivery: Delivery) -> int | None:
     """Return the item that a delivery names, if it names one alone."""
-    if delivery.claim is not None:
-        return delivery.claim.item_id
+    if delivery.update is not None:
+        return delivery.update.item_id
     named = () if delivery.mention is None else delivery.mention.item_ids
     return named[0] if len(named) == 1 else None
 
@@ -154,13 +154,13 @@ def named_variants(delivery: Delivery) -> str | None:
 
 
 def _row(judged: DeliveryResult) -> tuple[object, ...]:
-    delivery, claim = judged.delivery, judged.delivery.claim
+    delivery, update = judged.delivery, judged.delivery.update
     # What is not about a mirrored variant may be an order: personal, and not ours to keep.
     body = None if judged.outcome == "ignored" else delivery.body
     return (
         *judged.key,
         to_text(delivery.arrived_at),
-        None if claim is None else maybe_text(claim.event_at),
+        None if update is None else maybe_text(update.event_at),
         delivery.action,
         _variant_id(delivery),
         item_id(delivery),
@@ -172,10 +172,10 @@ def _row(judged: DeliveryResult) -> tuple[object, ...]:
     )
 
 
-def _note_unlocated(connection: sqlite3.Connection, variant_ids: set[int], now: datetime) -> None:
+def _record_unplaced(connection: sqlite3.Connection, variant_ids: set[int], now: datetime) -> None:
     connection.executemany(
-        """INSERT INTO unlocated (variant_id, asked_at) VALUES (?, ?)
-           ON CONFLICT (variant_id) DO UPDATE SET asked_at = excluded.asked_at,
-               answered_at = NULL""",
+        """INSERT INTO unplaced_variants (variant_id, delivered_at) VALUES (?, ?)
+           ON CONFLICT (variant_id) DO UPDATE SET delivered_at = excluded.delivered_at,
+               not_found_at = NULL""",
         [(variant_id, to_text(now)) for variant_id in variant_ids],
     )

@@ -21,9 +21,9 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
         )
         grounds = dicts(
             connection.execute(
-                """SELECT v.rule, v.judged_at, v.doubts, v.absent_at,
+                """SELECT v.rule, v.decided_at, v.conflicting_values, v.missing_since,
                           i.confirmed_at AS item_read_at, i.is_gone AS item_is_gone,
-                          q.asked_at, q.settle_at
+                          q.urgent_at, q.settle_at
                    FROM variants v LEFT JOIN items i ON i.item_id = v.item_id
                    LEFT JOIN refresh_queue q ON q.item_id = v.item_id
                    WHERE v.variant_id = ?""",
@@ -31,7 +31,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
             )
         )
         for one in grounds:
-            one["doubts"] = msgspec.json.decode(one["doubts"] or "[]")
+            one["conflicting_values"] = msgspec.json.decode(one["conflicting_values"] or "[]")
         return VariantHistory(
             variant_id=variant_id,
             row=row[0] if row else None,
@@ -39,7 +39,8 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
             deliveries=dicts(
                 connection.execute(
                     """SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
-                              CASE WHEN told LIKE '%=%' THEN substr(told, instr(told, '=') + 1)
+                              CASE WHEN content_key LIKE '%=%'
+                                   THEN substr(content_key, instr(content_key, '=') + 1)
                               END AS told
                        FROM deliveries WHERE delivery_id IN (
                            SELECT delivery_id FROM deliveries WHERE variant_id = :variant_id
@@ -67,7 +68,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
             ),
             is_unlocated=bool(
                 connection.execute(
-                    "SELECT 1 FROM unlocated WHERE variant_id = ?", (variant_id,)
+                    "SELECT 1 FROM unplaced_variants WHERE variant_id = ?", (variant_id,)
                 ).fetchone()
             ),
         )

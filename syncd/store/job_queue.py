@@ -16,7 +16,7 @@ from syncd.store import rows
 _PICKS: dict[JobKind, str] = {
     "doubt": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
-        WHERE q.asked_at <= :now AND {ready} ORDER BY q.asked_at LIMIT 1""",
+        WHERE q.urgent_at <= :now AND {ready} ORDER BY q.urgent_at LIMIT 1""",
     "settle": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
@@ -86,7 +86,7 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
         """SELECT min(at) FROM (
                SELECT (SELECT min(settle_at) FROM refresh_queue WHERE settle_at > :now) AS at
                UNION ALL
-               SELECT (SELECT min(asked_at) FROM refresh_queue WHERE asked_at > :now)
+               SELECT (SELECT min(urgent_at) FROM refresh_queue WHERE urgent_at > :now)
                UNION ALL
                SELECT (SELECT min(not_before) FROM items WHERE not_before > :now))""",
         {"now": to_text(now)},

@@ -25,7 +25,7 @@ def mode(
     began_at: str,
     *,
     absent: int,
-    brakes: Brakes,
+    blocks_removals: Brakes,
     now: datetime,
 ) -> AbsenceMode:
     """Return what it means that a read of this item misses `absent` variants.
@@ -34,46 +34,58 @@ def mode(
     within a day: what would empty a shop item by item waits for an operator as well.
     """
     row = connection.execute(
-        """SELECT min(w.is_braked) FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
+        """SELECT min(w.removals_blocked)
+           FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
            WHERE s.item_id = ? AND s.state != 'done' AND w.ended_at IS NULL
              AND w.began_at <= ?""",
         (item_id, began_at),
     ).fetchone()
     if row[0] is None:
-        return "is-noted" if absent and _is_too_much(connection, absent, brakes, now) else "removes"
-    return "is-noted" if row[0] else "doubts"
+        return (
+            "record"
+            if absent and _is_too_much(connection, absent, blocks_removals, now)
+            else "remove"
+        )
+    return "record" if row[0] else "mark"
 
 
-def brake(connection: sqlite3.Connection, brakes: Brakes, lift: Resolve, now: datetime) -> None:
+def brake(
+    connection: sqlite3.Connection, blocks_removals: Brakes, lift: Resolve, now: datetime
+) -> None:
     """Stop doubting in every open sweep that already misses too much to be believed."""
     for sweep_id, accepts in connection.execute(
-        "SELECT sweep_id, accepts_removals FROM sweeps WHERE ended_at IS NULL AND is_braked = 0"
+        """SELECT sweep_id, accepts_removals FROM sweeps
+           WHERE ended_at IS NULL AND removals_blocked = 0"""
     ).fetchall():
         absent = _absent(connection, sweep_id)
-        if absent and not accepts and _is_too_much(connection, len(absent), brakes, now):
-            connection.execute("UPDATE sweeps SET is_braked = 1 WHERE sweep_id = ?", (sweep_id,))
+        if absent and not accepts and _is_too_much(connection, len(absent), blocks_removals, now):
+            connection.execute(
+                "UPDATE sweeps SET removals_blocked = 1 WHERE sweep_id = ?", (sweep_id,)
+            )
             rows.write_observed(connection, lift(absent), now)
 
 
 def resolve(
     connection: sqlite3.Connection,
     sweep_id: int,
-    brakes: Brakes,
+    blocks_removals: Brakes,
     *,
     remove: Resolve,
     lift: Resolve,
     now: datetime,
 ) -> None:
-    """End the doubts of a sweep that ends: remove what it did not find, or believe none of it."""
+    """At the end of a sweep, remove its missing variants, or none of them if they are too many."""
     absent = _absent(connection, sweep_id)
     if not absent:
         return
     (accepts,) = connection.execute(
         "SELECT accepts_removals FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
-    if not accepts and _is_too_much(connection, len(absent), brakes, now):
+    if not accepts and _is_too_much(connection, len(absent), blocks_removals, now):
         rows.write_observed(connection, lift(absent), now)
-        connection.execute("UPDATE sweeps SET held = ? WHERE sweep_id = ?", (len(absent), sweep_id))
+        connection.execute(
+            "UPDATE sweeps SET removals_held = ? WHERE sweep_id = ?", (len(absent), sweep_id)
+        )
         return
     writes = remove(absent)
     rows.write_observed(connection, writes, now)
@@ -88,22 +100,22 @@ def resolve(
 def give_up(connection: sqlite3.Connection, sweep_id: int, lift: Resolve, now: datetime) -> None:
     """Have the source asked, item by item, about what a sweep did not find that ends too soon."""
     absent = _absent(connection, sweep_id)
-    (is_braked,) = connection.execute(
-        "SELECT is_braked FROM sweeps WHERE sweep_id = ?", (sweep_id,)
+    (removals_blocked,) = connection.execute(
+        "SELECT removals_blocked FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
-    if is_braked:
+    if removals_blocked:
         rows.write_observed(connection, lift(absent), now)
         return
     connection.executemany(
-        """INSERT INTO refresh_queue (item_id, asked_at, settle_at, latest_at)
+        """INSERT INTO refresh_queue (item_id, urgent_at, settle_at, final_at)
            VALUES (?1, ?2, ?2, ?2)
-           ON CONFLICT (item_id) DO UPDATE SET asked_at = excluded.asked_at""",
+           ON CONFLICT (item_id) DO UPDATE SET urgent_at = excluded.urgent_at""",
         {(state.item_id, to_text(now)) for state in absent if state.item_id is not None},
     )
 
 
 def _is_too_much(
-    connection: sqlite3.Connection, absent: int, brakes: Brakes, now: datetime
+    connection: sqlite3.Connection, absent: int, blocks_removals: Brakes, now: datetime
 ) -> bool:
     """Tell whether so many more removals are not believed, after those of the last day.
 
@@ -118,7 +130,7 @@ def _is_too_much(
         (since,),
     ).fetchone()[0]
     lost = absent + removed
-    return brakes(lost, _mirrored(connection, at_most=100 * lost + 1) + removed)
+    return blocks_removals(lost, _mirrored(connection, at_most=100 * lost + 1) + removed)
 
 
 def _absent(connection: sqlite3.Connection, sweep_id: int) -> list[VariantState]:
@@ -127,7 +139,7 @@ def _absent(connection: sqlite3.Connection, sweep_id: int) -> list[VariantState]
             connection,
             # By the index of what is absent, which is little: a damaged page of any other variant
             # must not keep a sweep from its end.
-            """v.absent_at >= (SELECT began_at FROM sweeps WHERE sweep_id = :sweep_id)
+            """v.missing_since >= (SELECT began_at FROM sweeps WHERE sweep_id = :sweep_id)
                AND +v.item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = :sweep_id)""",
             {"sweep_id": sweep_id},
         ).values()

@@ -30,7 +30,7 @@ class Beat(Struct, frozen=True):
 
     mark: Mark
     webhooks: WebhookHealth
-    told_health: str | None
+    reported_health: str | None
     clock_offset: timedelta
     counted: dict[str, int]
 
@@ -39,8 +39,8 @@ class SavedState(Struct, frozen=True):
     """What survives a restart.
 
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: how many ended
-    otherwise since. `heard_since`: from when on it, and those before it without a break, could
-    take deliveries. `is_clock_doubted`: nothing has confirmed it since it ran ahead.
+    otherwise since. `accepting_since`: from when on it, and those before it without a break, could
+    take deliveries. `is_clock_suspect`: nothing has confirmed it since it ran ahead.
     """
 
     calls: list[datetime]
@@ -48,10 +48,10 @@ class SavedState(Struct, frozen=True):
     clock_offset: timedelta
     complete_at: datetime | None
     failures: int
-    heard_since: datetime | None
+    accepting_since: datetime | None
     webhooks: WebhookHealth
-    told_health: str | None
-    is_clock_doubted: bool
+    reported_health: str | None
+    is_clock_suspect: bool
 
 
 def log_call(connection: sqlite3.Connection, now: datetime, *, for_sweep: bool) -> None:
@@ -102,16 +102,16 @@ def restore(connection: sqlite3.Connection, now: datetime) -> SavedState:
         clock_offset=_clock_offset(connection),
         complete_at=maybe_from_text(complete),
         failures=failures,
-        heard_since=maybe_from_text(get_state(connection, "heard_since")),
+        accepting_since=maybe_from_text(get_state(connection, "accepting_since")),
         webhooks=msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=WebhookHealth),
-        told_health=get_state(connection, "told_health"),
-        is_clock_doubted=get_state(connection, "clock_doubted") == "1",
+        reported_health=get_state(connection, "reported_health"),
+        is_clock_suspect=get_state(connection, "clock_suspect") == "1",
     )
 
 
-def hear_from_now(connection: sqlite3.Connection, now: datetime) -> None:
+def mark_accepting(connection: sqlite3.Connection, now: datetime) -> None:
     """Keep that deliveries can be taken from now on, after they could not for a while."""
-    put_state(connection, "heard_since", to_text(now))
+    put_state(connection, "accepting_since", to_text(now))
 
 
 def mark(connection: sqlite3.Connection, now: datetime, *, size: int) -> None:
@@ -138,7 +138,7 @@ def rehearsed(work: Callable[[sqlite3.Connection], T], now: datetime) -> Callabl
 
 def trust_clock(connection: sqlite3.Connection) -> None:
     """Keep that the wall clock is right again."""
-    put_state(connection, "clock_doubted", "")
+    put_state(connection, "clock_suspect", "")
 
 
 def is_sound(connection: sqlite3.Connection) -> bool:
@@ -151,8 +151,8 @@ def beat(connection: sqlite3.Connection, sign: Beat) -> None:
     """Keep one sign of life."""
     put_mark(connection, sign.mark)
     put_state(connection, "webhooks_state", sign.webhooks.state)
-    if sign.told_health is not None:
-        put_state(connection, "told_health", sign.told_health)
+    if sign.reported_health is not None:
+        put_state(connection, "reported_health", sign.reported_health)
     put_state(connection, "webhooks", msgspec.json.encode(sign.webhooks).decode())
     connection.execute(
         """INSERT INTO webhook_states (state, began_at) SELECT :state, :began_at WHERE :state

@@ -127,8 +127,8 @@ class Queries:
             def by_value() -> Iterator[tuple[str, int]]:
                 nonlocal variants, sellable, removed, verifying
                 for value, count, sold, doubted in connection.execute(
-                    """SELECT value, count(*), sum(sellable), sum(doubts IS NOT NULL) FROM variants
-                       GROUP BY value ORDER BY count(*) DESC"""
+                    """SELECT value, count(*), sum(sellable), sum(conflicting_values IS NOT NULL)
+                       FROM variants GROUP BY value ORDER BY count(*) DESC"""
                 ):
                     variants += count
                     sellable += sold
@@ -168,7 +168,7 @@ class Queries:
         with self._rows() as connection, _snapshot(connection):
             one = _one(connection)
             missed = connection.execute(
-                """SELECT recorded_at, is_excused FROM change_log WHERE missed = 1
+                """SELECT recorded_at, during_downtime FROM change_log WHERE missed = 1
                    AND recorded_at BETWEEN ? AND ? ORDER BY recorded_at""",
                 (since, to_text(now - missed_grace)),
             ).fetchall()
@@ -183,7 +183,7 @@ class Queries:
                 ).fetchall()
             )
             sweep = connection.execute(
-                """SELECT ended_at, result, error, held FROM sweeps
+                """SELECT ended_at, result, error, removals_held FROM sweeps
                    WHERE is_catalogue AND ended_at IS NOT NULL ORDER BY sweep_id DESC LIMIT 1"""
             ).fetchone() or (None, None, "", 0)
             last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
@@ -207,7 +207,7 @@ class Queries:
                 last_sweep_error=sweep[2],
                 last_sweep_held=sweep[3],
                 held=one(
-                    """SELECT count(*) FROM variants WHERE absent_at IS NOT NULL
+                    """SELECT count(*) FROM variants WHERE missing_since IS NOT NULL
                        AND NOT EXISTS (SELECT 1 FROM sweeps WHERE ended_at IS NULL)"""
                 ),
             )

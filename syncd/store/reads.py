@@ -11,7 +11,7 @@ from syncd.core.apply_read import is_no_evidence
 from syncd.core.model import ItemRead
 from syncd.core.policy import Policy
 from syncd.core.records import Change, ChangeSet, ItemSnapshot, VariantState, count
-from syncd.core.removals import count_missing, is_whole
+from syncd.core.removals import count_missing, shows_every_variant
 from syncd.core.timestamps import from_text, maybe_text, to_text
 from syncd.store import missing_variants, rows
 
@@ -33,21 +33,21 @@ def record(
     known = ItemSnapshot(
         variants=variants,
         item=before,
-        absence=missing_variants.mode(
+        absence_mode=missing_variants.mode(
             connection,
             seen.item_id,
             began_at,
             absent=count_missing(variants, seen),
-            brakes=policy.brakes,
+            blocks_removals=policy.blocks_removals,
             now=now,
         ),
-        heard=_heard(connection, told),
+        unplaced_deliveries=_heard(connection, told),
     )
     writes = judge(known)
     if is_no_evidence(known, seen):
         rows.write_observed(connection, writes, now)
         return writes
-    shows_all = is_whole(known, seen)
+    shows_all = shows_every_variant(known, seen)
     is_read = shows_all or not seen.is_row
     if is_read:
         _answer(connection, seen.item_id, began_at)
@@ -57,7 +57,7 @@ def record(
     elif before is None or before.confirmed_at is None or before.confirmed_at <= seen.began_at:
         _write_item(connection, seen)
     connection.execute(
-        """DELETE FROM unlocated WHERE variant_id IN
+        """DELETE FROM unplaced_variants WHERE variant_id IN
                (SELECT j.value FROM json_each(?) j JOIN variants v ON v.variant_id = j.value)""",
         (told,),
     )
@@ -73,12 +73,12 @@ def record(
 def _answer(connection: sqlite3.Connection, item_id: int, began_at: str) -> None:
     """Take off the queue what a read begun then has answered; the rest is due once, for all."""
     connection.execute(
-        "DELETE FROM refresh_queue WHERE item_id = ? AND latest_at <= ?", (item_id, began_at)
+        "DELETE FROM refresh_queue WHERE item_id = ? AND final_at <= ?", (item_id, began_at)
     )
     # A doubt raised after the request left was not asked by it.
     connection.execute(
-        """UPDATE refresh_queue SET settle_at = latest_at,
-               asked_at = CASE WHEN asked_at > ?2 THEN asked_at END
+        """UPDATE refresh_queue SET settle_at = final_at,
+               urgent_at = CASE WHEN urgent_at > ?2 THEN urgent_at END
            WHERE item_id = ?1""",
         (item_id, began_at),
     )
@@ -86,7 +86,7 @@ def _answer(connection: sqlite3.Connection, item_id: int, began_at: str) -> None
 
 def _heard(connection: sqlite3.Connection, variant_ids: str) -> dict[int, datetime]:
     found = connection.execute(
-        """SELECT u.variant_id, u.asked_at FROM json_each(?) j JOIN unlocated u
+        """SELECT u.variant_id, u.delivered_at FROM json_each(?) j JOIN unplaced_variants u
            ON u.variant_id = j.value""",
         (variant_ids,),
     )
@@ -123,8 +123,8 @@ def failed(
     """Put one item off after a failed read; a sweep goes on without it after some tries."""
     put_off(connection, item_id, not_before)
     connection.execute(
-        """UPDATE sweep_items SET tries = tries + 1, error = ?,
-               state = CASE WHEN tries + 1 >= ? THEN 'failed' ELSE state END
+        """UPDATE sweep_items SET attempts = attempts + 1, error = ?,
+               state = CASE WHEN attempts + 1 >= ? THEN 'failed' ELSE state END
            WHERE item_id = ? AND state = 'todo'
              AND sweep_id IN (SELECT sweep_id FROM sweeps WHERE ended_at IS NULL)""",
         (error, give_up_after, item_id),
@@ -193,7 +193,7 @@ def _tick_off(
     if seen.variants is None:
         # It was listed and is gone: others may have slid into its place on a page already read.
         connection.executemany(
-            """UPDATE sweeps SET has_moved = 1 WHERE sweep_id = ?1 AND EXISTS
+            """UPDATE sweeps SET listing_changed = 1 WHERE sweep_id = ?1 AND EXISTS
                    (SELECT 1 FROM sweep_items s
                     WHERE s.sweep_id = ?1 AND s.item_id = ?2 AND s.run > 0)""",
             [(sweep_id, seen.item_id) for sweep_id in sweeps],

@@ -55,9 +55,9 @@ class Kept:
         """Return what a daemon that starts must know of the one before it."""
         return await self._writer.look(lambda db: process_state.restore(db, now))
 
-    async def hear_from_now(self, now: datetime) -> None:
+    async def mark_accepting(self, now: datetime) -> None:
         """Keep that deliveries can be taken from now on."""
-        await self._writer.transact(lambda db: process_state.hear_from_now(db, now))
+        await self._writer.transact(lambda db: process_state.mark_accepting(db, now))
 
     async def last_noted(self) -> tuple[Mark | None, datetime] | None:
         """Return the last sign of life and the newest moment noted; None in a new mirror."""
@@ -126,7 +126,7 @@ class Kept:
         return True
 
     async def note_values(self, found: Sequence[str]) -> list[str]:
-        """Keep that these values are told of; return those that never were."""
-        if not await self._writer.look(lambda db: reported_values.untold(db, found)):
+        """Store that these values are reported; return those that never were."""
+        if not await self._writer.look(lambda db: reported_values.unreported(db, found)):
             return []
-        return await self._writer.transact(lambda db: reported_values.note(db, found))
+        return await self._writer.transact(lambda db: reported_values.mark_reported(db, found))

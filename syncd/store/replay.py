@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
-from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, Replayed
+from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, ReplayResult
 from syncd.core.timestamps import from_text, maybe_text
 from syncd.store import deliveries, rows
 
@@ -39,7 +39,7 @@ def replay(
     *,
     now: datetime,
     missed_grace: timedelta,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """Judge some kept deliveries again, write what they say and what became of them."""
     found = connection.execute(
         """SELECT d.delivery_id, d.body, d.received_at, d.outcome
@@ -49,8 +49,8 @@ def replay(
     ).fetchall()
     batch = {row[0]: parse(row[1], from_text(row[2])) for row in found if row[1] is not None}
     snapshot = deliveries.snapshot(connection, list(batch.values()), now - missed_grace)
-    writes = judge(replace(snapshot, seen=set()), list(batch.values()))
-    judged = dict(zip(batch, writes.judged, strict=True))
+    writes = judge(replace(snapshot, stored_keys=set()), list(batch.values()))
+    judged = dict(zip(batch, writes.results, strict=True))
     for row in found:
         one = judged.get(row[0])
         # What it did when it came stays what is told of it, unless it does more today.
@@ -58,14 +58,14 @@ def replay(
             _note(connection, row[0], one)
     deliveries.write(connection, writes, now)
     return [
-        Replayed(row[0], row[3], judged[row[0]].outcome if row[0] in judged else None)
+        ReplayResult(row[0], row[3], judged[row[0]].outcome if row[0] in judged else None)
         for row in found
     ]
 
 
 def _note(connection: sqlite3.Connection, delivery_id: int, judged: DeliveryResult) -> None:
     """Keep the new verdict. What another kept delivery told already keeps its old name."""
-    delivery, claim = judged.delivery, judged.delivery.claim
+    delivery, update = judged.delivery, judged.delivery.update
     connection.execute(
         """UPDATE deliveries SET outcome = ?, rule = ?, reason = ?, action = ?, event_at = ?,
                item_id = ?, named_variants = ? WHERE delivery_id = ?""",
@@ -74,7 +74,7 @@ def _note(connection: sqlite3.Connection, delivery_id: int, judged: DeliveryResu
             judged.rule,
             delivery.quarantined,
             delivery.action,
-            None if claim is None else maybe_text(claim.event_at),
+            None if update is None else maybe_text(update.event_at),
             deliveries.item_id(delivery),
             deliveries.named_variants(delivery),
             delivery_id,
@@ -83,7 +83,7 @@ def _note(connection: sqlite3.Connection, delivery_id: int, judged: DeliveryResu
     name = deliveries.name(judged)
     # All of it or the variant alone: a copy is looked for by all of it.
     named = connection.execute(
-        """UPDATE OR IGNORE deliveries SET variant_id = ?, event_id = ?, told = ?
+        """UPDATE OR IGNORE deliveries SET variant_id = ?, event_id = ?, content_key = ?
            WHERE delivery_id = ?""",
         (*name, delivery_id),
     )

@@ -1,4 +1,4 @@
-"""Which values of availability somebody was told of already."""
+"""Which unlisted values of availability were reported already."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from syncd.core.plain_text import shortened
 from syncd.core.status import MAX_VALUE_CHARS
 from syncd.store.rows import get_state, put_state
 
-# The newest of them; what Dreamship may say is not bounded by us.
+# The newest values. Dreamship may invent any number of them.
 REMEMBERED = 2000
 
 
-def untold(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
-    """Return those of `values` that were never noted, in their order."""
-    told = set(_told(connection))
-    return [value for value in values if value not in told]
+def unreported(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
+    """Return those of `values` that were never reported, in their order."""
+    reported = set(_reported(connection))
+    return [value for value in values if value not in reported]
 
 
-def note(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
-    """Keep that somebody is told of these values; return those that are new."""
-    new = untold(connection, values)
-    kept = [*_told(connection), *new][-REMEMBERED:]
-    put_state(connection, "told_values", msgspec.json.encode(kept).decode())
+def mark_reported(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
+    """Store that these values are reported; return those that are new."""
+    new = unreported(connection, values)
+    reported = [*_reported(connection), *new][-REMEMBERED:]
+    put_state(connection, "reported_values", msgspec.json.encode(reported).decode())
     return new
 
 
-def _told(connection: sqlite3.Connection) -> list[str]:
-    told = msgspec.json.decode(get_state(connection, "told_values") or "[]", type=list[str])
-    # Before 0.2.0 they were kept whole.
-    return [shortened(value, MAX_VALUE_CHARS) for value in told]
+def _reported(connection: sqlite3.Connection) -> list[str]:
+    stored = msgspec.json.decode(get_state(connection, "reported_values") or "[]", type=list[str])
+    # Version 0.1.0 stored them without a limit.
+    return [shortened(value, MAX_VALUE_CHARS) for value in stored]

@@ -43,9 +43,10 @@ def _prune_deliveries(connection: sqlite3.Connection, before: datetime) -> int:
                SELECT d.delivery_id FROM deliveries d
                WHERE d.received_at < ? AND d.outcome != 'quarantined'
                  AND NOT EXISTS (SELECT 1 FROM variants v
-                                 WHERE v.variant_id = d.variant_id AND v.doubts IS NOT NULL)
-                 AND NOT EXISTS (SELECT 1 FROM unlocated u
-                                 WHERE u.variant_id = d.variant_id AND u.answered_at IS NULL)
+                                 WHERE v.variant_id = d.variant_id
+                                   AND v.conflicting_values IS NOT NULL)
+                 AND NOT EXISTS (SELECT 1 FROM unplaced_variants u
+                                 WHERE u.variant_id = d.variant_id AND u.not_found_at IS NULL)
                LIMIT ?)""",
         (to_text(before), SLICE),
     ).rowcount

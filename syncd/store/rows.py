@@ -14,14 +14,14 @@ from syncd.core.records import Change, ChangeSet, ItemState, RefreshRequest, Var
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
 
 _encode = msgspec.json.encode
-_decode_doubts = msgspec.json.Decoder(tuple[str | None, ...]).decode
+_decode_values = msgspec.json.Decoder(tuple[str | None, ...]).decode
 
 _VARIANT_COLUMNS = """
-    v.variant_id, v.item_id, v.name, v.color, v.size, v.value, v.doubts, v.sellable, v.event_at,
-    v.delivered_at, v.changed_at, v.source,
-    CASE WHEN v.doubts IS NULL AND v.absent_at IS NULL
+    v.variant_id, v.item_id, v.name, v.color, v.size, v.value, v.conflicting_values, v.sellable,
+    v.event_at, v.delivered_at, v.changed_at, v.source,
+    CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS NULL
          THEN max(v.confirmed_at, coalesce(i.confirmed_at, '')) ELSE v.confirmed_at END,
-    i.read_at, v.rule, v.absent_at
+    i.read_at, v.rule, v.missing_since
 """
 
 
@@ -94,34 +94,34 @@ def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[in
 
 def write_observed(connection: sqlite3.Connection, writes: ChangeSet, now: datetime) -> None:
     """Write variants, changes and questions of one judged batch."""
-    if writes.query_runner:
-        _write_questions(connection, writes.query_runner.values())
-    judged_at = to_text(now)
+    if writes.refresh_requests:
+        _write_questions(connection, writes.refresh_requests.values())
+    decided_at = to_text(now)
     if writes.variants:
         connection.executemany(
-            """INSERT INTO variants (variant_id, item_id, name, color, size, value, doubts,
-                   sellable, event_at, delivered_at, confirmed_at, changed_at, source, rule,
-                   absent_at, judged_at)
+            """INSERT INTO variants (variant_id, item_id, name, color, size, value,
+                   conflicting_values, sellable, event_at, delivered_at, confirmed_at,
+                   changed_at, source, rule, missing_since, decided_at)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (variant_id) DO UPDATE SET
                    name = excluded.name, color = excluded.color, size = excluded.size,
-                   value = excluded.value, doubts = excluded.doubts,
+                   value = excluded.value, conflicting_values = excluded.conflicting_values,
                    sellable = excluded.sellable, event_at = excluded.event_at,
                    delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
                    changed_at = excluded.changed_at, source = excluded.source,
-                   rule = excluded.rule, absent_at = excluded.absent_at,
-                   judged_at = excluded.judged_at""",
-            [(*_variant_row(state), judged_at) for state in writes.variants.values()],
+                   rule = excluded.rule, missing_since = excluded.missing_since,
+                   decided_at = excluded.decided_at""",
+            [(*_variant_row(state), decided_at) for state in writes.variants.values()],
         )
     # Apart: SQLite writes an index whose column is set, whether it is another value or not.
     connection.executemany(
         "UPDATE variants SET item_id = ? WHERE variant_id = ?",
-        [(writes.variants[moved].item_id, moved) for moved in writes.moved],
+        [(writes.variants[moved].item_id, moved) for moved in writes.moved_variants],
     )
     if writes.changes:
         connection.executemany(
             """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
-                   old_sellable, sellable, cause, rule, missed, is_excused, occurred_at,
+                   old_sellable, sellable, cause, rule, missed, during_downtime, occurred_at,
                    recorded_at)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             map(_change_row, writes.changes),
@@ -142,27 +142,25 @@ def get_state(connection: sqlite3.Connection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _write_questions(
-    connection: sqlite3.Connection, query_runner: Iterable[RefreshRequest]
-) -> None:
+def _write_questions(connection: sqlite3.Connection, requests: Iterable[RefreshRequest]) -> None:
     rows = [
-        (q.item_id, maybe_text(q.asked_at), to_text(q.settle_at), to_text(q.latest_at))
-        for q in query_runner
+        (q.item_id, maybe_text(q.urgent_at), to_text(q.settle_at), to_text(q.final_at))
+        for q in requests
     ]
     connection.executemany(
         "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows]
     )
     connection.executemany(
-        """INSERT INTO refresh_queue (item_id, asked_at, settle_at, latest_at)
+        """INSERT INTO refresh_queue (item_id, urgent_at, settle_at, final_at)
            VALUES (?, ?, ?, ?)
-           ON CONFLICT (item_id) DO UPDATE SET latest_at = max(latest_at, excluded.latest_at)""",
+           ON CONFLICT (item_id) DO UPDATE SET final_at = max(final_at, excluded.final_at)""",
         rows,
     )
     # Apart, and only where it is news, as both have an index (see above).
     connection.executemany(
         """UPDATE refresh_queue
-           SET asked_at = coalesce(?2, asked_at), settle_at = min(settle_at, ?3)
-           WHERE item_id = ?1 AND (asked_at IS NOT coalesce(?2, asked_at) OR settle_at > ?3)""",
+           SET urgent_at = coalesce(?2, urgent_at), settle_at = min(settle_at, ?3)
+           WHERE item_id = ?1 AND (urgent_at IS NOT coalesce(?2, urgent_at) OR settle_at > ?3)""",
         [row[:3] for row in rows],
     )
 
@@ -178,7 +176,7 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's 
         labels=Labels(row[2], row[3], row[4]),
         value_state=ValueState(
             value=row[5],
-            doubts=() if row[6] is None else _decode_doubts(row[6]),
+            conflicting_values=() if row[6] is None else _decode_values(row[6]),
             event_at=maybe_from_text(row[8]),
             read_at=maybe_from_text(row[13]),
             delivered_at=maybe_from_text(row[9]),
@@ -188,7 +186,7 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's 
         confirmed_at=from_text(row[12]),
         source=row[11],
         rule=row[14],
-        absent_at=maybe_from_text(row[15]),
+        missing_since=maybe_from_text(row[15]),
     )
 
 
@@ -201,7 +199,9 @@ def _variant_row(state: VariantState) -> tuple[object, ...]:
         state.labels.color,
         state.labels.size,
         value_state.value,
-        _encode(value_state.doubts).decode() if value_state.doubts else None,
+        _encode(value_state.conflicting_values).decode()
+        if value_state.conflicting_values
+        else None,
         state.sellable,
         maybe_text(value_state.event_at),
         maybe_text(value_state.delivered_at),
@@ -209,7 +209,7 @@ def _variant_row(state: VariantState) -> tuple[object, ...]:
         to_text(state.changed_at),
         state.source,
         state.rule,
-        maybe_text(state.absent_at),
+        maybe_text(state.missing_since),
     )
 
 
@@ -224,7 +224,7 @@ def _change_row(change: Change) -> tuple[object, ...]:
         change.cause,
         change.rule,
         change.missed,
-        change.is_excused,
+        change.during_downtime,
         to_text(change.occurred_at),
         to_text(change.recorded_at),
     )

@@ -50,9 +50,10 @@ def relist(connection: sqlite3.Connection, again: Callable[[Position], Position 
     """List again for every sweep whose listing is whole and is now known to have moved."""
     for sweep_id, text in connection.execute(
         """SELECT sweep_id, position FROM sweeps
-           WHERE ended_at IS NULL AND has_moved = 1 AND is_listing = 0 AND position IS NOT NULL"""
+           WHERE ended_at IS NULL AND listing_changed = 1 AND is_listing = 0
+             AND position IS NOT NULL"""
     ).fetchall():
-        connection.execute("UPDATE sweeps SET has_moved = 0 WHERE sweep_id = ?", (sweep_id,))
+        connection.execute("UPDATE sweeps SET listing_changed = 0 WHERE sweep_id = ?", (sweep_id,))
         position = again(position_of(text))
         if position is not None:
             _go_on(connection, sweep_id, position)

@@ -171,7 +171,7 @@ def summary(connection: sqlite3.Connection, sweep_id: int) -> SweepSummary | Non
     """Return what an ended sweep did."""
     row = connection.execute(
         """SELECT is_catalogue, began_at, result, items, variants, changed, added, removed, missed,
-                  calls, throttled, ended_at, failed_items, error, held
+                  calls, throttled, ended_at, failed_items, error, removals_held
            FROM sweeps WHERE sweep_id = ? AND ended_at IS NOT NULL""",
         (sweep_id,),
     ).fetchone()
@@ -198,7 +198,7 @@ def summary(connection: sqlite3.Connection, sweep_id: int) -> SweepSummary | Non
     )
 
 
-def close_unlocated(
+def close_unplaced(
     connection: sqlite3.Connection,
     began_at: datetime,
     judge: Callable[[dict[int, VariantState]], ChangeSet],
@@ -208,14 +208,17 @@ def close_unlocated(
     states = rows.all_variants(connection, "v.item_id IS NULL")
     rows.write_observed(connection, judge(states), now)
     connection.execute(
-        "UPDATE unlocated SET answered_at = ? WHERE answered_at IS NULL AND asked_at <= ?",
+        """UPDATE unplaced_variants SET not_found_at = ?
+           WHERE not_found_at IS NULL AND delivered_at <= ?""",
         (to_text(now), to_text(began_at)),
     )
 
 
-def wants_locating(connection: sqlite3.Connection) -> bool:
+def has_unplaced_variants(connection: sqlite3.Connection) -> bool:
     """Tell whether there are variants that only a sweep of the catalogue can place."""
-    row = connection.execute("SELECT 1 FROM unlocated WHERE answered_at IS NULL").fetchone()
+    row = connection.execute(
+        "SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL"
+    ).fetchone()
     return row is not None
 
 
@@ -267,7 +270,7 @@ def _faults(
 ) -> list[str]:
     """Return why a sweep that came to its end is not complete; nothing if it is."""
     held, position_text, is_catalogue = connection.execute(
-        "SELECT held, position, is_catalogue FROM sweeps WHERE sweep_id = ?", (sweep_id,)
+        "SELECT removals_held, position, is_catalogue FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
     faults = []
     if held:

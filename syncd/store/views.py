@@ -1,9 +1,19 @@
-"""Views as later versions of the schema have them; a released text is never edited."""
+"""The views of this version. Once a version is released, its texts never change."""
 
 from __future__ import annotations
 
-FRESHNESS_WITHOUT_FUTURE = """
-CREATE VIEW freshness AS
+AVAILABILITY = """CREATE VIEW availability AS
+-- One row for each variant, as the mirror has it now. The contract; its number is user_version.
+SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
+       v.value AS availability, v.sellable, v.value IS NULL AS removed,
+       v.conflicting_values IS NOT NULL AS verifying, v.changed_at,
+       CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS NULL
+            THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
+            ELSE v.confirmed_at END AS confirmed_at,
+       v.source
+FROM variants v LEFT JOIN items i ON i.item_id = v.item_id"""
+
+FRESHNESS = """CREATE VIEW freshness AS
 -- One row: when the daemon and its sources were last heard. The contract. NULL for a moment that
 -- lies in the future: the clock was set back since, and nobody can tell how old it is.
 SELECT (SELECT value FROM state WHERE key = 'last_delivery_at'
@@ -18,7 +28,8 @@ SELECT (SELECT value FROM state WHERE key = 'last_delivery_at'
             SELECT confirmed_at FROM items i WHERE confirmed_at IS NOT NULL AND EXISTS
                 (SELECT 1 FROM variants v
                  WHERE v.item_id = i.item_id AND v.confirmed_at <= i.confirmed_at
-                   AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL)
+                   AND v.value IS NOT NULL AND v.conflicting_values IS NULL
+                   AND v.missing_since IS NULL)
             ORDER BY confirmed_at LIMIT 1)
         SELECT CASE WHEN min(at) <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')
                     THEN min(at) END FROM (
@@ -27,18 +38,18 @@ SELECT (SELECT value FROM state WHERE key = 'last_delivery_at'
             -- of items whose read is older, or was never, what deliveries said since:
             SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
             WHERE i.confirmed_at < coalesce((SELECT at FROM read), '~')
-              AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL
+              AND v.value IS NOT NULL AND v.conflicting_values IS NULL AND v.missing_since IS NULL
             UNION ALL
             SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
             WHERE i.confirmed_at IS NULL
-              AND v.value IS NOT NULL AND v.doubts IS NULL AND v.absent_at IS NULL
+              AND v.value IS NOT NULL AND v.conflicting_values IS NULL AND v.missing_since IS NULL
             UNION ALL
             -- and variants that no read of an item speaks for:
             SELECT min(confirmed_at) FROM variants WHERE value IS NOT NULL
-                AND (doubts IS NOT NULL OR absent_at IS NOT NULL OR item_id IS NULL)))
+                AND (conflicting_values IS NOT NULL OR missing_since IS NOT NULL
+                     OR item_id IS NULL)))
            AS oldest_confirmed_at,
        coalesce((SELECT value FROM state WHERE key = 'webhooks_state'), 'unknown')
            AS webhooks_state,
        (SELECT value FROM state WHERE key = 'daemon_seen_at'
-        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS daemon_seen_at
-"""
+        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS daemon_seen_at"""

@@ -19,8 +19,8 @@ Columns = tuple[tuple[str, tuple[str, ...]], ...]
 _TIMERS: Columns = (
     ("items", ("not_before",)),
     ("variants", ("delivered_at",)),
-    ("refresh_queue", ("asked_at", "settle_at", "latest_at")),
-    ("unlocated", ("asked_at",)),
+    ("refresh_queue", ("urgent_at", "settle_at", "final_at")),
+    ("unplaced_variants", ("delivered_at",)),
     ("calls", ("at",)),
 )
 # When something was seen: it never lies in the future. Moments by Dreamship's clock (event_at,
@@ -28,14 +28,14 @@ _TIMERS: Columns = (
 # position by them.
 _NOTES: Columns = (
     ("items", ("confirmed_at",)),
-    ("variants", ("confirmed_at", "changed_at", "judged_at", "absent_at")),
+    ("variants", ("confirmed_at", "changed_at", "decided_at", "missing_since")),
     ("deliveries", ("received_at",)),
-    ("unlocated", ("answered_at",)),
+    ("unplaced_variants", ("not_found_at",)),
     ("sweeps", ("began_at", "ended_at")),
     ("webhook_states", ("began_at",)),
 )
 _TIMER_KEYS = ("paused_until",)
-_NOTE_KEYS = ("daemon_seen_at", "heard_since", "last_delivery_at")
+_NOTE_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at")
 
 
 def last_mark(connection: sqlite3.Connection) -> Mark | None:
@@ -74,14 +74,14 @@ def follow(connection: sqlite3.Connection, jump: Jump, missed_grace: timedelta) 
     if jump.is_set_back:
         _forget_the_future(connection, jump)
     if jump.is_absence:
-        put_state(connection, "heard_since", to_text(jump.after))
+        put_state(connection, "accepting_since", to_text(jump.after))
         # A late delivery could still have told of these when nothing ran any more.
         connection.execute(
-            "UPDATE change_log SET is_excused = 1 WHERE missed = 1 AND recorded_at > ?",
+            "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
             (to_text(jump.seen_at - missed_grace),),
         )
     if jump.is_doubtful:
-        put_state(connection, "clock_doubted", "1")
+        put_state(connection, "clock_suspect", "1")
 
 
 def _move(connection: sqlite3.Connection, jump: Jump) -> None:
@@ -125,7 +125,7 @@ def _forget_the_future(connection: sqlite3.Connection, jump: Jump) -> None:
     connection.execute("DELETE FROM counts WHERE hour > ?", (hour,))
     # It would be counted when the clock gets there, as if it had just been found.
     connection.execute(
-        "UPDATE change_log SET is_excused = 1 WHERE missed = 1 AND recorded_at > ?",
+        "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
         (to_text(now),),
     )
 

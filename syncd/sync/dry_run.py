@@ -20,7 +20,7 @@ from syncd.core.pagination import MAX_FAULTS, Position
 from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE
 from syncd.core.records import Change, ItemSnapshot, VariantState, count
-from syncd.core.removals import is_whole_row
+from syncd.core.removals import row_shows_every_variant
 from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
@@ -257,7 +257,7 @@ class DryRun(Struct):
         known = await self.shelves.known_variants(seen)
         if seen.is_row:
             was_read = await self.shelves.was_read(seen.item_id)
-            if not is_whole_row(known, seen, was_read=was_read):
+            if not row_shows_every_variant(known, seen, was_read=was_read):
                 return  # the item is asked by itself
         # Judged as if it were settled: what differs now is a difference now.
         settled = {

@@ -41,7 +41,7 @@ class Fetcher:
         clock: Clock,
         remote_clock: RemoteClock,
         policy: Policy,
-        heard_since: datetime | None = None,
+        accepting_since: datetime | None = None,
         categories: tuple[int, ...] = (),
         rng: random.Random | None = None,
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
@@ -50,7 +50,7 @@ class Fetcher:
         self.categories = categories
         self.source = source
         self.is_listing = False
-        self.heard_since = heard_since
+        self.accepting_since = accepting_since
         self.failures = ReadFailures(
             ledger,
             lambda: self.source,
@@ -75,9 +75,9 @@ class Fetcher:
         self.cached.follow(jump)
         self.unkept.follow(jump)
         if jump.is_absence:
-            self.heard_since = jump.after
-        elif self.heard_since is not None:
-            self.heard_since = jump.noted(self.heard_since)
+            self.accepting_since = jump.after
+        elif self.accepting_since is not None:
+            self.accepting_since = jump.noted(self.accepting_since)
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; what the mirror cannot take is held in `unkept`."""
@@ -150,13 +150,13 @@ class Fetcher:
         )
         for summary in ended:
             if summary.is_catalogue and summary.result == "complete":
-                await self._close_unlocated(summary.began_at)
+                await self._close_unplaced(summary.began_at)
             self._on_finished(summary)
 
-    async def _close_unlocated(self, began_at: datetime) -> None:
+    async def _close_unplaced(self, began_at: datetime) -> None:
         now, policy = self._clock.now(), self.policy
         # A younger delivery may tell of what a copy some seconds old does not list yet.
-        await self._ledger.close_unlocated(
+        await self._ledger.close_unplaced(
             began_at - policy.settle,
             lambda known: remove_unplaced(known, began_at, policy, now=now),
             now,
@@ -199,7 +199,9 @@ class Fetcher:
         now, policy = self._clock.now(), self.policy
         await self._ledger.read(
             seen,
-            lambda known: apply_read(known, seen, policy, now=now, heard_since=self.heard_since),
+            lambda known: apply_read(
+                known, seen, policy, now=now, accepting_since=self.accepting_since
+            ),
             policy,
             now,
             rehearses=rehearses,

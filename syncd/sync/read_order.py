@@ -1,8 +1,8 @@
 """Which kind of call goes first. Pure: calls that were made come in, an order of kinds goes out.
 
-Deliveries ask first: doubts, then confirming reads. Sweeps and dry runs have every fourth call by
-turns: items that an operator named, dry runs, and the catalogue. So no kind waits for ever, and a
-flood of one kind costs each other kind no more than that kind's turn.
+Deliveries ask first: conflicts, then confirming reads. Sweeps and dry runs have every fourth call
+by turns: items that an operator named, dry runs, and the catalogue. So no kind waits for ever, and
+a flood of one kind costs each other kind no more than that kind's turn.
 """
 
 from __future__ import annotations

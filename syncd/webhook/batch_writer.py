@@ -124,12 +124,12 @@ class BatchWriter:
             _fail(batch, MirrorUnavailable(f"a delivery could not be kept: {fault!r}"))
             return
         # What it names may have changed; if even that cannot be written, the body alone is kept.
-        claim = delivery.claim
-        named = None if claim is None else Mention((claim.variant_id,), is_certain=True)
+        update = delivery.update
+        named = None if update is None else Mention((update.variant_id,), is_certain=True)
         odd = replace(
             delivery,
             action=None,
-            claim=None,
+            update=None,
             quarantined=delivery.quarantined or f"it could not be written: {fault!r}",
             mention=named,
         )
@@ -167,8 +167,8 @@ def _tell(judged: Sequence[DeliveryResult]) -> None:
                 hint="it is kept; see `syncd deliveries --outcome quarantined --body`",
             )
         elif is_debug:
-            claim = one.delivery.claim
-            about = {} if claim is None else {"variant_id": claim.variant_id}
+            update = one.delivery.update
+            about = {} if update is None else {"variant_id": update.variant_id}
             log.debug("delivery", **_named(one), **about, outcome=one.outcome, rule=one.rule)
 
 

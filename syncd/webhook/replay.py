@@ -14,7 +14,7 @@ from syncd.clock import Clock
 from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery
 from syncd.core.policy import Policy
-from syncd.core.records import BatchSnapshot, ChangeSet, Replayed
+from syncd.core.records import BatchSnapshot, ChangeSet, ReplayResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import UsageError
 
@@ -41,7 +41,7 @@ class Archive(Protocol):
         ids: Sequence[int],
         judge: Callable[[BatchSnapshot, Sequence[Delivery]], ChangeSet],
         now: datetime,
-    ) -> list[Replayed]:
+    ) -> list[ReplayResult]:
         """Parse, judge and write some kept deliveries again, in one transaction."""
         ...
 
@@ -54,7 +54,7 @@ async def replay(
     policy: Policy,
     clock: Clock,
     remote_clock: RemoteClock,
-) -> list[Replayed]:
+) -> list[ReplayResult]:
     """Judge the named deliveries again, and with `is_quarantined` all that were not understood.
 
     Raises UsageError when one of them is not kept or too many are named; nothing is judged then.
@@ -72,7 +72,7 @@ async def replay(
             hint="`syncd deliveries` lists what is kept (for retention.deliveries)",
         )
     wanted = sorted({*ids, *(await archive.quarantined() if is_quarantined else ())})
-    done: list[Replayed] = []
+    done: list[ReplayResult] = []
     for start in range(0, len(wanted), SLICE):
         now, source_now = clock.now(), remote_clock.now()
 

@@ -116,13 +116,13 @@ def _age(mirror: Path, count: int) -> None:
     body = next(iter(deliveries.bodies(1, 1)))[2]
     with contextlib.closing(sqlite3.connect(mirror)) as connection, connection:
         connection.executemany(
-            """INSERT INTO deliveries (event_id, told, received_at, variant_id, outcome, body)
-               VALUES (?, '', ?, ?, 'applied', ?)""",
+            """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome,
+                   body) VALUES (?, '', ?, ?, 'applied', ?)""",
             ((f"old-{number}", at, 48_000 + number % 10_000, body) for number in range(count)),
         )
         connection.executemany(
             """INSERT INTO change_log (variant_id, old_sellable, sellable, cause, rule, missed,
-                   is_excused, occurred_at, recorded_at)
+                   during_downtime, occurred_at, recorded_at)
                VALUES (?, 1, 0, 'webhook', 'newer', 0, 0, ?, ?)""",
             ((48_000 + number % 10_000, at, at) for number in range(count)),
         )

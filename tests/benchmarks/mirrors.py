@@ -32,7 +32,7 @@ def fill(path: Path, variants: int, config: Config | None = None) -> None:
     )
     connection.executemany(
         """INSERT INTO variants (variant_id, item_id, name, color, size, value, sellable,
-               confirmed_at, changed_at, source, rule, judged_at)
+               confirmed_at, changed_at, source, rule, decided_at)
            VALUES (?1, ?2, 'Sport Grey / XL', 'Sport Grey', 'XL', ?3, 1, ?4, ?4, 'read', 'settled',
                ?4)""",
         (

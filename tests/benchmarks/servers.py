@@ -101,8 +101,9 @@ def straightforward(mirror: Path) -> ASGIApp:
         elif known is not None and known[0] == value:
             outcome = "unchanged"
         kept = database.execute(
-            """INSERT INTO deliveries (event_id, told, received_at, event_at, action, variant_id,
-                   item_id, outcome, rule, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'newer', ?)
+            """INSERT INTO deliveries (event_id, content_key, received_at, event_at, action,
+                   variant_id, item_id, outcome, rule, body)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'newer', ?)
                ON CONFLICT DO NOTHING""",
             (event["uuid"], value, at, event_at, event["action"], variant_id, item_id, outcome,
              body),
@@ -113,27 +114,27 @@ def straightforward(mirror: Path) -> ASGIApp:
             sells = value.strip().casefold() in sellable
             database.execute(
                 """INSERT INTO variants (variant_id, item_id, value, sellable, event_at,
-                       delivered_at, confirmed_at, changed_at, source, rule, judged_at)
+                       delivered_at, confirmed_at, changed_at, source, rule, decided_at)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?6, 'webhook', 'newer', ?6)
                    ON CONFLICT (variant_id) DO UPDATE SET
                        value = excluded.value, sellable = excluded.sellable,
                        event_at = excluded.event_at, delivered_at = excluded.delivered_at,
                        confirmed_at = excluded.confirmed_at, changed_at = excluded.changed_at,
                        source = excluded.source, rule = excluded.rule,
-                       judged_at = excluded.judged_at""",
+                       decided_at = excluded.decided_at""",
                 (variant_id, item_id, value, sells, event_at, at),
             )
             database.execute(
                 """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
-                       old_sellable, sellable, cause, rule, missed, is_excused, occurred_at,
+                       old_sellable, sellable, cause, rule, missed, during_downtime, occurred_at,
                        recorded_at)
                    VALUES (?, ?, ?, ?, ?, ?, 'webhook', 'newer', 0, 0, ?, ?)""",
                 (variant_id, item_id, known and known[0], value, bool(known and known[1]), sells,
                  event_at, at),
             )  # fmt: skip
         database.execute(
-            """INSERT INTO refresh_queue (item_id, settle_at, latest_at) VALUES (?1, ?2, ?2)
-               ON CONFLICT (item_id) DO UPDATE SET latest_at = excluded.latest_at""",
+            """INSERT INTO refresh_queue (item_id, settle_at, final_at) VALUES (?1, ?2, ?2)
+               ON CONFLICT (item_id) DO UPDATE SET final_at = excluded.final_at""",
             (item_id, settle_at),
         )
         return outcome

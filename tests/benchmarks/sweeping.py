@@ -154,6 +154,6 @@ def _rewritten(mirror: Path, began_at: str) -> int:
     with contextlib.closing(sqlite3.connect(mirror)) as connection:
         return int(
             connection.execute(
-                "SELECT count(*) FROM variants WHERE judged_at >= ?", (began_at,)
+                "SELECT count(*) FROM variants WHERE decided_at >= ?", (began_at,)
             ).fetchone()[0]
         )

@@ -52,13 +52,13 @@ class Mirror:
         return all_judged
 
     def _deliver_twice(self, delivery: Delivery, policy: Policy) -> list[DeliveryResult]:
-        assert delivery.claim is None or delivery.quarantined is None
+        assert delivery.update is None or delivery.quarantined is None
         first, second = (self._record(delivery, policy) for _ in range(2))
         assert first.outcome in OUTCOMES
         if delivery.quarantined is not None and delivery.mention is not None:
             self._check_doubted(delivery.mention)
         # Equal bytes without a uuid may be news, but only where they disagree with what is known.
-        assert second.outcome == "duplicate" or delivery.claim is not None
+        assert second.outcome == "duplicate" or delivery.update is not None
         return [first, second]
 
     def _record(self, delivery: Delivery, policy: Policy) -> DeliveryResult:

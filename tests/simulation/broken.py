@@ -21,11 +21,11 @@ Patches = Callable[[], list[Any]]
 
 def _no_confirming_read() -> list[Any]:
     def request_refresh(
-        writes: ChangeSet, item_id: int, asked_at: datetime | None, settle_at: datetime
+        writes: ChangeSet, item_id: int, urgent_at: datetime | None, settle_at: datetime
     ) -> None:
         del settle_at
-        if asked_at is not None:
-            changes.request_refresh(writes, item_id, asked_at, asked_at)
+        if urgent_at is not None:
+            changes.request_refresh(writes, item_id, urgent_at, urgent_at)
 
     return [
         mock.patch(f"syncd.core.{module}.request_refresh", request_refresh)
@@ -52,7 +52,7 @@ def _older_discarded() -> list[Any]:
         decision = merge.on_delivery(known, **how)
         if known is None or decision.rule != "contradicts":
             return decision
-        kept = replace(decision.value_state, doubts=known.doubts)
+        kept = replace(decision.value_state, conflicting_values=known.conflicting_values)
         return replace(decision, value_state=kept, rule="same", ask_soon=False)
 
     return [mock.patch("syncd.core.apply_deliveries.on_delivery", on_delivery)]

@@ -38,8 +38,8 @@ from syncd.core.model import Delivery, ItemRead, Labels, VariantUpdate
 from syncd.core.timestamps import from_text
 
 # How long a read may wait for its turn when only the budget is in its way: a read of the same item
-# under way (30 s), a window that doubts have used up (61 s), every other item at 30 a minute, the
-# pages of a sweep read three times, and its own answer (30 s).
+# under way (30 s), a window that conflicts have used up (61 s), every other item at 30 a minute,
+# the pages of a sweep read three times, and its own answer (30 s).
 TURN_S = 240.0
 # How old a copy may be that only its Date shows and that is not recognised: right after a start.
 UNSEEN_S = 35.0
@@ -228,27 +228,27 @@ class Checks:
 
     def _note(self, step: Step, before: dict[int, Row], source_now: datetime) -> None:
         for judged in step.judged:
-            claim = judged.delivery.claim
+            update = judged.delivery.update
             if judged.delivery.mention is not None:
                 self._note_mention(judged.delivery, before)
-            if claim is None or judged.outcome not in HEARD:
+            if update is None or judged.outcome not in HEARD:
                 continue
-            is_sold = claim.value in SOLD
-            record = self._records.setdefault(claim.variant_id, Record())
+            is_sold = update.value in SOLD
+            record = self._records.setdefault(update.variant_id, Record())
             if judged.rule is None:  # its item is not known, the mirror has no row of it
                 record.arrive(self._steady(judged.delivery.arrived_at))
                 continue
             record.hear(
-                claim,
+                update,
                 self._steady(judged.delivery.arrived_at),
                 judged.rule,
-                event_at=_placed(claim.event_at, source_now),
+                event_at=_placed(update.event_at, source_now),
                 is_sold=is_sold,
             )
-            if not is_sold and claim.value is not None:
-                self._told_s[claim.variant_id] = asyncio.get_running_loop().time()
+            if not is_sold and update.value is not None:
+                self._told_s[update.variant_id] = asyncio.get_running_loop().time()
             self._tell(
-                f"judged: {claim.variant_id}={claim.value} at {_seconds(claim.event_at)}:"
+                f"judged: {update.variant_id}={update.value} at {_seconds(update.event_at)}:"
                 f" {judged.outcome} ({judged.rule})"
             )
         if step.seen is not None and not step.was_overtaken:
@@ -265,8 +265,8 @@ class Checks:
             if variant_id not in before:
                 record.arrive(arrived_at)
                 continue
-            claim = VariantUpdate(variant_id, None, None, None, Labels())
-            record.hear(claim, arrived_at, "contradicts", event_at=None, is_sold=False)
+            update = VariantUpdate(variant_id, None, None, None, Labels())
+            record.hear(update, arrived_at, "contradicts", event_at=None, is_sold=False)
             self._tell(f"judged: {variant_id} is named by a body that was not understood")
 
     def _note_read(self, seen: ItemRead, before: dict[int, Row]) -> None:
@@ -285,7 +285,7 @@ class Checks:
                 # Nor is it removed when too much would be removed within a day.
                 is_held = value is None and bool(
                     self.ask(
-                        "SELECT 1 FROM variants WHERE variant_id = ? AND absent_at IS NOT NULL",
+                        "SELECT 1 FROM variants WHERE variant_id = ? AND missing_since IS NOT NULL",
                         variant_id,
                     )
                 )

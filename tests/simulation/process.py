@@ -296,7 +296,7 @@ class Process:
 
     async def _wants_locating(self) -> bool:
         try:
-            return await self.store.wants_locating()
+            return await self.store.has_unplaced_variants()
         except MirrorUnavailable:
             return True
 

@@ -172,7 +172,7 @@ class _Run:
 
     def _is_held(self) -> bool:
         """Tell whether the status asks an operator to accept removals."""
-        absent = self.checks.ask("SELECT 1 FROM variants WHERE absent_at IS NOT NULL LIMIT 1")
+        absent = self.checks.ask("SELECT 1 FROM variants WHERE missing_since IS NOT NULL LIMIT 1")
         return bool(absent)
 
     async def _quiet(self) -> None:
@@ -206,7 +206,7 @@ class _Run:
         return (
             last == [("complete",)]
             and not ask("SELECT 1 FROM refresh_queue LIMIT 1")
-            and not ask("SELECT 1 FROM unlocated WHERE answered_at IS NULL LIMIT 1")
+            and not ask("SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL LIMIT 1")
         )
 
     async def _until(self, true: Callable[[], bool], fault: str) -> None:

@@ -32,7 +32,7 @@ class WatchedStore(Database):
     ) -> list[DeliveryResult]:
         def noted(snapshot: BatchSnapshot) -> ChangeSet:
             writes = judge(snapshot)
-            self.step = Step(judged=tuple(writes.judged))
+            self.step = Step(judged=tuple(writes.results))
             return writes
 
         return await super().deliver(batch, noted, now)

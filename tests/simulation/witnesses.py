@@ -34,7 +34,7 @@ class Record:
 
     def hear(
         self,
-        claim: VariantUpdate,
+        update: VariantUpdate,
         arrived_at: datetime,
         rule: str,
         *,
@@ -52,11 +52,11 @@ class Record:
         elif rule == "newer":
             # What was doubted is now what the mirror says: as old as this delivery.
             for one in self.objections:
-                if one.value == claim.value:
+                if one.value == update.value:
                     one.is_doubt, one.event_at = False, event_at
-        if not is_sold and (claim.value is not None or rule == "contradicts"):
+        if not is_sold and (update.value is not None or rule == "contradicts"):
             is_doubt = rule in {"contradicts", "first-word-doubted"}
-            self.objections.append(Objection(claim.value, event_at, is_doubt))
+            self.objections.append(Objection(update.value, event_at, is_doubt))
 
     def arrive(self, arrived_at: datetime) -> None:
         """Note that a delivery waits to be confirmed."""
@@ -68,7 +68,7 @@ class Record:
         return self.last_at is None or began_at >= self.last_at + settle
 
     def agree(self, value: str | None) -> None:
-        """Note an unsettled read that says what the mirror says: doubts end (rule 5)."""
+        """Note an unsettled read that says what the mirror says: conflicts end (rule 5)."""
         self.objections = [
             one for one in self.objections if not one.is_doubt and one.value == value
         ]
