@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from benchmarks import mirrors
+from documents import ROOT
 from msgspec import json
 
 from syncd.core.signature import HEADER, sign
@@ -196,7 +197,7 @@ def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:
 
 def test_a_mirror_whose_disk_hangs_holds_up_no_end(site: Site, tmp_path: Path) -> None:
     """After its time is over the daemon ends as by a power cut, and says so."""
-    shutil.copy(Path(__file__).parent / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
+    shutil.copy(ROOT / "tests" / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
     order, log = tmp_path / "sabotage", tmp_path / "log"
     command = [sys.executable, "-c", ENDS_SOON, "serve", "--config", str(site.config)]
     environ = {

@@ -201,7 +201,7 @@ class Watched:
 @pytest.fixture
 def watched(site: Site, manager: socket.socket, tmp_path: Path) -> Iterator[Watched]:
     """Give a daemon whose parts can be blocked, and whoever watches it."""
-    shutil.copy(Path(__file__).parent / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
+    shutil.copy(ROOT / "tests" / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
     process = subprocess.Popen(
         site.command("serve"),
         env=site.environ

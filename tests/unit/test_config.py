@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from documents import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from syncd.config.types import duration_text, parse_address, parse_duration
 from syncd.config.validators import CHECKS
 from syncd.errors import ConfigurationError
 
-EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
+EXAMPLE = ROOT / "config.example.toml"
 
 
 def loaded(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> Config:

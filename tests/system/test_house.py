@@ -8,8 +8,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from documents import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "syncd"
 
 LONGEST_LINES = 300

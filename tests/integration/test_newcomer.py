@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import click
 import pytest
 from conftest import Daemon, Site
+from documents import ROOT
 from msgspec import json
 
 import syncd.cli
@@ -25,7 +26,7 @@ from syncd.errors import ConfigurationError, UsageError
 from syncd.http_server import bind_tcp, bind_unix
 from syncd.http_server.sockets import _cannot_listen
 
-AS_USER = str(Path(__file__).parent / "as_user.py")
+AS_USER = str(ROOT / "tests" / "as_user.py")
 SHOP, GROUP = 65_533, 65_532
 NEEDS_ROOT = "only root can become another user"
 

@@ -7,16 +7,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import ROOT
 from simulation.broken import BREAKS, broken
 from simulation.days import Day, lived, silence
 from simulation.scenario import Scenario, drawn
 from simulation.simulation import simulate
 
-RUN = Path(__file__).parent / "simulation" / "run.py"
+RUN = ROOT / "tests" / "simulation" / "run.py"
 SEEDS = "0:120"
 # What a broken rule may take to be noticed; most are within a handful.
 SEEDS_TO_NOTICE = 60

@@ -10,12 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import Daemon, Site, unmeasured
+from documents import ROOT
 
 from syncd.config import environment
 from syncd.errors import ConfigurationError
 
 OUTSIDE = {"base_url": "https://127.0.0.1:9/v1"}
-AS_USER = str(Path(__file__).parent / "as_user.py")
+AS_USER = str(ROOT / "tests" / "as_user.py")
 NOBODY = 65_534
 
 
