@@ -406,7 +406,7 @@ def test_the_code_cites_documents_of_the_repository() -> None:
     cited = re.compile(r"([\w./-]*\w\.md)(?:,\s+(?:#\s+)?\"([^\"]+)\")?")
     wrong, found = [], 0
     for path in (*(ROOT / "syncd").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
-        if path.name in {"documents.py", "test_docs.py"}:
+        if path.name in {"documents.py", "test_documents.py"}:
             continue
         for name, title in cited.findall(path.read_text()):
             found += 1
