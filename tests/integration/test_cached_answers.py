@@ -74,8 +74,8 @@ def test_an_old_copy_is_no_witness_against_a_delivery(small: Site, trace: CacheT
 
 
 @pytest.mark.parametrize("trace", ["age", "expires"])
-def test_a_copy_is_asked_again_when_its_lifetime_is_over(small: Site, trace: CacheTrace) -> None:
-    """Once, and then the delivery is confirmed."""
+def test_a_copy_is_read_again_after_its_lifetime(small: Site, trace: CacheTrace) -> None:
+    """If the cache keeps it longer, the waits grow."""
     daemon = small.serve()
     variant_id = in_stock(small)
     cache = cached_items(small, 6000, trace)

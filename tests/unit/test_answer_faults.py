@@ -1,4 +1,4 @@
-"""Whether Dreamship itself refused or missed something, or a gateway in front of it."""
+"""Tell errors of Dreamship itself from errors of a gateway in front of it."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def own(status: int, key: str = "some_key") -> dict[str, Any]:
         (401, {"detail": "Invalid token."}, SourceRefused),
     ],
 )
-def test_dreamships_own_form_is_believed(
+def test_an_error_in_dreamships_own_format_is_final(
     status: int, document: dict[str, Any], expected: type[Exception]
 ) -> None:
-    """Dreamship's error object, or a sentence of Django REST framework's."""
+    """An error object of Dreamship, or a sentence of Django REST framework."""
     assert type(fault("items/5/", status, {}, document, NOW)) is expected
 
 
@@ -73,10 +73,8 @@ def test_dreamships_own_form_is_believed(
         pytest.param({"detail": {"detail": "Not found."}}, id="a detail that is no text"),
     ],
 )
-def test_a_gateway_neither_refuses_the_key_nor_removes_anything(
-    status: int, document: dict[str, Any] | None
-) -> None:
-    """It may pass by itself, so it is asked again."""
+def test_an_error_of_a_gateway_is_retried(status: int, document: dict[str, Any] | None) -> None:
+    """It neither refuses the key nor removes an item, since it may pass by itself."""
     found = fault("items/5/", status, {}, document, NOW)
     assert type(found) is SourceUnreachable
     assert "something in front of Dreamship" in found.message
@@ -87,8 +85,8 @@ def test_a_gateway_neither_refuses_the_key_nor_removes_anything(
 @pytest.mark.parametrize(
     "retry_after", ["17", format_datetime(NOW + timedelta(seconds=17), usegmt=True)]
 )
-def test_retry_after_is_obeyed_wherever_it_appears(status: int, retry_after: str) -> None:
-    """Who asks to come back later neither refuses the key nor says that something is gone."""
+def test_retry_after_counts_with_every_status(status: int, retry_after: str) -> None:
+    """An answer with Retry-After neither refuses the key nor says that an item is gone."""
     headers = {"retry-after": retry_after, "date": format_datetime(NOW, usegmt=True)}
     found = fault("items/5/", status, headers, own(status), NOW)
     assert found.wait_s == 17
@@ -109,8 +107,8 @@ def test_retry_after_is_obeyed_wherever_it_appears(status: int, retry_after: str
     ).filter(lambda value: isinstance(value, dict)),
     retry_after=st.text(max_size=12),
 )
-def test_no_answer_is_without_a_meaning(status: int, document: Any, retry_after: str) -> None:
-    """Whatever the body is, its fault has one line, and a 404 without a form removes nothing."""
+def test_every_error_answer_maps_to_one_fault(status: int, document: Any, retry_after: str) -> None:
+    """The fault has one line, and a 404 in an unknown format removes nothing."""
     found = fault("items/5/", status, {"retry-after": retry_after}, document, NOW)
     assert len(found.message.splitlines()) == 1
     if not isinstance(document, dict) or not {"error", "detail"} & document.keys():

@@ -1,4 +1,4 @@
-"""Answers become records within bounds, the same ones whether decoded whole or in slices."""
+"""Answers become records within bounds, the same records whether decoded whole or in slices."""
 
 from __future__ import annotations
 
@@ -105,18 +105,16 @@ def same(one: Any) -> Any:
 @example(body=b'{"id":1,"id":2,"item_variants":[]}')
 @example(body=b'{"id":1,"item_variants":[{"id":5,"availability":"a","availability":"b"}]}')
 @example(body=b'{"id":1,"item_variants":null,"item_variants":[{"id":5}]}')
-def test_slices_give_what_the_whole_document_gives(body: bytes) -> None:
-    """For items and for pages, written as badly as the lenient decoder takes it."""
+def test_slices_and_the_whole_document_give_the_same_record(body: bytes) -> None:
+    """For items and for pages, in every notation that the lenient decoder accepts."""
     for find in (item_in, listing_in):
         whole = outcome(find, body, whole_bytes=10**9)
         assert same(outcome(find, body, whole_bytes=-1)) == same(whole)
 
 
 @given(body=documents, data=st.data())
-def test_a_document_that_is_cut_short_is_never_an_answer_in_slices(
-    body: bytes, data: st.DataObject
-) -> None:
-    """Whether or not the part that is missing matters."""
+def test_a_truncated_document_is_invalid_in_slices(body: bytes, data: st.DataObject) -> None:
+    """Even if the missing part would not matter."""
     begun = bytearray(body[: data.draw(st.integers(0, body.rindex(b"}")))])
     for find in (item_in, listing_in):
         with pytest.raises((NotJsonError, SourceAnswerInvalid)):
@@ -124,8 +122,8 @@ def test_a_document_that_is_cut_short_is_never_an_answer_in_slices(
 
 
 @given(body=st.binary(max_size=200) | st.text('{}[]":,\\ x1', max_size=60).map(str.encode))
-def test_whatever_the_bytes_are_slices_end_and_raise_nothing_else(body: bytes) -> None:
-    """No byte is taken for an end that is not there."""
+def test_slicing_any_bytes_ends_with_a_record_or_a_fault(body: bytes) -> None:
+    """The slicer never reads past the end, and raises no other exception."""
     for find in (item_in, listing_in):
         outcome(find, body, whole_bytes=-1)
 
@@ -138,8 +136,8 @@ def test_whatever_the_bytes_are_slices_end_and_raise_nothing_else(body: bytes) -
     ),
     step=st.integers(1, 9),
 )
-def test_steps_of_any_length_step_over_any_value(value: Any, step: int) -> None:
-    """What comes after a value that is stepped over is read right, wherever a step ends."""
+def test_skipping_a_value_in_steps_of_any_size_finds_its_end(value: Any, step: int) -> None:
+    """The next value is read correctly, wherever a step ends."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_slices, "_STEP_BYTES", step)
         for is_ascii in (True, False):
@@ -154,8 +152,8 @@ def tiny(count: int) -> bytes:
 
 
 @pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
-def test_an_item_may_have_so_many_variants_and_no_more(whole_bytes: int) -> None:
-    """The bound is the last that is read; past it the answer teaches nothing."""
+def test_an_item_with_too_many_variants_is_invalid(whole_bytes: int) -> None:
+    """The largest allowed number is read; one more makes the answer invalid."""
     most = bytearray(b'{"id":7,"item_variants":[%s]}' % tiny(MAX_VARIANTS))
     variants = item_in(most, whole_bytes=whole_bytes).variants
     assert variants is not None
@@ -167,7 +165,7 @@ def test_an_item_may_have_so_many_variants_and_no_more(whole_bytes: int) -> None
 
 @pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
 def test_a_row_with_too_many_variants_is_listed_without_them(whole_bytes: int) -> None:
-    """Then its item is read by itself; the other rows keep theirs."""
+    """The item is then read by itself; the other rows keep their variants."""
     long = b'{"id":1,"item_variants":[%s]}' % tiny(MAX_VARIANTS + 1)
     short = b'{"id":2,"item_variants":[{"id":5}]}'
     page = bytearray(b'{"data":[%s,%s],"paging":{}}' % (long, short))
@@ -177,10 +175,10 @@ def test_a_row_with_too_many_variants_is_listed_without_them(whole_bytes: int) -
 
 
 @pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
-def test_a_page_keeps_the_variants_of_so_many_rows(
+def test_a_page_keeps_the_variants_of_its_first_rows_only(
     whole_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows that come after are listed without theirs."""
+    """The rows past the bound are listed without their variants."""
     monkeypatch.setattr(catalogue_answers, "MAX_VARIANTS_OF_PAGE", 25)
     row = b'{"id":1,"item_variants":[%s]}' % tiny(10)
     page = bytearray(b'{"data":[%s],"paging":{}}' % b",".join([row] * 4))
@@ -192,8 +190,8 @@ def test_a_page_keeps_the_variants_of_so_many_rows(
 
 @pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
 @pytest.mark.parametrize("row", [b'{"id":1}', b"null", b"{}"])
-def test_a_page_may_have_so_many_rows_and_no_more(row: bytes, whole_bytes: int) -> None:
-    """A list may ignore how many rows it was asked for, up to a bound."""
+def test_a_page_with_too_many_rows_is_invalid(row: bytes, whole_bytes: int) -> None:
+    """A list may ignore the requested page size, up to a bound."""
     page = b'{"data":[%s],"paging":{}}'
     most = bytearray(page % b",".join([*[row] * (MAX_ROWS - 1), b'{"id":1}']))
     assert listing_in(most, whole_bytes=whole_bytes).items
@@ -202,8 +200,8 @@ def test_a_page_may_have_so_many_rows_and_no_more(row: bytes, whole_bytes: int) 
         listing_in(more, whole_bytes=whole_bytes)
 
 
-def test_a_variant_that_is_too_large_is_unusable_and_the_others_are_not() -> None:
-    """Then the item is not whole, so that no absence is concluded from it."""
+def test_an_oversized_variant_leaves_the_others_readable() -> None:
+    """The item counts as incomplete then, so that no variant counts as missing."""
     large = b'{"id":1,"name":"%s"}' % (b"x" * MAX_PIECE_BYTES)
     item = item_in(bytearray(b'{"id":7,"item_variants":[%s,{"id":2}]}' % large), whole_bytes=-1)
     assert item.variants is not None
@@ -211,7 +209,7 @@ def test_a_variant_that_is_too_large_is_unusable_and_the_others_are_not() -> Non
     assert not item.is_whole
 
 
-def test_a_row_with_a_name_that_is_too_large_costs_itself() -> None:
+def test_a_row_with_an_oversized_name_leaves_the_others_readable() -> None:
     """The other rows of its page are listed."""
     large = b'{"id":1,"name":"%s"}' % (b"x" * MAX_PIECE_BYTES)
     found = listing_in(bytearray(b'{"paging":{},"data":[%s,{"id":2}]}' % large), whole_bytes=-1)
@@ -223,17 +221,17 @@ def test_a_row_with_a_name_that_is_too_large_costs_itself() -> None:
     "value",
     [b"[" + b"{}," * 50 + b"{}]", b"[" + b"[[]]," * 50 + b"[]]", tiny(60).join([b"[", b"]"])],
 )
-def test_a_document_of_very_many_values_is_given_up(
+def test_a_document_with_too_many_values_is_invalid(
     value: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever they are, for each costs time."""
+    """Wherever the values are, since each takes time."""
     monkeypatch.setattr(json_slices, "MAX_PIECES", 50)
     with pytest.raises(BeyondBoundsError, match="more than 50 values"):
         item_in(bytearray(b'{"id":7,"x":%s,"item_variants":[]}' % value), whole_bytes=-1)
 
 
-def test_a_name_that_occurs_twice_is_a_conflict_in_slices() -> None:
-    """As the lenient decoder has it."""
+def test_a_repeated_key_is_a_conflict_in_slices() -> None:
+    """As in the lenient decoder."""
     slices = JsonSlices(b'{"id":{"a":1,"a":2}}')
     assert [slices.value() for _ in slices.document()] == [{"a": Conflict((1, 2))}]
 
@@ -242,14 +240,14 @@ def test_a_name_that_occurs_twice_is_a_conflict_in_slices() -> None:
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["identity"], [" Identity "], [", ,"]])
-def test_no_coding(lines: list[str]) -> None:
-    """Said in any way."""
+def test_an_uncompressed_answer_is_accepted(lines: list[str]) -> None:
+    """However the headers say it."""
     assert coding_of(lines) == "identity"
 
 
 @pytest.mark.parametrize("lines", [["gzip"], ["GZIP"], [" gzip ,"]])
-def test_the_coding_that_was_asked_for(lines: list[str]) -> None:
-    """Names of codings have no case."""
+def test_gzip_is_accepted_in_any_case(lines: list[str]) -> None:
+    """Names of codings are case-insensitive."""
     assert coding_of(lines) == "gzip"
 
 
@@ -269,8 +267,8 @@ def test_the_coding_that_was_asked_for(lines: list[str]) -> None:
         ["x" * 9000],
     ],
 )
-def test_no_other_coding_and_no_two(lines: list[str]) -> None:
-    """In one line or in two, and the fault is short."""
+def test_any_other_coding_is_refused(lines: list[str]) -> None:
+    """Two codings too, on one header line or on two; the fault is short."""
     with pytest.raises(SourceAnswerInvalid, match="the answer is encoded") as fault:
         coding_of(lines)
     assert len(fault.value.message) < 100
@@ -278,7 +276,7 @@ def test_no_other_coding_and_no_two(lines: list[str]) -> None:
 
 @given(body=st.binary(max_size=3000), at_most=st.integers(0, 3000), level=st.integers(0, 9))
 def test_gzip_is_decoded_within_the_bound(body: bytes, at_most: int, level: int) -> None:
-    """What is longer is refused, whatever it is."""
+    """A longer body is refused."""
     packed = bytearray(gzip.compress(body, level))
     if len(body) <= at_most:
         assert decoded(packed, "gzip", at_most=at_most) == body
@@ -315,8 +313,8 @@ MEMBER = gzip.compress(b"{}")
         pytest.param(MEMBER + MEMBER, id="two members"),
     ],
 )
-def test_gzip_is_one_member_whole_and_alone(body: bytes) -> None:
-    """Programs differ in what they make of anything else."""
+def test_gzip_with_a_second_member_or_trailing_bytes_is_refused(body: bytes) -> None:
+    """Programs read such bodies differently."""
     with pytest.raises(SourceAnswerInvalid):
         decoded(bytearray(body), "gzip", at_most=1000)
     assert decoded(bytearray(MEMBER), "gzip", at_most=1000) == b"{}"

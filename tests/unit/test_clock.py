@@ -1,4 +1,4 @@
-"""The clock of a process: it never steps back between two checks, and tells what happened."""
+"""The clock of a process never steps back between two checks, and reports what happened."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Host:
         self.at += timedelta(seconds=seconds)
 
 
-def test_time_passes_as_it_does_on_the_host() -> None:
-    """Nothing is noticed while both clocks agree."""
+def test_the_clock_follows_the_host() -> None:
+    """It reports nothing while wall clock and elapsed time agree."""
     host = Host()
     steady = SteadyClock(host)
     for _ in range(100):
@@ -53,8 +53,8 @@ def test_time_passes_as_it_does_on_the_host() -> None:
 
 
 @pytest.mark.parametrize("by", [-HOUR, -3 * SECOND, 3 * SECOND, HOUR], ids=str)
-def test_a_clock_that_is_set_changes_nothing_before_the_next_check(by: timedelta) -> None:
-    """Then it is told once, to everything that follows, and the time is the host's."""
+def test_a_jump_takes_effect_at_the_next_check(by: timedelta) -> None:
+    """It is reported once; from then on the time is the host's."""
     host, followed = Host(), list[Jump]()
     steady = SteadyClock(host)
     steady.follow(followed.append)
@@ -72,8 +72,8 @@ def test_a_clock_that_is_set_changes_nothing_before_the_next_check(by: timedelta
 
 
 @pytest.mark.parametrize("off_s", [-0.9, -0.2, 0.2, 0.9])
-def test_a_small_difference_is_made_up_slowly(off_s: float) -> None:
-    """As by NTP: no step, a tenth faster or slower at most, and never too far."""
+def test_a_small_offset_is_corrected_gradually(off_s: float) -> None:
+    """As with NTP: no step, at most a tenth faster or slower, and never past the target."""
     host = Host()
     steady = SteadyClock(host)
     host.at += timedelta(seconds=off_s)
@@ -94,10 +94,10 @@ def test_a_small_difference_is_made_up_slowly(off_s: float) -> None:
         max_size=20,
     )
 )
-def test_no_two_moments_are_in_the_wrong_order_unless_a_jump_is_told(
+def test_time_never_goes_backwards_without_a_reported_jump(
     steps: list[tuple[float, float, bool]],
 ) -> None:
-    """Whatever is done to the wall clock, and whenever it is checked."""
+    """Whatever happens to the wall clock, and whenever it is checked."""
     host, followed = Host(), list[Jump]()
     steady = SteadyClock(host)
     steady.follow(followed.append)
@@ -112,7 +112,7 @@ def test_no_two_moments_are_in_the_wrong_order_unless_a_jump_is_told(
 
 
 @pytest.mark.parametrize("gap_s", [59, 61, 7200])
-def test_a_time_in_which_nothing_ran_is_an_absence(gap_s: int) -> None:
+def test_a_suspended_process_reports_an_absence(gap_s: int) -> None:
     """A suspended machine, a stopped process, a starved host: elapsed time went on."""
     host = Host()
     steady = SteadyClock(host)
@@ -126,8 +126,8 @@ def test_a_time_in_which_nothing_ran_is_an_absence(gap_s: int) -> None:
     assert (jump.since, jump.after, jump.away.total_seconds()) == (BEGIN, host.at, gap_s)
 
 
-def test_a_virtual_machine_that_was_paused_was_away() -> None:
-    """Its elapsed time did not go on; its wall clock tells how long."""
+def test_a_paused_virtual_machine_reports_an_absence() -> None:
+    """Its elapsed time stood still; its wall clock tells how long the pause was."""
     host = Host()
     steady = SteadyClock(host)
     host.run(1)
@@ -138,8 +138,8 @@ def test_a_virtual_machine_that_was_paused_was_away() -> None:
     assert jump.away == 2 * HOUR + SECOND
 
 
-def test_a_stop_and_a_clock_set_back_are_told_together() -> None:
-    """The absence is as long as the elapsed time says, and does not end in the future."""
+def test_an_absence_and_a_jump_back_are_reported_together() -> None:
+    """The absence is as long as the elapsed time, and does not end in the future."""
     host = Host()
     steady = SteadyClock(host)
     host.run(120)
@@ -151,8 +151,8 @@ def test_a_stop_and_a_clock_set_back_are_told_together() -> None:
     assert jump.since <= jump.after == steady.now()
 
 
-def test_a_stop_between_two_readings_is_no_jump() -> None:
-    """Both clocks are read again until they were read in the same instant."""
+def test_a_pause_between_reading_both_clocks_is_no_jump() -> None:
+    """Both clocks are read again until both readings belong to the same instant."""
     host = Host()
     steady = SteadyClock(host)
     host.stops = [30.0]
@@ -164,8 +164,8 @@ def test_a_stop_between_two_readings_is_no_jump() -> None:
     moments=st.lists(st.integers(-(10**9), 10**9), min_size=2),
     shift_s=st.integers(-(10**9), 10**9),
 )
-def test_what_follows_a_jump_keeps_its_order(moments: list[int], shift_s: int) -> None:
-    """What was first stays first; nothing seen lies in the future; what is recent keeps its age."""
+def test_moved_timestamps_keep_their_order(moments: list[int], shift_s: int) -> None:
+    """No past timestamp lies in the future, and a recent one keeps its age."""
     jump = Jump(BEGIN, BEGIN + timedelta(seconds=shift_s), BEGIN)
     ordered = [BEGIN + timedelta(seconds=s) for s in sorted(moments)]
     for move in (jump.timer, jump.noted):
@@ -187,10 +187,10 @@ def lived(host: Host) -> Mark:
 
 @pytest.mark.parametrize("by", [-DAY, timedelta(0), 365 * DAY], ids=str)
 @pytest.mark.parametrize("down_s", [5, 3600])
-def test_a_clock_that_is_set_while_nothing_runs_is_known_exactly(
+def test_a_jump_between_two_runs_of_one_boot_is_measured_exactly(
     by: timedelta, down_s: int
 ) -> None:
-    """Within one boot elapsed time tells how long it was, whatever the wall clock says."""
+    """Within one boot, elapsed time says how long the process was down."""
     host = Host()
     mark = lived(host)
     host.run(down_s)
@@ -218,10 +218,10 @@ def test_a_clock_that_is_set_while_nothing_runs_is_known_exactly(
     ],
     ids=str,
 )
-def test_after_a_boot_the_wall_clock_is_all_there_is(
+def test_after_a_reboot_only_the_wall_clock_counts(
     wall: timedelta, is_told: bool, is_doubtful: bool
 ) -> None:
-    """Set back: how long it was cannot be known. Far ahead: it may be wrong."""
+    """Set back: the length is unknown. Far ahead: it may be wrong."""
     mark = lived(Host("first"))
     host = Host("second")
     host.passed_s, host.at = 5.0, BEGIN + wall
@@ -234,18 +234,18 @@ def test_after_a_boot_the_wall_clock_is_all_there_is(
         assert jump.since <= jump.after
 
 
-def test_what_was_noted_without_a_sign_of_life_is_not_left_in_the_future() -> None:
-    """As `reconcile-now` does without a daemon, on a clock that was ahead."""
+def test_timestamps_without_a_heartbeat_do_not_stay_in_the_future() -> None:
+    """`reconcile-now` leaves such timestamps without a daemon, on a clock that was ahead."""
     jump = SteadyClock(Host()).resume(None, BEGIN + HOUR)
     assert jump is not None
     assert jump.noted(BEGIN + HOUR) == BEGIN
     assert SteadyClock(Host()).resume(None, BEGIN - HOUR) is None
 
 
-def test_elapsed_time_that_is_not_the_kernels_is_of_no_boot(
+def test_a_faked_elapsed_time_belongs_to_no_boot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a time namespace, or where a library fakes it: marks of two processes say nothing."""
+    """In a time namespace or under faketime, marks of two processes are not comparable."""
     assert HostClock().boot_id
     monkeypatch.setattr(clock, "_UPTIME", tmp_path / "uptime")
     assert HostClock().boot_id == ""

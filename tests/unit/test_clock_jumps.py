@@ -1,4 +1,4 @@
-"""A jump of the wall clock in mirror, budget and schedule: what waits waits as long as before."""
+"""After a jump of the wall clock, mirror, budget and schedule wait as long as before."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def db() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def test_every_moment_in_the_mirror_follows(db: sqlite3.Connection) -> None:
-    """A column that a later schema adds must be said to be a timer, a note, or another clock's."""
+def test_every_timestamp_column_is_moved_or_named_as_fixed(db: sqlite3.Connection) -> None:
+    """A new column must be declared as a deadline, a record, or a time of another clock."""
     columns = db.execute(
         """SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c
            WHERE m.type = 'table' AND m.name NOT LIKE '!_%' ESCAPE '!'"""
@@ -71,10 +71,8 @@ def test_every_moment_in_the_mirror_follows(db: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
-def test_what_waits_in_the_mirror_waits_as_long_as_before(
-    db: sqlite3.Connection, by: timedelta
-) -> None:
-    """A settling delivery, a back-off, a pause and the calls of the last minute."""
+def test_deadlines_in_the_mirror_move_with_the_clock(db: sqlite3.Connection, by: timedelta) -> None:
+    """A settling delivery, a back-off, a pause, and the calls of the last minute."""
     ago, ahead = to_text(BEGIN - 20 * SECOND), to_text(BEGIN + 40 * SECOND)
     db.execute("INSERT INTO refresh_queue VALUES (1, ?, ?, ?)", (ago, ahead, ahead))
     db.execute("INSERT INTO items (item_id, not_before) VALUES (1, ?)", (ahead,))
@@ -100,8 +98,8 @@ def test_what_waits_in_the_mirror_waits_as_long_as_before(
     assert db.execute("SELECT confirmed_at, changed_at FROM variants").fetchall() == [(seen, seen)]
 
 
-def test_a_clock_that_flips_to_and_fro_puts_nothing_off(db: sqlite3.Connection) -> None:
-    """Some virtual machines step by eleven seconds every few seconds; a wait ends all the same."""
+def test_a_clock_that_jumps_back_and_forth_delays_nothing(db: sqlite3.Connection) -> None:
+    """Some virtual machines jump by 11 s every few seconds; each wait ends all the same."""
     db.execute(
         "INSERT INTO refresh_queue VALUES (1, NULL, ?1, ?1)", (to_text(BEGIN + 60 * SECOND),)
     )
@@ -116,8 +114,10 @@ def test_a_clock_that_flips_to_and_fro_puts_nothing_off(db: sqlite3.Connection) 
 
 
 @pytest.mark.parametrize("by", [-365 * DAY, -HOUR], ids=str)
-def test_nothing_that_was_seen_is_left_in_the_future(db: sqlite3.Connection, by: timedelta) -> None:
-    """Sweeps, deliveries, the webhook's state, counts, and what a shop reads in `freshness`."""
+def test_no_record_stays_in_the_future_after_a_jump_back(
+    db: sqlite3.Connection, by: timedelta
+) -> None:
+    """Sweeps, deliveries, webhook state, counts, and the `freshness` view."""
     seen = to_text(BEGIN - SECOND)
     db.execute(
         """INSERT INTO sweeps (cause, is_catalogue, began_at, ended_at, result)
@@ -162,8 +162,8 @@ def test_nothing_that_was_seen_is_left_in_the_future(db: sqlite3.Connection, by:
     ]
 
 
-def test_an_absence_excuses_what_could_still_have_been_told(db: sqlite3.Connection) -> None:
-    """A change found in the minutes before, whose delivery may have been on its way."""
+def test_an_absence_excuses_changes_found_shortly_before_it(db: sqlite3.Connection) -> None:
+    """The delivery of such a change may have been on its way."""
     for minutes in (5, 15):
         at = to_text(BEGIN - timedelta(minutes=minutes))
         db.execute(
@@ -191,10 +191,10 @@ def ahead(seconds: int) -> str:
 
 
 @pytest.mark.parametrize(("seconds", "is_shown"), [(-1, True), (50, True), (90, False)])
-def test_a_moment_of_the_future_is_not_shown(
+def test_freshness_shows_no_future_timestamp(
     db: sqlite3.Connection, seconds: int, is_shown: bool
 ) -> None:
-    """A daemon that was killed while the clock was ahead does not look alive until then."""
+    """A daemon that was killed on a clock ahead of time must not look alive."""
     at = ahead(seconds)
     db.execute("INSERT INTO state VALUES ('daemon_seen_at', ?1), ('last_delivery_at', ?1)", (at,))
     db.execute(
@@ -214,8 +214,8 @@ def test_a_moment_of_the_future_is_not_shown(
     assert shown == ((at,) * 4 if is_shown else (None,) * 4)
 
 
-def test_the_documented_queries_are_safe_by_themselves(tmp_path: Path) -> None:
-    """On a mirror of the first version too, whose view shows every moment."""
+def test_the_documented_queries_ignore_future_timestamps(tmp_path: Path) -> None:
+    """Also on a mirror of version 0.1.0, whose view shows every timestamp."""
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as old:
         old.executescript((FOLDER / "0.1.0.sql").read_text())
         old.execute("UPDATE items SET confirmed_at = ?", (ahead(-1),))
@@ -248,8 +248,8 @@ def day(story: Callable[[Day], Awaitable[Any]], items: int = 20) -> None:
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
-def test_a_doubt_ends_and_is_asked_as_often_as_ever(by: timedelta) -> None:
-    """Not in a loop: one doubting read, one settled one, and the sweep of an absence."""
+def test_verifying_ends_after_as_many_reads_as_without_a_jump(by: timedelta) -> None:
+    """One unsettled read, one settled read, and the sweep after the absence."""
 
     async def story(day: Day) -> None:
         day.is_delivering = True
@@ -274,8 +274,8 @@ def test_a_doubt_ends_and_is_asked_as_often_as_ever(by: timedelta) -> None:
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
-def test_a_pause_that_a_429_asked_for_stays_as_long_as_it_was(by: timedelta) -> None:
-    """In memory, on the disk, and for a daemon that is started meanwhile."""
+def test_a_429_pause_keeps_its_length(by: timedelta) -> None:
+    """In memory, on disk, and for a daemon that starts during the pause."""
 
     async def story(day: Day) -> None:
         budget = day.services.rate_limiter
@@ -293,8 +293,8 @@ def test_a_pause_that_a_429_asked_for_stays_as_long_as_it_was(by: timedelta) -> 
 
 
 @pytest.mark.parametrize("by", [-HOUR, HOUR], ids=str)
-def test_dreamships_clock_stays_where_it_is(by: timedelta) -> None:
-    """Else each honest delivery would be of the future, or any claim of it be believed."""
+def test_the_estimate_of_dreamships_clock_does_not_jump(by: timedelta) -> None:
+    """Else each honest delivery would lie in the future, or any timestamp would count."""
 
     async def story(day: Day) -> None:
         before = day.services.remote_clock.now()
@@ -310,8 +310,8 @@ def test_dreamships_clock_stays_where_it_is(by: timedelta) -> None:
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
-def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: timedelta) -> None:
-    """Memory follows at once, the mirror in the first transaction that its disk takes."""
+def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -> None:
+    """Memory moves at once, the mirror as soon as its disk accepts a write."""
 
     async def story(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
@@ -348,8 +348,8 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
     day(story)
 
 
-def test_a_fault_in_following_fails_one_transaction(store: Database) -> None:
-    """Deliveries go on being taken, whatever it was."""
+def test_a_failed_move_fails_one_transaction_only(store: Database) -> None:
+    """The next deliveries are accepted, whatever failed."""
 
     async def story() -> None:
         jump = jumped(-HOUR)
@@ -361,8 +361,8 @@ def test_a_fault_in_following_fails_one_transaction(store: Database) -> None:
     asyncio.run(story())
 
 
-def test_silence_ends_with_the_next_delivery_although_the_clock_was_set_back() -> None:
-    """When it began lies in the future then, and every delivery would be older."""
+def test_webhook_silence_ends_with_a_delivery_after_a_jump_back() -> None:
+    """Its start lies in the future then, later than every delivery."""
 
     async def story(day: Day) -> None:
         changing = asyncio.create_task(day.change_every(60))
@@ -379,8 +379,8 @@ def test_silence_ends_with_the_next_delivery_although_the_clock_was_set_back() -
     day(story)
 
 
-def test_a_machine_that_slept_blames_nobody() -> None:
-    """It says that it was down, reads everything, and what it missed is nobody's fault."""
+def test_a_suspended_machine_reports_no_missed_webhook() -> None:
+    """The status says that it was down, and a sweep reads everything."""
 
     async def story(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
@@ -408,8 +408,8 @@ def test_a_machine_that_slept_blames_nobody() -> None:
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
-def test_jobs_move_with_the_clock(by: timedelta) -> None:
-    """None waits for longer than its period, and none is due before its time."""
+def test_scheduled_jobs_move_with_the_clock(by: timedelta) -> None:
+    """No job waits longer than its period or runs before its time."""
 
     async def story(day: Day) -> None:
         scheduler, now = day.schedule._scheduler, day.clock.now()
@@ -429,8 +429,8 @@ def test_jobs_move_with_the_clock(by: timedelta) -> None:
     day(story)
 
 
-def test_a_clock_a_thousand_years_ahead_costs_no_memory() -> None:
-    """Missed runs are not counted out one by one."""
+def test_a_clock_a_thousand_years_ahead_takes_no_memory() -> None:
+    """The scheduler does not enumerate the missed runs."""
 
     class Scheduler:
         timezone = UTC
@@ -443,8 +443,8 @@ def test_a_clock_a_thousand_years_ahead_costs_no_memory() -> None:
 # --- retention -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
-    """Not until Dreamship agrees, nor after a restart in that time."""
+def test_a_clock_ahead_of_dreamship_deletes_nothing() -> None:
+    """Retention waits until Dreamship's clock agrees, also after a restart."""
 
     async def story(day: Day) -> None:
         pruned = []
@@ -478,8 +478,8 @@ def test_nothing_is_deleted_by_a_clock_that_ran_ahead() -> None:
     day(story)
 
 
-def test_a_clock_that_nobody_confirms_is_believed_after_a_day() -> None:
-    """While Dreamship cannot be reached; a restart begins the day anew."""
+def test_an_unconfirmed_clock_is_trusted_after_a_day() -> None:
+    """While Dreamship is unreachable; a restart starts the day again."""
 
     async def story(day: Day) -> None:
         day.schedule._scheduler.add_job(print, _Every(HOUR), id="prune")

@@ -38,13 +38,13 @@ def faults(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) 
     return caught.value.faults
 
 
-def test_the_example_is_the_defaults() -> None:
-    """What the example says a default is, is the default."""
+def test_the_example_holds_the_defaults() -> None:
+    """config.example.toml names each default as it is."""
     assert load(EXAMPLE, {}) == Config()
 
 
 def test_the_example_documents_every_key_and_no_other() -> None:
-    """A key nobody can read about does not exist."""
+    """A key must be documented to exist."""
     document = tomllib.loads(EXAMPLE.read_text())
     documented = {(section, key) for section, values in document.items() for key in values}
     fields = {
@@ -54,13 +54,13 @@ def test_the_example_documents_every_key_and_no_other() -> None:
     assert fields == {(section, key) for section, keys in CHECKS.items() for key in keys}
 
 
-def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    """Nothing has to be written down but a key."""
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    """Only an api key is required."""
     assert loaded(tmp_path, "") == Config()
 
 
-def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
-    """Nobody corrects a file fault by fault."""
+def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:
+    """A user corrects all faults in one round."""
     found = faults(
         tmp_path,
         """
@@ -136,28 +136,28 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
         pytest.param(b"a = " + b"9" * 5000, "no TOML", id="no number"),
     ],
 )
-def test_a_file_that_cannot_be_read_says_where(tmp_path: Path, content: bytes, part: str) -> None:
-    """Line, byte or key: the place of the fault is in the message."""
+def test_a_syntax_error_names_its_place(tmp_path: Path, content: bytes, part: str) -> None:
+    """Line, byte or key."""
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=part):
         load(path, {})
 
 
-def test_the_same_address_twice(tmp_path: Path) -> None:
-    """Two listeners cannot share a port, but may both ask for a free one."""
+def test_two_listeners_cannot_share_an_address(tmp_path: Path) -> None:
+    """Both may ask for a free port."""
     both = '[webhook]\nlisten = "127.0.0.1:{0}"\n[admin]\nlisten = "127.0.0.1:{0}"'
     assert "admin.listen" in faults(tmp_path, both.format(9000))[0]
     loaded(tmp_path, both.format(0))
 
 
-def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
-    """The same file means the same wherever a command is run."""
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    """A file means the same wherever a command is run."""
     assert loaded(tmp_path, '[mirror]\npath = "a.db"').mirror.path == tmp_path / "a.db"
 
 
-def test_where_keys_come_from(tmp_path: Path) -> None:
-    """Environment, credential, file, configuration: the first that is set."""
+def test_the_first_source_of_keys_wins(tmp_path: Path) -> None:
+    """Environment, credential, file, configuration, in this order."""
     (tmp_path / "file").write_text("# ours\nfrom-file\n\n second \n")
     credentials = tmp_path / "credentials"
     credentials.mkdir()
@@ -177,7 +177,7 @@ def test_where_keys_come_from(tmp_path: Path) -> None:
     assert keys("", {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == []
 
 
-def test_without_a_key_nothing_can_be_served(tmp_path: Path) -> None:
+def test_a_missing_key_is_a_fault(tmp_path: Path) -> None:
     """The fault names every way to give one."""
     with pytest.raises(ConfigurationError) as caught:
         loaded(tmp_path, "").require_keys()
@@ -186,15 +186,15 @@ def test_without_a_key_nothing_can_be_served(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "# nothing\n"])
-def test_a_key_file_that_holds_no_key_is_a_fault(tmp_path: Path, content: str | None) -> None:
-    """A file that was named and is missing or empty is a mistake, not a choice."""
+def test_a_missing_or_empty_key_file_is_a_fault(tmp_path: Path, content: str | None) -> None:
+    """Whoever names a key file wants to use it."""
     if content is not None:
         (tmp_path / "keys").write_text(content)
     found = faults(tmp_path, '[dreamship]\napi_key_file = "keys"')
     assert found[0].startswith("dreamship.api_key_file:")
 
 
-def test_the_order_in_which_a_file_is_looked_for(
+def test_the_first_configuration_file_found_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """--config, $SYNCD_CONFIG, ./config.toml, /etc/syncd/config.toml."""
@@ -209,10 +209,10 @@ def test_the_order_in_which_a_file_is_looked_for(
         load(Path("/x"), {})
 
 
-def test_a_place_that_may_not_be_looked_at_is_passed_over_and_named(
+def test_an_unreadable_folder_is_skipped_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one is taken; when there is none, it is said which could not be looked at."""
+    """The next place is used; without one, the fault names the unreadable place."""
     monkeypatch.chdir(tmp_path)
     stat = Path.stat
 
@@ -244,8 +244,8 @@ def test_a_place_that_may_not_be_looked_at_is_passed_over_and_named(
         ("/x" * 3000, "name too long"),
     ],
 )
-def test_what_is_no_file_is_said_at_once(tmp_path: Path, kind: str, told: str) -> None:
-    """Of a configuration and of a file of keys: nothing waits for a pipe, or reads for ever."""
+def test_a_pipe_or_device_is_refused_at_once(tmp_path: Path, kind: str, told: str) -> None:
+    """As configuration and as key file: no wait for a pipe, no endless read."""
     path = tmp_path / kind if kind.isalpha() else Path(kind)
     if kind == "folder":
         path.mkdir()
@@ -260,14 +260,16 @@ def test_what_is_no_file_is_said_at_once(tmp_path: Path, kind: str, told: str) -
         assert told.casefold() in faults(tmp_path, text)[0].casefold()
 
 
-def test_a_byte_order_mark_before_toml_is_no_fault(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     """Some editors write one."""
     (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbf[log]\nlevel = "debug"\n')
     assert load(tmp_path / "c.toml", {}).log.level == "debug"
 
 
-def test_a_home_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in the environment nor among the users, or not a whole path."""
+def test_an_unknown_home_folder_is_a_fault_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No HOME, no such user, or a relative path."""
     for home, path in (("", "~/a.db"), ("relative", "~/a.db"), ("/", "~no_such_user/a.db")):
         monkeypatch.setenv("HOME", home)
         assert faults(tmp_path, f'[mirror]\npath = "{path}"')[0].startswith("mirror.path: starts")
@@ -275,8 +277,8 @@ def test_a_home_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(loaded(tmp_path, '[mirror]\npath = "~/a.db"').mirror.path) == "/home/shop/a.db"
 
 
-def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
-    """The mirror would have a path that no status document can say."""
+def test_a_folder_name_that_is_not_utf_8_is_a_fault(tmp_path: Path) -> None:
+    """A status document could not contain the path of the mirror."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     assert "mirror.path: has a name" in faults(folder, '[mirror]\npath = "a.db"')[0]
@@ -331,8 +333,8 @@ GOOD_KEY = "Hush_0123-abc/DEF+x.y~z=="
         ("-----BEGIN PRIVATE KEY-----", "another kind"),
     ],
 )
-def test_a_key_with_dirt_is_named_with_what_is_wrong(tmp_path: Path, text: str, told: str) -> None:
-    """In the file of keys by its line, in the variable by its number; and never the key itself."""
+def test_a_malformed_key_is_named_by_line_or_number(tmp_path: Path, text: str, told: str) -> None:
+    """The fault says what is wrong, and never contains the key."""
     (tmp_path / "keys").write_text(f"# ours\n{text}\n", encoding="utf-8")
     found = faults(tmp_path, '[dreamship]\napi_key_file = "keys"')
     assert len(found) == 1
@@ -351,15 +353,15 @@ def test_a_key_with_dirt_is_named_with_what_is_wrong(tmp_path: Path, text: str, 
     "key",
     [GOOD_KEY, "k", "sk-live_0", "the_second_key", "a.b-c", "example0", "0x1", "key-3ax6xnjp29jd6"],
 )
-def test_what_may_be_a_key_is_taken(tmp_path: Path, key: str) -> None:
-    """Dreamship does not publish its form; spaces around it and a Windows line end do not count."""
+def test_a_key_may_have_any_printable_form(tmp_path: Path, key: str) -> None:
+    """Spaces around a key and a Windows line end do not count."""
     (tmp_path / "keys").write_bytes(f"  {key}\t\r\n".encode())
     config = loaded(tmp_path, '[dreamship]\napi_key_file = "keys"')
     assert [one.reveal() for one in config.keys] == [key]
 
 
-def test_without_keys_no_source_of_them_is_read(tmp_path: Path) -> None:
-    """Who may read the configuration may not read them, and needs none to look."""
+def test_commands_that_need_no_keys_read_no_source_of_keys(tmp_path: Path) -> None:
+    """A user who may read the configuration need not be able to read the keys."""
     text = '[dreamship]\napi_key_file = "nowhere"\napi_keys = ["not a key"]\n'
     path = tmp_path / "config.toml"
     path.write_text(text)
@@ -369,8 +371,8 @@ def test_without_keys_no_source_of_them_is_read(tmp_path: Path) -> None:
     assert config.dreamship.api_key_file == tmp_path / "nowhere"
 
 
-def test_credentials_that_may_not_be_looked_at_are_a_fault(tmp_path: Path) -> None:
-    """Whether there are any cannot be known; going on with others would be a guess."""
+def test_an_unreadable_credentials_folder_is_a_fault(tmp_path: Path) -> None:
+    """It may contain keys; to continue with other keys would be a guess."""
     found = faults(tmp_path, "", {"CREDENTIALS_DIRECTORY": "/x" * 3000})
     assert found[0].startswith("credential dreamship-api-keys: cannot be read: ")
     assert loaded(tmp_path, "", {"CREDENTIALS_DIRECTORY": "nowhere"}).keys == ()
@@ -380,15 +382,15 @@ def test_credentials_that_may_not_be_looked_at_are_a_fault(tmp_path: Path) -> No
 
 
 @given(st.integers(0, 3650 * 86_400))
-def test_durations_come_back_as_they_were(seconds: int) -> None:
-    """Written and read again it is the same time."""
+def test_durations_survive_a_round_trip(seconds: int) -> None:
+    """A duration that is written and read again is equal."""
     duration = timedelta(seconds=seconds)
     assert parse_duration(duration_text(duration)) == duration
 
 
 @given(st.text() | st.from_regex(r"[0-9]+[smhdw]", fullmatch=True))
-def test_no_text_makes_values_raise_anything_but_their_fault(text: str) -> None:
-    """ValueError, which names the key; nothing else."""
+def test_parsing_any_text_raises_value_error_only(text: str) -> None:
+    """The loader adds the key to the message."""
     for parse in (parse_duration, parse_address):
         try:
             parse(text)
@@ -399,16 +401,16 @@ def test_no_text_makes_values_raise_anything_but_their_fault(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["127.0.0.1:0", "localhost:65535", "[::1]:8787", "unix:/run/x.sock", "0.0.0.0:80"]
 )
-def test_addresses_come_back_as_they_were(text: str) -> None:
-    """Every form of the contract."""
+def test_addresses_survive_a_round_trip(text: str) -> None:
+    """Every form that the reference lists."""
     assert parse_address(text).text == text
 
 
 @pytest.mark.parametrize(
     "text", ["", ":80", "host", "host:", "host:65536", "::1:80", "unix:x", "a b:1", "host:-1"]
 )
-def test_what_is_no_address(text: str) -> None:
-    """Each says what to write instead."""
+def test_an_invalid_address_says_what_to_write_instead(text: str) -> None:
+    """In the text of the fault."""
     with pytest.raises(ValueError, match=r"host:port|absolute"):
         parse_address(text)
 
@@ -420,8 +422,8 @@ key_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=
 
 
 @given(key=key_text)
-def test_a_secret_shows_itself_to_nobody(key: str) -> None:
-    """Not as text, not formatted, not in what is in force, not written anywhere."""
+def test_a_secret_is_masked_in_every_form(key: str) -> None:
+    """As text, formatted, pickled, copied, and in the configuration that is printed."""
     secret = Secret(key)
     config = Config(keys=(secret,))
     config = msgspec.structs.replace(
@@ -437,8 +439,8 @@ def test_a_secret_shows_itself_to_nobody(key: str) -> None:
         msgspec.json.encode(config)
 
 
-def test_what_is_in_force_can_be_read_again(tmp_path: Path) -> None:
-    """check-config prints a configuration, not a report about one."""
+def test_the_printed_configuration_can_be_loaded_again(tmp_path: Path) -> None:
+    """`check-config` prints valid TOML."""
     config = loaded(
         tmp_path,
         """
@@ -461,7 +463,7 @@ def test_what_is_in_force_can_be_read_again(tmp_path: Path) -> None:
 
 
 def test_a_secret_never_appears_in_a_fault(tmp_path: Path) -> None:
-    """Faults of key values say what is wrong without repeating them."""
+    """Faults of keys say what is wrong without repeating the value."""
     texts = [
         '[dreamship]\napi_keys = ["hush hush"]',
         '[dreamship]\napi_keys = [["hush"]]',

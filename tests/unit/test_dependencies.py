@@ -1,4 +1,4 @@
-"""What an installation consists of is written down exactly, and fits what the package asks for."""
+"""The pinned requirements are complete, have hashes, and fit the declared dependencies."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def pins() -> dict[str, str]:
 
 
 def test_every_dependency_is_pinned_within_its_bounds() -> None:
-    """An installation has what the package was declared to work with."""
+    """An installation has the versions that the package declares."""
     for text in PROJECT["dependencies"]:
         wanted = Requirement(text)
         assert wanted.specifier.contains(pins()[canonicalize_name(wanted.name)]), text
 
 
 def test_every_pin_has_hashes() -> None:
-    """Without one, pip refuses the whole file; with one that is no hash, too."""
+    """Without a valid hash pip refuses the whole file."""
     entries = re.split(r"^(?=[a-z])", PINNED, flags=re.MULTILINE)[1:]
     assert len(entries) == len(pins())
     for entry in entries:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry
 
 
-def test_what_dependencies_depend_on_is_pinned_too() -> None:
-    """As far as the very versions are installed here: another may depend on something else."""
+def test_indirect_dependencies_are_pinned_too() -> None:
+    """For packages that are installed here in the pinned version."""
     for name, version in pins().items():
         try:
             here = metadata.distribution(name)

@@ -1,4 +1,4 @@
-"""A copy is known again whatever became of the row it is a copy of."""
+"""A copy of a delivery is recognised whatever happened to the row of the original."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def judge(snapshot: BatchSnapshot, batch: Sequence[Delivery]) -> ChangeSet:
     return apply_deliveries(snapshot, batch, POLICY, now=NOW, source_now=NOW)
 
 
-def test_a_replay_whose_name_was_taken_and_is_free_again(memory: sqlite3.Connection) -> None:
-    """Quarantined twice and judged again each time; between them what had its name was pruned."""
+def test_a_copy_is_a_duplicate_after_two_replays(memory: sqlite3.Connection) -> None:
+    """Between them, the row that had taken its key was pruned."""
 
     def take(*batch: Delivery) -> list[str]:
         judged = deliveries.record(

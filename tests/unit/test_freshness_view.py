@@ -1,4 +1,4 @@
-"""`freshness` finds by index what `availability` would tell by reading all of it."""
+"""The `freshness` view finds by index the result of a scan of `availability`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ VARIANT = st.tuples(
     reads=st.lists(st.none() | MOMENTS, min_size=len(ITEMS), max_size=len(ITEMS)),
     variants=st.lists(VARIANT, max_size=10),
 )
-def test_the_oldest_confirmation_is_the_oldest_of_all(
+def test_oldest_confirmed_at_equals_the_minimum_of_availability(
     memory: sqlite3.Connection,
     reads: list[str | None],
     variants: list[tuple[int | None, str | None, str | None, str, str | None]],
 ) -> None:
-    """Whatever is removed, doubted, absent, delivered since its read, or of no item."""
+    """Removed, verifying, missing, newly delivered and unplaced variants included."""
     memory.execute("DELETE FROM items")
     memory.execute("DELETE FROM variants")
     memory.executemany(
@@ -46,8 +46,8 @@ def test_the_oldest_confirmation_is_the_oldest_of_all(
     assert found == true
 
 
-def test_no_part_of_it_reads_the_whole_mirror(memory: sqlite3.Connection) -> None:
-    """A shop may ask as often as it likes, and a daemon does when it starts."""
+def test_freshness_scans_no_table(memory: sqlite3.Connection) -> None:
+    """Shops may ask often, and the daemon asks when it starts."""
     plan = memory.execute("EXPLAIN QUERY PLAN SELECT * FROM freshness").fetchall()
     scanned = {row[3] for row in plan if row[3].startswith("SCAN")}
     assert scanned <= {"SCAN CONSTANT ROW", "SCAN read", "SCAN freshness"}

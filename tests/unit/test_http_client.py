@@ -1,4 +1,4 @@
-"""The way to a URL as the environment has it: each fault is one line with its variable."""
+"""HTTP clients follow the environment; each fault is one line that names the variable."""
 
 from __future__ import annotations
 
@@ -30,10 +30,8 @@ PASSWORD = "hush_0123456789"
         ({"all_proxy": "http://p:1"}, "http://hooks.example.com/x", "all_proxy"),
     ],
 )
-def test_the_proxy_is_named_by_the_variables_of_everybody(
-    environ: dict[str, str], url: str, variable: str
-) -> None:
-    """The lower-case name wins, an empty one switches off, the scheme's own comes first."""
+def test_proxy_variables_work_as_in_curl(environ: dict[str, str], url: str, variable: str) -> None:
+    """Lower case wins, an empty value switches off, the scheme's own variable comes first."""
     assert http_client.proxy_for(url, environ)[0] == variable
 
 
@@ -67,10 +65,10 @@ def test_the_proxy_is_named_by_the_variables_of_everybody(
         ("\u2603", "example.com", False),
     ],
 )
-def test_no_proxy_takes_names_addresses_and_networks(
+def test_no_proxy_accepts_names_addresses_and_networks(
     listed: str, host: str, is_excepted: bool
 ) -> None:
-    """What is none of them names no host, and is nobody's fault either."""
+    """Any other entry matches no host, and is no fault."""
     environ = {"HTTPS_PROXY": "http://p:1", "NO_PROXY": listed}
     assert (http_client.proxy_for(f"https://{host}/x", environ) == ("", "")) is is_excepted
 
@@ -91,8 +89,8 @@ def test_no_proxy_takes_names_addresses_and_networks(
     ],
 )
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
-def test_a_proxy_that_is_none_is_one_line(variable: str, value: str) -> None:
-    """With the variable, and without what is in it: that may be a password."""
+def test_an_invalid_proxy_is_one_line(variable: str, value: str) -> None:
+    """With the variable, and without its value, which may hold a password."""
     with pytest.raises(ConfigurationError, match=rf"^{variable}: ") as caught:
         http_client.check(URL, {variable: value})
     assert variable in caught.value.hint
@@ -102,13 +100,13 @@ def test_a_proxy_that_is_none_is_one_line(variable: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["http://p:1", "p:1", "https://u:p@p", " http://[::1]:3128 "])
-def test_a_proxy_that_is_one_is_taken(value: str) -> None:
-    """Without a scheme it speaks HTTP, as everywhere."""
+def test_a_valid_proxy_is_used(value: str) -> None:
+    """A proxy without a scheme is an HTTP proxy."""
     http_client.check(URL, {"HTTPS_PROXY": value})
 
 
-def test_a_socks_proxy_needs_what_speaks_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package, one line with its name; with it, it is a way like another."""
+def test_a_socks_proxy_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package, the fault is one line with its name."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for scheme in ("socks5", "socks5h"):
         with pytest.raises(ConfigurationError, match=r"^ALL_PROXY: .* socksio") as caught:
@@ -123,10 +121,8 @@ def _certificates(folder: Path) -> None:
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 @pytest.mark.parametrize("kind", ["missing", "text", "empty", "folder", "pipe", "below a file"])
-def test_certificates_that_cannot_be_used_are_one_line(
-    tmp_path: Path, variable: str, kind: str
-) -> None:
-    """A folder without certificates, too, which OpenSSL takes and then believes nobody."""
+def test_unusable_certificates_are_one_line(tmp_path: Path, variable: str, kind: str) -> None:
+    """An empty folder too: OpenSSL accepts it and then trusts no server."""
     path = tmp_path / kind
     if kind in {"text", "empty"}:
         path.write_text("no certificate\n" if kind == "text" else "")
@@ -144,8 +140,8 @@ def test_certificates_that_cannot_be_used_are_one_line(
     http_client.check("http://127.0.0.1:9/x", {variable: str(path)})
 
 
-def test_certificates_that_can_be_used_are_taken(tmp_path: Path) -> None:
-    """A file of them, or folders of which one has some under their hash."""
+def test_usable_certificates_are_used(tmp_path: Path) -> None:
+    """A file, or several folders of which one has hashed certificates."""
     import certifi  # noqa: PLC0415 - only here
 
     _certificates(tmp_path / "hashed")
@@ -156,24 +152,22 @@ def test_certificates_that_can_be_used_are_taken(tmp_path: Path) -> None:
     http_client.check(URL, {"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""})
 
 
-def test_a_key_log_that_cannot_be_written_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Python opens it with every context, wherever it leads."""
+def test_an_unwritable_key_log_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python opens SSLKEYLOGFILE with every TLS context."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "nowhere" / "keys"))
     with pytest.raises(ConfigurationError, match=r"^SSLKEYLOGFILE: ") as caught:
         http_client.check(URL, os.environ)
     assert "SSLKEYLOGFILE" in caught.value.hint
 
 
-def test_an_address_that_no_request_can_go_to_is_one_line() -> None:
-    """A host name of a form that only httpx refuses."""
+def test_an_impossible_host_name_is_one_line() -> None:
+    """Only httpx refuses such a host name."""
     with pytest.raises(ConfigurationError, match="no request"):
         http_client.check("https://\u2603\u200d.example.com/", {})
 
 
-def test_a_call_in_the_clear_reads_no_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which takes longer than the call."""
+def test_a_plain_http_call_loads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading them takes longer than the call."""
 
     def refuse(*_: object, **__: object) -> ssl.SSLContext:
         raise AssertionError

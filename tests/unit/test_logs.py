@@ -1,4 +1,4 @@
-"""Logs: JSON lines for machines, readable ones for people, and a secret in neither."""
+"""The log: JSON lines for machines, readable lines for people, and no secret in either."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def log_secrets() -> None:
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
-def test_no_secret_gets_into_a_line(style: Literal["json", "console"]) -> None:
-    """Whoever logged it, in whatever value, and in tracebacks."""
+def test_secrets_are_masked_in_every_line(style: Literal["json", "console"]) -> None:
+    """In events, values, tracebacks and lines of other libraries."""
     stream = io.StringIO()
     logs.configure("info", style, secrets=["", SECRET], stream=stream)
     log_secrets()
@@ -79,8 +79,8 @@ def test_no_secret_gets_into_a_line(style: Literal["json", "console"]) -> None:
     assert "a request nobody" not in said
 
 
-def test_machines_get_a_json_object_a_line() -> None:
-    """With level and moment; not on a terminal this is what `auto` means."""
+def test_json_lines_have_a_level_and_a_timestamp() -> None:
+    """JSON is the format when stderr is not a terminal."""
     stream = io.StringIO()
     logs.configure("info", "auto", stream=stream)
     log_secrets()
@@ -92,7 +92,7 @@ def test_machines_get_a_json_object_a_line() -> None:
     assert "ValueError" in lines[2]["exception"]
 
 
-def test_people_get_readable_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_console_format_is_readable(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal, in colour unless NO_COLOR is set."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured, plain, piped = Terminal(), Terminal(), io.StringIO()
@@ -114,8 +114,8 @@ def test_people_get_readable_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("level", "told"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
 )
-def test_a_level_holds_for_what_is_below_it(level: str, told: int) -> None:
-    """And a second configuration replaces the first, as a reload does."""
+def test_the_level_filters_less_important_lines(level: str, told: int) -> None:
+    """A second configuration replaces the first, as after a reload."""
     old, stream = io.StringIO(), io.StringIO()
     logs.configure("debug", "json", stream=old)
     logs.configure(level, "json", stream=stream)
@@ -126,8 +126,8 @@ def test_a_level_holds_for_what_is_below_it(level: str, told: int) -> None:
     assert old.getvalue() == ""
 
 
-def test_a_log_that_cannot_be_written_stops_nobody() -> None:
-    """The disk that is full may be the log's: a delivery must still get its 503, a read go on."""
+def test_an_unwritable_log_raises_nothing() -> None:
+    """The log's disk may be full: a delivery still gets its 503, and reads go on."""
     logs.configure("info", "json", stream=FullDisk())
     structlog.get_logger("test").error("a delivery could not be kept")
 
@@ -136,8 +136,8 @@ FORGED = "odd\n2026-01-01 [info] forged\r\x1b[2J\u2028\x00"
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
-def test_nobody_writes_a_line_of_their_own(style: Literal["json", "console"]) -> None:
-    """What ends a line, or what a terminal obeys, is written out; a traceback is indented."""
+def test_logged_text_cannot_forge_a_line(style: Literal["json", "console"]) -> None:
+    """Line ends and control characters are escaped; a traceback is indented."""
     stream = io.StringIO()
     logs.configure("info", style, stream=stream)
     log = structlog.get_logger("test")
@@ -155,8 +155,8 @@ def test_nobody_writes_a_line_of_their_own(style: Literal["json", "console"]) ->
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
-def test_a_line_has_bounds(style: Literal["json", "console"]) -> None:
-    """Whatever is told, a collector takes it; and what was left out is counted."""
+def test_a_line_has_a_maximum_length(style: Literal["json", "console"]) -> None:
+    """A collector accepts each line; the line says how much was left out."""
     stream = io.StringIO()
     logs.configure("info", style, stream=stream)
     log = structlog.get_logger("test")
@@ -174,8 +174,8 @@ def test_a_line_has_bounds(style: Literal["json", "console"]) -> None:
     assert "ValueError: yyy" in told
 
 
-def test_a_secret_is_masked_before_anything_is_cut() -> None:
-    """One that lies across the bound, and one where a traceback is cut."""
+def test_secrets_are_masked_before_lines_are_cut() -> None:
+    """A secret may cross the bound of a text or of a traceback."""
     stream = io.StringIO()
     logs.configure("info", "json", secrets=[SECRET], stream=stream)
     log = structlog.get_logger("test")
@@ -190,8 +190,8 @@ def test_a_secret_is_masked_before_anything_is_cut() -> None:
     assert SECRET[-4:] not in said
 
 
-def test_of_a_secret_that_begins_with_another_nothing_is_left() -> None:
-    """Whichever was configured first."""
+def test_a_secret_that_starts_with_another_is_masked_whole() -> None:
+    """In either order of configuration."""
     stream = io.StringIO()
     logs.configure("info", "json", secrets=[SECRET[:8], SECRET], stream=stream)
     structlog.get_logger("test").info("two", one=SECRET[:8], other=SECRET)
@@ -227,10 +227,10 @@ def read_lines(reading: int, last: bytes) -> list[bytes]:
     return told.splitlines()
 
 
-def test_a_reader_that_comes_back_is_told_how_many_lines_are_missing(
+def test_a_gap_in_the_log_reports_the_number_of_dropped_lines(
     piped: tuple[int, LogStream],
 ) -> None:
-    """What waits is bounded; the gap is one, and its size is known."""
+    """The buffer is bounded."""
     reading, stream = piped
     lines = [b"%07d %s" % (number, b"x" * 1000) for number in range(4000)]
     began_s = time.monotonic()
@@ -247,7 +247,7 @@ def test_a_reader_that_comes_back_is_told_how_many_lines_are_missing(
 
 
 def test_a_report_of_dropped_lines_is_never_dropped() -> None:
-    """Also when others have filled the stream again before the report is written."""
+    """Even if other lines fill the stream before the report is written."""
     reading, writing = os.pipe()
     reports: list[int] = []
 
@@ -278,8 +278,8 @@ def test_a_report_of_dropped_lines_is_never_dropped() -> None:
     os.close(writing)
 
 
-def test_a_reader_that_is_gone_is_no_fault(piped: tuple[int, LogStream]) -> None:
-    """A closed pipe: each line is counted, and nobody fails."""
+def test_a_closed_log_pipe_raises_nothing(piped: tuple[int, LogStream]) -> None:
+    """Each lost line is counted."""
     reading, stream = piped
     os.close(reading)
     for number in range(10):
@@ -288,8 +288,8 @@ def test_a_reader_that_is_gone_is_no_fault(piped: tuple[int, LogStream]) -> None
     assert stream.dropped == 10
 
 
-def test_a_full_disk_tears_no_two_lines_into_one(tmp_path: Path) -> None:
-    """What was written of a line stays; the next one that fits begins a line of its own."""
+def test_a_full_disk_never_joins_two_lines(tmp_path: Path) -> None:
+    """A partial line stays; the next complete line starts on a new line."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     counts: list[int] = []
     with (tmp_path / "log").open("wb") as file:
@@ -310,8 +310,8 @@ def test_a_full_disk_tears_no_two_lines_into_one(tmp_path: Path) -> None:
     assert (counts, stream.dropped) == ([2], 2)
 
 
-def test_a_descriptor_that_does_not_wait_loses_no_line(piped: tuple[int, LogStream]) -> None:
-    """Whoever shares it may have made it so; a full pipe is no fault then either."""
+def test_a_non_blocking_descriptor_loses_no_line(piped: tuple[int, LogStream]) -> None:
+    """Another process may have set O_NONBLOCK on the shared pipe."""
     reading, stream = piped
     os.set_blocking(stream.fileno(), False)
     lines = [b"%04d %s" % (number, b"x" * 1000) for number in range(500)]
@@ -335,8 +335,8 @@ while not sys.stderr.drain(10):
 """
 
 
-def test_a_line_of_the_log_says_how_many_are_missing() -> None:
-    """In the form of the log, like any other; the process waits a moment for its reader."""
+def test_the_exit_waits_briefly_and_reports_dropped_lines() -> None:
+    """In the format of the log."""
     with subprocess.Popen(
         [sys.executable, "-c", DROPPING], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -367,8 +367,8 @@ raise RuntimeError("{SECRET} at the end")
 """
 
 
-def test_what_nobody_expected_is_a_line_too() -> None:
-    """A warning, the end of a thread, of a finalizer and of the process: JSON, and masked."""
+def test_uncaught_exceptions_and_warnings_are_masked_json_lines() -> None:
+    """From a thread, a finalizer, a warning and the end of the process."""
     done = subprocess.run(
         [sys.executable, "-c", UNEXPECTED], capture_output=True, text=True, check=False
     )

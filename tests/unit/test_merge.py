@@ -1,4 +1,4 @@
-"""The rule of merging: each rule by example, and the promise over random histories."""
+"""The merge rules: each by example, and their promise over random histories."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def look(known: ValueState | None, value: str | None, *, began: float, date: flo
 KNOWN = ValueState("in_stock", event_at=at(10), read_at=at(20), delivered_at=at(11))
 
 
-def test_same_value_remembers_the_newest_event() -> None:
-    """Rule 1: nothing changes but what is known of the event's time."""
+def test_rule_1_an_equal_value_updates_only_the_event_time() -> None:
+    """Nothing else changes."""
     decision = deliver(KNOWN, "in_stock", 50)
     assert decision.rule == "same"
     assert decision.value_state.event_at == at(50)
@@ -50,8 +50,8 @@ def test_same_value_remembers_the_newest_event() -> None:
     assert not decision.ask_soon
 
 
-def test_a_newer_event_is_applied_at_once() -> None:
-    """Rule 2: newer than every event and read, so it stands until a read confirms it."""
+def test_rule_2_a_newer_event_is_applied_at_once() -> None:
+    """It is newer than every event and read, so it stands until a read confirms it."""
     decision = deliver(KNOWN, "out_of_stock", 50)
     assert (decision.rule, decision.value_state.value) == ("newer", "out_of_stock")
     assert not decision.value_state.verifying
@@ -67,8 +67,8 @@ def test_a_newer_event_is_applied_at_once() -> None:
         pytest.param(102.1, id="in the future of Dreamship's clock"),
     ],
 )
-def test_a_disagreement_is_asked_never_discarded(event_at: float | None) -> None:
-    """Rule 3: the mirror's value stays, the doubt is kept, and the source is asked now."""
+def test_rule_3_a_conflicting_older_event_is_verified(event_at: float | None) -> None:
+    """The mirror keeps its value, remembers the conflict, and asks the source now."""
     decision = deliver(KNOWN, "out_of_stock", event_at)
     assert decision.rule == "contradicts"
     assert decision.ask_soon
@@ -76,31 +76,31 @@ def test_a_disagreement_is_asked_never_discarded(event_at: float | None) -> None
     assert decision.value_state.candidates == ("in_stock", "out_of_stock")
 
 
-def test_a_delivery_without_a_value_asks() -> None:
-    """A delivery that tells of a change, not to what, is a doubt about everything."""
+def test_a_delivery_without_a_value_is_verified() -> None:
+    """It says that something changed, and not to which value."""
     decision = deliver(KNOWN, None, 50)
     assert decision.ask_soon
     assert decision.value_state.candidates == ("in_stock", None)
 
 
-def test_what_is_gone_comes_back_only_by_the_sources_word() -> None:
-    """A late delivery must not put on sale what a read found gone."""
+def test_only_a_read_restores_a_removed_variant() -> None:
+    """A late delivery must not make it sellable."""
     gone = ValueState(None, read_at=at(20))
     decision = deliver(gone, "in_stock", 90)
     assert decision.rule == "contradicts"
     assert decision.value_state.value is None
 
 
-def test_a_newer_delivery_does_not_answer_an_older_doubt() -> None:
-    """Two claims against the mirror stay two until a read judged both."""
+def test_a_newer_delivery_keeps_an_older_conflict() -> None:
+    """Both conflicting values stay until a read decides."""
     doubted = deliver(KNOWN, "discontinued", None).value_state
     decision = deliver(doubted, "out_of_stock", 60)
     assert decision.value_state.candidates == ("out_of_stock", "discontinued")
     assert decision.ask_soon
 
 
-def test_a_variant_first_heard_of_is_taken_when_it_can_be_placed() -> None:
-    """A new variant is applied when its event has a place in time, and doubted otherwise."""
+def test_a_new_variant_is_applied_if_its_event_has_a_valid_time() -> None:
+    """Else it is verified."""
     placed = deliver(None, "in_stock", 50)
     assert (placed.rule, placed.value_state.verifying, placed.ask_soon) == (
         "first-word",
@@ -115,10 +115,8 @@ def test_a_variant_first_heard_of_is_taken_when_it_can_be_placed() -> None:
 
 
 @pytest.mark.parametrize(("hours", "is_old"), [(71.9, False), (72.1, True), (180 * 24, True)])
-def test_what_is_older_than_the_last_try_of_the_sender_is_a_doubt(
-    hours: float, is_old: bool
-) -> None:
-    """Somebody kept it and sends it again: it is no first word, and newer than nothing."""
+def test_an_event_older_than_the_senders_last_retry_is_verified(hours: float, is_old: bool) -> None:
+    """Somebody may have kept and resent it; for a new variant it proves nothing either."""
     event_at = 100 - hours * 3600
     first = deliver(None, "in_stock", event_at)
     assert first.rule == ("first-word-doubted" if is_old else "first-word")
@@ -129,46 +127,46 @@ def test_what_is_older_than_the_last_try_of_the_sender_is_a_doubt(
     assert (later.value_state.verifying, later.ask_soon) == (is_old, is_old)
 
 
-def test_a_settled_read_is_the_truth() -> None:
-    """Rule 4: whatever was believed or doubted, the settled read decides."""
+def test_rule_4_a_settled_read_decides() -> None:
+    """Whatever value and conflicts were stored."""
     doubted = deliver(KNOWN, "discontinued", None).value_state
     decision = look(doubted, "out_of_stock", began=160)
     assert (decision.rule, decision.value_state.value) == ("settled", "out_of_stock")
     assert not decision.value_state.verifying
 
 
-def test_an_unsettled_read_that_agrees_ends_the_doubt() -> None:
-    """Rule 5: two witnesses agree, and the second may be one of its own."""
+def test_rule_5_an_agreeing_unsettled_read_ends_the_conflict() -> None:
+    """Delivery and read agree."""
     doubted = deliver(KNOWN, "discontinued", None).value_state
     decision = look(doubted, "in_stock", began=120)
     assert (decision.rule, decision.value_state.verifying) == ("agrees", False)
 
 
 @pytest.mark.parametrize("began", [99, 100, 119.9])
-def test_a_read_too_soon_may_be_a_copy_and_ends_no_doubt(began: float) -> None:
-    """It began before the delivery, or before every copy of the source had heard of the change."""
+def test_a_read_too_soon_after_the_delivery_ends_no_conflict(began: float) -> None:
+    """It began before the delivery, or before every replica had the change."""
     doubted = deliver(KNOWN, "discontinued", None).value_state
     decision = look(doubted, "in_stock", began=began)
     assert (decision.rule, decision.value_state.candidates) == ("not-settled", doubted.candidates)
 
 
-def test_a_word_that_agrees_and_has_no_place_in_time_is_as_new_as_now() -> None:
-    """Else an event that is older than it would pass for newer."""
+def test_an_agreeing_update_without_a_timestamp_counts_as_recent() -> None:
+    """Else a later event that is older than it would count as newer."""
     told = deliver(KNOWN, "in_stock", None).value_state
     assert told.event_at == at(100)
     assert deliver(told, "out_of_stock", 90).rule == "contradicts"
 
 
-def test_an_unsettled_read_that_differs_is_one_more_doubt() -> None:
-    """Rule 6: the source may lag behind itself; the settled read decides."""
+def test_rule_6_a_conflicting_unsettled_read_is_verified() -> None:
+    """A replica of the source may lag behind; the settled read decides."""
     applied = deliver(KNOWN, "out_of_stock", 50).value_state
     decision = look(applied, "in_stock", began=101)
     assert (decision.rule, decision.value_state.value) == ("not-settled", "out_of_stock")
     assert decision.value_state.verifying
 
 
-def test_a_missed_delivery_is_a_change_nobody_told() -> None:
-    """Found by a settled read: missed unless a delivery had claimed just that."""
+def test_a_change_found_by_a_settled_read_is_missed() -> None:
+    """Unless a delivery had reported exactly this value."""
     assert look(KNOWN, "out_of_stock", began=200).missed
     told = deliver(KNOWN, "out_of_stock", None).value_state
     assert not look(told, "out_of_stock", began=200).missed
@@ -322,7 +320,7 @@ class Replay:
 
 @given(histories(drops=False))
 def test_with_nothing_dropped_the_mirror_equals_the_source(history: History) -> None:
-    """Late, doubled, reordered, whatever the clocks: equal when the queue is empty."""
+    """With late, doubled and reordered deliveries and wrong clocks, once the queue is empty."""
     replay = Replay(history)
     replay.play()
     event(f"applied {min(replay.applied, 3)}")
@@ -332,8 +330,8 @@ def test_with_nothing_dropped_the_mirror_equals_the_source(history: History) -> 
 
 
 @given(histories(drops=True))
-def test_with_some_dropped_one_more_sweep_makes_it_equal(history: History) -> None:
-    """Lost deliveries cost until the next sweep, no longer."""
+def test_after_lost_deliveries_one_sweep_restores_equality(history: History) -> None:
+    """Lost deliveries have no effect after the next sweep."""
     replay = Replay(history)
     replay.play()
     replay.sweep()
@@ -348,13 +346,13 @@ def test_with_some_dropped_one_more_sweep_makes_it_equal(history: History) -> No
     update=st.sampled_from([*VALUES, None]),
     event_at=st.none() | st.floats(-300, 300),
 )
-def test_no_delivery_makes_a_doubt_disappear_unless_it_says_the_same(
+def test_no_delivery_ends_a_conflict(
     value: str | None,
     conflicting_values: tuple[str | None, ...],
     update: str | None,
     event_at: float | None,
 ) -> None:
-    """Only a read ends a doubt; a delivery may turn the doubted value into the believed one."""
+    """A delivery may make the conflicting value the stored one; only a read ends a conflict."""
     known = ValueState(value, conflicting_values=conflicting_values, event_at=at(0))
     after = deliver(known, update, event_at).value_state
     assert set(conflicting_values) <= set(after.candidates)

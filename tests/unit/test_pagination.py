@@ -1,4 +1,4 @@
-"""Listings that move while they are read: each sign of it, and the end of each."""
+"""Listings that change while they are read: each sign of a change, and the end of each listing."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ FULL = PageStats(new=100, repeated=0, listed=100, count=150, has_next=True)
 LAST = PageStats(new=50, repeated=0, listed=150, count=150, has_next=False)
 
 
-def test_a_still_listing_is_read_once() -> None:
-    """Page after page, and whole after the one that has no next."""
+def test_an_unchanged_listing_is_read_once() -> None:
+    """Page by page; it is complete after the page that has no next page."""
     second = following(first(()), FULL, ())
     assert (second.page, second.shifted, second.count) == (2, False, 150)
     end = following(second, LAST, ())
@@ -51,21 +51,21 @@ def test_a_still_listing_is_read_once() -> None:
         pytest.param(replace(LAST, count=None), id="its count is gone"),
     ],
 )
-def test_a_listing_that_moved_is_read_again(seen: PageStats) -> None:
-    """Whatever shows that items slid between pages."""
+def test_a_listing_that_changed_meanwhile_is_read_again(seen: PageStats) -> None:
+    """On every sign that items moved between pages."""
     position = following(following(first(()), FULL, ()), seen, ())
     while position.page > 1:
         position = following(position, replace(seen, has_next=False), ())
     assert (position.page, position.attempt, position.run) == (1, 2, 2)
 
 
-def test_a_promised_page_that_is_not_there_shows_it_too() -> None:
-    """404 for page 2 after page 1 named a next one."""
+def test_a_missing_promised_page_means_that_the_listing_changed() -> None:
+    """Page 2 answers 404 after page 1 named it."""
     assert cut_short(following(first(()), FULL, ()), (), listed=100).attempt == 2
 
 
-def test_a_listing_that_always_moves_is_believed_in_the_end_and_says_so() -> None:
-    """Three times; then the sweep goes on and is partial."""
+def test_a_listing_that_changes_three_times_is_used_and_reported() -> None:
+    """The sweep goes on, and is partial."""
     position = first(())
     for _ in range(MAX_ATTEMPTS):
         assert position.page == 1
@@ -74,8 +74,8 @@ def test_a_listing_that_always_moves_is_believed_in_the_end_and_says_so() -> Non
     assert position.is_unsure
 
 
-def test_a_count_that_never_fits_costs_one_more_listing_only() -> None:
-    """Some listings count what they do not show; that is no movement."""
+def test_a_wrong_count_costs_one_extra_listing_only() -> None:
+    """Some listings count items that they do not show."""
     short = replace(LAST, listed=140)
     position = following(following(first(()), FULL, ()), short, ())
     assert position.attempt == 2
@@ -85,7 +85,7 @@ def test_a_count_that_never_fits_costs_one_more_listing_only() -> None:
 
 
 def test_a_listing_that_loops_ends() -> None:
-    """The same page again and again, each naming a next one."""
+    """Each answer is the same page and names a next one."""
     position, pages = first(()), 0
     loop = PageStats(new=0, repeated=100, listed=100, count=100, has_next=True)
     while not is_whole(position):
@@ -96,15 +96,15 @@ def test_a_listing_that_loops_ends() -> None:
 
 
 def test_categories_are_listed_one_after_the_other() -> None:
-    """Each whole; a run of its own, so that an item of two categories is not one that slid."""
+    """Each has its own run, so that an item of two categories did not move."""
     position, seen = first((5, 6)), replace(LAST, count=50, listed=50)
     second = following(position, seen, (5, 6))
     assert (second.category, second.page, second.run) == (6, 1, 2)
     assert is_whole(following(second, seen, (5, 6)))
 
 
-def test_a_whole_listing_whose_item_is_gone_is_read_again_but_not_for_ever() -> None:
-    """Another may have slid into its place on a page already read."""
+def test_a_listing_with_a_removed_item_is_read_again_at_most_twice() -> None:
+    """Another item may have moved to a page that was read before."""
     position: Position | None = Position(page=0)
     runs = 0
     while position is not None:
@@ -128,7 +128,7 @@ def test_a_whole_listing_whose_item_is_gone_is_read_again_but_not_for_ever() -> 
     categories=st.lists(st.integers(1, 9), unique=True, max_size=3).map(tuple),
 )
 def test_every_listing_ends(pages: list[PageStats], categories: tuple[int, ...]) -> None:
-    """Whatever the pages say; what has no end by itself is named."""
+    """Whatever the pages contain; a listing without an end is named."""
     endless = itertools.cycle(pages)
     position = first(categories)
     with pytest.MonkeyPatch.context() as patch:
@@ -151,29 +151,29 @@ def endless(shown: int) -> tuple[Position, int]:
     return position, pages
 
 
-def test_a_list_without_end_ends_after_more_items_than_any_catalogue_has() -> None:
-    """It is named, and it is not read again."""
+def test_an_endless_list_stops_at_the_item_bound() -> None:
+    """It is named, and not read again."""
     position, pages = endless(100)
     assert (pages * 100, position.listed) == (MAX_ITEMS, MAX_ITEMS)
     assert position.faults == ("the list goes on after 100,000 items on 1,000 pages",)
 
 
-def test_a_list_of_short_pages_ends_after_many_pages() -> None:
-    """One new item a page would be 100,000 calls."""
+def test_an_endless_list_of_short_pages_stops_at_the_page_bound() -> None:
+    """With one new item a page, the item bound would take 100,000 calls."""
     position, pages = endless(1)
     assert pages == MAX_PAGES
     assert position.faults == ("the list goes on after 1,000 items on 1,000 pages",)
 
 
-def test_a_list_of_long_pages_ends_after_some() -> None:
-    """More rows than were asked for."""
+def test_an_endless_list_of_long_pages_stops_at_the_row_bound() -> None:
+    """Its pages have more rows than requested."""
     position, pages = endless(10_000)
     assert pages == 10
     assert position.faults == ("the list goes on after 100,000 items on 10 pages",)
 
 
-def test_a_category_without_end_leaves_the_others() -> None:
-    """It costs itself, and its fault is named before any other."""
+def test_an_endless_category_does_not_stop_the_others() -> None:
+    """Its fault comes first in the report."""
     here = replace(first((5, 6)), page=MAX_PAGES, faults=("a", "b", "c", "d", "e"))
     seen = PageStats(new=9, repeated=0, listed=99, count=None, has_next=True)
     position = following(here, seen, (5, 6))
@@ -181,8 +181,8 @@ def test_a_category_without_end_leaves_the_others() -> None:
     assert position.faults[:2] == ("category 5 goes on after 99 items on 1,000 pages", "a")
 
 
-def test_as_many_items_as_the_bound_are_a_list_when_it_ends_there() -> None:
-    """The bound is met by the promise of more."""
+def test_a_list_that_ends_at_the_bound_is_complete() -> None:
+    """Only the promise of a next page makes it endless."""
     seen = PageStats(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
     position = following(Position(page=MAX_PAGES, count=MAX_ITEMS), seen, ())
     assert is_whole(position)
@@ -192,8 +192,8 @@ def test_as_many_items_as_the_bound_are_a_list_when_it_ends_there() -> None:
 @pytest.mark.parametrize(
     "count", [None, -1, True, 1.5, "7", 10**18, 10**30, MAX_ITEMS + 1, [7], float("inf")]
 )
-def test_a_count_that_no_catalogue_has_is_none(count: object) -> None:
-    """No estimate is made from it."""
+def test_an_absurd_count_is_ignored(count: object) -> None:
+    """It makes no estimate."""
     assert believable_count(count) is None
     assert believable_count(MAX_ITEMS) == MAX_ITEMS
 
@@ -201,8 +201,8 @@ def test_a_count_that_no_catalogue_has_is_none(count: object) -> None:
 @given(
     pages=st.lists(st.lists(st.integers(1, 30), max_size=8), max_size=12),
 )
-def test_what_a_page_brings_is_told_from_its_own_items(pages: list[list[int]]) -> None:
-    """Not from all that the run has shown, of which there may be very many."""
+def test_new_items_are_found_by_the_items_of_the_page(pages: list[list[int]]) -> None:
+    """Not by all items of the run, of which there may be very many."""
     shown, listed = set[int](), 0
     for ids in pages:
         seen = look(ids, shown & set(ids), listed=listed, count=None, has_next=True)
@@ -216,8 +216,8 @@ def test_what_a_page_brings_is_told_from_its_own_items(pages: list[list[int]]) -
     "nowhere",
     [None, "", " ", False, 0, {}, [], "null", "None", "#", "https://x/items/?page=2", 2, "2", 1.0],
 )
-def test_a_next_that_leads_nowhere_is_the_end(nowhere: object) -> None:
-    """Missing, empty, or this page once more."""
+def test_a_missing_or_repeated_next_ends_the_list(nowhere: object) -> None:
+    """Missing, empty, or this page again."""
     assert not leads_on(nowhere, 2)
 
 
@@ -225,20 +225,20 @@ def test_a_next_that_leads_nowhere_is_the_end(nowhere: object) -> None:
     "onward",
     ["https://x/items/?page=3", "?limit=100&page=3", "https://x/items/?cursor=ab", 3, "3", True],
 )
-def test_a_next_that_leads_on_is_followed_by_number(onward: object) -> None:
-    """Where it points does not matter, as long as it is no earlier page."""
+def test_any_other_next_continues_with_the_following_page_number(onward: object) -> None:
+    """Its URL does not matter, unless it names an earlier page."""
     assert leads_on(onward, 2)
 
 
-def test_a_promised_page_that_is_not_there_is_the_end_of_a_list_shown_whole() -> None:
-    """As many items as the list counts: nothing slid away."""
+def test_a_missing_page_ends_a_list_whose_count_is_reached() -> None:
+    """No item moved away."""
     end = cut_short(following(first(()), FULL, ()), (), listed=150)
     assert is_whole(end)
     assert not end.is_unsure
 
 
 def test_a_list_without_a_count_that_ends_in_404_is_read_once_more() -> None:
-    """Nobody can know whether an item slid away."""
+    """An item may have moved away."""
     position = following(first(()), replace(FULL, count=None), ())
     position = cut_short(position, (), listed=100)
     assert (position.page, position.attempt) == (1, 2)
@@ -247,8 +247,8 @@ def test_a_list_without_a_count_that_ends_in_404_is_read_once_more() -> None:
     assert not position.is_unsure
 
 
-def test_a_page_that_cannot_be_read_costs_itself() -> None:
-    """The pages after it are read as far as the count reaches; the fault is named."""
+def test_an_unreadable_page_does_not_stop_the_list() -> None:
+    """The following pages are read as far as the count reaches; the fault is named."""
     position = following(first(()), replace(FULL, count=350), ())
     position = skipped(position, (), "500")
     assert position.page == 3
@@ -258,22 +258,22 @@ def test_a_page_that_cannot_be_read_costs_itself() -> None:
     assert position.faults == ("page 2 of the list: 500",)
 
 
-def test_a_last_page_that_cannot_be_read_ends_the_list() -> None:
-    """By the count and the length of the pages before it."""
+def test_an_unreadable_last_page_ends_the_list() -> None:
+    """The count and the length of earlier pages tell that it is the last."""
     position = skipped(following(first(()), FULL, ()), (), "500")
     assert is_whole(position)
     assert position.faults
 
 
-def test_a_list_without_a_count_goes_on_after_a_broken_page_or_two() -> None:
-    """And no further: nothing says how many pages follow."""
+def test_a_list_without_a_count_continues_after_at_most_two_broken_pages() -> None:
+    """Nothing says how many pages follow."""
     position = skipped(first(()), (), "500")
     assert (position.page, is_whole(position)) == (2, False)
     assert is_whole(skipped(position, (), "500"))
 
 
-def test_a_category_that_is_gone_leaves_the_others() -> None:
-    """The next one is listed."""
+def test_a_missing_category_does_not_stop_the_others() -> None:
+    """The next category is listed."""
     position = abandoned(first((5, 6)), (5, 6), "Dreamship has none")
     assert (position.category, position.page) == (6, 1)
     end = following(position, replace(LAST, count=50, listed=50), (5, 6))
@@ -281,8 +281,8 @@ def test_a_category_that_is_gone_leaves_the_others() -> None:
     assert end.faults == ("page 1 of category 5: Dreamship has none",)
 
 
-def test_a_row_that_cannot_be_read_is_named_and_lists_nothing_again() -> None:
-    """The list is short by it, and would be so each time."""
+def test_an_unreadable_row_is_named_without_a_second_listing() -> None:
+    """A second listing would have the same gap."""
     end = following(first(()), PageStats(99, 0, 99, 100, has_next=False, broken_rows=1), ())
     assert is_whole(end)
     assert end.faults == ("1 rows of page 1 of the list cannot be read",)

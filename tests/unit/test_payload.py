@@ -1,4 +1,4 @@
-"""Every form a delivery may have, from the payload files, and what no bytes at all may do."""
+"""Every form of a delivery, from the payload files, and what no bytes may do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("path", PAYLOADS, ids=lambda path: path.stem)
-def test_every_documented_form_is_understood(path: Path) -> None:
-    """Each payload file says what its body must be understood as."""
+def test_every_payload_file_is_parsed_as_it_says(path: Path) -> None:
+    """Each file states the expected result."""
     payload = json.decode(path.read_bytes())
     body = body_of(payload)
     delivery = parse(body, NOW)
@@ -45,8 +45,8 @@ def test_every_documented_form_is_understood(path: Path) -> None:
         assert (mention and json.decode(json.encode(mention))) == expected["mention"]
 
 
-def test_there_is_a_file_for_each_form() -> None:
-    """The payloads are found at all."""
+def test_the_payload_files_exist() -> None:
+    """The tests find files for every kind of result."""
     assert len(PAYLOADS) > 30
 
 
@@ -62,8 +62,8 @@ def test_there_is_a_file_for_each_form() -> None:
         pytest.param(b'{"object":"item_variant","id":1e400}', id="a number no float has"),
     ],
 )
-def test_what_is_no_documented_object_is_quarantined_whole(body: bytes) -> None:
-    """Authentic and unintelligible: kept byte for byte, with a reason."""
+def test_an_undocumented_body_is_quarantined_whole(body: bytes) -> None:
+    """Authentic and not understood: kept byte for byte, with a reason."""
     delivery = parse(body, NOW)
     assert delivery.quarantined
     assert delivery.body == body
@@ -101,8 +101,8 @@ objects = st.fixed_dictionaries(
 
 
 @given(st.binary() | objects.map(json.encode))
-def test_no_body_makes_it_raise(body: bytes) -> None:
-    """Whatever is signed gets an answer, and is exactly one of the three."""
+def test_parsing_any_body_raises_nothing(body: bytes) -> None:
+    """Each body is exactly one of update, ignored or quarantined."""
     delivery = parse(body, NOW)
     assert delivery.body == body
     assert delivery.update is None or delivery.quarantined is None
@@ -112,21 +112,21 @@ def test_no_body_makes_it_raise(body: bytes) -> None:
 
 
 @given(st.integers())
-def test_ids_are_the_same_as_numbers_and_as_digits(number: int) -> None:
-    """An id is a positive number of 64 bits, whichever way it is written."""
+def test_ids_may_be_numbers_or_digits(number: int) -> None:
+    """An id is a positive 64-bit number in either notation."""
     expected = number if 0 < number <= MAX_ID else None
     assert parse_id(number) == expected
     assert parse_id(str(number)) == expected
 
 
 @pytest.mark.parametrize("value", [True, False, None, "", " ", "1.5", "²", "1e3", 1.5, [], {}])
-def test_what_is_no_id(value: object) -> None:
-    """Nothing but whole numbers and digits names a variant."""
+def test_other_values_are_no_ids(value: object) -> None:
+    """Only whole numbers and digits name a variant."""
     assert parse_id(value) is None
 
 
 def test_a_retry_with_newer_data_is_no_duplicate() -> None:
-    """Latest data may be taken when a delivery is sent: same event, other news."""
+    """Dreamship may insert the latest data when it retries: the same event with another value."""
     body = {"object": "item_variant", "event": {"uuid": "u"}, "data": {"id": 5}}
     first = parse(json.encode(body), NOW)
     body["data"] = {"id": 5, "availability": "in_stock"}
@@ -136,7 +136,7 @@ def test_a_retry_with_newer_data_is_no_duplicate() -> None:
 
 
 def test_a_null_availability_is_not_the_text_null() -> None:
-    """What was not told and what was told as text have different keys."""
+    """The two have different content keys."""
     body = {"object": "item_variant", "data": {"id": 5, "availability": "?"}}
     told = parse(json.encode(body), NOW)
     assert told.update is not None

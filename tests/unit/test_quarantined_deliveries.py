@@ -1,4 +1,4 @@
-"""News that was not understood still is news: a doubt about whatever it names."""
+"""A delivery that was not understood still makes the variants that it names be verified."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ ABOUT_NOTHING = json.encode({"id": VARIANT, "data": {"id": VARIANT}})
         (b'["\\ud800", {"\\udfff": "\\udc00"}]', ["\ufffd", {"\ufffd": "\ufffd"}]),
     ],
 )
-def test_the_lenient_decoder_takes(text: bytes, value: object) -> None:
+def test_the_lenient_decoder_accepts(text: bytes, value: object) -> None:
     """Each of these in a document that is otherwise well formed."""
     assert lenient_json.decode(b'{"id": 5, "x": %s}' % text) == {"id": 5, "x": value}
 
@@ -163,7 +163,7 @@ def test_the_lenient_decoder_takes(text: bytes, value: object) -> None:
     ],
 )
 def test_the_lenient_decoder_refuses(text: bytes) -> None:
-    """What may say something else than its first part says is no document."""
+    """Text whose meaning may differ from its first part is no document."""
     with pytest.raises(NotJsonError):
         lenient_json.decode(text)
 
@@ -180,8 +180,8 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_both_decoders_agree_about_what_is_well_formed(value: object) -> None:
-    """The lenient one says what the strict one says, so it does not matter which one was asked."""
+def test_both_decoders_agree_on_well_formed_documents(value: object) -> None:
+    """So it does not matter which one decodes a body."""
     for text in (json.encode(value), json_of_python.dumps(value).encode()):
         strict = json.decode(text)
         assert lenient_json.decode(text) == strict
@@ -190,18 +190,18 @@ def test_both_decoders_agree_about_what_is_well_formed(value: object) -> None:
 
 
 @given(json_values, st.text(), json_values, json_values)
-def test_a_name_that_occurs_twice_is_seen(
+def test_a_repeated_key_is_detected(
     value: object, name: str, first: object, second: object
 ) -> None:
-    """However deep it is and whatever colons the texts have."""
+    """At any depth, whatever colons the texts have."""
     key = json.encode(name)
     inner = b"{%s:%s,%s:%s}" % (key, json.encode(first), key, json.encode(second))
     text = b'{"a:":%s,"b":[%s]}' % (json.encode(value), inner)
     assert not lenient_json.names_are_unique(text, json.decode(text))
 
 
-def test_two_values_are_a_doubt_and_not_the_last_one(mirror: Mirror) -> None:
-    """Whichever comes last; the same value twice is a value."""
+def test_two_different_values_are_verified(mirror: Mirror) -> None:
+    """In either order; the same value twice is one value."""
     told = b'"availability":"out_of_stock"'
     (one,) = mirror.take(GENUINE.replace(told, b'"availability":"low_stock",' + told))
     assert (one.outcome, mirror.state()) == ("verifying", DOUBTED)
@@ -219,10 +219,8 @@ def test_two_values_are_a_doubt_and_not_the_last_one(mirror: Mirror) -> None:
     [path for path in PAYLOADS if "mention" in json.decode(path.read_bytes())["expected"]],
     ids=lambda path: path.stem,
 )
-def test_every_payload_that_names_a_known_variant_takes_it_off_sale(
-    mirror: Mirror, body: Any
-) -> None:
-    """As its file says; what is about an order or an item does not."""
+def test_a_quarantined_payload_makes_its_variants_unsellable(mirror: Mirror, body: Any) -> None:
+    """As its file says; an event of an order or an item does not."""
     expected = json.decode(body.read_bytes())["expected"]
     (one,) = mirror.take(body_at(body))
     assert one.outcome == ("quarantined" if "quarantined" in expected else "ignored")
@@ -233,8 +231,8 @@ def test_every_payload_that_names_a_known_variant_takes_it_off_sale(
     assert (ITEM in mirror.queue()) == (is_doubted or ITEM in named["item_ids"])
 
 
-def test_its_doubt_is_asked_soon_and_ends_with_a_settled_read(mirror: Mirror) -> None:
-    """As a delivery's that says only that something changed; the item is asked once."""
+def test_a_quarantined_delivery_is_verified_by_a_settled_read(mirror: Mirror) -> None:
+    """Soon, as after a delivery without a value; the item is read once."""
     for _ in range(1000):
         mirror.take(CUT)
     assert mirror.state() == DOUBTED
@@ -253,8 +251,8 @@ def test_its_doubt_is_asked_soon_and_ends_with_a_settled_read(mirror: Mirror) ->
     assert {row[0] for row in feed} == {0}
 
 
-def test_equal_bytes_later_are_news_again(mirror: Mirror) -> None:
-    """Nothing in them tells a retry from another event, so they are asked about once more."""
+def test_equal_bytes_are_verified_again_later(mirror: Mirror) -> None:
+    """They may be a retry or another event."""
     assert mirror.take(CUT)[0].outcome == "quarantined"
     mirror.read(NOW + SETTLE, in_stock(VARIANT), in_stock(SIBLING))
     assert mirror.state() == UNTOUCHED
@@ -262,15 +260,15 @@ def test_equal_bytes_later_are_news_again(mirror: Mirror) -> None:
     assert mirror.state() == DOUBTED
 
 
-def test_ids_that_disagree_are_all_doubted(mirror: Mirror) -> None:
+def test_all_contradicting_ids_are_verified(mirror: Mirror) -> None:
     """Any of them may be the right one."""
     body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
     assert mirror.take(body)[0].outcome == "quarantined"
     assert (mirror.state(), mirror.state(SIBLING)) == (DOUBTED, DOUBTED)
 
 
-def test_an_unknown_variant_is_looked_for(mirror: Mirror) -> None:
-    """In the item that is named, now, and else by a sweep; it gets no row before it is found."""
+def test_an_unknown_variant_is_searched(mirror: Mirror) -> None:
+    """First in the named item, then by a sweep; it gets a row only when it is found."""
     mirror.take(GENUINE.replace(b"%d" % VARIANT, b"999")[:-1])
     assert (mirror.row(999), mirror.unplaced_variants()) == ({}, [999])
     assert mirror.queue()[ITEM][0] == "2026-03-01T12:10:00.000000Z"
@@ -289,10 +287,10 @@ def test_an_unknown_variant_is_looked_for(mirror: Mirror) -> None:
         ),
     ],
 )
-def test_an_unknown_variant_of_what_is_not_mirrored(
+def test_an_unknown_variant_outside_the_catalog_is_not_searched(
     policy: Policy, unplaced_variants: list[int], queue: list[int]
 ) -> None:
-    """Nothing outside `[catalog]` is asked for; which items a category has only reads tell."""
+    """Only reads tell which items a category has."""
     mirror = Mirror(policy)
     body = GENUINE.replace(b"%d" % VARIANT, b"999").replace(b'"item":77', b'"item":88')[:-1]
     mirror.take(body)
@@ -300,8 +298,8 @@ def test_an_unknown_variant_of_what_is_not_mirrored(
     mirror.db.close()
 
 
-def test_ids_of_other_things_are_no_variants(mirror: Mirror) -> None:
-    """A color has an id of its own, and without a kind an id may be anything's."""
+def test_ids_of_other_objects_are_no_variant_ids(mirror: Mirror) -> None:
+    """A colour has an id too, and an id without an object type may belong to anything."""
     twelve = ItemRead(5, "Mug", (in_stock(12), in_stock(4)), NOW - SETTLE, NOW - SETTLE)
     reads.record(
         mirror.db,
@@ -316,14 +314,14 @@ def test_ids_of_other_things_are_no_variants(mirror: Mirror) -> None:
     assert mirror.unplaced_variants() == []
 
 
-def test_a_body_without_a_kind_doubts_what_it_names(mirror: Mirror) -> None:
-    """Neither an action nor an object: the id is a known variant's, and no item's."""
+def test_a_body_without_a_type_verifies_a_known_variant_id(mirror: Mirror) -> None:
+    """It has neither an action nor an object, and the id belongs to no item."""
     assert mirror.take(ABOUT_NOTHING)[0].outcome == "quarantined"
     assert mirror.state() == DOUBTED
 
 
-def test_an_event_of_an_item_has_it_read(mirror: Mirror) -> None:
-    """Ignored, as the contract says, and no doubt: its variants stay on sale."""
+def test_an_item_event_reads_the_item(mirror: Mirror) -> None:
+    """It is ignored, as the contract says, and its variants stay sellable."""
     body = {"object": "item", "event": {"action": "item-deleted", "object_id": ITEM}}
     assert mirror.take(json.encode(body))[0].outcome == "ignored"
     assert mirror.queue() == {ITEM: (None, "2026-03-01T12:11:00.000000Z")}
@@ -333,8 +331,8 @@ def test_an_event_of_an_item_has_it_read(mirror: Mirror) -> None:
     assert list(mirror.queue()) == [ITEM]
 
 
-def test_an_action_on_the_variants_of_an_item_has_it_read(mirror: Mirror) -> None:
-    """Whether its ids are the item's or a variant's is not documented, so both are asked."""
+def test_a_variant_action_on_an_item_reads_the_item(mirror: Mirror) -> None:
+    """The id may be the item's or a variant's, so both are read."""
     body = {"object": "item", "event": {"action": "item-variant-removed", "object_id": ITEM}}
     assert mirror.take(json.encode(body))[0].outcome == "verifying"
     assert ITEM in mirror.queue()
@@ -343,16 +341,16 @@ def test_an_action_on_the_variants_of_an_item_has_it_read(mirror: Mirror) -> Non
     assert mirror.state() == DOUBTED
 
 
-def test_an_item_cut_short_is_no_doubt_about_the_variants_it_lists(mirror: Mirror) -> None:
-    """It says that the item changed; that is a read."""
+def test_a_truncated_item_event_verifies_no_variant(mirror: Mirror) -> None:
+    """It says that the item changed; the item is read."""
     body = json.encode({"id": ITEM, "object": "item", "data": {"item_variants": [{"id": VARIANT}]}})
     assert mirror.take(body[:-1])[0].outcome == "quarantined"
     assert (mirror.state(), list(mirror.queue())) == (UNTOUCHED, [ITEM])
 
 
 @pytest.mark.parametrize("fails", ["claim", "mention"])
-def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> None:
-    """The variant it names is known; if even the doubt cannot be written, the body is kept."""
+def test_a_delivery_that_fails_to_apply_is_verified(mirror: Mirror, fails: str) -> None:
+    """Its variant is known; if even that fails to be stored, the body is kept."""
 
     class Ledger:
         async def deliver(
@@ -375,8 +373,8 @@ def test_what_cannot_be_written_is_a_doubt_too(mirror: Mirror, fails: str) -> No
     assert mirror.state() == (DOUBTED if fails == "claim" else UNTOUCHED)
 
 
-def test_it_is_told_in_words(mirror: Mirror) -> None:
-    """`explain` names the delivery, also for a variant that is one of several in it."""
+def test_explain_names_the_quarantined_delivery(mirror: Mirror) -> None:
+    """Also for a variant that is one of several in it."""
     body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
     mirror.take(body)
     for variant_id in (VARIANT, SIBLING):
@@ -386,8 +384,8 @@ def test_it_is_told_in_words(mirror: Mirror) -> None:
     assert not story(mirror.db, 5).deliveries
 
 
-def test_a_replay_that_understands_more_takes_its_place(mirror: Mirror) -> None:
-    """As after an upgrade: the value is verified, nothing is named any more, a read ends it."""
+def test_a_replay_that_understands_the_body_replaces_the_quarantine(mirror: Mirror) -> None:
+    """As after an upgrade: the value is verified until a read ends it."""
     mirror.take(CUT)
     mirror.db.execute("UPDATE deliveries SET body = ?", (GENUINE,))
 
@@ -420,8 +418,10 @@ _NAMED = re.compile(rb'"(?:id|object_id)":%d(?!\d)' % VARIANT)
     put=st.binary(max_size=3)
     | st.sampled_from([b'"', b"{", b"}", b"[", b"]", b",", b"\\ud800", b"NaN", b"null", b"{}"]),
 )
-def test_no_damage_leaves_a_variant_silently_on_sale(start: int, length: int, put: bytes) -> None:
-    """A body says `out_of_stock`. However it is cut, what it still names is not sold."""
+def test_a_damaged_body_never_leaves_its_variant_sellable(
+    start: int, length: int, put: bytes
+) -> None:
+    """The body says `out_of_stock`; any part of it is replaced."""
     body = GENUINE[:start] + put + GENUINE[start + length :]
     if _NAMED.search(body) is None:
         return
@@ -433,8 +433,8 @@ def test_no_damage_leaves_a_variant_silently_on_sale(start: int, length: int, pu
     mirror.db.close()
 
 
-def test_no_single_cut_leaves_a_variant_silently_on_sale() -> None:
-    """Every end, and every part left out that begins or ends at a quote, a comma or a brace."""
+def test_a_truncated_body_never_leaves_its_variant_sellable() -> None:
+    """Each cut that begins or ends at a quote, a comma or a brace."""
     places = [i for i, byte in enumerate(GENUINE) if byte in b'",}']
     bodies = {GENUINE[:end] for end in range(len(GENUINE))}
     bodies |= {GENUINE[:a] + GENUINE[b:] for a in places for b in places if a < b}
@@ -464,15 +464,15 @@ def test_no_single_cut_leaves_a_variant_silently_on_sale() -> None:
     ],
     ids=["keys", "backslashes", "spaces", "words", "braces", "a kind"],
 )
-def test_the_scan_takes_no_time(body: bytes) -> None:
-    """A body may be a megabyte, and every delivery waits for it."""
+def test_scanning_a_large_body_for_ids_is_fast(body: bytes) -> None:
+    """A body may have a megabyte, and every delivery waits for it."""
     began = time.process_time()
     mention_in(body)
     assert time.process_time() - began < 0.5
 
 
-def test_few_of_many_ids_count() -> None:
-    """A body that names thousands is a fault of its own; each id may cost a read."""
+def test_only_the_first_ids_of_a_body_are_verified() -> None:
+    """A body with thousands of ids is faulty, and each id may cost a read."""
     body = b'{"object":"item_variant",' + b",".join(b'"id":%d' % n for n in range(1, 5000))
     mention = mention_in(body)
     assert mention is not None
@@ -482,8 +482,8 @@ def test_few_of_many_ids_count() -> None:
 # Reads.
 
 
-def test_what_a_partial_answer_lacks_is_not_gone(mirror: Mirror) -> None:
-    """It stays as it was, and is not confirmed either; what is there is."""
+def test_a_variant_missing_in_a_partial_answer_is_not_removed(mirror: Mirror) -> None:
+    """It stays unconfirmed; the variants in the answer are updated."""
     before = mirror.row(SIBLING)
     mirror.read(NOW, in_stock(VARIANT, "low_stock"), is_whole=False)
     assert mirror.state() == ("low_stock", 1, 0)
@@ -495,8 +495,8 @@ def test_what_a_partial_answer_lacks_is_not_gone(mirror: Mirror) -> None:
     assert mirror.row(SIBLING)["removed"] == 1
 
 
-def test_what_a_partial_answer_lacks_is_asked_for_again(mirror: Mirror) -> None:
-    """Where it is in doubt or a delivery of it is not confirmed, some minutes later."""
+def test_a_variant_missing_in_a_partial_answer_is_read_again(mirror: Mirror) -> None:
+    """Some minutes later, if it is verifying or its delivery is not confirmed."""
     mirror.take(CUT)
     mirror.read(NOW + SETTLE, in_stock(SIBLING), is_whole=False)
     assert mirror.state() == DOUBTED
@@ -505,8 +505,8 @@ def test_what_a_partial_answer_lacks_is_asked_for_again(mirror: Mirror) -> None:
     assert (mirror.state(), mirror.queue()) == (UNTOUCHED, {})
 
 
-def test_a_variant_with_two_values_in_one_answer_is_doubted(mirror: Mirror) -> None:
-    """Asked again once; sold while all of its values may be, until an answer has one."""
+def test_a_variant_with_two_values_in_one_answer_is_verified(mirror: Mirror) -> None:
+    """It stays sellable while all its values are, until an answer has one value."""
     twice = (in_stock(VARIANT), in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
     mirror.read(NOW, *twice)
     assert (mirror.state(), mirror.state(SIBLING)) == (DOUBTED, UNTOUCHED)
@@ -533,8 +533,8 @@ def test_a_variant_with_two_values_in_one_answer_is_doubted(mirror: Mirror) -> N
     ],
     ids=lambda path: path.stem,
 )
-def test_a_running_daemon_stops_selling_and_asks(site: Site, path: Any) -> None:
-    """Posted to a real listener: off sale with the answer, and settled by Dreamship's own."""
+def test_a_daemon_verifies_a_quarantined_delivery(site: Site, path: Any) -> None:
+    """The variant is unsellable with the answer, until Dreamship's own answer settles it."""
     daemon = site.serve()
     variant_id = next(
         one.variant_id
@@ -561,8 +561,8 @@ def test_a_running_daemon_stops_selling_and_asks(site: Site, path: Any) -> None:
         assert f"names variant {variant_id}" in listed
 
 
-def test_half_an_emoji_in_an_answer_costs_nothing(site: Site) -> None:
-    """An item is read with whatever its names are, and a variant without an id costs itself."""
+def test_a_lone_surrogate_in_a_name_does_not_fail_the_read(site: Site) -> None:
+    """It becomes U+FFFD."""
     first, *_ = site.catalogue.names
     site.catalogue.names[first] = "Mug \ud83d"
     site.serve()
@@ -573,8 +573,8 @@ def test_half_an_emoji_in_an_answer_costs_nothing(site: Site) -> None:
     assert name == "Mug \ufffd"
 
 
-def test_a_variant_without_an_id_costs_the_item_nothing_else(site: Site) -> None:
-    """The others are read; nothing is removed; the sweep names the item and is partial."""
+def test_a_variant_without_an_id_makes_the_sweep_partial(site: Site) -> None:
+    """The others are read, nothing is removed, and the sweep names the item."""
     daemon = site.serve()
     first, *_ = site.catalogue.names
     of_item = [one.variant_id for one in site.catalogue.variants.values() if one.item_id == first]

@@ -1,4 +1,4 @@
-"""Never more calls than allowed in any minute, and what a 429 asks is obeyed."""
+"""Never more calls than allowed in any minute, and the pause of each 429 is kept."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
         max_size=150,
     ),
 )
-def test_no_minute_sees_more_calls_than_allowed(
+def test_no_minute_has_more_calls_than_allowed(
     limit: int, steps: list[tuple[float, bool, str]]
 ) -> None:
-    """Whatever is urgent, throttled or restarted: the sliding minute keeps the limit."""
+    """Urgent, throttled or restarted: the sliding minute keeps the limit."""
     state, now = rate_limit.start(limit), NOON
     calls: list[datetime] = []
     for idle_s, urgent, what in steps:
@@ -48,15 +48,15 @@ def test_no_minute_sees_more_calls_than_allowed(
         assert len(in_minute) <= limit
 
 
-def test_what_is_not_urgent_is_spread_and_what_is_urgent_is_not() -> None:
-    """A shop's order must not find the minute used up by a sweep's burst."""
+def test_background_calls_are_spread_and_urgent_calls_are_not() -> None:
+    """An urgent read must not find the minute used up by a sweep."""
     state = rate_limit.called(rate_limit.start(30), NOON)
     assert rate_limit.next_call_at(state, NOON, urgent=False) == NOON + timedelta(seconds=2)
     assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON
 
 
-def test_a_429_is_obeyed_then_recovered_from_slowly() -> None:
-    """Retry-After is waited for; afterwards the rate is half and grows with good answers."""
+def test_after_a_429_the_rate_recovers_slowly() -> None:
+    """It waits for Retry-After; then the rate is halved and grows with good answers."""
     state = rate_limit.throttled(rate_limit.called(rate_limit.start(40), NOON), NOON, 17)
     assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=17)
     assert state.per_minute == 20
@@ -69,14 +69,14 @@ def test_a_429_is_obeyed_then_recovered_from_slowly() -> None:
 
 
 def test_a_shorter_429_does_not_shorten_a_longer_one() -> None:
-    """Two flights may be throttled at once."""
+    """Two calls may be throttled at the same time."""
     state = rate_limit.throttled(rate_limit.start(40), NOON, 50)
     state = rate_limit.throttled(state, NOON, 1)
     assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON + timedelta(seconds=50)
 
 
-def test_a_clock_set_back_does_not_stop_reading_for_a_day() -> None:
-    """Calls and pauses that seem to lie in the future count as of now."""
+def test_a_clock_set_back_does_not_stop_reading() -> None:
+    """Calls and pauses that lie in the future count as of now."""
     state = rate_limit.throttled(rate_limit.called(rate_limit.start(1), NOON), NOON, 60)
     earlier = NOON - timedelta(days=1)
     assert rate_limit.next_call_at(state, earlier, urgent=True) <= earlier + timedelta(hours=1)
@@ -90,28 +90,28 @@ def test_a_clock_set_back_does_not_stop_reading_for_a_day() -> None:
         ("Request was throttled.", None),
     ],
 )
-def test_the_seconds_in_a_throttle_message(message: str, wait_s: float | None) -> None:
-    """Without Retry-After the documented wording names the wait."""
+def test_the_text_of_a_429_names_the_wait(message: str, wait_s: float | None) -> None:
+    """Without Retry-After the documented wording counts."""
     assert rate_limit.wait_in_words(message) == wait_s
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_backoff_grows_and_stays_bounded(attempt: int, chance: float) -> None:
-    """Full jitter: anywhere between nothing and the exponential bound, never above the cap."""
+    """Full jitter: between zero and the exponential bound, never above the cap."""
     wait_s = backoff(attempt, chance, base_s=0.5, cap_s=60).total_seconds()
     assert 0 <= wait_s <= min(60, 0.5 * 2 ** min(attempt, 30))
 
 
 @pytest.mark.parametrize("wait_s", [86_400, 999_999_999])
 def test_an_absurd_wait_is_capped_at_an_hour(wait_s: float) -> None:
-    """A day without reading would be worse than one more 429; the log and the status say it."""
+    """A day without reading is worse than one more 429; log and status report it."""
     state = rate_limit.throttled(rate_limit.start(45), NOON, wait_s)
     assert state.paused_until == NOON + timedelta(hours=1)
     assert rate_limit.next_call_at(state, NOON, urgent=True) == NOON + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("others", ["evenly", "in one burst", "at random"])
-def test_hours_beside_others_of_the_same_key_are_used_well(others: str) -> None:
+def test_the_budget_is_used_beside_other_programs_with_the_same_key(others: str) -> None:
     """Dreamship's real limit of 60 a minute, 45 of them ours, 15 taken by the shop's orders.
 
     At least 97 % of ours are used, and at most one 429 an hour. Others who come at random exceed

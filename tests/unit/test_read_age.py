@@ -1,4 +1,4 @@
-"""How old an answer says that it is, and what its `Date` teaches."""
+"""How old an answer is by its headers, and what its `Date` says about Dreamship's clock."""
 
 from __future__ import annotations
 
@@ -80,24 +80,24 @@ class Host:
     ("value", "seconds"),
     [("0", 0), ("240", 241), ("3, 240", 241), ('"7"', 8), ("12.9", 13), (" 5 ", 6)],
 )
-def test_an_age_is_taken_as_it_is_told(value: str, seconds: int) -> None:
-    """Whole seconds are cut off, so a second is added; zero is a new answer."""
+def test_the_age_header_plus_a_second_is_the_age(value: str, seconds: int) -> None:
+    """Ages are rounded down, so a second is added; zero is a new answer."""
     assert told(("Age", value)).age == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("value", ["-5", "soon", "", "1e9", "٣", "0x10", "240s", "+3"])
-def test_an_age_that_is_no_number_tells_nothing(value: str) -> None:
-    """Garbage never makes an answer old."""
+def test_an_invalid_age_header_is_ignored(value: str) -> None:
+    """It never makes an answer old."""
     assert told(("Age", value)) == ToldAge()
 
 
-def test_of_several_ages_the_largest_counts() -> None:
-    """Two caches in a row may each add a header of their own."""
+def test_the_largest_of_several_ages_counts() -> None:
+    """Two caches in a row may each add a header."""
     assert told(("Age", "3"), ("Age", "junk"), ("Age", "90")).age == timedelta(seconds=91)
 
 
 def test_a_huge_age_is_still_an_age() -> None:
-    """No number is too long to be read or to be taken from a moment."""
+    """No number is too long to be parsed or subtracted from a time."""
     age = told(("Age", "9" * 400)).age
     assert NO_EVIDENCE_AGE < age <= LONGEST_AGE + SECOND
     assert NOW - age < NOW
@@ -122,16 +122,16 @@ def test_a_huge_age_is_still_an_age() -> None:
         )
     )
 )
-def test_no_headers_break_the_reading(headers: list[tuple[str, str]]) -> None:
-    """Whatever the headers are, the age is a plausible one."""
+def test_any_headers_give_a_plausible_age(headers: list[tuple[str, str]]) -> None:
+    """Whatever the headers contain."""
     answer = told(*headers)
     assert timedelta() <= answer.age <= LONGEST_AGE + SECOND
     assert answer.fresh_for is None or answer.fresh_for >= timedelta()
 
 
 @given(st.integers(0, 10**7), st.integers(0, 10**7))
-def test_the_age_and_the_rest_of_the_lifetime_add_up(age: int, lifetime: int) -> None:
-    """A cache may go on with the same answer until its lifetime is over."""
+def test_age_and_remaining_lifetime_add_up(age: int, lifetime: int) -> None:
+    """A cache may return the same answer until its lifetime is over."""
     answer = told(("Age", str(age)), ("Cache-Control", f"public, max-age={lifetime}"))
     if answer.fresh_for is not None:
         assert answer.fresh_for == max(
@@ -156,8 +156,8 @@ def test_the_age_and_the_rest_of_the_lifetime_add_up(age: int, lifetime: int) ->
         ("Warning", '112 - "Disconnected Operation"'),
     ],
 )
-def test_a_mark_without_an_age_is_an_unknown_age(header: tuple[str, str]) -> None:
-    """A copy of which nobody says how old it is shows nothing."""
+def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) -> None:
+    """Such a copy confirms nothing."""
     assert told(header) == ToldAge(UNKNOWN_AGE)
     assert told(header, ("Age", "0")) == ToldAge()
 
@@ -179,13 +179,13 @@ def test_a_mark_without_an_age_is_an_unknown_age(header: tuple[str, str]) -> Non
         ("Via", "1.1 varnish"),
     ],
 )
-def test_an_answer_that_the_origin_gave_or_confirmed_is_new(header: tuple[str, str]) -> None:
-    """The names of caches, and answers they asked the origin for, are no mark."""
+def test_a_cache_miss_or_revalidation_is_new(header: tuple[str, str]) -> None:
+    """The name of a cache alone does not make an answer a copy."""
     assert told(header) == ToldAge()
 
 
 def test_djangos_page_cache_shows_its_age_in_expires() -> None:
-    """Its copy has a new Date and no Age in older versions, but the Expires of when it was made."""
+    """Old versions send a new Date and no Age, but the Expires of the original."""
     date = ("Date", http_date(NOW))
     expires = ("Expires", http_date(NOW + timedelta(seconds=60)))
     assert told(date, expires, ("Cache-Control", "max-age=300")) == ToldAge(
@@ -197,16 +197,16 @@ def test_djangos_page_cache_shows_its_age_in_expires() -> None:
 @pytest.mark.parametrize(
     "control", ["max-age=30", "max-age=300, no-store", "max-age=300, max-age=60", "private", ""]
 )
-def test_an_expiry_that_does_not_fit_the_lifetime_tells_nothing(control: str) -> None:
-    """An Expires in the past, or beside another lifetime, was not set together with it."""
+def test_an_expires_that_contradicts_max_age_is_ignored(control: str) -> None:
+    """It was not set together with max-age."""
     date = ("Date", http_date(NOW))
     for seconds in (-3600, 60):
         expires = ("Expires", http_date(NOW + timedelta(seconds=seconds)))
         assert told(date, expires, ("Cache-Control", control)) == ToldAge()
 
 
-def test_new_answers_are_left_as_they_are() -> None:
-    """The same record comes back, and the clock is known from the first answer on."""
+def test_new_answers_are_not_changed() -> None:
+    """The same record is returned, and the first answer sets the clock."""
     host = Host(ahead=MINUTE)
     for _ in range(5):
         read = host.read()
@@ -215,8 +215,8 @@ def test_new_answers_are_left_as_they_are() -> None:
         assert read.began_at == host.clock.moment - SECOND
 
 
-def test_a_copy_with_an_age_teaches_the_clock_nothing() -> None:
-    """The read began when the copy was made, by both clocks, whoever wrote the Date."""
+def test_a_copy_with_an_age_does_not_change_the_clock() -> None:
+    """The read counts from the time of the copy, whichever server set Date."""
     host = Host(ahead=MINUTE)
     host.read()
     before = host.source.offset
@@ -229,8 +229,8 @@ def test_a_copy_with_an_age_teaches_the_clock_nothing() -> None:
         assert abs(read.source_at - (read.began_at + host.ahead)) <= SECOND
 
 
-def test_an_old_date_alone_shows_a_copy() -> None:
-    """Its age is the difference to Dreamship's clock, and the clock does not follow it."""
+def test_an_old_date_means_a_copy() -> None:
+    """Its age is the difference to Dreamship's clock, which stays as it is."""
     host = Host(ahead=-MINUTE)
     host.read(1)
     at, before = host.clock.moment, host.source.offset
@@ -240,8 +240,8 @@ def test_an_old_date_alone_shows_a_copy() -> None:
     assert host.source.offset == before
 
 
-def test_one_copy_read_again_and_again_does_not_pull_the_clock() -> None:
-    """A Date that stands still is one second older with each call."""
+def test_a_copy_read_repeatedly_does_not_change_the_clock() -> None:
+    """Its Date stands still, and is one second older with each call."""
     host = Host()
     host.read()
     ages = [host.read(made=timedelta(seconds=second)).age for second in range(200)]
@@ -250,8 +250,8 @@ def test_one_copy_read_again_and_again_does_not_pull_the_clock() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 900)), max_size=60))
-def test_copies_of_any_age_never_pull_the_clock_far(copies: list[tuple[int, int]]) -> None:
-    """Beside answers that are new, the estimate stays where a true event is not in the future."""
+def test_copies_among_new_answers_barely_change_the_clock(copies: list[tuple[int, int]]) -> None:
+    """A true event is never in the future of the estimate."""
     host = Host(ahead=timedelta(seconds=100))
     for _ in range(3):
         host.read()
@@ -262,8 +262,8 @@ def test_copies_of_any_age_never_pull_the_clock_far(copies: list[tuple[int, int]
 
 
 @pytest.mark.parametrize("years", [10, -10])
-def test_one_wild_date_teaches_nothing(years: int) -> None:
-    """Neither the clock nor the read of the item has it, first or later."""
+def test_one_wrong_date_is_ignored(years: int) -> None:
+    """For the clock and for the read, as the first answer or a later one."""
     host = Host()
     wild = timedelta(days=365 * years)
     first = host.read(1, wrong=wild)
@@ -276,8 +276,8 @@ def test_one_wild_date_teaches_nothing(years: int) -> None:
     assert later.source_at is None or later.source_at < host.source.now()
 
 
-def test_a_host_with_a_wrong_clock_among_others_never_convinces() -> None:
-    """Every third answer is ten years ahead, for hundreds of answers of different items."""
+def test_one_wrong_host_among_three_never_sets_the_clock() -> None:
+    """Every third answer is ten years ahead, for hundreds of answers."""
     host = Host()
     for number in range(600):
         wrong = timedelta(days=3650) if number % 3 == 0 else timedelta()
@@ -285,8 +285,8 @@ def test_a_host_with_a_wrong_clock_among_others_never_convinces() -> None:
         assert host.error <= SECOND
 
 
-def test_wild_dates_that_agree_move_no_clock_that_is_known() -> None:
-    """Five answers in a row for one item are ten years ahead: seed 21450 of the simulation."""
+def test_wrong_dates_that_agree_do_not_change_a_known_clock() -> None:
+    """Five answers in a row for one item, ten years ahead: seed 21450 of the simulation."""
     host = Host()
     host.read(1)
     for _ in range(100):
@@ -301,8 +301,8 @@ def test_wild_dates_that_agree_move_no_clock_that_is_known() -> None:
     ("by", "answers"),
     [(timedelta(hours=1), 3), (-timedelta(hours=1), 3), (timedelta(days=900), 24)],
 )
-def test_a_clock_that_was_set_is_learned_anew(by: timedelta, answers: int) -> None:
-    """Three answers for an item that was read twice prove hours; anything else takes many."""
+def test_a_changed_clock_is_learned_again(by: timedelta, answers: int) -> None:
+    """Three answers for an item that was read twice prove hours; other changes take many."""
     host = Host()
     for number in range(40):
         host.read(number)
@@ -320,8 +320,8 @@ def test_a_clock_that_was_set_is_learned_anew(by: timedelta, answers: int) -> No
     assert not host.read(200).age
 
 
-def test_a_new_mirror_on_a_host_years_behind_learns_from_three_answers() -> None:
-    """Nothing speaks for this host's own clock when the first answers agree in another."""
+def test_three_answers_set_the_clock_of_a_host_years_behind() -> None:
+    """A new mirror has no reason to trust the clock of its host."""
     host = Host(ahead=timedelta(days=3000))
     reads = [host.read(number) for number in range(4)]
     assert [read.source_at is None for read in reads] == [True, True, False, False]
@@ -329,8 +329,8 @@ def test_a_new_mirror_on_a_host_years_behind_learns_from_three_answers() -> None
     assert timedelta() <= host.error <= SECOND
 
 
-def test_an_offset_that_a_wild_date_left_behind_is_unlearned() -> None:
-    """What an earlier version kept of ten years is given up after a few answers that agree."""
+def test_a_wrong_stored_offset_is_corrected() -> None:
+    """Ten years, stored by an earlier version, go after a few answers that agree."""
     poisoned = Host(timedelta(days=3650))
     reads = [poisoned.read(number) for number in range(4)]
     assert not reads[-1].age
@@ -341,16 +341,16 @@ def test_an_offset_that_a_wild_date_left_behind_is_unlearned() -> None:
     assert kept.read(made=timedelta(seconds=240)).age > timedelta(seconds=200)
 
 
-def test_a_host_clock_that_is_set_while_a_call_is_under_way_teaches_nothing() -> None:
-    """The answer arrives before its request left."""
+def test_a_jump_of_the_host_clock_during_a_call_is_ignored() -> None:
+    """The answer arrives before its request was sent."""
     host = Host()
     read = ItemRead(1, None, (), NOW + MINUTE, NOW)
     assert host.source.placed(read, 1).source_at is None
     assert host.source.offset == timedelta()
 
 
-def test_the_estimate_follows_a_host_clock_that_was_set() -> None:
-    """Who notices that says so; Dreamship's clock is where it was."""
+def test_the_offset_follows_a_jump_of_the_host_clock() -> None:
+    """Dreamship's clock stays where it was."""
     host = Host(ahead=MINUTE)
     host.read()
     before = host.source.now()
@@ -361,8 +361,8 @@ def test_the_estimate_follows_a_host_clock_that_was_set() -> None:
     assert not host.read().age
 
 
-def test_what_was_learned_from_a_wild_date_outdates_no_event() -> None:
-    """A read and an event of ten years ahead, kept by an earlier version, are no moments."""
+def test_stored_times_of_the_far_future_outdate_no_event() -> None:
+    """An earlier version kept a read and an event ten years ahead."""
     wild = NOW + timedelta(days=3650)
     known = ValueState("in_stock", event_at=wild, read_at=wild, delivered_at=NOW)
     verdict = on_delivery(
@@ -402,8 +402,8 @@ def copy(age: timedelta, fresh_for: timedelta | None = None) -> ItemRead:
     return ItemRead(1, None, (), NOW - age, None, age=age, fresh_for=fresh_for)
 
 
-def test_a_copy_is_asked_again_when_its_lifetime_is_over() -> None:
-    """And if the cache keeps it for longer, ever more rarely."""
+def test_a_copy_is_read_again_after_its_lifetime() -> None:
+    """If the cache keeps it longer, the waits grow."""
     answers = cached()
     one = copy(MINUTE, 4 * MINUTE)
     assert answers.ask_again_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
@@ -412,15 +412,15 @@ def test_a_copy_is_asked_again_when_its_lifetime_is_over() -> None:
     assert waits == [MINUTE, *(2**n * MINUTE for n in (1, 2, 3)), *[15 * MINUTE] * 4]
 
 
-def test_a_date_no_cache_has_is_asked_about_again_soon() -> None:
-    """One broken host among several; seeds 40696 and 41054 of the simulation."""
+def test_an_implausible_date_is_read_again_soon() -> None:
+    """One of several hosts has a wrong clock: seeds 40696 and 41054 of the simulation."""
     answers, one = cached(), copy(timedelta(days=3650))
     waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(4)]
     assert waits == [3 * SECOND, 6 * SECOND, 12 * SECOND, 24 * SECOND]
 
 
-def test_one_copy_that_is_read_three_times_is_no_agreement() -> None:
-    """One answer of now speaks against it, on a host two years behind too; seed 40961."""
+def test_three_reads_of_one_copy_do_not_count_as_three_answers() -> None:
+    """A current answer contradicts it, on a host two years behind too: seed 40961."""
     years = timedelta(days=730)
     host = Host(years, ahead=years)
     host.read()
@@ -429,8 +429,8 @@ def test_one_copy_that_is_read_three_times_is_no_agreement() -> None:
     assert timedelta() <= host.error <= SECOND
 
 
-def test_copies_take_a_share_of_the_budget_however_many_they_are() -> None:
-    """The calls for 500 items that wait are spread; no wait is longer than an hour."""
+def test_rereading_copies_takes_a_share_of_the_budget_only() -> None:
+    """Reads of 500 items are spread; no wait is longer than an hour."""
     answers = cached()
     waits = [answers.ask_again_at(number, copy(MINUTE), NOW) - NOW for number in range(500)]
     assert waits[-1] / MINUTE == pytest.approx(499 * 4 / 45)
@@ -438,8 +438,8 @@ def test_copies_take_a_share_of_the_budget_however_many_they_are() -> None:
         assert answers.ask_again_at(item_id, copy(MINUTE), NOW) - NOW <= LONGEST
 
 
-def test_the_reason_names_how_many_wait_and_goes_with_the_last() -> None:
-    """One copy alone is everyday; one that comes again, or three items, is worth a sentence."""
+def test_the_status_counts_cached_items_until_the_last_is_read() -> None:
+    """One copy alone is normal; a repeated one, or three items, make a reason."""
     answers = cached()
     answers.ask_again_at(1, copy(MINUTE), NOW)
     reasons = [answers.reason]
@@ -456,8 +456,8 @@ def test_the_reason_names_how_many_wait_and_goes_with_the_last() -> None:
     assert "copy: unknown" in (reasons[2] or "")
 
 
-def test_content_of_some_seconds_waits_as_long_and_is_no_copy() -> None:
-    """A proxy with another clock must not look like a cache."""
+def test_an_answer_a_few_seconds_old_is_no_copy() -> None:
+    """A proxy whose clock differs must not look like a cache."""
     answers = cached()
     young = COPY_AGE - SECOND
     for _ in range(5):

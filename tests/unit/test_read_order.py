@@ -1,4 +1,4 @@
-"""Which kind of call goes first, while some kinds always have something to ask."""
+"""Which kind of call goes first while several kinds always have work."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def calls(waiting: frozenset[JobKind]) -> list[JobKind]:
 
 
 @given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
-def test_no_kind_waits_for_ever_or_takes_the_share_of_the_others(
+def test_each_kind_of_call_gets_its_share(
     waiting: frozenset[JobKind],
 ) -> None:
-    """Deliveries have three calls of four, sweeps the fourth, and each kind its part of these."""
+    """Deliveries get three calls of four, sweeps the fourth, shared among their kinds."""
     asked = calls(waiting)
     counted = Counter(asked)
     assert set(counted) == waiting
@@ -46,7 +46,7 @@ def test_no_kind_waits_for_ever_or_takes_the_share_of_the_others(
 
 @given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
 def test_every_window_of_twelve_calls_has_each_group(waiting: frozenset[JobKind]) -> None:
-    """At most every fourth call of a window is not for deliveries, and no group is left out."""
+    """At most every fourth call is not for deliveries, and no group is left out."""
     asked = calls(waiting)
     for begin in range(len(asked) - 12):
         window = asked[begin : begin + 12]
@@ -57,14 +57,14 @@ def test_every_window_of_twelve_calls_has_each_group(waiting: frozenset[JobKind]
 
 
 @pytest.mark.parametrize("other", ["unread", "stale"])
-def test_a_list_without_end_leaves_every_other_call_of_the_catalogue(other: JobKind) -> None:
-    """A page is followed by an item, as long as one waits."""
+def test_an_endless_list_gets_every_other_catalogue_call_only(other: JobKind) -> None:
+    """An item follows each page as long as one waits."""
     asked = calls(frozenset({"page", other}))
     assert "page page" not in " ".join(asked)
 
 
-def test_an_operators_items_do_not_wait_for_a_catalogue() -> None:
-    """Nor the other way round."""
+def test_requested_items_do_not_wait_for_a_catalogue_sweep() -> None:
+    """Nor does the catalogue wait for them."""
     counted = Counter(calls(frozenset({"asked", *CATALOGUE})))
     assert counted["asked"] >= CALLS / 4
     assert sum(counted[kind] for kind in CATALOGUE) >= CALLS / 4

@@ -1,4 +1,4 @@
-"""What waits to be asked is the same whether it was told in one batch or in many."""
+"""The refresh queue is the same whether requests arrive in one batch or in many."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ moments = st.integers(0, 5).map(lambda seconds: NOW + timedelta(seconds=seconds)
 
 
 @given(told=st.lists(st.tuples(st.sampled_from([7, 8]), st.none() | moments, moments), max_size=6))
-def test_questions_of_many_batches_are_asked_as_those_of_one(
+def test_requests_of_many_batches_merge_as_those_of_one(
     memory: sqlite3.Connection, told: list[tuple[int, datetime | None, datetime]]
 ) -> None:
-    """The first says when, a doubt hurries it, the last says until when; clocks may be set back."""
+    """The first sets the start, a conflict hurries it, the last sets the end; clocks may jump."""
     together = ChangeSet()
     memory.execute("DELETE FROM refresh_queue")
     for question in told:

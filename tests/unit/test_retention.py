@@ -1,4 +1,4 @@
-"""Retention: in slices, from the beginning, and never what somebody still has to look at."""
+"""Retention deletes in slices, the oldest rows first, and never a row that is still needed."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [*months.days(31)]
 
 
-def test_the_file_stops_growing(month: list[Any]) -> None:
-    """Once the longest retention has passed, freed pages are used again and no more are needed."""
+def test_the_file_stops_growing_after_the_longest_retention(month: list[Any]) -> None:
+    """Freed pages are used again, and no more are needed."""
     sizes = [one.file_bytes for one in month]
     assert sizes[3] > 1.5 * sizes[0]
     assert max(sizes[12:]) <= 1.03 * sizes[11]
     assert month[-1].free_bytes < 0.2 * sizes[-1]
 
 
-def test_what_is_kept_is_what_was_promised(month: list[Any]) -> None:
-    """Four days of deliveries and eight of changes, whatever the day."""
+def test_deliveries_and_changes_are_kept_as_long_as_configured(month: list[Any]) -> None:
+    """Four days of deliveries and eight of changes, on each day."""
     for one in month[10:]:
         assert 4 * 500 <= one.deliveries - one.quarantined <= 4 * 500 + 100
         assert 8 * 490 <= one.changes <= 8 * 500 + 100
 
 
-def test_what_is_quarantined_is_never_pruned(month: list[Any]) -> None:
-    """One a day was not understood, and all of them wait for somebody to look."""
+def test_quarantined_deliveries_are_never_pruned(month: list[Any]) -> None:
+    """One a day was not understood; all of them wait for an operator."""
     assert [one.quarantined for one in month] == [*range(1, 32)]
 
 
@@ -112,8 +112,8 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     one.store.close()
 
 
-def test_the_last_row_that_is_too_old_stays(shelf: Shelf) -> None:
-    """So a reader that has read everything finds its row, however long nothing changes."""
+def test_the_newest_expired_change_stays(shelf: Shelf) -> None:
+    """A reader that has read everything finds its row, however long nothing changes."""
     for seq, days in ((3, 50), (4, 40), (7, 31), (8, 29), (9, 1)):
         shelf.change(seq, days * DAY)
     shelf.prune()
@@ -124,24 +124,24 @@ def test_the_last_row_that_is_too_old_stays(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=3000)])
-def test_pruning_never_makes_a_hole(shelf: Shelf, ahead: timedelta) -> None:
-    """A clock that was set back, or ran ahead for a while, changes nothing about the order."""
+def test_pruning_never_leaves_a_gap(shelf: Shelf, ahead: timedelta) -> None:
+    """Also after a clock that was set back or ran ahead for a while."""
     for seq, age in ((1, 50 * DAY), (2, 20 * DAY - ahead), (3, 60 * DAY), (4, 10 * DAY)):
         shelf.change(seq, age)
     shelf.prune()
     assert shelf.seqs == ([3, 4] if ahead else [1, 2, 3, 4])
 
 
-def test_a_change_in_its_grace_stays(shelf: Shelf) -> None:
-    """A late delivery may still explain it, and the health of a day is judged by it."""
+def test_a_change_within_missed_grace_stays(shelf: Shelf) -> None:
+    """A late delivery may still explain it, and it counts for the webhook state of a day."""
     for seq, hours in ((1, 80), (2, 73), (3, 71), (4, 1)):
         shelf.change(seq, timedelta(hours=hours), missed=True)
     shelf.prune(changes=timedelta(hours=1))
     assert shelf.seqs == [2, 3, 4]
 
 
-def test_a_delivery_somebody_waits_for_stays(shelf: Shelf) -> None:
-    """Not understood, of a variant in doubt, or of one that no sweep has placed yet."""
+def test_a_delivery_that_is_still_needed_stays(shelf: Shelf) -> None:
+    """Quarantined, or of a variant that is verifying or unplaced."""
     shelf.db.execute(
         """INSERT INTO variants (variant_id, conflicting_values, sellable, confirmed_at, changed_at,
                source, rule, decided_at) VALUES (1, '["in_stock"]', 0, '', '', '', '', ''),
@@ -160,8 +160,8 @@ def test_a_delivery_somebody_waits_for_stays(shelf: Shelf) -> None:
     assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [6, 7]
 
 
-def test_each_change_of_the_webhook_is_kept_as_long_as_changes_are(shelf: Shelf) -> None:
-    """Of those that are too old the last one stays: it says what came next."""
+def test_webhook_states_are_kept_as_long_as_changes(shelf: Shelf) -> None:
+    """The newest expired state stays: it says what came next."""
 
     def beat(state: WebhooksState) -> None:
         sign = Beat(Mark(shelf.now), WebhookHealth(state), None, timedelta(0), {})
@@ -185,8 +185,8 @@ def test_each_change_of_the_webhook_is_kept_as_long_as_changes_are(shelf: Shelf)
     assert kept() == ["failing"]
 
 
-def test_the_broom_works_in_slices(shelf: Shelf) -> None:
-    """No transaction deletes more than a slice of each, and the last one finds nothing."""
+def test_pruning_works_in_slices(shelf: Shelf) -> None:
+    """No transaction deletes more than a slice of each table; the last one finds nothing."""
     shelf.db.execute("BEGIN")
     for seq in range(1, 2 * retention.SLICE + 12):
         shelf.change(seq, 50 * DAY)

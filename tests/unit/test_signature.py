@@ -1,4 +1,4 @@
-"""Only what was signed with one of our keys is authentic."""
+"""Only a body that was signed with one of our keys is authentic."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ keys = st.text(min_size=1).filter(lambda key: key.isprintable())
 
 
 @given(st.binary(), st.lists(keys, min_size=1, max_size=4, unique=True), st.data())
-def test_one_segment_under_one_key_is_enough(
+def test_one_valid_segment_is_enough(
     body: bytes, sender_keys: list[str], data: st.DataObject
 ) -> None:
-    """During a rotation each side may have keys the other has not."""
+    """During a rotation each side may have keys that the other side does not have."""
     ours = data.draw(st.lists(st.sampled_from(sender_keys), min_size=1))
     assert is_authentic(body, sign(body, sender_keys).encode(), ours)
 
@@ -27,20 +27,20 @@ def test_one_segment_under_one_key_is_enough(
 def test_another_body_or_another_key_is_not_authentic(
     body: bytes, other: bytes, key: str, other_key: str
 ) -> None:
-    """A signature is worth something for its own bytes and key only."""
+    """A signature is valid for its own bytes and key only."""
     header = sign(body, [key]).encode()
     assert is_authentic(other, header, [key]) == (other == body)
     assert is_authentic(body, header, [other_key]) == (key == other_key)
 
 
 @given(st.binary(), st.none() | st.binary(max_size=300))
-def test_no_header_makes_it_raise(body: bytes, header: bytes | None) -> None:
-    """Whatever a stranger writes into the header is simply no signature."""
+def test_any_header_is_checked_without_an_exception(body: bytes, header: bytes | None) -> None:
+    """A malformed header is no signature."""
     assert not is_authentic(body, header, ["key"])
 
 
-def test_as_dreamship_documents_it() -> None:
-    """The documented calculation: hex HMAC-SHA256 of the body under the UTF-8 api key."""
+def test_the_signature_is_the_documented_hmac() -> None:
+    """Hex HMAC-SHA256 of the body under the UTF-8 api key."""
     key, body = "schlüssel", b'{"id": 1}'
     documented = hmac.new(key.encode("utf-8"), body, hashlib.sha256).hexdigest()
     assert sign(body, [key]) == documented
@@ -48,8 +48,8 @@ def test_as_dreamship_documents_it() -> None:
 
 
 @pytest.mark.parametrize("place", [0, MAX_SEGMENTS - 1])
-def test_segments_beyond_reason_are_not_read(place: int) -> None:
-    """A header of a thousand segments buys a stranger no time of ours."""
+def test_only_the_first_segments_are_compared(place: int) -> None:
+    """A header with a thousand segments takes no extra time."""
     segments = ["0"] * 1000
     segments[place] = sign(b"x", ["key"])
     assert is_authentic(b"x", ",".join(segments).encode(), ["key"])

@@ -1,4 +1,4 @@
-"""One format, whose text order is time order."""
+"""One format whose text order is time order."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ moments = st.datetimes(
 
 @given(moments, moments)
 def test_text_order_is_time_order(one: datetime, other: datetime) -> None:
-    """Always 27 characters, so comparing text compares moments."""
+    """Always 27 characters, so comparing text compares times."""
     assert len(to_text(one)) == LENGTH
     assert (to_text(one) < to_text(other)) == (one < other)
     assert from_text(to_text(one)) == one
 
 
 @given(moments)
-def test_with_and_without_a_fraction(moment: datetime) -> None:
-    """Dreamship drops a fraction that is zero; both forms are the same moment."""
+def test_a_missing_fraction_means_zero(moment: datetime) -> None:
+    """Dreamship drops a fraction that is zero; both forms are the same time."""
     whole = moment.astimezone(UTC).replace(microsecond=0)
     text = whole.isoformat().replace("+00:00", "")
     assert parse_foreign(f"{text}Z") == parse_foreign(f"{text}.000Z") == whole
 
 
 @given(st.text() | st.none() | st.integers() | st.floats() | st.lists(st.text()))
-def test_nothing_a_stranger_writes_makes_it_raise(value: object) -> None:
-    """A moment in UTC or None, never a fault."""
+def test_parsing_any_value_raises_nothing(value: object) -> None:
+    """The result is a time in UTC or None."""
     moment = parse_foreign(value)
     assert moment is None or moment.utcoffset() == timedelta()
 
@@ -47,20 +47,20 @@ def test_nothing_a_stranger_writes_makes_it_raise(value: object) -> None:
     "value",
     ["2026-03-01", "2026-03-01T12:00:30", "2026-13-01T12:00:30Z", "0001-01-01T00:00:00+14:00"],
 )
-def test_what_has_no_place_in_time(value: str) -> None:
-    """A day, a time without a zone, a month that is none, a moment before the calendar."""
+def test_incomplete_or_impossible_times_are_none(value: str) -> None:
+    """A date, a time without a zone, an invalid month, a time before year 1."""
     assert parse_foreign(value) is None
 
 
-def test_a_naive_moment_never_gets_into_the_mirror() -> None:
-    """Writing one is a mistake of ours, found at once."""
+def test_a_naive_datetime_is_refused() -> None:
+    """Writing one is a programming error, found at once."""
     with pytest.raises(ValueError, match="time zone"):
         to_text(datetime(2026, 3, 1))  # noqa: DTZ001
 
 
 @given(st.text() | st.none())
-def test_http_dates(value: str | None) -> None:
-    """A header is a moment or nothing."""
+def test_http_dates_are_parsed_or_none(value: str | None) -> None:
+    """An invalid header is None."""
     moment = parse_http_date(value)
     assert moment is None or moment.tzinfo is not None
     assert parse_http_date("Sun, 01 Mar 2026 12:00:30 GMT") == datetime(

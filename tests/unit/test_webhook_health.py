@@ -1,4 +1,4 @@
-"""When deliveries count as stopped, when as back, and what is nobody's fault."""
+"""When deliveries count as stopped, when as back, and which gaps are excused."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def judged(
 NEW = WebhookHealth()
 
 
-def test_without_evidence_nothing_is_known() -> None:
-    """A fresh installation is neither healthy nor ill."""
+def test_a_new_installation_is_unknown() -> None:
+    """It is neither healthy nor failing."""
     assert judged(NEW, missed=[], delivered=[], now=0).state == "unknown"
     assert judged(NEW, missed=[], delivered=[-1], now=0).state == "healthy"
 
 
 def test_one_lost_delivery_is_failing_and_not_silent() -> None:
-    """It happens; three and not one arriving is another matter."""
+    """Silent takes three misses and no delivery."""
     assert judged(NEW, missed=[5], delivered=[1], now=6).state == "failing"
     assert judged(NEW, missed=[2, 3, 4, 5], delivered=[1, 4.5], now=6).state == "failing"
     silent = judged(NEW, missed=[2, 3, 4], delivered=[1], now=6)
     assert (silent.state, silent.since) == ("silent", at(6))
 
 
-def test_it_is_silent_too_when_not_one_delivery_ever_came() -> None:
+def test_it_is_silent_if_no_delivery_ever_arrived() -> None:
     """The webhook was never set up, or never reached this host."""
     assert judged(NEW, missed=[2, 3, 4], delivered=[], now=6).state == "silent"
 
 
-def test_silent_lasts_until_a_delivery_however_long_that_takes() -> None:
-    """Misses that are older than a day and forgotten do not end it; the next delivery does."""
+def test_silent_lasts_until_the_next_delivery() -> None:
+    """Misses older than a day do not end it."""
     silent = judged(NEW, missed=[2, 3, 4], delivered=[1], now=6)
     assert judged(silent, missed=[], delivered=[1], now=3000) == silent
     back = judged(silent, missed=[2, 3, 4], delivered=[1, 3001], now=3002)
@@ -66,8 +66,8 @@ def test_silent_lasts_until_a_delivery_however_long_that_takes() -> None:
     assert judged(back, missed=[3002.5], delivered=[3001], now=3003).state == "failing"
 
 
-def test_failing_ends_when_deliveries_explained_changes_for_a_while() -> None:
-    """Neither a quiet hour alone nor a few deliveries at once make it well."""
+def test_failing_ends_after_a_time_of_explained_changes() -> None:
+    """Neither a quiet hour nor a few deliveries at once end it."""
     failing = judged(NEW, missed=[0], delivered=[-1], now=1)
     calm = CALM.total_seconds() / 60
     assert judged(failing, missed=[0], delivered=[-1], now=calm).state == "failing"
@@ -76,8 +76,8 @@ def test_failing_ends_when_deliveries_explained_changes_for_a_while() -> None:
     assert judged(failing, missed=[0], delivered=told, now=calm).state == "healthy"
 
 
-def test_orders_that_go_on_arriving_do_not_make_it_well() -> None:
-    """They show that the endpoint is on, and nothing about what is said of variants."""
+def test_order_events_do_not_end_failing() -> None:
+    """They prove that the endpoint works, and nothing about availability events."""
     failing = judged(NEW, missed=[0, 1, 2, 3], delivered=[4], now=5)
     assert failing.state == "failing"
     evidence = Evidence([at(0)], [at(-1)], at(500))
@@ -110,8 +110,10 @@ def test_never_silent_while_deliveries_arrive(
         pytest.param(10, 100_000, False, id="too few to be a habit"),
     ],
 )
-def test_quiet_is_ten_times_the_usual(count: int, minutes: float, quiet: bool) -> None:
-    """And never less than a quarter of an hour."""
+def test_silence_is_quiet_after_ten_times_the_usual_gap(
+    count: int, minutes: float, quiet: bool
+) -> None:
+    """And never before a quarter of an hour."""
     habit = DeliveryRate(count, NOON - timedelta(days=1), NOON)
     assert is_quiet(habit, at(minutes)) is quiet
     assert not is_quiet(DeliveryRate(), at(minutes))
