@@ -1,4 +1,4 @@
-"""The admin listener: what it tells, to whom, and that Prometheus understands it."""
+"""The admin listener: its answers, its access rules, and metrics that Prometheus accepts."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def sample(daemon: Daemon, name: str, **labels: str) -> float:
     raise AssertionError(f"no {name}{labels}")
 
 
-def test_metrics_tell_what_happened(shared: Daemon) -> None:
-    """Counters rise with what is answered, gauges are the status document's."""
+def test_metrics_count_the_answers(shared: Daemon) -> None:
+    """Counters rise with each answer; gauges have the values of the status document."""
     site = shared.site
     variant_id = next(iter(site.catalogue.variants))
     applied = sample(shared, "syncd_deliveries_total", outcome="applied")
@@ -58,7 +58,7 @@ def test_metrics_tell_what_happened(shared: Daemon) -> None:
 
 
 def test_every_metric_is_documented_and_no_other(shared: Daemon) -> None:
-    """The documented table is the page; every name begins with syncd_."""
+    """The documented table equals the page; every name begins with syncd_."""
     found = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in text_string_to_metric_families(page(shared))
@@ -69,8 +69,8 @@ def test_every_metric_is_documented_and_no_other(shared: Daemon) -> None:
 
 
 @needs_promtool
-def test_prometheus_finds_nothing_wrong_with_the_metrics(shared: Daemon) -> None:
-    """Names, units and types by its conventions."""
+def test_promtool_accepts_the_metrics(shared: Daemon) -> None:
+    """Names, units and types follow its conventions."""
     done = subprocess.run(
         ["promtool", "check", "metrics"],
         input=page(shared),
@@ -82,8 +82,8 @@ def test_prometheus_finds_nothing_wrong_with_the_metrics(shared: Daemon) -> None
 
 
 @needs_promtool
-def test_the_alert_rules_are_sound_and_fire_when_they_should() -> None:
-    """Checked, and run over made-up hours."""
+def test_the_alert_rules_fire_as_expected() -> None:
+    """Promtool checks them and runs them over synthetic hours."""
     tests = ROOT / "tests" / "alerts_test.yml"
     for arguments in (["check", "rules", str(ALERTS)], ["test", "rules", str(tests)]):
         done = subprocess.run(
@@ -113,8 +113,8 @@ def test_the_alert_rules_are_sound_and_fire_when_they_should() -> None:
         ("0.0.0.0", 421),
     ],
 )
-def test_a_name_that_is_not_ours_is_refused(shared: Daemon, host: str, code: int) -> None:
-    """Somebody's web page whose name resolves to loopback must not read it."""
+def test_a_foreign_host_name_is_refused(shared: Daemon, host: str, code: int) -> None:
+    """A web page whose name resolves to loopback must not read it."""
     for path in ("/status.json", "/metrics"):
         answer = httpx.get(shared.admin_url + path, headers={"Host": host}, trust_env=False)
         assert answer.status_code == code
@@ -122,15 +122,15 @@ def test_a_name_that_is_not_ours_is_refused(shared: Daemon, host: str, code: int
 
 
 @pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/page.css", "/page.js"])
-def test_it_only_reads(shared: Daemon, path: str) -> None:
-    """Whatever acts goes through the control socket."""
+def test_only_get_and_head_are_allowed(shared: Daemon, path: str) -> None:
+    """Every action goes through the control socket."""
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"):
         assert httpx.request(method, shared.admin_url + path, trust_env=False).status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/reconcile", "/replay", "/status", "/healthz", "/webhooks/x"])
-def test_nothing_of_the_other_listeners_is_there(shared: Daemon, path: str) -> None:
-    """Least of all what acts; and nothing of it is on the public one."""
+def test_paths_of_the_other_listeners_are_404(shared: Daemon, path: str) -> None:
+    """And the paths of the admin listener are 404 on the public one."""
     for method in ("GET", "POST"):
         assert httpx.request(method, shared.admin_url + path, trust_env=False).status_code == 404
         if path != "/healthz":
@@ -138,8 +138,8 @@ def test_nothing_of_the_other_listeners_is_there(shared: Daemon, path: str) -> N
             assert httpx.request(method, public, trust_env=False).status_code == 404
 
 
-def test_no_page_of_somebody_else_gets_at_it(shared: Daemon) -> None:
-    """Every answer forbids to be framed, embedded, guessed at or kept; none allows an origin."""
+def test_the_headers_keep_other_sites_out(shared: Daemon) -> None:
+    """Every answer forbids framing, embedding, sniffing and caching; none allows an origin."""
     for path, host, code in (
         *(("/", "localhost", 200), ("/status.json", "localhost", 200)),
         *(("/metrics", "localhost", 200), ("/page.js", "localhost", 200)),
@@ -171,8 +171,8 @@ OUTSIDE_PATHS = (
 
 
 @pytest.mark.parametrize("path", OUTSIDE_PATHS)
-def test_no_path_leads_out(shared: Daemon, path: bytes) -> None:
-    """As bytes on the wire, which no client has tidied up, to each listener."""
+def test_no_path_leaves_the_folder(shared: Daemon, path: bytes) -> None:
+    """As raw bytes, which no client normalises, on each listener."""
     for url in (shared.admin_url, shared.webhook_url, ""):
         with socket.socket(socket.AF_INET if url else socket.AF_UNIX) as connection:
             to = httpx.URL(url)
@@ -185,8 +185,8 @@ def test_no_path_leads_out(shared: Daemon, path: bytes) -> None:
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.168.0.1:8788"])
-def test_it_refuses_to_be_reached_from_elsewhere(idle: Site, listen: str) -> None:
-    """Unless it is told so in so many words."""
+def test_a_public_admin_address_is_refused(idle: Site, listen: str) -> None:
+    """Unless the configuration allows it explicitly."""
     idle.configure(admin={"listen": listen})
     done = idle.syncd("check-config")
     assert done.returncode == 2
@@ -220,10 +220,10 @@ def handed(
         process.communicate()
 
 
-def test_a_socket_that_is_handed_over_must_not_be_reached_from_elsewhere_either(
+def test_a_public_socket_from_systemd_is_refused_for_admin_and_control(
     idle: Site,
 ) -> None:
-    """The configuration does not say where it is; what acts is never on the network."""
+    """The configuration does not contain its address."""
     told = {"SYNCD_ADMIN_ALLOW_REMOTE": "1"}
     for name, listen, environ in (
         ("admin", "0.0.0.0", {}),
@@ -246,8 +246,8 @@ def test_a_socket_that_is_handed_over_must_not_be_reached_from_elsewhere_either(
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_turned_off_it_does_not_listen(site: Site) -> None:
-    """With an empty address."""
+def test_an_empty_address_turns_the_admin_listener_off(site: Site) -> None:
+    """No listener is opened."""
     site.configure(admin={"listen": ""})
     daemon = site.serve(filled=False)
     told: list[Any] = [line["listener"] for line in daemon.told("listening")]

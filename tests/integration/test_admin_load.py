@@ -1,4 +1,4 @@
-"""A crowd at the admin listener costs only its own: nobody else waits behind it."""
+"""Many requests to the admin listener delay nothing else."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from conftest import Site
 
 
-def test_so_many_searches_are_answered_at_once_and_no_more() -> None:
-    """The next one is told when to come again; pages, the status and metrics have their own."""
+def test_searches_at_the_same_time_are_limited() -> None:
+    """Further ones get Retry-After; pages, the status and metrics have their own limit."""
 
     async def scenario() -> None:
         over = asyncio.Event()
@@ -70,8 +70,8 @@ def for_ever(reports: Queries) -> Any:
         ).fetchone()
 
 
-def test_a_question_has_its_time(store: Database) -> None:
-    """Then it is broken off, and the next one is answered."""
+def test_a_slow_query_is_interrupted(store: Database) -> None:
+    """The next query is answered."""
 
     async def scenario() -> None:
         query_runner = QueryRunner(store.path, limit_s=0.1)
@@ -83,8 +83,8 @@ def test_a_question_has_its_time(store: Database) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def test_an_end_waits_for_no_question(store: Database) -> None:
-    """One that takes long is broken off when the daemon ends."""
+def test_stopping_interrupts_a_slow_query(store: Database) -> None:
+    """The daemon does not wait for its end."""
 
     async def scenario() -> None:
         query_runner = QueryRunner(store.path)
@@ -97,8 +97,8 @@ def test_an_end_waits_for_no_question(store: Database) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def test_signs_of_life_wait_behind_no_search(idle: Site) -> None:
-    """Shops stop selling when they find none for a while, whoever searches the mirror meanwhile."""
+def test_the_heartbeat_does_not_wait_for_searches(idle: Site) -> None:
+    """Shops stop selling when `daemon_seen_at` is too old."""
     idle.mirror.parent.mkdir()
     mirrors.fill(idle.mirror, 100_000)
     # A sign of life every half a second.

@@ -1,4 +1,4 @@
-"""Backups: consistent under load, whole or not there, and put in its place the mirror again."""
+"""Backups: consistent under load, complete or absent, and usable as the mirror."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def load(daemon: Daemon) -> Iterator[None]:
             thread.join()
 
 
-def test_a_backup_under_load_is_one_moment_and_can_be_put_in_place(site: Site) -> None:
-    """Each copy is sound and its feed ends with its table; a daemon goes on from the last one."""
+def test_a_backup_under_load_is_consistent_and_can_be_restored(site: Site) -> None:
+    """In each copy the feed agrees with the table; a daemon continues from the last one."""
     daemon, copies = site.serve(), [site.folder / f"copy-{number}.db" for number in range(3)]
     with load(daemon):
         for copy in copies:
@@ -95,8 +95,8 @@ def test_a_backup_under_load_is_one_moment_and_can_be_put_in_place(site: Site) -
 
 
 @pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
-def test_a_backup_replaces_nothing(shared: Daemon, tmp_path: Path, end: str) -> None:
-    """Neither a file of that name, nor does it lie down beside a log that is not its own."""
+def test_a_backup_overwrites_no_file(shared: Daemon, tmp_path: Path, end: str) -> None:
+    """Neither a file of that name, nor next to the log of another database."""
     taken = tmp_path / f"copy.db{end}"
     taken.write_text("precious")
     done = shared.site.syncd("backup", str(tmp_path / "copy.db"))
@@ -107,10 +107,8 @@ def test_a_backup_replaces_nothing(shared: Daemon, tmp_path: Path, end: str) -> 
     assert [*tmp_path.iterdir()] == [taken]
 
 
-def test_a_backup_that_cannot_be_written_is_told_in_two_lines(
-    shared: Daemon, tmp_path: Path
-) -> None:
-    """A folder that is not there, or a full disk: exit code 1, and nothing is left behind."""
+def test_a_backup_that_cannot_be_written_is_two_lines(shared: Daemon, tmp_path: Path) -> None:
+    """A missing folder or a full disk: exit code 1, and no file is left."""
     for path in (tmp_path / "none" / "copy.db", Path("/dev/full/copy.db")):
         done = shared.site.syncd("backup", str(path))
         assert done.returncode == 1
@@ -118,8 +116,8 @@ def test_a_backup_that_cannot_be_written_is_told_in_two_lines(
         assert len(done.stderr.splitlines()) == 2
 
 
-def test_a_backup_tells_what_it_wrote(shared: Daemon, tmp_path: Path) -> None:
-    """The path and how large it is; with --json, in JSON."""
+def test_a_backup_prints_its_path_and_size(shared: Daemon, tmp_path: Path) -> None:
+    """With --json, as JSON."""
     done = shared.site.syncd("backup", "--json", str(tmp_path / "copy.db"))
     size = (tmp_path / "copy.db").stat().st_size
     assert done.stdout == f'{{\n  "path": "{tmp_path}/copy.db",\n  "bytes": {size}\n}}\n'
@@ -127,8 +125,8 @@ def test_a_backup_tells_what_it_wrote(shared: Daemon, tmp_path: Path) -> None:
     assert done.stdout == f"{tmp_path}/more.db: {size / 1e6:.1f} MB\n"
 
 
-def test_what_is_not_there_is_not_backed_up(idle: Site) -> None:
-    """No mirror, no copy."""
+def test_a_missing_mirror_is_not_backed_up(idle: Site) -> None:
+    """No file is made."""
     done = idle.syncd("backup", str(idle.folder / "copy.db"))
     assert done.returncode == 1
     assert "there is no mirror" in done.stderr
@@ -149,10 +147,10 @@ def traced(site: Site, target: Path, *inject: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("error", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EACCES"])
-def test_a_backup_where_files_have_one_name_and_no_modes(
+def test_a_backup_works_without_hard_links_and_modes(
     shared: Daemon, tmp_path: Path, error: str
 ) -> None:
-    """FAT, exFAT, some shares: no hard links, no chmod; the copy is whole and replaces nothing."""
+    """FAT, exFAT and some shares: the copy is complete and overwrites nothing."""
     no_links = f"link,linkat:error={error}"
     target = tmp_path / "copy.db"
     done = traced(shared.site, target, no_links, "fchmod:error=EPERM")
@@ -163,10 +161,10 @@ def test_a_backup_where_files_have_one_name_and_no_modes(
     assert "exists already" in traced(shared.site, target, no_links).stderr
 
 
-def test_a_name_that_is_taken_while_the_copy_is_made(
+def test_a_name_taken_during_the_copy_is_not_overwritten(
     shared: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By another backup, say: neither replaces the other, with hard links or without."""
+    """By another backup, for instance; with hard links and without."""
     fill = backups._fill
 
     def taken_meanwhile(part: Path, source: sqlite3.Connection, *paths: Path) -> None:
@@ -187,8 +185,8 @@ def test_a_name_that_is_taken_while_the_copy_is_made(
 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm", "-journal", ".lock"])
-def test_a_backup_is_no_part_of_a_mirror(site: Site, end: str) -> None:
-    """Under such a name SQLite would take the copy for the log of the mirror."""
+def test_a_backup_name_that_ends_like_a_log_is_refused(site: Site, end: str) -> None:
+    """SQLite would take the copy for the log of the mirror."""
     site.serve().stop()
     target = site.mirror.with_name(site.mirror.name + end)
     target.unlink(missing_ok=True)
@@ -201,10 +199,10 @@ def test_a_backup_is_no_part_of_a_mirror(site: Site, end: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_backup_that_is_interrupted_leaves_nothing(
+def test_an_interrupted_backup_leaves_no_file(
     shared: Daemon, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Exit code 130, in the middle of the copy, and no file is left."""
+    """In the middle of the copy; exit code 130."""
     slow = (
         "import sys, time; from syncd.store import backups as b\n"
         "b._fill = lambda *_: time.sleep(30)\n"
@@ -219,10 +217,8 @@ def test_a_backup_that_is_interrupted_leaves_nothing(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_what_a_killed_backup_left_is_removed_by_a_later_one(
-    shared: Daemon, tmp_path: Path
-) -> None:
-    """Not what may still be written to, and nothing of anybody else."""
+def test_a_later_backup_removes_the_remains_of_a_killed_one(shared: Daemon, tmp_path: Path) -> None:
+    """Not a file that a running backup writes, and no file of another program."""
     old, new = (tmp_path / f".syncd-backup-{n}-00000000.part" for n in (1, 2))
     alien = tmp_path / ".copy.db.17.part"
     for file in (old, new, alien):
@@ -233,8 +229,8 @@ def test_what_a_killed_backup_left_is_removed_by_a_later_one(
     assert {file.name for file in tmp_path.iterdir()} == {new.name, alien.name, "copy.db"}
 
 
-def test_a_backup_under_an_odd_or_very_long_name(shared: Daemon, tmp_path: Path) -> None:
-    """As long as names can be with a log beside them; signs of a URI are part of the name."""
+def test_a_backup_may_have_any_name(shared: Daemon, tmp_path: Path) -> None:
+    """As long as a name with a log can be; URI characters are part of the name."""
     for name in ("n" * 247, "a?mode=ro#b%20 \u00e9.db"):
         done = shared.site.syncd("backup", str(tmp_path / name))
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Everything that ends has a bounded end, whichever neighbour of the daemon hangs."""
+"""Every stop ends within its time, whichever dependency of the daemon hangs."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def post(site: Site, where: Path, body: bytes) -> int:
         return client.post(url, content=body, headers=headers).status_code
 
 
-def test_a_log_that_nobody_reads_stops_nothing(site: Site, tmp_path: Path) -> None:
-    """Deliveries are answered, signs of life go on, and SIGTERM ends it."""
+def test_an_unread_log_blocks_nothing(site: Site, tmp_path: Path) -> None:
+    """Deliveries are answered, the heartbeat goes on, and SIGTERM ends the daemon."""
     where = tmp_path / "hook.sock"
     site.configure(webhook={"listen": f"unix:{where}"}, log={"level": "debug"})
     reading, writing = full_pipe()
@@ -96,8 +96,8 @@ def test_a_log_that_nobody_reads_stops_nothing(site: Site, tmp_path: Path) -> No
     assert all(json.decode(line) for line in told.splitlines())
 
 
-def test_what_waited_is_there_when_the_reader_comes_back(site: Site, tmp_path: Path) -> None:
-    """A collector that restarts has missed nothing."""
+def test_a_log_reader_that_pauses_gets_every_line(site: Site, tmp_path: Path) -> None:
+    """A log collector that restarts misses no line."""
     where = tmp_path / "hook.sock"
     site.configure(webhook={"listen": f"unix:{where}"})
     reading, writing = full_pipe()
@@ -123,10 +123,10 @@ def hanging_names(site: Site) -> dict[str, str]:
     return {"HOSTALIASES": str(aliases)}
 
 
-def test_a_name_that_is_looked_up_for_minutes_holds_up_no_end(
+def test_a_hanging_name_lookup_does_not_delay_the_stop(
     site: Site, hanging_names: dict[str, str]
 ) -> None:
-    """No thread is waited for once everything is closed."""
+    """The daemon waits for no thread after everything is closed."""
     log = site.folder / "log"
     with log.open("wb") as file, serving(site, stderr=file, environ=hanging_names) as process:
         site.until(lambda: b"sweep begins" in log.read_bytes())
@@ -136,10 +136,10 @@ def test_a_name_that_is_looked_up_for_minutes_holds_up_no_end(
     assert json.decode(log.read_bytes().splitlines()[-1])["event"] == "stopped"
 
 
-def test_an_interrupted_command_waits_for_no_name(
+def test_ctrl_c_ends_reconcile_now_during_a_name_lookup(
     site: Site, hanging_names: dict[str, str]
 ) -> None:
-    """Ctrl-C ends `reconcile-now` though the name of Dreamship is still looked up."""
+    """The name of Dreamship is still being looked up."""
     with serving(site, command=site.command("reconcile-now"), environ=hanging_names) as process:
         site.until(site.mirror.exists)
         time.sleep(1)
@@ -147,8 +147,8 @@ def test_an_interrupted_command_waits_for_no_name(
         assert process.wait(SOON_S) == 130
 
 
-def test_an_interrupted_doctor_waits_for_no_name(site: Site, hanging_names: dict[str, str]) -> None:
-    """Ctrl-C ends it while it looks up the shop's own name for the test delivery."""
+def test_ctrl_c_ends_doctor_during_a_name_lookup(site: Site, hanging_names: dict[str, str]) -> None:
+    """It looks up the shop's own name for the test delivery."""
     site.configure(
         dreamship={"base_url": "http://127.0.0.1:9/v1"},
         webhook={"public_url": "https://shop-hangs/webhooks/dreamship"},
@@ -165,8 +165,8 @@ ENDS_SOON = (
 )
 
 
-def test_a_start_that_fails_waits_for_no_reader(site: Site) -> None:
-    """The service manager tries again; a process that hangs would keep it from that."""
+def test_a_failing_start_does_not_wait_for_readers(site: Site) -> None:
+    """Else the service manager could not start it again."""
     site.configure(webhook={"listen": "nothing of the kind"})
     reading, writing = full_pipe()
     with serving(site, stderr=writing) as process:
@@ -175,8 +175,8 @@ def test_a_start_that_fails_waits_for_no_reader(site: Site) -> None:
     os.close(writing)
 
 
-def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:
-    """Every variant is judged by another configuration: the next start does the rest."""
+def test_a_long_start_can_be_stopped(idle: Site) -> None:
+    """Another configuration decides every variant anew: the next start does the rest."""
     idle.mirror.parent.mkdir()
     mirrors.fill(idle.mirror, 100_000)
     log = idle.folder / "log"
@@ -195,8 +195,8 @@ def test_a_start_that_takes_long_can_be_stopped(idle: Site) -> None:
     assert idle.rows("PRAGMA quick_check") == [{"quick_check": "ok"}]
 
 
-def test_a_mirror_whose_disk_hangs_holds_up_no_end(site: Site, tmp_path: Path) -> None:
-    """After its time is over the daemon ends as by a power cut, and says so."""
+def test_a_hanging_disk_does_not_delay_the_stop(site: Site, tmp_path: Path) -> None:
+    """After its time the daemon ends as after a power cut, and says so."""
     shutil.copy(ROOT / "tests" / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
     order, log = tmp_path / "sabotage", tmp_path / "log"
     command = [sys.executable, "-c", ENDS_SOON, "serve", "--config", str(site.config)]

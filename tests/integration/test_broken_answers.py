@@ -1,4 +1,4 @@
-"""One bad part of the source costs itself, and absence needs Dreamship's own word.
+"""A broken part of the source affects only itself; only Dreamship itself can remove an item.
 
 With real sockets, the real client and the real mirror, and a Dreamship whose parts break.
 """
@@ -80,8 +80,8 @@ def counted(site: Site, where: str) -> int:
         "flood",
     ],
 )
-def test_one_broken_item_costs_itself(site: Site, fault: Fault) -> None:
-    """A first fill mirrors the other items, and names the broken one."""
+def test_a_broken_item_does_not_stop_the_first_fill(site: Site, fault: Fault) -> None:
+    """The other items are mirrored, and the broken one is named."""
     broken = min(site.catalogue.names)
     site.api.faults.always = {broken: fault}
     result, summary = reconcile(site)
@@ -91,8 +91,8 @@ def test_one_broken_item_costs_itself(site: Site, fault: Fault) -> None:
     assert counted(site, "sellable IN (0, 1)") == 16
 
 
-def test_later_sweeps_ask_a_broken_item_last(site: Site) -> None:
-    """And read it as soon as it can be read."""
+def test_later_sweeps_read_a_broken_item_last(site: Site) -> None:
+    """And read it as soon as it is readable."""
     broken = min(site.catalogue.names)
     site.api.faults.always = {broken: "403"}
     reconcile(site)
@@ -105,8 +105,8 @@ def test_later_sweeps_ask_a_broken_item_last(site: Site) -> None:
     assert site.differences == 0
 
 
-def test_an_operator_does_not_wait_for_what_was_put_off(site: Site) -> None:
-    """An item that failed for a while is asked at once when an operator asks."""
+def test_an_operator_does_not_wait_for_an_items_back_off(site: Site) -> None:
+    """An item that failed for a while is read at once on request."""
     reconcile(site)
     with closing(sqlite3.connect(site.mirror)) as mirror, mirror:
         mirror.execute("UPDATE items SET attempts = 9, not_before = '2999-01-01T00:00:00.000000Z'")
@@ -114,8 +114,8 @@ def test_an_operator_does_not_wait_for_what_was_put_off(site: Site) -> None:
     assert (result, summary.items) == ("complete", 5)
 
 
-def test_the_command_and_the_daemon_do_not_blame_the_key_for_one_item(site: Site) -> None:
-    """The status names the item; it never says that the key is refused."""
+def test_a_401_for_one_item_does_not_mean_a_refused_key(site: Site) -> None:
+    """The status names the item, and never says that the key is refused."""
     broken = min(site.catalogue.names)
     site.api.faults.always = {broken: "403"}
     code, summary, err = command(site)
@@ -126,8 +126,8 @@ def test_the_command_and_the_daemon_do_not_blame_the_key_for_one_item(site: Site
     assert not any("refuses the api key" in reason for reason in reasons)
 
 
-def test_a_broken_item_in_doubt_does_not_eat_the_budget(site: Site) -> None:
-    """A delivery contradicts it and it cannot be read: it is asked ever more rarely."""
+def test_a_broken_verifying_item_is_read_less_and_less_often(site: Site) -> None:
+    """A delivery conflicts with the mirror, and the item is unreadable."""
     daemon = site.serve()
     broken = min(site.catalogue.names)
     variant = site.catalogue.of_item(broken)[0]
@@ -142,8 +142,8 @@ def test_a_broken_item_in_doubt_does_not_eat_the_budget(site: Site) -> None:
     assert (row["verifying"], row["sellable"]) == (1, 0)
 
 
-def test_a_refused_key_is_still_said_to_be_refused(site: Site) -> None:
-    """The list refuses it, in Dreamship's own form."""
+def test_a_key_that_the_list_refuses_is_reported(site: Site) -> None:
+    """In Dreamship's own error format."""
     daemon = site.serve()
     site.api.faults.refuses = 403
     code, summary, err = command(site)
@@ -152,8 +152,8 @@ def test_a_refused_key_is_still_said_to_be_refused(site: Site) -> None:
     assert any("refuses the api key" in reason for reason in daemon.status()["reasons"])
 
 
-def test_a_key_that_is_revoked_during_a_sweep_is_noticed(site: Site) -> None:
-    """The first refused item has the list asked, once what it showed is old enough."""
+def test_a_key_revoked_during_a_sweep_is_noticed(site: Site) -> None:
+    """The first refused item makes the sweep read the list once more."""
     reconcile(site)
 
     def revoke(_: int) -> None:
@@ -166,8 +166,8 @@ def test_a_key_that_is_revoked_during_a_sweep_is_noticed(site: Site) -> None:
 
 
 @pytest.mark.parametrize("down", ["html-403", "gateway-403", "gateway-404", "500"])
-def test_nobody_else_refuses_the_key(site: Site, down: Fault) -> None:
-    """A challenge page before everything: failed, nothing removed, the key is not blamed."""
+def test_a_challenge_page_does_not_mean_a_refused_key(site: Site, down: Fault) -> None:
+    """Before every answer: the sweep fails, and nothing is removed."""
     reconcile(site)
     site.api.faults.always = dict.fromkeys(site.catalogue.names, down)
     site.api.faults.always_page = dict.fromkeys(range(1, 9), down)
@@ -188,8 +188,8 @@ def large(open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path
 
 
 @pytest.mark.parametrize(("page", "listed"), [(1, 130), (2, 130), (3, 200)])
-def test_one_broken_page_costs_itself(large: Site, page: int, listed: int) -> None:
-    """A first fill reads what the other pages list, and says which page is broken."""
+def test_a_broken_page_does_not_stop_the_first_fill(large: Site, page: int, listed: int) -> None:
+    """The other pages are read, and the broken page is named."""
     large.api.faults.always_page = {page: "500"}
     result, summary = reconcile(large)
     assert (result, summary.items) == ("partial", listed)
@@ -197,8 +197,8 @@ def test_one_broken_page_costs_itself(large: Site, page: int, listed: int) -> No
     assert summary.calls < listed + 20
 
 
-def test_a_broken_page_does_not_stop_a_repair(large: Site) -> None:
-    """What is known already is read, whether or not a page still lists it."""
+def test_a_broken_page_does_not_stop_a_sweep(large: Site) -> None:
+    """Known items are read, whether or not a page lists them."""
     assert reconcile(large)[0] == "complete"
     large.api.faults.always_page = {2: "500"}
     for variant_id in list(large.catalogue.variants):
@@ -208,8 +208,8 @@ def test_a_broken_page_does_not_stop_a_repair(large: Site) -> None:
     assert large.differences == 0
 
 
-def test_a_row_that_cannot_be_read_costs_itself(site: Site) -> None:
-    """The other rows of its page are listed."""
+def test_an_unreadable_row_does_not_stop_its_page(site: Site) -> None:
+    """The other rows are listed."""
     site.api.faults.rows = lambda rows: [None, {"name": "no id"}, {"id": "x"}, *rows]
     result, summary = reconcile(site)
     assert (result, summary.items) == ("partial", 5)
@@ -218,8 +218,8 @@ def test_a_row_that_cannot_be_read_costs_itself(site: Site) -> None:
 
 
 @pytest.mark.parametrize("fault", ["404", "403", "500"])
-def test_one_broken_category_costs_itself(site: Site, fault: Fault) -> None:
-    """The others are listed, and what is known already is read."""
+def test_a_broken_category_does_not_stop_the_others(site: Site, fault: Fault) -> None:
+    """The others are listed, and known items are read."""
     ids = sorted(site.catalogue.names)
     site.catalogue.categories = {1: set(ids[:2]), 2: set(ids[2:4]), 3: set(ids[4:])}
     site.configure(catalog={"categories": [1, 2, 3]})
@@ -235,7 +235,7 @@ def test_one_broken_category_costs_itself(site: Site, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("end", ["", False, 0, {}, "null", "https://x.example/v1/items/?page=1"])
-def test_the_end_of_a_list_has_many_forms(site: Site, end: object) -> None:
+def test_every_form_of_the_last_page_ends_the_list(site: Site, end: object) -> None:
     """One call for the page, and the sweep is complete."""
     site.api.faults.next_page = end
     result, summary = reconcile(site)
@@ -243,16 +243,16 @@ def test_the_end_of_a_list_has_many_forms(site: Site, end: object) -> None:
 
 
 @pytest.mark.parametrize("counts", [True, False])
-def test_a_next_that_leads_to_404_is_the_end(site: Site, *, counts: bool) -> None:
-    """A list that promises one more page than it has."""
+def test_a_next_page_that_answers_404_ends_the_list(site: Site, *, counts: bool) -> None:
+    """The list promises one page more than it has."""
     site.api.faults.next_page = "https://x.example/v1/items/?page=99"
     site.api.faults.counts = counts
     result, summary = reconcile(site)
     assert (result, summary.items) == ("complete", 5)
 
 
-def test_a_dry_run_goes_on_past_broken_parts(site: Site) -> None:
-    """It reports what differs in the rest."""
+def test_a_dry_run_continues_after_broken_parts(site: Site) -> None:
+    """It reports the differences of the rest."""
     reconcile(site)
     broken, *others = sorted(site.catalogue.names)
     site.api.faults.always = {broken: "403"}
@@ -264,8 +264,8 @@ def test_a_dry_run_goes_on_past_broken_parts(site: Site) -> None:
     assert f"item {broken}: " in err
 
 
-def test_a_sweep_that_read_a_part_before_the_source_went_down_is_partial(site: Site) -> None:
-    """Only one that could read nothing at all has failed; what is left is named."""
+def test_a_sweep_that_read_a_part_is_partial(site: Site) -> None:
+    """The source went down in the middle; only a sweep that read nothing has failed."""
     reconcile(site)
     items = sorted(site.catalogue.names)
 
@@ -283,10 +283,10 @@ def test_a_sweep_that_read_a_part_before_the_source_went_down_is_partial(site: S
 
 
 @pytest.mark.parametrize("cut", [lambda _: [], lambda rows: rows[:1]], ids=["empty", "shortened"])
-def test_a_row_that_lacks_variants_removes_nothing(
+def test_a_row_without_a_variant_removes_nothing(
     site: Site, cut: Callable[[list[Any]], list[Any]]
 ) -> None:
-    """The item itself is asked."""
+    """The sweep reads the item itself."""
     assert reconcile(site)[0] == "complete"
     site.api.faults.lists_variants = lambda _: True
     site.api.faults.cut_row = cut
@@ -296,8 +296,8 @@ def test_a_row_that_lacks_variants_removes_nothing(
     assert site.rows("SELECT count(*) AS n FROM changes") == [{"n": 20}]
 
 
-def test_a_first_fill_from_rows_without_variants_asks_each_item(site: Site) -> None:
-    """An empty list in a row is no item without variants."""
+def test_a_first_fill_from_rows_without_variants_reads_each_item(site: Site) -> None:
+    """An empty list in a row does not mean an item without variants."""
     site.api.faults.lists_variants = lambda _: True
     site.api.faults.cut_row = lambda _: []
     assert reconcile(site)[0] == "complete"
@@ -305,8 +305,8 @@ def test_a_first_fill_from_rows_without_variants_asks_each_item(site: Site) -> N
 
 
 @pytest.mark.parametrize("fault", ["gateway-404", "html-404"])
-def test_a_gateways_404_removes_nothing(site: Site, fault: Fault) -> None:
-    """Half of the items answered by a gateway that has no route."""
+def test_a_404_of_a_gateway_removes_nothing(site: Site, fault: Fault) -> None:
+    """For half of the items the gateway has no route."""
     assert reconcile(site)[0] == "complete"
     gone = sorted(site.catalogue.names)[:3]
     site.api.faults.always = dict.fromkeys(gone, fault)
@@ -317,7 +317,7 @@ def test_a_gateways_404_removes_nothing(site: Site, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", ["404", "410"])
 def test_dreamships_own_404_and_410_remove_an_item(site: Site, fault: Fault) -> None:
-    """About exactly what was asked, while the list answers."""
+    """For exactly the item that was read, while the list answers."""
     assert reconcile(site)[0] == "complete"
     site.api.faults.always = {min(site.catalogue.names): fault}
     result, summary = reconcile(site)
@@ -325,7 +325,7 @@ def test_dreamships_own_404_and_410_remove_an_item(site: Site, fault: Fault) -> 
 
 
 @pytest.mark.parametrize("how", ["each item is 404", "each item has no variants"])
-def test_a_whole_small_shop_is_not_removed_without_an_operator(site: Site, how: str) -> None:
+def test_removing_a_whole_small_shop_needs_an_operator(site: Site, how: str) -> None:
     """Twenty variants are few, and all of them are too many."""
     assert reconcile(site)[0] == "complete"
     if how == "each item is 404":
@@ -342,7 +342,7 @@ def test_a_whole_small_shop_is_not_removed_without_an_operator(site: Site, how: 
 
 
 def test_a_404_counts_only_while_the_list_answers(site: Site) -> None:
-    """A wrong address answers 404 for everything, in Dreamship's form as well."""
+    """With a wrong base URL every answer is 404, also in Dreamship's own format."""
     assert reconcile(site)[0] == "complete"
     site.api.faults.always = dict.fromkeys(site.catalogue.names, "404")
     site.api.faults.always_page = {1: "404", 2: "404"}
@@ -352,10 +352,10 @@ def test_a_404_counts_only_while_the_list_answers(site: Site) -> None:
 
 
 @pytest.mark.parametrize("how", ["asked by an operator", "confirming deliveries"])
-def test_removals_one_by_one_are_braked_as_well(
+def test_the_removal_limit_counts_single_reads_too(
     open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path, how: str
 ) -> None:
-    """Reads that find item after item gone: the limit holds over a day, not over one sweep."""
+    """Reads remove item after item: the limit holds over a day, not over one sweep."""
     with open_site(tmp_path, items=12, variants_per_item=10) as site:
         reconcile(site)
         ids = sorted(site.catalogue.names)
@@ -380,8 +380,8 @@ def test_removals_one_by_one_are_braked_as_well(
         assert not any("--accept-removals" in reason for reason in daemon.status()["reasons"])
 
 
-def test_an_item_that_dreamship_does_not_have_is_said_to_be_missing(site: Site) -> None:
-    """`reconcile-now --item` of a wrong id ends 1 and names it, dry or not."""
+def test_reconcile_now_reports_an_unknown_item(site: Site) -> None:
+    """`--item` of a wrong id ends 1 and names it, with --dry-run or without."""
     reconcile(site)
     for dry in ([], ["--dry-run"]):
         code, summary, err = command(site, "--item", "5", *dry)

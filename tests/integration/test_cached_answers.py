@@ -1,4 +1,4 @@
-"""A cache answers instead of Dreamship, or an answer has a wrong `Date`: what is believed."""
+"""Answers from a cache, and answers with a wrong `Date`: which values change the mirror."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def in_stock(site: Site) -> int:
 
 
 @pytest.mark.parametrize("trace", ["age", "date", "expires", "mark"])
-def test_an_old_copy_is_no_witness_against_a_delivery(small: Site, trace: CacheTrace) -> None:
-    """Not for the variant, not for the sender, and not for the next delivery."""
+def test_a_cached_answer_does_not_overrule_a_delivery(small: Site, trace: CacheTrace) -> None:
+    """Not for the variant, not for the webhook state, and not for the next delivery."""
     daemon = small.serve()
     variant_id = in_stock(small)
     cache = cached_items(small, 600, trace)
@@ -92,7 +92,7 @@ def test_a_copy_is_read_again_after_its_lifetime(small: Site, trace: CacheTrace)
 
 
 def test_a_cached_404_and_a_copy_without_a_variant_remove_nothing(small: Site) -> None:
-    """A copy shows what was there; that something is not there is asked of Dreamship itself."""
+    """An absence counts only in an answer of Dreamship itself."""
     daemon = small.serve()
     gone, short = sorted(small.catalogue.names)
     lost = small.catalogue.of_item(short)[0]
@@ -110,8 +110,8 @@ def test_a_cached_404_and_a_copy_without_a_variant_remove_nothing(small: Site) -
     daemon.stop()
 
 
-def test_a_sweep_is_not_complete_when_a_cache_answered_with_the_list(small: Site) -> None:
-    """A new item may be missing in it, so the list is read again, three times, and then said."""
+def test_a_sweep_with_a_cached_list_is_partial(small: Site) -> None:
+    """A new item may be missing, so the list is read three times, and then reported."""
     daemon = small.serve()
     small.api.faults.cache = cache = Cache(600, older_s=OLD_S)
     prime(small, "items/?page=1&limit=100")
@@ -126,8 +126,8 @@ def test_a_sweep_is_not_complete_when_a_cache_answered_with_the_list(small: Site
     daemon.stop()
 
 
-def test_a_first_fill_from_copies_is_as_old_as_they_are(small: Site) -> None:
-    """What a copy shows is mirrored; the shop sees when it was true."""
+def test_a_first_fill_from_a_cache_has_the_age_of_the_copies(small: Site) -> None:
+    """`confirmed_at` shows the shop when the values were true."""
     cached_items(small, 600)
     before = time.time()
     daemon = small.serve(filled=False)
@@ -140,8 +140,8 @@ def test_a_first_fill_from_copies_is_as_old_as_they_are(small: Site) -> None:
     daemon.stop()
 
 
-def test_a_copy_of_unknown_age_is_never_sold(small: Site) -> None:
-    """A new mirror that only such copies answer for stays empty and says why."""
+def test_a_cached_answer_of_unknown_age_is_not_mirrored(small: Site) -> None:
+    """A new mirror with such answers only stays empty, and the status says why."""
     cached_items(small, 600, "mark")
     small.api.faults.cache.copies = 0  # type: ignore[union-attr]
     daemon = small.serve(filled=False)
@@ -152,8 +152,8 @@ def test_a_copy_of_unknown_age_is_never_sold(small: Site) -> None:
 
 
 @pytest.mark.parametrize("skew_s", [TEN_YEARS_S, -TEN_YEARS_S])
-def test_one_wild_date_does_not_doubt_later_deliveries(small: Site, skew_s: float) -> None:
-    """Not of that item, not of any, not after a restart."""
+def test_one_wrong_date_does_not_affect_later_deliveries(small: Site, skew_s: float) -> None:
+    """Not of that item, not of another, not after a restart."""
     daemon = small.serve()
     variant_id = in_stock(small)
     item_id = small.catalogue.variants[variant_id].item_id
@@ -169,8 +169,8 @@ def test_one_wild_date_does_not_doubt_later_deliveries(small: Site, skew_s: floa
     daemon.stop()
 
 
-def test_what_an_earlier_version_learned_from_a_wild_date_is_unlearned(small: Site) -> None:
-    """A mirror whose rows and clock are ten years ahead takes honest deliveries again."""
+def test_a_wrong_clock_stored_by_an_earlier_version_is_corrected(small: Site) -> None:
+    """Rows and clock ten years ahead: honest deliveries are applied again."""
     daemon = small.serve()
     variant_id = in_stock(small)
     daemon.stop()
@@ -190,7 +190,7 @@ def test_what_an_earlier_version_learned_from_a_wild_date_is_unlearned(small: Si
     daemon.stop()
 
 
-def test_a_dry_run_shows_no_difference_that_only_a_copy_has(small: Site) -> None:
+def test_a_dry_run_ignores_differences_of_cached_answers(small: Site) -> None:
     """It names the items that a cache answered for."""
     small.serve().stop()
     with_copies = sorted(small.catalogue.names)
@@ -204,7 +204,7 @@ def test_a_dry_run_shows_no_difference_that_only_a_copy_has(small: Site) -> None
     )
 
 
-def test_doctor_sees_a_cache(small: Site) -> None:
+def test_doctor_reports_a_cache(small: Site) -> None:
     """And does not compare the clock with the Date of a copy."""
     small.api.faults.cache = Cache(600, older_s=OLD_S)
     prime(small, "items/?page=1&limit=100")

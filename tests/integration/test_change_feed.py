@@ -1,6 +1,6 @@
-"""The change feed: each change once, in order, whatever happens; and who slept too long is told.
+"""The change feed: each change once, in order; a reader that was away too long is warned.
 
-Its reader is the one of syncd/examples/mirror.py.
+The reader is that of syncd/examples/mirror.py.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def newest(site: Site) -> int:
 
 
 def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
-    """Across a kill, a stop, a recovery, and a clean-up of everything it has read."""
+    """Across a kill, a stop, a recovery, and pruning of everything it has read."""
     numbers, variants = itertools.count(), [*site.catalogue.variants]
     daemon = site.serve()
     began = newest(site)
@@ -173,21 +173,23 @@ def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
     writer.close()
 
 
-def test_who_read_in_time_goes_on(kept: Callable[[dict[int, int]], Any]) -> None:
-    """Gaps tell nothing: what counts is that the row one remembers is there."""
+def test_a_reader_within_the_retention_continues(kept: Callable[[dict[int, int]], Any]) -> None:
+    """Gaps mean nothing; the row that the reader remembers must exist."""
     read = kept({3: 200, 7: 95, 20: 80, 21: 1})
     assert read(7, 95) == [20, 21]
     assert read(20, 80) == [21]
     assert read(21, 1) == []
 
 
-def test_who_slept_too_long_is_told(kept: Callable[[dict[int, int]], Any]) -> None:
-    """Its row is gone only when the one after it is older than the retention, too."""
+def test_a_reader_beyond_the_retention_must_start_over(
+    kept: Callable[[dict[int, int]], Any],
+) -> None:
+    """Its row is pruned only after the next row has expired too."""
     read = kept({3: 200, 7: 95, 20: 80, 21: 1})
     assert read(3, 200) is None
 
 
-def test_who_is_up_to_date_is_never_told_to_start_over(
+def test_a_reader_at_the_end_never_starts_over(
     kept: Callable[[dict[int, int]], Any],
 ) -> None:
     """However long nothing changes."""
@@ -197,18 +199,18 @@ def test_who_is_up_to_date_is_never_told_to_start_over(
 @pytest.mark.parametrize(
     "position", [(0, 0), (2, 500), (9, 1)], ids=["empty", "another mirror", "from the future"]
 )
-def test_who_remembers_another_feed_is_told(
+def test_a_reader_of_another_feed_must_start_over(
     kept: Callable[[dict[int, int]], Any], position: tuple[int, int]
 ) -> None:
-    """Another mirror may have a row of the same number; it does not have its moment."""
+    """A new mirror may have a row of the same number, with another time."""
     assert kept({1: 2, 2: 1})(*position) is None
 
 
 # The command.
 
 
-def test_following_is_fast(shared: Daemon) -> None:
-    """A change is out within 200 ms of the answer to its delivery, half of them at least."""
+def test_a_followed_change_arrives_within_200_ms(shared: Daemon) -> None:
+    """The median, counted from the answer to the delivery."""
     site, took = shared.site, []
     variants = sorted(site.catalogue.variants)[:12]
     with subprocess.Popen(
@@ -234,8 +236,8 @@ def test_following_is_fast(shared: Daemon) -> None:
     assert statistics.median(took[1:]) < 0.2, took
 
 
-def test_a_seq_that_is_not_kept_is_told(shared: Daemon) -> None:
-    """On stderr, for whoever asks from there; what is kept is printed all the same."""
+def test_a_pruned_since_is_reported(shared: Daemon) -> None:
+    """On stderr; the rows that are kept are printed."""
     done = shared.site.syncd("changes", "--since", "1000000", "--json")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("Note: seq 1000000 is not kept")
@@ -243,8 +245,8 @@ def test_a_seq_that_is_not_kept_is_told(shared: Daemon) -> None:
     assert shared.site.syncd("changes", "--since", "0", "--limit", "1").stderr == ""
 
 
-def test_following_ends_when_the_mirror_is_another(site: Site) -> None:
-    """Its numbers begin anew, so that going on would miss changes or wait for ever."""
+def test_following_ends_when_the_mirror_is_replaced(site: Site) -> None:
+    """Its numbers start again, so the follower would miss changes or wait for ever."""
     site.serve().stop()
     with subprocess.Popen(
         site.command("changes", "--follow", "--json"),

@@ -1,4 +1,4 @@
-"""A real daemon whose host's clock is set, or that is stopped and goes on: what a shop sees."""
+"""A daemon whose wall clock jumps, or that is stopped and continued, as a shop sees it."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def beats(site: Site, daemon: Daemon) -> None:
 HASTY = {"WATCHDOG_USEC": "2000000"}
 
 
-def test_a_clock_set_back_by_an_hour_stops_nothing(site: Site, wall: WallClock) -> None:
-    """Signs of life, freshness, a doubt that ends, and no read in a loop; then forward again."""
+def test_a_jump_back_of_an_hour_stops_nothing(site: Site, wall: WallClock) -> None:
+    """Heartbeat, freshness and verifying go on, without a loop of reads; then forward again."""
     wall.set(timedelta(hours=1))
     daemon = site.serve(environ=wall.environ | HASTY)
     assert seen_at(site) is None  # to a shop whose clock is right it is of the future
@@ -99,10 +99,8 @@ def test_a_clock_set_back_by_an_hour_stops_nothing(site: Site, wall: WallClock) 
     assert site.differences == 0
 
 
-def test_a_daemon_killed_on_a_clock_that_was_ahead_does_not_look_alive(
-    site: Site, wall: WallClock
-) -> None:
-    """Nothing is sold until one runs again, and that one is right at once."""
+def test_a_daemon_killed_on_a_clock_ahead_does_not_look_alive(site: Site, wall: WallClock) -> None:
+    """The shop sells nothing until the next start, which is right at once."""
     wall.set(timedelta(hours=1))
     daemon = site.serve(environ=wall.environ)
     daemon.kill()
@@ -121,8 +119,8 @@ def test_a_daemon_killed_on_a_clock_that_was_ahead_does_not_look_alive(
     daemon.stop()
 
 
-def test_a_process_that_was_stopped_was_away(site: Site, wall: WallClock) -> None:
-    """SIGSTOP and SIGCONT: it says so, reads everything anew, and blames nobody."""
+def test_a_stopped_process_reports_its_absence(site: Site, wall: WallClock) -> None:
+    """SIGSTOP and SIGCONT: it reads everything again and reports no missed webhook."""
     daemon = site.serve(environ=wall.environ | HASTY | {"SET_CLOCK_AWAY_S": "2"})
     first, *others = site.catalogue.variants
     assert daemon.deliver(site.change(first, "low_stock")) == "applied"
@@ -142,8 +140,8 @@ def test_a_process_that_was_stopped_was_away(site: Site, wall: WallClock) -> Non
     daemon.stop()
 
 
-def test_a_machine_that_slept_two_hours_is_right_at_once(site: Site, wall: WallClock) -> None:
-    """Its wall clock alone tells it; the sweep begins within seconds."""
+def test_a_sweep_starts_at_once_after_a_sleep_of_two_hours(site: Site, wall: WallClock) -> None:
+    """Only the wall clock shows the sleep."""
     daemon = site.serve(environ=wall.environ | HASTY)
     before = len(site.rows("SELECT 1 FROM sweeps"))
     for variant in list(site.catalogue.variants)[:5]:
@@ -158,10 +156,10 @@ def test_a_machine_that_slept_two_hours_is_right_at_once(site: Site, wall: WallC
 
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["while running", "at the start"])
-def test_the_history_survives_a_clock_that_is_a_year_ahead(
+def test_a_clock_a_year_ahead_deletes_no_history(
     site: Site, wall: WallClock, *, is_running: bool
 ) -> None:
-    """Also where the daemon is started in that time, twice; retention begins when it is right."""
+    """Also with two starts in that time; retention resumes when the clock is right."""
     daemon = site.serve(environ=wall.environ | HASTY)
     for value in ("low_stock", "out_of_stock", "in_stock"):
         daemon.deliver(site.change(min(site.catalogue.variants), value))

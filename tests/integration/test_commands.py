@@ -1,4 +1,4 @@
-"""What people and scripts see: results on stdout, faults in two lines, exit codes, no traceback."""
+"""Commands: results on stdout, faults in two lines, exit codes, no traceback."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def on_terminal(command: list[str], environ: dict[str, str]) -> str:
 
 
 def test_status_has_the_keys_of_the_contract(shared: Daemon) -> None:
-    """No more and no fewer, with times of 27 characters or null."""
+    """Exactly these keys, with times of 27 characters or null."""
     done = shared.site.syncd("status", "--json")
     document = told(done, done.returncode)
     assert list(document) == list(STATUS_KEYS)
@@ -120,8 +120,8 @@ def test_status_has_the_keys_of_the_contract(shared: Daemon) -> None:
     assert all(moment is None or MOMENT.fullmatch(moment) for moment in moments)
 
 
-def test_status_counts_values_that_nobody_configured(shared: Daemon) -> None:
-    """An unlisted value is not sellable, and is reported with how often."""
+def test_status_counts_unlisted_values(shared: Daemon) -> None:
+    """An unlisted value is not sellable, and the status says how many variants have it."""
     site = shared.site
     variant_id = min(site.catalogue.variants)
     shared.deliver(site.change(variant_id, "made to order"))
@@ -132,8 +132,8 @@ def test_status_counts_values_that_nobody_configured(shared: Daemon) -> None:
     assert "'made to order' x 1" in site.syncd("status").stdout
 
 
-def test_status_says_health_by_its_exit_code(site: Site) -> None:
-    """0 when ok, 1 when degraded, 3 when nobody answers."""
+def test_the_exit_code_of_status_is_the_health(site: Site) -> None:
+    """0 when ok, 1 when degraded, 3 when no daemon answers."""
     assert "syncd serve" in fault_of(site.syncd("status"), 3)
     daemon = site.serve()
     new = site.syncd("status")
@@ -155,8 +155,8 @@ def test_status_says_health_by_its_exit_code(site: Site) -> None:
 # availability
 
 
-def test_availability_tells_what_the_shop_reads(shared: Daemon) -> None:
-    """For people as lines, for scripts as the row of the view; in the order asked."""
+def test_availability_prints_the_row_of_the_view(shared: Daemon) -> None:
+    """Lines for people, JSON for scripts, in the requested order."""
     site = shared.site
     first, second = sorted(site.catalogue.variants)[1:3]
     document = told(site.syncd("availability", str(second), str(first), "--json"))
@@ -170,7 +170,7 @@ def test_availability_tells_what_the_shop_reads(shared: Daemon) -> None:
 
 
 def test_availability_of_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
-    """The known ones are told all the same."""
+    """The known variants are printed all the same."""
     known = sorted(shared.site.catalogue.variants)[1]
     done = shared.site.syncd("availability", "1", str(known), "--json")
     document = told(done, 1)
@@ -180,16 +180,16 @@ def test_availability_of_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
 
 
 @pytest.mark.parametrize("argument", ["0", "x", str(2**63), ""])
-def test_what_is_no_variant_id_is_wrong_usage(argument: str) -> None:
-    """Exit 2, before any file is looked for."""
+def test_an_invalid_variant_id_is_exit_2(argument: str) -> None:
+    """Before any file is opened."""
     assert run(["availability", *([argument] if argument else [])]) == 2
 
 
 # changes
 
 
-def test_changes_are_told_oldest_first(shared: Daemon) -> None:
-    """From a `seq` on, so many, and each as the row of the view."""
+def test_changes_are_printed_oldest_first(shared: Daemon) -> None:
+    """From a `seq` on, up to a limit, each as the row of the view."""
     site = shared.site
     rows = site.rows("SELECT * FROM changes ORDER BY seq")
     done = site.syncd("changes", "--since", str(rows[9]["seq"]), "--limit", "5", "--json")
@@ -203,8 +203,8 @@ def test_changes_are_told_oldest_first(shared: Daemon) -> None:
     assert site.syncd("changes", "--since", "999999").stdout == ""
 
 
-def test_what_is_empty_says_so_to_people(site: Site) -> None:
-    """On standard error, and not where a script counts lines."""
+def test_an_empty_result_is_reported_on_stderr(site: Site) -> None:
+    """A script that counts the lines of stdout gets none."""
     store = Database(site.mirror, missed_grace=timedelta(seconds=1))
     store.open()
     store.close()
@@ -218,8 +218,8 @@ def test_what_is_empty_says_so_to_people(site: Site) -> None:
             assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
 
 
-def test_following_sees_a_change_as_it_happens(shared: Daemon) -> None:
-    """Within a moment of the answer, and Ctrl-C ends it with 130."""
+def test_changes_follow_prints_each_new_change(shared: Daemon) -> None:
+    """Shortly after the answer; Ctrl-C ends it with 130."""
     site = shared.site
     since = site.rows("SELECT max(seq) AS seq FROM changes")[0]["seq"]
     with subprocess.Popen(
@@ -247,8 +247,8 @@ def test_following_sees_a_change_as_it_happens(shared: Daemon) -> None:
             following.kill()
 
 
-def test_a_pipe_that_is_closed_early_is_no_fault(shared: Daemon) -> None:
-    """`syncd changes --follow | head -1` ends quietly with 0 at its next line."""
+def test_a_pipe_closed_early_is_exit_0(shared: Daemon) -> None:
+    """`syncd changes --follow | head -1` ends without a message at its next line."""
     site = shared.site
     with subprocess.Popen(
         site.command("changes", "--follow"),
@@ -271,8 +271,8 @@ def test_a_pipe_that_is_closed_early_is_no_fault(shared: Daemon) -> None:
 # check-config
 
 
-def test_check_config_prints_what_is_in_force(idle: Site) -> None:
-    """With the secret masked, as TOML for people and as JSON for scripts."""
+def test_check_config_prints_the_configuration(idle: Site) -> None:
+    """With the secret masked, as TOML or as JSON."""
     shown = idle.syncd("check-config")
     assert shown.returncode == 0
     assert 'settle = "1s"' in shown.stdout
@@ -284,7 +284,7 @@ def test_check_config_prints_what_is_in_force(idle: Site) -> None:
 
 
 def test_check_config_names_every_fault_at_once(idle: Site) -> None:
-    """Each with its key, so that one round is enough; exit 2."""
+    """Each with its key, in one round; exit 2."""
     idle.configure(
         webhook={"listen": "nowhere", "pth": "/x"},
         reconcile={"settle": "soon"},
@@ -298,8 +298,8 @@ def test_check_config_names_every_fault_at_once(idle: Site) -> None:
     assert idle.key not in said
 
 
-def test_a_configuration_that_is_no_toml_is_two_lines(idle: Site) -> None:
-    """Exit 2 for whatever command, with the line that is wrong."""
+def test_an_invalid_toml_file_is_two_lines(idle: Site) -> None:
+    """Exit 2 for every command, with the number of the line."""
     idle.config.write_text('[dreamship]\napi_keys = ["ds_secret_1"]\ncolour red\n')
     for command in ("check-config", "serve", "changes"):
         said = fault_of(idle.syncd(command), 2)
@@ -307,8 +307,8 @@ def test_a_configuration_that_is_no_toml_is_two_lines(idle: Site) -> None:
         assert "ds_secret" not in said
 
 
-def test_a_configuration_that_is_not_there_is_named(idle: Site) -> None:
-    """By the name that was given, or by the places that were looked at."""
+def test_a_missing_configuration_is_named(idle: Site) -> None:
+    """By the given path, or by all places that were searched."""
     assert "nowhere.toml" in fault_of(
         idle.syncd("status", "--config", "nowhere.toml", config=False), 2
     )
@@ -328,8 +328,8 @@ def test_a_configuration_that_is_not_there_is_named(idle: Site) -> None:
 
 
 @pytest.mark.parametrize("command", [("availability", "7"), ("changes",), ("changes", "--follow")])
-def test_a_mirror_that_is_missing_is_two_lines(idle: Site, command: tuple[str, ...]) -> None:
-    """Exit 1 and what to try."""
+def test_a_missing_mirror_is_two_lines(idle: Site, command: tuple[str, ...]) -> None:
+    """Exit 1 and a hint."""
     assert str(idle.mirror) in fault_of(idle.syncd(*command), 1)
 
 
@@ -341,8 +341,8 @@ def test_a_mirror_that_is_missing_is_two_lines(idle: Site, command: tuple[str, .
         pytest.param(b"SQLite format 3\x00" + b"\xff" * 5000, id="damaged"),
     ],
 )
-def test_a_mirror_that_is_none_is_two_lines(idle: Site, content: bytes) -> None:
-    """Reading commands and the daemon say so; the file stays as it is."""
+def test_a_file_that_is_no_mirror_is_two_lines(idle: Site, content: bytes) -> None:
+    """For reading commands and the daemon; the file is not changed."""
     idle.mirror.parent.mkdir()
     idle.mirror.write_bytes(content)
     assert str(idle.mirror) in fault_of(idle.syncd("availability", "7"), 1)
@@ -353,8 +353,8 @@ def test_a_mirror_that_is_none_is_two_lines(idle: Site, content: bytes) -> None:
         assert idle.mirror.read_bytes() == content
 
 
-def test_a_database_of_somebody_else_is_not_touched(idle: Site) -> None:
-    """mirror.path names another program's file: refused, whole."""
+def test_a_database_of_another_program_is_refused(idle: Site) -> None:
+    """mirror.path names it by mistake; the file is not changed."""
     import sqlite3  # noqa: PLC0415 - only here is a file written by hand
 
     idle.mirror.parent.mkdir()
@@ -369,8 +369,8 @@ def test_a_database_of_somebody_else_is_not_touched(idle: Site) -> None:
 # The door itself.
 
 
-def test_the_version_is_the_packages() -> None:
-    """As the script says it and as the module does."""
+def test_the_version_is_that_of_the_package() -> None:
+    """With the script and with `python -m syncd`."""
     done = subprocess.run(
         [sys.executable, "-m", "syncd", "--version"], capture_output=True, text=True, check=True
     )
@@ -379,7 +379,7 @@ def test_the_version_is_the_packages() -> None:
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever asks for help sees a line to copy."""
+    """A user of --help finds a line to copy."""
     assert run([command, "--help"] if command else ["--help"]) == 0
     shown = capsys.readouterr().out
     assert re.search(rf"Examples?:\n\s+syncd {command}", shown)
@@ -390,13 +390,13 @@ def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[s
     "arguments", [["nonsense"], ["status", "--nonsense"], ["changes", "--limit", "0"]]
 )
 def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
-    """With a word about what is wrong, on stderr."""
+    """The message on stderr says what is wrong."""
     assert run(arguments) == 2
 
 
 @pytest.mark.parametrize("command", [("status",), ("changes",)])
-def test_colour_only_where_it_is_wanted(shared: Daemon, command: tuple[str, ...]) -> None:
-    """On a terminal, unless NO_COLOR is set, and nowhere else."""
+def test_results_are_coloured_on_a_terminal_only(shared: Daemon, command: tuple[str, ...]) -> None:
+    """Unless NO_COLOR is set."""
     site = shared.site
     plain = site.syncd(*command)
     assert ESCAPE not in plain.stdout + plain.stderr
@@ -405,8 +405,8 @@ def test_colour_only_where_it_is_wanted(shared: Daemon, command: tuple[str, ...]
     assert ESCAPE not in on_terminal(site.command(*command), terminal | {"NO_COLOR": "1"})
 
 
-def test_faults_are_coloured_only_where_it_is_wanted(idle: Site) -> None:
-    """The word Error is red on a terminal, and nothing but text with NO_COLOR."""
+def test_faults_are_coloured_on_a_terminal_only(idle: Site) -> None:
+    """The word Error is red, or plain text with NO_COLOR."""
     idle.config.unlink()
     terminal = idle.environ | {"TERM": "xterm-256color"}
     assert ESCAPE in on_terminal(idle.command("status"), terminal)

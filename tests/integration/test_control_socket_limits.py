@@ -1,6 +1,6 @@
-"""Members of the group at the control socket: what each, and all together, may have queued.
+"""Users of the control socket: how much each, and all together, may queue.
 
-Deliveries' reads come first whatever they ask for. A real daemon, a real socket, real files.
+The reads of deliveries always come first. The tests use a real daemon, socket and mirror.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Member:
     def ask(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
         """Post a request; return the code and the last line of the answer, or its first one.
 
-        Who is told how far it is leaves: what was begun goes on without a client.
+        A client that receives progress disconnects: the sweep continues without it.
         """
         with (
             httpx.Client(transport=httpx.HTTPTransport(uds=self._transport), timeout=60) as client,
@@ -97,12 +97,12 @@ def calls_until_confirmed(site: Site, paths: list[str]) -> int:
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=6), st.integers(0, 5))
-def test_whatever_sweeps_have_left_a_delivery_is_read_first(
+def test_deliveries_are_read_before_any_sweep(
     memory: sqlite3.Connection, requests: list[tuple[int, bool]], delivered: int
 ) -> None:
-    """Requests of any size, begun in any version, before or after: the first job is a delivery's.
+    """Requests of any size and version, earlier or later; then the smallest request is first.
 
-    And of what was named, the smallest request goes first.
+    Among requested items, the smallest request goes first.
     """
     now = datetime.now(UTC)
     for table in ("refresh_queue", "sweep_items", "sweeps", "items"):
@@ -142,7 +142,7 @@ def test_whatever_sweeps_have_left_a_delivery_is_read_first(
 
 
 def test_fifty_thousand_invented_ids_are_refused(site: Site) -> None:
-    """Nothing of them is queued; the refusal says what and what to try, and is counted."""
+    """None is queued; the refusal names the limit and a hint, and is counted."""
     daemon = site.serve()
     member = Member(site)
     before = len(site.api.calls)
@@ -163,8 +163,8 @@ def test_fifty_thousand_invented_ids_are_refused(site: Site) -> None:
     assert "Try:" in done.stderr
 
 
-def test_deliveries_are_confirmed_first_whatever_is_queued(site: Site) -> None:
-    """As much as may wait, of invented ids: others have one call in four, across a restart."""
+def test_deliveries_are_confirmed_first_with_a_full_queue(site: Site) -> None:
+    """Invented ids fill the queue: they get one call in four, also after a restart."""
     site.configure(dreamship={"calls_per_minute": 600})
     daemon = site.serve()
     member = Member(site)
@@ -195,10 +195,10 @@ def test_deliveries_are_confirmed_first_whatever_is_queued(site: Site) -> None:
     daemon.stop()
 
 
-def test_what_an_earlier_version_let_somebody_queue_is_ended(site: Site) -> None:
-    """Fifty thousand items that wait when a daemon starts: deliveries first, and most are ended.
+def test_an_oversized_queue_of_an_earlier_version_is_cut(site: Site) -> None:
+    """50,000 items wait at the start: deliveries go first, and most items are dropped.
 
-    Neither are they taken for a part of the catalogue.
+    They do not become a part of the catalogue.
     """
     site.configure(dreamship={"calls_per_minute": 600})
     daemon = site.serve()
@@ -233,8 +233,8 @@ def test_what_an_earlier_version_let_somebody_queue_is_ended(site: Site) -> None
     daemon.stop()
 
 
-def test_ids_that_somebody_named_are_no_part_of_the_catalogue(memory: sqlite3.Connection) -> None:
-    """A sweep of the catalogue asks for what was listed or read, not for what waits to be read."""
+def test_requested_ids_do_not_join_the_catalogue(memory: sqlite3.Connection) -> None:
+    """A catalogue sweep reads listed and known items, and not the ids of other requests."""
     now = datetime.now(UTC)
     for table in ("sweep_items", "sweeps", "items"):
         memory.execute(f"DELETE FROM {table}")  # noqa: S608
@@ -256,8 +256,8 @@ def whole() -> Position:
     return position
 
 
-def test_requests_in_parallel_are_bounded_and_refuse_no_delivery(site: Site) -> None:
-    """300 at once, of all kinds, whose clients stay: a few are carried out, the others refused."""
+def test_parallel_requests_are_limited_and_refuse_no_delivery(site: Site) -> None:
+    """300 at once, of all kinds: a few are carried out, the others are refused."""
     daemon = site.serve()
     site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
     site.api.faults.slow_s = 1.0
@@ -295,8 +295,8 @@ def test_requests_in_parallel_are_bounded_and_refuse_no_delivery(site: Site) -> 
     daemon.stop()
 
 
-def test_who_leaves_at_once_leaves_no_more_than_may_wait(site: Site) -> None:
-    """Hundreds of requests whose clients go away: the sweeps they leave are bounded."""
+def test_abandoned_requests_stay_within_the_limit(site: Site) -> None:
+    """Hundreds of clients disconnect at once; the sweeps they leave are limited."""
     site.configure(dreamship={"calls_per_minute": 60})
     daemon = site.serve()
     refused = 0
@@ -309,8 +309,8 @@ def test_who_leaves_at_once_leaves_no_more_than_may_wait(site: Site) -> None:
     daemon.stop()
 
 
-def test_a_body_of_a_hundred_megabytes_is_read_no_further_than_it_may(site: Site) -> None:
-    """It is refused after 64 KB, with what it may have."""
+def test_a_huge_body_is_refused_after_64_kb(site: Site) -> None:
+    """The answer names the limit."""
     daemon = site.serve()
 
     def endless() -> Iterator[bytes]:
@@ -331,7 +331,7 @@ def test_a_body_of_a_hundred_megabytes_is_read_no_further_than_it_may(site: Site
 
 @pytest.mark.parametrize("named", [None, list(INVENTED[:MAX_ITEMS])], ids=["all", "invented"])
 def test_a_dry_run_waits_behind_deliveries(site: Site, named: list[int] | None) -> None:
-    """It shares the budget by turns: a delivery's read waits for it a call in four at most."""
+    """It shares the budget: a delivery's read waits for at most one call in four."""
     for _ in range(95):
         site.catalogue.add_item()
     site.configure(dreamship={"calls_per_minute": 600})
@@ -360,8 +360,8 @@ def connected(site: Site, body: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def test_replays_are_judged_one_request_at_a_time(site: Site) -> None:
-    """A hundred of them at once delay no delivery by more than their one slice."""
+def test_replays_run_one_request_at_a_time(site: Site) -> None:
+    """A hundred requests at once delay a delivery by one slice at most."""
     daemon = site.serve()
     variant_id = min(site.catalogue.variants)
     for number in range(20):

@@ -1,4 +1,4 @@
-"""What a real daemon writes: one line an event worth reading, and ids to follow one thing by."""
+"""The log of a daemon: one line for each event worth reading, with ids to search for."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def told_of(daemon: Daemon, beginning: str) -> list[Line]:
     return [line for line in daemon.lines() if line["event"].startswith(beginning)]
 
 
-def test_of_healthy_deliveries_nothing_is_written(large: Daemon) -> None:
-    """Applied, known already, doubled, of somebody else's: at info there is not one line."""
+def test_healthy_deliveries_write_no_line_at_info(large: Daemon) -> None:
+    """Applied, unchanged, duplicate and ignored."""
     site, new = large.site, New(large)
     event = site.change(next(iter(site.catalogue.variants)), "low_stock")
     assert large.deliver(event) == "applied"
@@ -70,8 +70,8 @@ def test_of_healthy_deliveries_nothing_is_written(large: Daemon) -> None:
     assert new.lines == []
 
 
-def test_what_was_not_understood_is_one_line_with_its_number(large: Daemon) -> None:
-    """The number is the one of `deliveries` and `replay`; a second copy is nothing new."""
+def test_a_quarantined_delivery_is_one_line_with_its_number(large: Daemon) -> None:
+    """The number works with `deliveries` and `replay`; a copy writes no line."""
     new, name = New(large), str(uuid.uuid4())
     body = ODD_ACTION % name.encode()
     assert large.post(body).json() == {"outcome": "quarantined"}
@@ -85,8 +85,8 @@ def test_what_was_not_understood_is_one_line_with_its_number(large: Daemon) -> N
     assert row["reason"] == line["reason"]
 
 
-def test_many_in_one_commit_have_their_own_numbers(large: Daemon) -> None:
-    """Copies among them, as Dreamship delivers: at once, twice, in any order."""
+def test_deliveries_of_one_batch_have_their_own_numbers(large: Daemon) -> None:
+    """Copies among them, as Dreamship sends: at once, twice, in any order."""
     new = New(large)
     bodies = [ODD_ACTION % str(uuid.uuid4()).encode() for _ in range(40)]
     with ThreadPoolExecutor(40) as pool:
@@ -102,7 +102,7 @@ def test_many_in_one_commit_have_their_own_numbers(large: Daemon) -> None:
 
 
 def test_a_forged_request_is_one_line_a_minute(large: Daemon) -> None:
-    """With where it came from, and nothing of what it says."""
+    """With its address, and without its content."""
     new = New(large)
     for _ in range(3):
         headers = {HEADER: "f" * 64, "Authorization": "odd"}
@@ -113,8 +113,8 @@ def test_a_forged_request_is_one_line_a_minute(large: Daemon) -> None:
     assert line["client"] == "127.0.0.1"
 
 
-def test_a_sweep_is_followed_by_its_number(large: Daemon) -> None:
-    """Two lines when all is well; the same number as in the mirror."""
+def test_a_sweep_writes_two_lines_with_its_number(large: Daemon) -> None:
+    """The number is the same as in the mirror."""
     new = New(large)
     assert large.site.syncd("reconcile-now").returncode == 0
     began, ended = new.lines
@@ -124,8 +124,8 @@ def test_a_sweep_is_followed_by_its_number(large: Daemon) -> None:
     assert (ended["level"], ended["result"], ended["items"]) == ("info", "complete", 30)
 
 
-def test_a_refused_removal_says_so(large: Daemon) -> None:
-    """As a warning, with how many are held back, under the sweep's number."""
+def test_held_removals_are_a_warning(large: Daemon) -> None:
+    """With their count and the number of the sweep."""
     names, new = large.site.catalogue.names, New(large)
     gone = {item_id: names.pop(item_id) for item_id in list(names)[:20]}
     assert large.site.syncd("reconcile-now").returncode == 1
@@ -136,7 +136,7 @@ def test_a_refused_removal_says_so(large: Daemon) -> None:
     assert "not removed without you" in ended["fault"]
 
 
-def test_a_throttle_and_a_broken_read_name_the_sweep(large: Daemon) -> None:
+def test_a_429_and_a_failed_read_name_the_sweep(large: Daemon) -> None:
     """And the item that was being read."""
     site, new = large.site, New(large)
     first, second = list(site.catalogue.names)[:2]
@@ -153,8 +153,8 @@ def test_a_throttle_and_a_broken_read_name_the_sweep(large: Daemon) -> None:
     assert (broken["item_id"], broken["sweep_id"]) == (second, began["sweep_id"])
 
 
-def test_a_reload_is_one_line_whether_good_or_bad(large: Daemon) -> None:
-    """The faulty one says what and what to do."""
+def test_a_reload_is_one_line(large: Daemon) -> None:
+    """For a faulty file, the line says what to do."""
     site, new = large.site, New(large)
     site.configure(log={"level": "loud"})
     large.process.send_signal(signal.SIGHUP)
@@ -167,16 +167,16 @@ def test_a_reload_is_one_line_whether_good_or_bad(large: Daemon) -> None:
     assert [line["event"] for line in new.lines[1:]] == ["reloaded"]
 
 
-def test_keys_have_the_names_that_the_commands_print(large: Daemon) -> None:
-    """Ids are called alike wherever one looks, and every line has its three."""
+def test_log_keys_have_the_names_of_the_command_output(large: Daemon) -> None:
+    """Ids have one name everywhere, and every line has its three keys."""
     for line in large.lines():
         assert {"event", "level", "timestamp"} <= set(line)
         assert not {"sweep", "item", "delivery", "variant"} & set(line)
         assert all(re.fullmatch("[a-z0-9_]+", key) for key in line)
 
 
-def test_at_debug_one_delivery_is_followed_to_its_confirmation(site: Site) -> None:
-    """By its number, its variant's and its item's; each copy under the number of the first."""
+def test_at_debug_a_delivery_can_be_followed_to_its_confirmation(site: Site) -> None:
+    """By its number, variant and item; a copy has the number of the first."""
     site.configure(log={"level": "debug"})
     daemon = site.serve()
     new = New(daemon)

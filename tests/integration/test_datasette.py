@@ -1,4 +1,4 @@
-"""Looking around: what is offered for Datasette fits the mirror, and sqlite-utils reads it."""
+"""The Datasette metadata fits the mirror, and sqlite-utils reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATABASE: dict[str, Any] = json.decode(METADATA.read_bytes())["databases"]["avai
 
 @pytest.mark.parametrize("view", ["availability", "changes", "freshness"])
 def test_every_column_is_described(shared: Daemon, view: str) -> None:
-    """As documented, word for word but for its marks; and what each view is, in the file."""
+    """With the words of the reference; each view is described too."""
     columns = DATABASE["tables"][view]["columns"]
     assert [*columns] == [*shared.site.rows(f"SELECT * FROM {view}")[0]]  # noqa: S608
     told = section("The views").replace("`", "")
@@ -32,8 +32,8 @@ def test_every_column_is_described(shared: Daemon, view: str) -> None:
     assert re.match(rf"CREATE VIEW {view} AS\n-- .*\n", row["sql"])
 
 
-def test_queries_answer(shared: Daemon) -> None:
-    """Each of them, with what a change and a missed delivery put into it."""
+def test_every_query_returns_rows(shared: Daemon) -> None:
+    """After a change and a missed delivery."""
     site, (one, other) = shared.site, sorted(shared.site.catalogue.variants)[:2]
     for value in ("out_of_stock", "in_stock", "out_of_stock"):
         shared.deliver(site.change(one, value))
@@ -50,13 +50,13 @@ def test_queries_answer(shared: Daemon) -> None:
     assert {one, other} <= {row["variant_id"] for row in answers["off_sale"]}
 
 
-def test_queries_are_documented() -> None:
-    """All of them, by name."""
+def test_every_query_is_documented() -> None:
+    """By name."""
     assert all(f"`{name}`" in section("Looking around") for name in DATABASE["queries"])
 
 
 def test_sqlite_utils_reads_the_mirror(shared: Daemon) -> None:
-    """It is installed with syncd, and knows the views for what they are."""
+    """It is installed with syncd, and lists the views as views."""
     done = subprocess.run(
         [sys.executable, "-m", "sqlite_utils", "views", str(shared.site.mirror), "--csv"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""`syncd demo`: the main job in one command, with nothing to set up."""
+"""`syncd demo`: the main job in one command, without any set-up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULT_KEYS = [
 
 
 def test_the_demo_ends_with_no_difference(idle: Site) -> None:
-    """Deliveries were lost, a reconcile found them, and nothing differs: exit 0."""
+    """Some deliveries were lost, a reconcile repaired them: exit 0."""
     done = idle.syncd(
         "demo", "--seconds", "6", "--json", config=False, environ={"TMPDIR": str(idle.folder)}
     )

@@ -1,7 +1,7 @@
-"""Whatever happens to the disk: 503 while nothing can be kept, why, and what was kept stays kept.
+"""Disk faults: 503 with a reason while nothing can be stored, and no stored delivery is lost.
 
-Every case ends alike: the cause goes, the daemon recovers by itself, it is killed, and whatever was
-answered 200 is in the file.
+Each case ends in the same way: the cause ends, the daemon recovers by itself, it is killed, and
+every delivery that was answered 200 is in the file.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_a_full_disk(small_disk: Path, idle: Site) -> None:
-    """A real one: nothing is kept while it is full, and everything once there is room."""
+def test_deliveries_get_503_while_the_disk_is_full(small_disk: Path, idle: Site) -> None:
+    """A real small file system: they are stored once there is room."""
     idle.mirror = small_disk / "mirror" / "availability.db"
     idle.configure(mirror={"path": str(idle.mirror)})
     clerk = start(idle)
@@ -140,8 +140,8 @@ def test_a_full_disk(small_disk: Path, idle: Site) -> None:
     clerk.check_recovered()
 
 
-def test_a_disk_that_became_read_only_before_the_start(small_disk: Path, idle: Site) -> None:
-    """Exit 1 and what to do; nothing is written, and once it may write it goes on."""
+def test_a_read_only_disk_ends_the_start(small_disk: Path, idle: Site) -> None:
+    """Exit 1 with a hint; after a remount the daemon starts."""
     idle.mirror = small_disk / "mirror" / "availability.db"
     idle.configure(mirror={"path": str(idle.mirror)})
     clerk = start(idle)
@@ -185,8 +185,8 @@ def failing(daemon: Daemon, calls: str, error: str) -> Iterator[None]:
         tracer.communicate()
 
 
-def test_a_disk_that_fails(clerk: Clerk) -> None:
-    """The kernel says no: so do we, until it says yes again."""
+def test_deliveries_get_503_while_writes_fail(clerk: Clerk) -> None:
+    """Until the kernel accepts writes again."""
     for calls, error in (
         ("fdatasync", "EIO"),  # what SQLite believes to be on the disk is not
         ("pwrite64", "EIO"),
@@ -199,8 +199,8 @@ def test_a_disk_that_fails(clerk: Clerk) -> None:
     clerk.check_recovered()
 
 
-def test_a_file_that_cannot_even_be_read(clerk: Clerk) -> None:
-    """Nothing can be kept; the daemon says so, lives, and recovers by itself."""
+def test_deliveries_get_503_while_reads_fail(clerk: Clerk) -> None:
+    """The daemon reports it, stays up and recovers by itself."""
     # Whatever is read is read anew: another connection has changed the file.
     with closing(sqlite3.connect(clerk.site.mirror)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -221,8 +221,10 @@ IMPATIENT = (
 )
 
 
-def test_a_writer_that_does_not_let_go(idle: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process holds the write lock for longer than the busy timeout."""
+def test_deliveries_get_503_while_another_process_holds_the_lock(
+    idle: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than the busy timeout."""
     serve = [sys.executable, "-c", IMPATIENT.format(0.5), *idle.command("serve")[3:]]
     with monkeypatch.context() as patch:
         patch.setattr(idle, "command", lambda _: serve)
@@ -237,8 +239,8 @@ def test_a_writer_that_does_not_let_go(idle: Site, monkeypatch: pytest.MonkeyPat
 # The files.
 
 
-def test_files_that_are_taken_away(clerk: Clerk) -> None:
-    """Written on into a file nobody can open, a delivery would be lost: it is not answered 200."""
+def test_deliveries_get_503_while_the_files_are_moved_away(clerk: Clerk) -> None:
+    """The open file has no name any more, so a delivery written to it would be lost."""
     mirror = clerk.site.mirror
     for taken in (mirror.parent, mirror, Path(f"{mirror}-wal"), Path(f"{mirror}-shm")):
         away = taken.with_name("elsewhere")
@@ -252,8 +254,8 @@ def test_files_that_are_taken_away(clerk: Clerk) -> None:
     clerk.check_recovered()
 
 
-def test_a_file_that_is_replaced(clerk: Clerk) -> None:
-    """Another one in its place, with a log that is not its own: not touched before a restart."""
+def test_a_replaced_file_is_not_written_before_a_restart(clerk: Clerk) -> None:
+    """Its log does not belong to it."""
     site = clerk.site
     backup = site.folder / "backup.db"
     with (
@@ -274,8 +276,8 @@ def test_a_file_that_is_replaced(clerk: Clerk) -> None:
     clerk.check_recovered()
 
 
-def test_files_that_are_deleted_for_good(clerk: Clerk) -> None:
-    """After a restart there is a new mirror, which the next sweep fills."""
+def test_deleted_files_are_made_again_after_a_restart(clerk: Clerk) -> None:
+    """The next sweep fills the new mirror."""
     shutil.rmtree(clerk.site.mirror.parent)
     clerk.check_failing("was deleted or replaced")
     clerk.daemon.stop()
@@ -300,10 +302,10 @@ def cut(mirror: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "is_killed"), [(scribble, False), (cut, False), (scribble, True)]
 )
-def test_a_corrupt_file_at_the_start(
+def test_a_corrupt_file_is_refused_at_the_start(
     clerk: Clerk, damage: Callable[[Path], None], is_killed: bool
 ) -> None:
-    """It is refused with what to do, and left as it is: somebody may still get something out."""
+    """With a hint; it is not changed, since somebody may rescue data."""
     site = clerk.site
     if is_killed:
         with closing(sqlite3.connect(site.mirror)) as other:
@@ -328,8 +330,8 @@ def test_a_corrupt_file_at_the_start(
     clerk.check_recovered()
 
 
-def test_a_file_that_is_damaged_where_nobody_looked_yet(clerk: Clerk) -> None:
-    """Found when it is used: nothing is kept from then on, and it says that it is damaged."""
+def test_damage_found_later_stops_all_writes(clerk: Clerk) -> None:
+    """The status says that the file is damaged."""
     site = clerk.site
     clerk.daemon.stop()
     with closing(sqlite3.connect(site.mirror)) as mirror:
@@ -351,8 +353,8 @@ def test_a_file_that_is_damaged_where_nobody_looked_yet(clerk: Clerk) -> None:
     assert any("move it away" in reason for reason in status["reasons"])
 
 
-def test_a_log_is_not_filled_by_a_full_disk(clerk: Clerk) -> None:
-    """One line a minute, however many are refused: the log may be on the same disk."""
+def test_a_full_disk_writes_one_log_line_a_minute(clerk: Clerk) -> None:
+    """However many deliveries are refused: the log may be on the same disk."""
     mirror = clerk.site.mirror
     mirror.rename(mirror.with_name("elsewhere"))
     assert {clerk.post() for _ in range(30)} == {503}

@@ -1,4 +1,4 @@
-"""`doctor` finds what is wrong, and says the one thing to do; `init` writes what is right."""
+"""`doctor` finds each fault and names the one remedy; `init` writes a valid configuration."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def well(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Dae
             yield daemon
 
 
-def test_where_all_is_well_it_says_so(well: Daemon) -> None:
-    """Every check passes, and the test delivery has changed nothing."""
+def test_every_check_passes_on_a_healthy_installation(well: Daemon) -> None:
+    """The test delivery changes nothing."""
     changes = well.site.rows("SELECT count(*) AS n FROM changes")
     code, found = examined(well.site)
     assert code == 0, found
@@ -110,8 +110,8 @@ def test_where_all_is_well_it_says_so(well: Daemon) -> None:
     assert plain.stdout.count("pass ") == 9
 
 
-def test_a_proxy_that_reads_json_and_writes_it_anew_is_found(shared: Daemon) -> None:
-    """The delivery is written so that nobody would write it the same way."""
+def test_a_proxy_that_rewrites_json_is_found(shared: Daemon) -> None:
+    """The test delivery is written as no JSON library writes it."""
     with proxy(
         shared.webhook_url, lambda body, headers: (json.dumps(json.loads(body)).encode(), headers)
     ) as url:
@@ -178,10 +178,10 @@ SHUT = "127.0.0.1:9"
         ),
     ],
 )
-def test_what_is_in_the_way_is_named_with_what_to_do(
+def test_a_faulty_proxy_is_named_with_a_hint(
     shared: Daemon, tmp_path: Path, change: tuple[str, str], told: str, hint: str
 ) -> None:
-    """The documented nginx, with one thing wrong, looked at as Dreamship comes."""
+    """The documented nginx with one fault, seen from outside."""
     url = httpx.URL(shared.webhook_url)
     to = f"{url.host}:{url.port}"
     with nginx(tmp_path, to, (change[0].format(to=to), change[1])) as front:
@@ -191,8 +191,8 @@ def test_what_is_in_the_way_is_named_with_what_to_do(
     assert hint in finding["hint"]
 
 
-def test_an_upstream_that_hangs_is_named(shared: Daemon, tmp_path: Path) -> None:
-    """By the proxy when it gives up first, else by who asked."""
+def test_a_hanging_upstream_is_named(shared: Daemon, tmp_path: Path) -> None:
+    """By the proxy if it gives up first, else by doctor."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         to = f"127.0.0.1:{deaf.getsockname()[1]}"
         with nginx(tmp_path, to, ("proxy_read_timeout 30s", "proxy_read_timeout 1s")) as front:
@@ -204,8 +204,8 @@ def test_an_upstream_that_hangs_is_named(shared: Daemon, tmp_path: Path) -> None
         assert "waits in vain for webhook.listen" in finding["hint"]
 
 
-def test_behind_nginx_as_the_readme_has_it_all_is_well(shared: Daemon, tmp_path: Path) -> None:
-    """With TLS; but not while nobody vouches for the certificate."""
+def test_every_check_passes_behind_the_documented_nginx(shared: Daemon, tmp_path: Path) -> None:
+    """With TLS; a certificate that no authority signed fails."""
     url = httpx.URL(shared.webhook_url)
     with nginx(tmp_path, f"{url.host}:{url.port}") as front:
         finding = from_outside(shared.site, front)
@@ -217,14 +217,14 @@ def test_behind_nginx_as_the_readme_has_it_all_is_well(shared: Daemon, tmp_path:
         assert "the certificate" in finding["hint"]
 
 
-def test_a_proxy_that_leaves_it_alone_passes(shared: Daemon) -> None:
-    """The body is passed on byte by byte."""
+def test_a_transparent_proxy_passes(shared: Daemon) -> None:
+    """It forwards the body byte by byte."""
     with proxy(shared.webhook_url, lambda body, headers: (body, headers)) as url:
         shared.site.configure(webhook={"public_url": url})
         assert examined(shared.site)[1][OUTSIDE]["verdict"] == "pass"
 
 
-def test_each_thing_that_is_wrong_is_one_failed_check(site: Site) -> None:
+def test_each_fault_is_one_failed_check(site: Site) -> None:
     """No daemon, no mirror folder, no Dreamship, no public URL."""
     site.api.faults.refuses = 401
     site.configure(mirror={"path": str(site.folder / "nowhere" / "mirror.db")})
@@ -236,8 +236,8 @@ def test_each_thing_that_is_wrong_is_one_failed_check(site: Site) -> None:
     assert found[OUTSIDE]["verdict"] == "warn"
 
 
-def test_keys_that_everybody_can_read_are_a_warning(site: Site) -> None:
-    """In the configuration or in a file of their own; wherever they are is named."""
+def test_world_readable_keys_are_a_warning(site: Site) -> None:
+    """In the configuration or in a key file; the file is named."""
     check = "the api keys are in no file that everybody can read"
     site.config.chmod(0o644)
     assert examined(site)[1][check]["hint"] == f"chmod o= {site.config}"
@@ -250,15 +250,15 @@ def test_keys_that_everybody_can_read_are_a_warning(site: Site) -> None:
     assert examined(site)[1][check]["verdict"] == "pass"
 
 
-def test_a_file_of_keys_that_is_not_there_and_not_needed(site: Site) -> None:
-    """The environment has them: the file is never opened, and no traceback is made of it."""
+def test_a_missing_key_file_does_not_matter_if_the_environment_has_keys(site: Site) -> None:
+    """The file is never opened."""
     site.configure(dreamship={"api_keys": [], "api_key_file": "nowhere/keys"})
     done = site.syncd("doctor", environ={"SYNCD_DREAMSHIP_API_KEYS": site.key})
     assert "Traceback" not in done.stderr
     assert "the api keys are in no file that everybody can read" in done.stdout
 
 
-def test_a_faulty_configuration_is_all_it_looks_at(site: Site) -> None:
+def test_a_faulty_configuration_ends_the_checks(site: Site) -> None:
     """Each fault is a failed check."""
     site.configure(log={"level": "loud"})
     done = site.syncd("doctor", "--json")
@@ -268,7 +268,7 @@ def test_a_faulty_configuration_is_all_it_looks_at(site: Site) -> None:
 
 
 def test_the_clock_is_compared_with_dreamships(site: Site) -> None:
-    """Minutes off are a fault, seconds are not."""
+    """A difference of minutes fails, a difference of seconds passes."""
     site.serve()
     site.api.faults.date_skew_s = 900
     assert examined(site)[1]["this host's clock agrees with Dreamship's"]["verdict"] == "fail"
@@ -284,8 +284,8 @@ def with_open_files(most: int, command: list[str]) -> list[str]:
     return ["sh", "-c", f'ulimit -n {most} && exec "$@"', "sh", *command]
 
 
-def test_too_few_open_files_are_found_with_the_limit_to_set(site: Site) -> None:
-    """Those of the daemon while one runs, whatever this process may; else those of this process."""
+def test_a_low_limit_of_open_files_is_found(site: Site) -> None:
+    """The limit of the running daemon, or of this process without one."""
     few = with_open_files(300, site.command("doctor", "--json"))
     done = subprocess.run(few, env=site.environ, capture_output=True, text=True, check=False)
     found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}[CONNECTIONS]
@@ -307,8 +307,8 @@ def test_too_few_open_files_are_found_with_the_limit_to_set(site: Site) -> None:
     assert (found["verdict"], found["told"][:15]) == ("pass", "500 connections")
 
 
-def test_a_daemon_that_does_not_say_how_many_connections_it_takes() -> None:
-    """It is unknown, and not well."""
+def test_an_unknown_connection_limit_is_a_warning() -> None:
+    """It does not pass."""
     assert about_connections(None, 500, 1100, is_running=True).verdict == "warn"
 
 
@@ -326,9 +326,7 @@ FILE = FileInfo("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
         (0o750, 0o660, "warn"),
     ],
 )
-def test_access_is_seen_as_a_member_of_the_group_would(
-    folder: int, file: int, verdict: str
-) -> None:
+def test_access_is_checked_for_the_group(folder: int, file: int, verdict: str) -> None:
     """Execute on the folders, read on the files, write on none."""
     seen_folder = FileInfo(FOLDER.path, stat.S_IFDIR | folder, "syncd")
     seen_file = FileInfo(FILE.path, stat.S_IFREG | file, "syncd")
@@ -337,15 +335,15 @@ def test_access_is_seen_as_a_member_of_the_group_would(
 
 
 @pytest.mark.parametrize("code", [204, 308, 400, 403, 404, 413, 500, 503, 504])
-def test_any_other_answer_fails_with_something_to_do(code: int) -> None:
-    """Whatever stands there."""
+def test_every_unexpected_status_code_fails_with_a_hint(code: int) -> None:
+    """Whichever server answers."""
     for error in ("", "in our words"):
         finding = about_delivery(Answer(code, 200, error=error, server="nginx"))
         assert (finding.verdict, bool(finding.hint)) == ("fail", True)
 
 
-def test_init_writes_a_configuration_that_is_right_but_for_the_key(tmp_path: Path) -> None:
-    """With its comments, for owner and group, and never over another."""
+def test_init_writes_a_configuration_that_lacks_only_the_key(tmp_path: Path) -> None:
+    """With comments, for owner and group; it overwrites no file."""
     path = tmp_path / "new" / "config.toml"
     from syncd.cli import run  # noqa: PLC0415 - in this process: it needs no site
 
@@ -363,8 +361,8 @@ def test_init_writes_a_configuration_that_is_right_but_for_the_key(tmp_path: Pat
     assert '"k"' in path.read_text()
 
 
-def test_serve_without_a_configuration_says_how_to_get_one(idle: Site) -> None:
-    """In a line or two."""
+def test_serve_without_a_configuration_names_init(idle: Site) -> None:
+    """In one or two lines."""
     idle.config.unlink()
     done = idle.syncd("serve", config=False)
     assert done.returncode == 2

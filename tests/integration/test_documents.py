@@ -1,4 +1,4 @@
-"""The documents and the program say the same; the documented commands and queries run."""
+"""Documents and program agree; documented commands and queries run."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def logged() -> Iterator[str]:
     yield from ("health changed", "webhooks changed")
 
 
-def test_every_event_of_the_log_is_documented_and_no_other() -> None:
-    """What somebody greps for, or has an alert on, does not change in silence."""
+def test_every_log_event_is_documented_and_no_other() -> None:
+    """People grep for events and alert on them."""
     documented = [spelled(row[0]) for row in rows(section("Logs"), "event")]
     assert sorted(documented) == sorted(set(logged()))
 
@@ -103,7 +103,7 @@ def test_every_command_is_documented_and_no_other() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_documented_and_no_other(name: str) -> None:
-    """A row names each option its command takes."""
+    """A row names each option of its command."""
     row = next(r for r in rows(section("Commands"), "command") if name in spelled(r[0]).split())
     taken = {
         option
@@ -117,15 +117,15 @@ def test_every_option_is_documented_and_no_other(name: str) -> None:
     assert "(`-c`)" in section("Commands")
 
 
-def test_no_command_is_named_that_does_not_exist() -> None:
-    """Whatever the documents tell to type can be typed."""
+def test_every_documented_command_exists() -> None:
+    """A reader can type every command of the documents."""
     typed = re.findall(r"(?:^|[\s/])syncd ([a-z][\w-]*)", "\n".join(code()), re.MULTILINE)
     assert set(typed) <= set(COMMANDS)
     assert {"demo", "reconcile-now", "check-config", "status"} <= set(typed)
 
 
-def test_exit_codes_are_those_of_the_program() -> None:
-    """No code is missing and none is made up; commands name only these."""
+def test_the_documented_exit_codes_are_those_of_the_program() -> None:
+    """The commands name only these."""
     codes = {int(row[0]) for row in rows(section("Exit codes"), "code")}
     assert codes == {0, INTERRUPTED, *(code for _, code in EXIT_CODES)}
     for row in rows(section("Commands"), "command"):
@@ -136,7 +136,7 @@ def test_exit_codes_are_those_of_the_program() -> None:
 
 
 def test_every_key_is_documented_with_its_default(tmp_path: Path) -> None:
-    """The table of keys, written down as a configuration, is the default one."""
+    """The table of keys, written as a configuration, is the default configuration."""
     told = {spelled(row[0]): spelled(row[1]) for row in rows(section("Configuration"), "key")}
     assert set(told) == {
         f"{name}.{key}" for name, keys in in_force(Config()).items() for key in keys
@@ -147,7 +147,7 @@ def test_every_key_is_documented_with_its_default(tmp_path: Path) -> None:
 
 
 def test_every_key_has_an_effect() -> None:
-    """A key that nothing outside the configuration reads would be passed off as working."""
+    """Code outside `syncd.config` reads each key."""
     source = "\n".join(
         path.read_text()
         for path in (ROOT / "syncd").rglob("*.py")
@@ -166,8 +166,8 @@ def test_every_key_has_an_effect() -> None:
 # --- answers and the status document -------------------------------------------------------------
 
 
-def test_every_answer_is_documented() -> None:
-    """Each outcome and status code the webhook answers, and what is answered in front of it."""
+def test_every_answer_of_the_webhook_is_documented() -> None:
+    """Each outcome and each status code, including those of the server below our code."""
     cells = [row[0] for row in rows(section("HTTP answers of the webhook"), "answer")]
     assert [spelled(cell[4:]) for cell in cells if cell.startswith("200")] == list(OUTCOMES)
     source = (ROOT / "syncd" / "webhook" / "endpoint.py").read_text()
@@ -184,7 +184,7 @@ def flat(document: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_status_document_is_documented() -> None:
-    """Every key of it, in its order."""
+    """Every key, in its order."""
     counts = status.MirrorCounts(0, 0, 0, 0, 0, None, status.UnknownValues({}, 0), 0, 0)
     now = datetime.now(UTC)
     day = status.DaySummary(None, 0, Evidence((), (), None), 0, 0, 0, None, None, "", 0)
@@ -238,10 +238,8 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.mark.parametrize("view", ["availability", "changes", "freshness"])
-def test_the_views_have_the_columns_that_are_documented(
-    mirror: sqlite3.Connection, view: str
-) -> None:
-    """Names and order, of a mirror made by this version."""
+def test_the_views_have_the_documented_columns(mirror: sqlite3.Connection, view: str) -> None:
+    """Names and order, in a mirror of this version."""
     _, _, columns = section("The views").partition(f"\n`{view}`, one row")
     told = [spelled(row[0]) for row in rows(columns, "column")]
     assert told == [column[0] for column in mirror.execute(f"SELECT * FROM {view}").description]  # noqa: S608
@@ -252,7 +250,7 @@ FEED = [(1, "a moment", 1, "in_stock", 1), (2, "a moment", 2, "out_of_stock", 0)
 ANSWERS = [[(1,)], [(1,)], [(1, 1), (2, 0)], [(1,)], FEED, [(2, "a moment")]]
 
 
-def test_the_documented_sql_answers(mirror: sqlite3.Connection) -> None:
+def test_the_documented_sql_runs(mirror: sqlite3.Connection) -> None:
     """Each statement, in order, on a real mirror."""
     statements = code_of(SHOPS, "sql")
     answers = [sorted(mirror.execute(statement, ASKED)) for statement in statements]
@@ -264,14 +262,14 @@ def test_the_documented_sql_answers(mirror: sqlite3.Connection) -> None:
 
 
 def test_looking_up_a_variant_needs_no_scan(mirror: sqlite3.Connection) -> None:
-    """The shop asks at each sale: by the primary key, however large the mirror."""
+    """The shop asks at each sale: by primary key, however large the mirror is."""
     for statement in code_of(SHOPS, "sql")[:3]:
         plan = [row[3] for row in mirror.execute(f"EXPLAIN QUERY PLAN {statement}", ASKED)]
         assert any(step.startswith("SEARCH v USING INTEGER PRIMARY KEY") for step in plan), plan
 
 
-def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
-    """A daemon that gave no sign of life, or long ago, means no."""
+def test_a_mirror_without_a_live_daemon_is_not_fresh(tmp_path: Path) -> None:
+    """No heartbeat, or an old one, means that nothing is sellable."""
     query = next(sql for sql in code_of(SHOPS, "sql") if "AS is_fresh" in sql)
     writer = open_for_writing(tmp_path / "availability.db")
     try:
@@ -283,7 +281,7 @@ def test_a_mirror_that_nobody_keeps_is_not_fresh(tmp_path: Path) -> None:
 
 
 def test_the_documented_python_opens_a_mirror(tmp_path: Path) -> None:
-    """Read only, as it is written, but for where the file is."""
+    """Read only, with only the path replaced."""
     writer = open_for_writing(tmp_path / "availability.db")
     snippet = code_of(SHOPS, "python")[0]
     names: dict[str, Any] = {}
@@ -313,7 +311,7 @@ def extracted() -> str:
 
 
 def test_ci_runs_the_test_command() -> None:
-    """Exactly one command line, the one that is written for newcomers."""
+    """Exactly one command line, taken from the README."""
     command = extracted()
     assert len(command.splitlines()) == 1
     assert command.startswith("python3 -m venv .venv && ")
@@ -322,30 +320,30 @@ def test_ci_runs_the_test_command() -> None:
 
 
 def test_the_demo_command_is_one_line() -> None:
-    """One line installs, and ends with the main job running."""
+    """It installs syncd and runs the main job."""
     found = re.findall(r"^<!-- demo command -->\n```sh\n(.*)\n```$", text(README), re.MULTILINE)
     assert len(found) == 1
     assert found[0].startswith("python3 -m venv .venv && ")
     assert found[0].endswith("syncd demo")
 
 
-def test_the_readme_is_short() -> None:
+def test_the_readme_has_at_most_300_lines() -> None:
     """A newcomer reads all of it."""
     assert len(text(README).splitlines()) <= LONGEST_README
 
 
-def test_the_readme_has_the_fail_safe_of_the_shops() -> None:
-    """One statement, letter by letter the one that the tests ask."""
+def test_the_readme_has_the_fail_safe_statement() -> None:
+    """Letter by letter the statement that the tests run."""
     assert code_of(README, "sql") == code_of(SHOPS, "sql")[:1]
 
 
-def test_the_readme_installs_as_the_full_recipe_does() -> None:
+def test_the_readme_installs_like_the_full_instructions() -> None:
     """The same commands, which test_install follows."""
     assert blocks("Install") == blocks("Installing it")
 
 
-def test_the_supported_versions_are_those_that_are_tested() -> None:
-    """Debian is the one that test_install boots; Python is the lowest that is declared."""
+def test_the_supported_versions_are_tested() -> None:
+    """Debian is the release that test_install boots; Python is the declared minimum."""
     tested = {row[0]: row[1] for row in rows(section("Supported versions"), "software")}
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert tested["Debian"] == f"12 ({SUITE})"
@@ -353,7 +351,7 @@ def test_the_supported_versions_are_those_that_are_tested() -> None:
 
 
 def test_every_document_is_known() -> None:
-    """A document that the tests do not know is not tested."""
+    """`documents.py` lists every Markdown file, so that it is tested."""
     found = {
         str(path.relative_to(ROOT))
         for path in ROOT.rglob("*.md")
@@ -363,7 +361,7 @@ def test_every_document_is_known() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_link_leads_somewhere(document: str) -> None:
+def test_every_link_has_a_target(document: str) -> None:
     """Each relative link has its file, and each anchor its heading."""
     broken = []
     for link in links(document):
@@ -378,31 +376,31 @@ def test_every_link_leads_somewhere(document: str) -> None:
     assert broken == []
 
 
-def test_links_are_checked() -> None:
-    """The test above sees links within a document and between documents."""
+def test_the_link_test_finds_links() -> None:
+    """Within a document and between documents."""
     found = [link for document in DOCUMENTS for link in links(document)]
     assert sum(link.startswith("#") for link in found) > 10
     assert sum(not link.startswith(("#", "http")) for link in found) > 3
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_files_that_a_document_names_exist(document: str) -> None:
-    """The files to install and to run, by their path from the root of the repository."""
+def test_files_named_in_a_document_exist(document: str) -> None:
+    """Files to install and to run, relative to the root of the repository."""
     source = text(document).replace("/etc/systemd/system/", "/etc/")
     named = re.findall(r"(?<![\w/.])(?:systemd|tests)/[\w@/]+(?:\.\w+)+", source)
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_walk_through_the_code_names_files_that_exist() -> None:
-    """A stranger follows it file by file."""
+def test_files_named_in_the_architecture_exist() -> None:
+    """A reader follows it file by file."""
     named = [one for one in spans_in(text(ARCHITECTURE)) if one.endswith(".py")]
     assert len(named) > 20
     missing = [one for one in named if not any((ROOT / at / one).exists() for at in ("syncd", ""))]
     assert missing == []
 
 
-def test_the_code_cites_documents_of_the_repository() -> None:
-    """Each cited document exists, and has the cited section."""
+def test_documents_cited_in_the_code_exist() -> None:
+    """Each cited document exists and has the cited section."""
     cited = re.compile(r"([\w./-]*\w\.md)(?:,\s+(?:#\s+)?\"([^\"]+)\")?")
     wrong, found = [], 0
     for path in (*(ROOT / "syncd").rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
@@ -429,6 +427,6 @@ def test_the_documented_folders_are_the_layers() -> None:
 
 
 def test_the_changelog_begins_with_this_version() -> None:
-    """What is released is written down first."""
+    """A release needs its entry first."""
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert versions[0] == __version__

@@ -1,4 +1,4 @@
-"""Dreamship's answers over real sockets: what is learned, and what each fault of it becomes."""
+"""The Dreamship client over real sockets: each good answer, and the error for each bad one."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def page(serve: Serve, category_id: int | None = None) -> Page:
 
 
 def test_an_item_is_read_with_its_variants() -> None:
-    """And with the moment the request left, and Dreamship's own clock."""
+    """With the time the request left and the time on Dreamship's clock."""
     read = item(answering(http(ITEM, "200 OK", "Date: Sun, 01 Mar 2026 12:00:30 GMT")))
     assert (read.item_id, read.name, read.began_at) == (7, "Mug", NOW)
     assert read.source_at == NOW + timedelta(seconds=30)
@@ -124,8 +124,8 @@ def test_an_item_is_read_with_its_variants() -> None:
     assert read.variants[0].labels.color == "Red"
 
 
-def test_the_request_is_what_dreamship_documents() -> None:
-    """Path with its slash, page and limit, the key as a bearer token."""
+def test_the_request_follows_dreamships_documentation() -> None:
+    """Path with a slash at its end, page and limit, the key as a bearer token."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -139,8 +139,8 @@ def test_the_request_is_what_dreamship_documents() -> None:
     assert f"Authorization: Bearer {KEY}".encode() in asked[0]
 
 
-def test_no_copy_is_asked_for() -> None:
-    """A cache is told so in the words of HTTP/1.1 and of HTTP/1.0; the URL stays as it is."""
+def test_requests_ask_caches_for_a_new_answer() -> None:
+    """With the headers of HTTP/1.1 and HTTP/1.0; the URL is unchanged."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,7 +154,7 @@ def test_no_copy_is_asked_for() -> None:
 
 
 def test_cookies_of_answers_are_never_sent() -> None:
-    """After 300 answers with a cookie of their own each, faults and redirects among them."""
+    """After 300 answers with a cookie each, faults and redirects among them."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -177,7 +177,7 @@ def test_cookies_of_answers_are_never_sent() -> None:
 
 
 def test_the_age_of_an_answer_is_read_from_its_headers() -> None:
-    """Of an item, a page and an item that is not there."""
+    """Of an item, a page and a missing item."""
     old = ("Age: 240", "Cache-Control: max-age=300")
     read = item(answering(http(ITEM, "200 OK", *old)))
     assert (read.age, read.fresh_for) == (timedelta(seconds=241), timedelta(seconds=59))
@@ -191,23 +191,23 @@ def test_the_age_of_an_answer_is_read_from_its_headers() -> None:
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
-def test_a_refusal_that_a_cache_repeats_says_nothing_of_the_key(status: str) -> None:
-    """The key may be another one by now."""
+def test_a_cached_401_does_not_mean_a_refused_key(status: str) -> None:
+    """The key may have changed since."""
     refusal = {"error": {"key": "no", "status_code": int(status[:3]), "message": "No."}}
     with pytest.raises(SourceUnreachable) as fault:
         item(answering(http(refusal, status, "Age: 60")))
     assert "a cache repeats" in fault.value.message
 
 
-def test_where_next_points_does_not_matter() -> None:
-    """To another host, or to itself: it only says that there is one more page."""
+def test_the_url_of_next_does_not_matter() -> None:
+    """Another host or the same page: it only says that there is a next page."""
     paging = {"count": 300, "next": "https://evil.example/v1/items/?page=9", "previous": None}
     told = page(answering(http({"paging": paging, "data": [ITEM]})))
     assert told.has_next
 
 
-def test_a_row_of_a_list_may_carry_its_variants_or_not() -> None:
-    """Detected row by row."""
+def test_a_row_of_a_list_may_contain_its_variants() -> None:
+    """Each row is checked by itself."""
     rows = [ITEM, {"id": "8"}, {"id": 9, "item_variants": None}]
     told = page(answering(http({"paging": {"count": 3, "next": "x"}, "data": rows})))
     assert [row.variants is None for row in told.items] == [False, True, True]
@@ -244,8 +244,8 @@ def test_a_row_of_a_list_may_carry_its_variants_or_not() -> None:
         pytest.param(b"", SourceUnreachable, id="hung up"),
     ],
 )
-def test_each_fault_of_an_answer_is_a_leaf_of_ours(answer: bytes, fault: type[SourceError]) -> None:
-    """Nothing is learned from it, and the key is in no message."""
+def test_each_bad_answer_becomes_one_of_our_errors(answer: bytes, fault: type[SourceError]) -> None:
+    """The answer changes nothing, and no message contains the key."""
     with pytest.raises(fault) as raised:
         item(answering(answer))
     assert type(raised.value) is fault
@@ -253,8 +253,8 @@ def test_each_fault_of_an_answer_is_a_leaf_of_ours(answer: bytes, fault: type[So
 
 
 @pytest.mark.parametrize("drips", [False, True], ids=["never answers", "drips"])
-def test_an_answer_that_does_not_come_in_time_is_given_up(drips: bool) -> None:
-    """As a whole: a byte now and then keeps nobody waiting for ever."""
+def test_a_slow_answer_times_out(drips: bool) -> None:
+    """As a whole: single bytes do not extend the time."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -271,11 +271,11 @@ def test_an_answer_that_does_not_come_in_time_is_given_up(drips: bool) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-def test_an_answer_without_end_is_given_up(
+def test_an_endless_answer_is_given_up(
     packed: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Memory is bounded, whatever is sent."""
+    """Memory stays bounded."""
     monkeypatch.setattr(client, "MAX_ITEM_BYTES", 100_000)
     body = b" " * 10_000_000
     head = "Content-Encoding: gzip" if packed else "X-Nothing: at all"
@@ -283,8 +283,8 @@ def test_an_answer_without_end_is_given_up(
         item(answering(http(gzip.compress(body) if packed else body, "200 OK", head)))
 
 
-def test_gzip_is_asked_for_and_nothing_else() -> None:
-    """And a body in it is read."""
+def test_only_gzip_is_accepted() -> None:
+    """A gzip body is decoded."""
     asked: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -317,22 +317,22 @@ PACKED = gzip.compress(json.dumps(ITEM).encode())
     ],
 )
 def test_a_body_in_another_coding_is_invalid(body: bytes, lines: list[str]) -> None:
-    """It is not expanded: the answer is one that nobody asked for."""
+    """It is not decompressed."""
     with pytest.raises(SourceAnswerInvalid, match="items/7/"):
         item(answering(http(body, "200 OK", *(f"Content-Encoding: {one}" for one in lines))))
 
 
 @pytest.mark.parametrize("coding", ["gzip, gzip", "br", "gzip"])
-def test_a_throttle_counts_in_any_coding(coding: str) -> None:
-    """What it says in a header is obeyed."""
+def test_a_429_counts_in_any_coding(coding: str) -> None:
+    """Its header is obeyed."""
     lines = ["Retry-After: 17", f"Content-Encoding: {coding}"]
     with pytest.raises(SourceThrottled) as fault:
         item(answering(http(b"no gzip at all", "429 Too Many Requests", *lines)))
     assert fault.value.wait_s == 17
 
 
-def test_an_error_that_does_not_end_is_not_waited_for() -> None:
-    """Its status counts, and a 404 without Dreamship's own body is not Dreamship's."""
+def test_an_endless_error_body_is_not_read() -> None:
+    """The status counts, and a 404 without Dreamship's own body is not Dreamship's."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -365,14 +365,14 @@ def unreachable(base_url: str) -> SourceUnreachable:
 
 
 def test_a_refused_connection_and_an_unknown_host_are_unreachable() -> None:
-    """Both are tried again later."""
+    """Both are retried later."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert unreachable(f"http://127.0.0.1:{taken.getsockname()[1]}").retryable
     assert "base_url" in unreachable("http://no-such-host.invalid").hint
 
 
-def test_a_certificate_nobody_vouches_for_is_unreachable(tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
     """The key is not sent to it."""
     import ssl  # noqa: PLC0415 - of this test alone
 
@@ -458,15 +458,15 @@ WORDS = "Request was throttled. Expected available in 59 seconds."
         pytest.param(["Retry-After: " + "9" * 40], "x", 999_999_999, id="absurd"),
     ],
 )
-def test_a_throttle_says_how_long_in_many_ways(
+def test_every_form_of_a_429_gives_its_wait(
     headers: list[str], message: object, wait_s: float | None
 ) -> None:
-    """Header first, then words, else nobody knows."""
+    """The header first, then the text, else none."""
     assert throttle(headers, message) == wait_s
 
 
-def test_what_is_said_about_a_fault_is_short_and_one_line() -> None:
-    """It goes into a log, a status and a history, whatever stands where Dreamship should."""
+def test_the_message_of_a_fault_is_one_short_line() -> None:
+    """Whatever the server sends: it goes into log, status and history."""
     message = {"error": {"message": "first\nsecond " + "x" * 100_000}}
     for told in (http(message, "500 Oops"), b"no\x0bHTTP " + b"y" * 50_000 + b"\r\n\r\n"):
         with pytest.raises(SourceUnreachable) as raised:
@@ -476,6 +476,6 @@ def test_what_is_said_about_a_fault_is_short_and_one_line() -> None:
 
 
 @pytest.mark.parametrize(("key", "name"), [("Mug", "Mug"), ("Mug of ds_live_1", "********")])
-def test_a_key_that_could_be_a_word_changes_no_answer(key: str, name: str) -> None:
-    """What is longer is masked: an answer that repeats our key is no news."""
+def test_a_short_key_does_not_mask_the_answer(key: str, name: str) -> None:
+    """A longer key is masked wherever an answer repeats it."""
     assert item(answering(http(ITEM | {"name": key})), key=key).name == name

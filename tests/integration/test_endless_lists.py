@@ -1,6 +1,6 @@
-"""A list that has no end costs itself: it is named, and what else there is to read is read.
+"""An endless list affects only itself: it is named, and everything else is read.
 
-With real sockets, the real client and the real mirror, and a Dreamship that invents items.
+The tests use real sockets, the real client, a real mirror, and a Dreamship that invents items.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pagination, "MAX_ITEMS", 400)
 
 
-def test_a_list_without_end_is_named_and_removes_nothing(site: Site) -> None:
-    """What it listed until then is read, and so is what only the mirror knows."""
+def test_an_endless_list_is_named_and_removes_nothing(site: Site) -> None:
+    """Listed items and known items are read."""
     assert reconcile(site).result == "complete"
     site.api.faults.endless = True
     changed = min(site.catalogue.variants)
@@ -60,8 +60,8 @@ def test_a_list_without_end_is_named_and_removes_nothing(site: Site) -> None:
     assert reconcile(site).result == "complete"
 
 
-def test_a_dry_run_of_a_list_without_end_ends(site: Site) -> None:
-    """And names it as well."""
+def test_a_dry_run_of_an_endless_list_ends(site: Site) -> None:
+    """And names it."""
     assert reconcile(site).result == "complete"
     site.api.faults.endless = True
 
@@ -78,7 +78,7 @@ def test_a_dry_run_of_a_list_without_end_ends(site: Site) -> None:
     assert summary.error == "the list goes on after 400 items on 4 pages"
 
 
-def test_a_category_without_end_costs_itself(site: Site) -> None:
+def test_an_endless_category_does_not_stop_the_next_one(site: Site) -> None:
     """The next one is listed."""
     ids = sorted(site.catalogue.names)
     site.catalogue.categories = {1: set(ids[:2]), 2: set(ids[2:])}
@@ -90,7 +90,7 @@ def test_a_category_without_end_costs_itself(site: Site) -> None:
     assert site.differences == 0
 
 
-def test_a_list_is_not_read_on_before_something_that_it_listed(site: Site) -> None:
+def test_an_item_is_read_between_two_pages(site: Site) -> None:
     """Two pages never follow each other while items wait."""
     site.api.faults.endless = True
     reconcile(site)
@@ -100,8 +100,8 @@ def test_a_list_is_not_read_on_before_something_that_it_listed(site: Site) -> No
     assert all(later - one > 1 for one, later in pairwise(pages[:4]))
 
 
-def test_a_delivery_is_confirmed_while_a_list_goes_on(site: Site) -> None:
-    """In a daemon, with the real bound: the list has some hundred pages left by then."""
+def test_a_delivery_is_confirmed_during_an_endless_list(site: Site) -> None:
+    """In a daemon with the real bound: some hundred pages are left by then."""
     site.configure(dreamship={"calls_per_minute": 600})
     daemon = site.serve()
     site.api.faults.endless = True

@@ -1,4 +1,4 @@
-"""The environment is input: nothing in it ever shows a traceback, and what is wrong is named."""
+"""The environment is input: each fault in it is named, and never shows a traceback."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
 @pytest.mark.parametrize(
     "zone", ["UTC+1", "CET-1CEST,M3.5.0,M10.5.0/3", "Nowhere/Land", ":/nowhere", "/etc/passwd"]
 )
-def test_the_daemon_asks_for_no_time_zone(site: Site, zone: str) -> None:
-    """What other programs understand, or do not, is nothing to it: all its times are UTC."""
+def test_the_daemon_ignores_the_time_zone(site: Site, zone: str) -> None:
+    """All its times are UTC, whatever TZ contains."""
     daemon = site.serve(environ={"TZ": zone})
     assert daemon.deliver(site.change(min(site.catalogue.variants), "out_of_stock")) == "applied"
     daemon.stop()
@@ -87,10 +87,10 @@ def test_the_daemon_asks_for_no_time_zone(site: Site, zone: str) -> None:
         ("SSLKEYLOGFILE", "/nowhere/keys"),
     ],
 )
-def test_a_way_that_cannot_be_gone_is_named_before_anything_is_made(
+def test_an_unusable_proxy_or_certificate_is_named_before_the_start(
     idle: Site, variable: str, value: str
 ) -> None:
-    """By check-config, by serve, by what asks Dreamship itself, and by doctor among its checks."""
+    """By check-config, serve, reconcile-now, and doctor among its checks."""
     idle.configure(dreamship=OUTSIDE)
     for command in (("check-config",), ("serve",), ("reconcile-now",), ("replay", "--quarantined")):
         said = refused(ended(idle, *command, environ={variable: value}))
@@ -104,8 +104,8 @@ def test_a_way_that_cannot_be_gone_is_named_before_anything_is_made(
     assert ended(idle, "check-config", environ={variable: value}).returncode == 0
 
 
-def test_the_way_to_notify_url_is_looked_at_as_well(idle: Site) -> None:
-    """Told once, though it is in both ways."""
+def test_the_environment_is_checked_for_notify_url_too(idle: Site) -> None:
+    """A variable that affects both URLs is reported once."""
     idle.configure(notify={"url": "https://hooks.example.com/T0/hush"})
     said = refused(ended(idle, "check-config", environ={"SSL_CERT_FILE": "/nowhere"}))
     assert said.count("SSL_CERT_FILE: ") == 1
@@ -117,8 +117,8 @@ def test_the_way_to_notify_url_is_looked_at_as_well(idle: Site) -> None:
 # folders
 
 
-def test_a_current_folder_that_is_gone(idle: Site) -> None:
-    """With a whole path all is well; without one it is said what was looked for."""
+def test_a_deleted_current_folder_matters_for_relative_paths_only(idle: Site) -> None:
+    """The fault names the paths that were searched."""
     leave = "mkdir gone && cd gone && rmdir ../gone"
     assert ended(idle, "check-config", before=leave).returncode == 0
     refused(ended(idle, "check-config", "-c", "config.toml", before=leave, config=False))
@@ -141,7 +141,7 @@ def _in_closed_folder(folder: Path, *command: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path) -> None:
+def test_an_inaccessible_current_folder_is_named(tmp_path: Path) -> None:
     """The documented command, called from root's home."""
     done = _in_closed_folder(tmp_path / "home", "check-config")
     said = refused(done)
@@ -150,8 +150,10 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("drop", [("HOME",), ()])
-def test_a_home_that_nobody_knows_is_a_fault_of_the_key(idle: Site, drop: tuple[str, ...]) -> None:
-    """Of the user who has none, or of one who does not exist."""
+def test_an_unknown_home_is_a_fault_of_the_key_that_uses_it(
+    idle: Site, drop: tuple[str, ...]
+) -> None:
+    """The user has none, or does not exist."""
     idle.configure(mirror={"path": "~no_such_user/a.db" if not drop else "~/a.db"})
     done = ended(idle, "check-config", environ={} if drop else {"HOME": ""}, drop=drop)
     if drop:
@@ -167,16 +169,16 @@ def test_a_home_that_nobody_knows_is_a_fault_of_the_key(idle: Site, drop: tuple[
 @pytest.mark.parametrize(
     ("command", "code"), [(("check-config",), 0), (("status",), 3), (("changes",), 1)], ids=str
 )
-def test_streams_that_are_closed(
+def test_closed_streams_keep_the_exit_code(
     idle: Site, closed: str, command: tuple[str, ...], code: int
 ) -> None:
-    """The exit code says it all the same, and no file of ours takes their place."""
+    """No file of ours gets their descriptor."""
     done = ended(idle, *command, before=f"exec {closed}")
     assert done.returncode == code
 
 
 def test_a_daemon_without_streams_serves(site: Site) -> None:
-    """And writes nothing it logs into the mirror."""
+    """It writes no log line into the mirror."""
     with subprocess.Popen(
         _after("exec 0>&- 1>&- 2>&-", site.command("serve")),
         env=site.environ,
@@ -206,18 +208,16 @@ def test_a_daemon_without_streams_serves(site: Site) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_written_as_it_is_is_written_out(
-    idle: Site, environ: dict[str, str]
-) -> None:
-    """A value with a character of another alphabet, in whatever the terminal is said to be."""
+def test_characters_outside_the_encoding_are_escaped(idle: Site, environ: dict[str, str]) -> None:
+    """A value in another alphabet, in any encoding of the terminal."""
     idle.configure(availability={"sellable": ["in_stock", "v\u00e9rf\u00fcgbar \u2603"]})
     for command, code in ((("check-config",), 0), (("status",), 3), (("--help",), 0)):
         done = ended(idle, *command, environ=environ, config=command != ("--help",))
         assert done.returncode == code, done.stderr
 
 
-def test_a_path_that_this_locale_cannot_write_is_a_fault_of_the_key(idle: Site) -> None:
-    """Else syncd and the shop would mean two files."""
+def test_a_path_outside_the_locale_is_a_fault_of_the_key(idle: Site) -> None:
+    """Else syncd and the shop would use two files."""
     idle.configure(mirror={"path": "m\u00fcgs.db"})
     posix = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     assert "mirror.path: " in refused(ended(idle, "check-config", environ=posix))
@@ -225,8 +225,8 @@ def test_a_path_that_this_locale_cannot_write_is_a_fault_of_the_key(idle: Site) 
 
 
 @pytest.mark.parametrize("is_bare", [False, True], ids=["our environment", "a bare one"])
-def test_an_output_that_cannot_be_written_is_said(idle: Site, *, is_bare: bool) -> None:
-    """A full disk is no success, and one fault; the first write fails, or only the last one."""
+def test_a_full_disk_behind_stdout_is_a_fault(idle: Site, *, is_bare: bool) -> None:
+    """One message and no success, if the first write fails or only the last one."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             idle.command("check-config"),
@@ -240,8 +240,8 @@ def test_an_output_that_cannot_be_written_is_said(idle: Site, *, is_bare: bool) 
     assert "No space left on device" in refused(done, 1)
 
 
-def test_a_mask_that_takes_our_own_rights(site: Site) -> None:
-    """Whatever it takes from others, the daemon can use what it made."""
+def test_a_umask_of_0777_does_not_lock_the_daemon_out(site: Site) -> None:
+    """It can use the files that it made."""
     site.mirror.parent.parent.chmod(0o755)
     before = os.umask(0o777)
     try:
@@ -260,16 +260,16 @@ def test_a_mask_that_takes_our_own_rights(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("limit", "name"), [("-n 32", "RLIMIT_NOFILE"), ("-f 8", "RLIMIT_FSIZE")])
-def test_a_limit_that_is_too_low_is_named(idle: Site, limit: str, name: str) -> None:
-    """Before the mirror is made, which would be half a one."""
+def test_a_limit_too_low_to_start_is_named(idle: Site, limit: str, name: str) -> None:
+    """Before the mirror is made."""
     for command in ("check-config", "serve"):
         done = ended(idle, command, before=f"ulimit {limit}")
         assert f"Error: {name} (" in refused(done)
     assert not idle.mirror.parent.exists()
 
 
-def test_threads_that_cannot_be_started_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system says no more than that; the limits that it may be are named."""
+def test_a_failed_thread_start_names_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system does not say which limit it was."""
 
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -281,8 +281,8 @@ def test_threads_that_cannot_be_started_are_named(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("megabytes", [70, 120])
-def test_too_little_memory_is_two_lines(idle: Site, megabytes: int) -> None:
-    """Wherever it runs out: no traceback, and no success."""
+def test_running_out_of_memory_is_two_lines(idle: Site, megabytes: int) -> None:
+    """Wherever it happens: no traceback, and no exit code 0."""
     done = subprocess.run(
         _after(f"ulimit -v {megabytes * 1024}", idle.command("doctor", "--json")),
         env=idle.environ,
@@ -310,8 +310,10 @@ def test_too_little_memory_is_two_lines(idle: Site, megabytes: int) -> None:
     ],
     ids=str,
 )
-def test_variables_of_a_service_manager_that_is_none(site: Site, environ: dict[str, str]) -> None:
-    """The daemon serves, as if there were none."""
+def test_stale_variables_of_a_service_manager_are_ignored(
+    site: Site, environ: dict[str, str]
+) -> None:
+    """The daemon serves."""
     daemon = site.serve(environ=environ, filled=False)
     url = daemon.webhook_url.replace("/webhooks/dreamship", "/healthz")
     assert httpx.get(url, trust_env=False).status_code == 200
@@ -319,8 +321,8 @@ def test_variables_of_a_service_manager_that_is_none(site: Site, environ: dict[s
 
 
 @pytest.mark.parametrize("count", ["1", "2", "9" * 20, "1000000", "\u00b2", "-1"])
-def test_sockets_that_are_none_are_refused(idle: Site, count: str) -> None:
-    """What was handed over is an open file that does not listen, or nothing at all."""
+def test_invalid_sockets_from_a_service_manager_are_refused(idle: Site, count: str) -> None:
+    """A descriptor that does not listen, or none at all."""
     done = subprocess.run(
         _after("export LISTEN_PID=$$", idle.command("serve"), behind="3</dev/null"),
         env=idle.environ | {"LISTEN_FDS": count},

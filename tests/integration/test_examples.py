@@ -1,4 +1,4 @@
-"""The files of syncd/examples: sound by their own languages, safe in doubt, used as documented."""
+"""syncd/examples: valid in each language, fail-safe, and used as documented."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def needs(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(("name", "check"), CHECKS, ids=str)
-def test_an_example_is_sound(name: str, check: list[str]) -> None:
-    """Its own language finds nothing wrong with it."""
+def test_an_example_passes_the_checker_of_its_language(name: str, check: list[str]) -> None:
+    """Without a warning."""
     if shutil.which(check[0]) is None:
         pytest.skip(f"{check[0]} is not installed")
     done = subprocess.run(
@@ -77,8 +77,8 @@ def test_an_example_is_sound(name: str, check: list[str]) -> None:
     assert check[0] != "gofmt" or done.stdout == ""
 
 
-def test_every_example_asks_the_documented_statement() -> None:
-    """Letter by letter, but for white space and the mark of the value."""
+def test_every_example_runs_the_documented_statement() -> None:
+    """Letter by letter, except white space and the placeholder."""
 
     def plain(sql: str) -> str:
         return " ".join(sql.replace(":variant_ids", "?").split())
@@ -105,8 +105,10 @@ def run(shop: Shop, source: str, folder: Path) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
-def test_the_documented_product_page(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
-    """One variant that is on sale and one that is not."""
+def test_the_documented_product_page_shows_availability(
+    shop: Shop, shared: Daemon, tmp_path: Path
+) -> None:
+    """One sellable variant and one that is not."""
     needs(shop)
     rows = shared.site.rows("SELECT variant_id, sellable FROM availability ORDER BY variant_id")
     on_sale = next(row["variant_id"] for row in rows if row["sellable"])
@@ -121,7 +123,7 @@ def test_the_documented_product_page(shop: Shop, shared: Daemon, tmp_path: Path)
 @pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
 @pytest.mark.parametrize("name", ["missing.db", "no database.db"])
 def test_without_a_mirror_nothing_is_sold(shop: Shop, name: str, tmp_path: Path) -> None:
-    """The page is shown all the same: nothing fails, and the log has the fault."""
+    """The page is shown without an error, and the log has the fault."""
     needs(shop)
     mirror = tmp_path / name
     if name != "missing.db":
@@ -134,7 +136,7 @@ def test_without_a_mirror_nothing_is_sold(shop: Shop, name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
 def test_a_path_may_have_any_characters(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
-    """Such as those that mean something in a URI."""
+    """Such as those with a meaning in a URI."""
     needs(shop)
     odd = tmp_path / "a %41 b?c#d&e"
     odd.mkdir()
@@ -147,8 +149,10 @@ def test_a_path_may_have_any_characters(shop: Shop, shared: Daemon, tmp_path: Pa
 
 
 @pytest.mark.parametrize("shop", FOLLOWERS, ids=lambda shop: shop.name)
-def test_the_documented_follower(shop: Shop, shared: Daemon, tmp_path: Path) -> None:
-    """It copies the mirror once, then sees each change, and goes on where it was after its end."""
+def test_the_documented_follower_continues_where_it_was(
+    shop: Shop, shared: Daemon, tmp_path: Path
+) -> None:
+    """It copies the mirror once, then sees each change."""
     needs(shop)
     site, folder = shared.site, tmp_path / "shop"
     program = command(shop, documented("A follower", shop, site.mirror), folder)

@@ -1,4 +1,4 @@
-"""Why the mirror says so, what would change, and old deliveries through today's rules."""
+"""`explain`, `reconcile-now --dry-run`, `replay` and `deliveries`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def confirmed(site: Site) -> None:
     site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
 
 
-def test_every_rule_has_its_words() -> None:
-    """No decision is left without an explanation."""
+def test_every_rule_has_a_sentence() -> None:
+    """`explain` can describe each decision."""
     assert set(RULES) == set(Rule.__args__)  # type: ignore[attr-defined]
 
 
-def test_it_tells_which_delivery_set_the_value_and_what_was_rejected_since(shared: Daemon) -> None:
-    """The newer one stands by the rule `newer`, the older one was rejected by `contradicts`."""
+def test_explain_names_the_applied_and_the_rejected_delivery(shared: Daemon) -> None:
+    """By the rules `newer` and `contradicts`."""
     site = shared.site
     variant_id = next(iter(site.catalogue.variants))
     event = site.change(variant_id, "low_stock")
@@ -59,8 +59,8 @@ def test_it_tells_which_delivery_set_the_value_and_what_was_rejected_since(share
     assert "[contradicts]" in after
 
 
-def test_it_tells_of_a_change_that_no_delivery_told(shared: Daemon) -> None:
-    """Found by a read: which sweep's change it was, and that it was missed."""
+def test_explain_names_the_sweep_that_found_a_missed_change(shared: Daemon) -> None:
+    """And says that the delivery was missed."""
     site = shared.site
     variant_id = list(site.catalogue.variants)[5]
     site.catalogue.set_availability(variant_id, "out_of_stock")
@@ -71,8 +71,8 @@ def test_it_tells_of_a_change_that_no_delivery_told(shared: Daemon) -> None:
     assert story["decisions"][0]["missed"] == 1
 
 
-def test_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
-    """And said in a sentence."""
+def test_explaining_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
+    """With a sentence."""
     done = shared.site.syncd("explain", "999999999")
     assert (done.returncode, done.stdout) == (1, "The mirror has never heard of this variant.\n")
 
@@ -81,7 +81,7 @@ def test_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
 def test_a_dry_run_lists_the_differences_and_writes_nothing(
     site: Site, beside_a_daemon: bool
 ) -> None:
-    """Neither variants, nor changes, nor sweeps."""
+    """No variant, no change, no sweep."""
     daemon = site.serve()
     first, second, *_ = site.catalogue.variants
     site.catalogue.set_availability(first, "made to order")
@@ -116,8 +116,8 @@ def test_a_dry_run_lists_the_differences_and_writes_nothing(
     assert "3 differences; nothing was written" in site.syncd("reconcile-now", "--dry-run").stdout
 
 
-def test_a_dry_run_of_a_source_that_refuses_is_exit_4(site: Site) -> None:
-    """As every other reading is."""
+def test_a_dry_run_with_a_refused_key_is_exit_4(site: Site) -> None:
+    """As every other read."""
     site.serve()
     site.api.faults.refuses = 403
     assert site.syncd("reconcile-now", "--dry-run").returncode == 4
@@ -130,8 +130,10 @@ def test_a_dry_run_needs_a_mirror_to_compare_with(idle: Site) -> None:
 
 
 @pytest.mark.parametrize("beside_a_daemon", [True, False])
-def test_what_was_not_understood_is_judged_again(site: Site, beside_a_daemon: bool) -> None:
-    """As after an upgrade: the kept body goes through today's rules, and is verified."""
+def test_replay_applies_the_current_rules_to_a_quarantined_delivery(
+    site: Site, beside_a_daemon: bool
+) -> None:
+    """As after an upgrade: its value is verified."""
     daemon = site.serve()
     variant_id = next(iter(site.catalogue.variants))
     body = site.body(site.change(variant_id, "made to order"))
@@ -157,8 +159,8 @@ def test_what_was_not_understood_is_judged_again(site: Site, beside_a_daemon: bo
     assert site.syncd("replay", "--quarantined").stdout == "0 replayed: none\n"
 
 
-def test_a_replayed_delivery_is_an_old_one(site: Site) -> None:
-    """What the mirror has moved on from is verified, and does not come back."""
+def test_a_replayed_older_delivery_is_verified(site: Site) -> None:
+    """It does not bring an old value back."""
     daemon = site.serve()
     variant_id = next(iter(site.catalogue.variants))
     assert daemon.deliver(site.change(variant_id, "made to order")) == "applied"
@@ -176,17 +178,17 @@ def test_a_replayed_delivery_is_an_old_one(site: Site) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("77",)])
-def test_replaying_nothing_or_the_unknown_is_a_mistake(
+def test_replay_without_a_known_delivery_is_exit_2(
     shared: Daemon, arguments: tuple[str, ...]
 ) -> None:
-    """Exit 2, and what to do."""
+    """With a hint."""
     done = shared.site.syncd("replay", *arguments)
     assert done.returncode == 2
     assert "Try:" in done.stderr
 
 
 def test_deliveries_are_listed_newest_first_with_their_bodies(site: Site) -> None:
-    """What was ignored has none: an order is not ours to keep."""
+    """An ignored delivery has no body: an order holds personal data."""
     daemon = site.serve()
     variant_id = next(iter(site.catalogue.variants))
     body = site.body(site.change(variant_id, "made to order"))

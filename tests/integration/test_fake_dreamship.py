@@ -1,4 +1,4 @@
-"""The simulated Dreamship behaves as Dreamship is documented, or it would prove nothing."""
+"""The simulated Dreamship behaves as Dreamship is documented; other tests rely on it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def client(api: Api) -> Iterator[httpx.Client]:
 
 
 def test_a_listing_is_paged(api: Api, client: httpx.Client) -> None:
-    """25 a page unless asked, 100 at most, and `next` leads through all of it once."""
+    """25 a page by default, at most 100, and `next` leads through all items once."""
     first = client.get("/items/").json()
     assert (first["paging"]["count"], first["paging"]["previous"]) == (30, None)
     assert len(first["data"]) == 25
@@ -67,7 +67,7 @@ def test_a_listing_is_paged(api: Api, client: httpx.Client) -> None:
 
 
 def test_an_item_has_its_variants(api: Api, client: httpx.Client) -> None:
-    """In the form of the GET; what does not exist is a 404 in JSON."""
+    """As in the documented GET; a missing item is a 404 in JSON."""
     item_id = min(api.catalogue.names)
     item = client.get(f"/items/{item_id}/").json()
     assert item["name"] == api.catalogue.names[item_id]
@@ -78,7 +78,7 @@ def test_an_item_has_its_variants(api: Api, client: httpx.Client) -> None:
 
 
 def test_a_category_lists_its_items(api: Api, client: httpx.Client) -> None:
-    """Paged like everything."""
+    """With pages, like the catalogue."""
     chosen = sorted(api.catalogue.names)[:3]
     api.catalogue.categories[5] = set(chosen)
     assert [one["id"] for one in client.get("/categories/").json()["data"]] == [5]
@@ -87,8 +87,8 @@ def test_a_category_lists_its_items(api: Api, client: httpx.Client) -> None:
     assert client.get("/categories/6/items/").status_code == 404
 
 
-def test_only_its_keys_are_let_in(api: Api, client: httpx.Client) -> None:
-    """Any of them; 401 for everybody else."""
+def test_only_its_keys_are_accepted(api: Api, client: httpx.Client) -> None:
+    """Any of its keys; 401 for all others."""
     for header in ("Bearer ds_other", "ds_other"):
         assert client.get("/items/", headers={"Authorization": header}).status_code == 200
     answer = client.get("/items/", headers={"Authorization": "Bearer no"})
@@ -102,7 +102,7 @@ def test_only_its_keys_are_let_in(api: Api, client: httpx.Client) -> None:
 def test_the_throttle_answers_as_documented(
     api: Api, client: httpx.Client, *, says_header: bool, says_message: bool
 ) -> None:
-    """So many calls pass; the next one is told how long to wait, in one way, both or none."""
+    """After the limit, a 429 names the wait in a header, in the text, in both or not at all."""
     api.faults.throttle = Throttle(
         3, window_s=60, says_header=says_header, says_message=says_message
     )
@@ -117,7 +117,7 @@ def test_the_throttle_answers_as_documented(
 
 
 def test_the_throttle_counts_a_sliding_window() -> None:
-    """In any window, not in each minute of a clock; what was refused does not count."""
+    """Not the minutes of a clock; refused calls do not count."""
     throttle = Throttle(2, window_s=10)
     assert [throttle.wait_s(at) for at in (0.0, 6.0, 8.0, 9.5)] == [None, None, 2.0, 0.5]
     assert [throttle.wait_s(at) for at in (10.0, 10.0, 16.0)] == [None, 6.0, None]
@@ -135,10 +135,10 @@ def test_the_throttle_counts_a_sliding_window() -> None:
         ("garbage", 200, "application/json"),
     ],
 )
-def test_a_fault_is_an_answer_that_goes_wrong(
+def test_a_fault_replaces_an_answer(
     api: Api, client: httpx.Client, fault: Fault, status: int, kind: str
 ) -> None:
-    """Once for a scripted one, and always where it is said."""
+    """Once if scripted, and always if set for an item or page."""
     one, other = sorted(api.catalogue.names)[:2]
     api.faults.of_item[one] = [fault]
     api.faults.always[other] = fault
@@ -149,7 +149,7 @@ def test_a_fault_is_an_answer_that_goes_wrong(
 
 
 @pytest.mark.parametrize("fault", ["truncate", "reset"])
-def test_a_connection_may_break(api: Api, client: httpx.Client, fault: Fault) -> None:
+def test_a_connection_can_break(api: Api, client: httpx.Client, fault: Fault) -> None:
     """Before the answer, or in the middle of it."""
     api.faults.of_page = [fault]
     with pytest.raises(httpx.HTTPError):
@@ -157,15 +157,15 @@ def test_a_connection_may_break(api: Api, client: httpx.Client, fault: Fault) ->
     assert client.get("/items/").status_code == 200
 
 
-def test_down_is_a_proxys_page(api: Api, client: httpx.Client) -> None:
-    """503 with HTML for whoever asks."""
+def test_down_answers_with_the_page_of_a_proxy(api: Api, client: httpx.Client) -> None:
+    """503 with HTML for every request."""
     api.faults.down = True
     answer = client.get("/items/")
     assert (answer.status_code, answer.text[:6]) == (503, "<html>")
 
 
-def test_a_copy_may_lag_and_a_clock_may_be_wrong(api: Api, client: httpx.Client) -> None:
-    """A read tells what was true some seconds ago; `Date` is off by as much as one says."""
+def test_reads_can_lag_and_dates_can_be_wrong(api: Api, client: httpx.Client) -> None:
+    """A read returns the values of some seconds ago; `Date` has a fixed error."""
     variant = min(api.catalogue.variants.values(), key=lambda one: one.variant_id)
     old = variant.availability
     api.catalogue.set_availability(variant.variant_id, "made to order")
@@ -183,15 +183,15 @@ def test_a_copy_may_lag_and_a_clock_may_be_wrong(api: Api, client: httpx.Client)
     assert timedelta(seconds=238) < now() - date < timedelta(seconds=243)
 
 
-def test_some_rows_of_a_list_may_have_variants(api: Api, client: httpx.Client) -> None:
-    """Per row, as nobody knows what the real one does."""
+def test_some_rows_of_a_list_can_have_variants(api: Api, client: httpx.Client) -> None:
+    """Row by row, since the real behaviour is unknown."""
     api.faults.lists_variants = lambda item_id: item_id % 2 == 0
     for row in client.get("/items/", params={"limit": 100}).json()["data"]:
         assert ("item_variants" in row) == (row["id"] % 2 == 0)
 
 
-def test_a_share_of_calls_fails() -> None:
-    """At random, and the same for the same seed."""
+def test_a_share_of_calls_can_fail() -> None:
+    """At random, and equally for the same seed."""
     one, same = Faults(share=0.3), Faults(share=0.3)
     drawn = [one.next_for(7) for _ in range(200)]
     assert drawn == [same.next_for(7) for _ in range(200)]
@@ -259,7 +259,7 @@ async def flip(postman: WebhookSender, times: int = 20) -> None:
 
 
 def test_a_delivery_is_signed_with_every_key() -> None:
-    """Over the bytes that are posted, and it has the documented form."""
+    """Over the bytes that are posted, in the documented format."""
     seen: list[dict[str, Any]] = []
 
     def answer(body: bytes, signature: bytes) -> int:
@@ -279,7 +279,7 @@ def test_a_delivery_is_signed_with_every_key() -> None:
 
 
 def test_an_endpoint_that_fails_is_disabled() -> None:
-    """After enough failures in a row nothing is sent until a person turns it on again."""
+    """After enough failures in a row it sends nothing until a person enables it again."""
     codes = {"now": 500}
 
     async def scenario(postman: WebhookSender) -> None:
@@ -297,8 +297,8 @@ def test_an_endpoint_that_fails_is_disabled() -> None:
     posted(lambda *_: codes["now"], Way(), scenario, disables_after=6, retry_s=0.01)
 
 
-def test_what_fails_is_tried_again() -> None:
-    """And a success in between forgives the failures before it."""
+def test_failed_deliveries_are_retried() -> None:
+    """A success resets the count of failures."""
     codes = iter([503, 500, 200])
     postman = posted(
         lambda *_: next(codes), Way(), partial(flip, times=1), retry_s=0.01, disables_after=3
@@ -306,8 +306,8 @@ def test_what_fails_is_tried_again() -> None:
     assert (postman.sent, postman.refused, postman.disabled) == (1, 2, False)
 
 
-def test_deliveries_are_lost_and_doubled() -> None:
-    """By the shares of the way, and each copy is counted."""
+def test_deliveries_can_be_lost_and_doubled() -> None:
+    """By the configured shares; each copy is counted."""
     doubled = posted(lambda *_: 200, Way(doubled_share=1), flip)
     assert (doubled.sent, doubled.doubled, doubled.lost) == (40, 20, 0)
     lost = posted(lambda *_: 200, Way(lost_share=1), flip)
@@ -316,8 +316,8 @@ def test_deliveries_are_lost_and_doubled() -> None:
     assert (outage.sent, outage.lost) == (0, 20)
 
 
-def test_a_delay_reorders() -> None:
-    """What left first need not arrive first; the data is that of the moment it is sent."""
+def test_a_delay_reorders_deliveries() -> None:
+    """The data is that of the time of sending."""
     seen: list[str] = []
 
     def answer(body: bytes, _: bytes) -> int:
@@ -329,7 +329,7 @@ def test_a_delay_reorders() -> None:
     assert seen != sorted(seen)
 
 
-def test_every_form_of_a_body() -> None:
+def test_bodies_can_have_every_form() -> None:
     """With and without an item, a timestamp, and numbers."""
     catalogue = Catalog.made(1, 1, seed=1, now=now)
     (variant,) = catalogue.variants.values()
@@ -352,8 +352,8 @@ def test_every_form_of_a_body() -> None:
     assert json.decode(postman.body(gone))["data"] == {"id": variant.variant_id}
 
 
-def test_a_timestamp_without_a_fraction_has_none() -> None:
-    """As Django writes it."""
+def test_a_zero_fraction_is_left_out_of_a_timestamp() -> None:
+    """As in Django."""
     whole = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
     assert iso(whole) == "2026-03-01T12:00:30Z"
     assert iso(whole.replace(microsecond=103721)) == "2026-03-01T12:00:30.103721Z"

@@ -1,4 +1,4 @@
-"""Whatever the daemon makes in the file system: for whom it is, and that no link leads it away."""
+"""Files and sockets of the daemon: their permissions, and protection against links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def mode(path: Path) -> int:
 
 @pytest.mark.usefixtures("_umask")
 def test_files_and_sockets_are_for_owner_and_group(site: Site) -> None:
-    """Whatever the umask of the day: the shop's group reads, nobody else does."""
+    """With any umask: the shop's group reads, other users do not."""
     hook, admin = site.folder / "hook.sock", site.folder / "admin.sock"
     site.configure(webhook={"listen": f"unix:{hook}"}, admin={"listen": f"unix:{admin}"})
     site.serve()
@@ -52,7 +52,7 @@ ENDS = ("-wal", "-shm")
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(idle: Site) -> None:
-    """The number of the process would be written over what it leads to."""
+    """Else the pid would overwrite the target of the link."""
     victim = idle.folder / "victim"
     victim.write_text("precious")
     idle.mirror.parent.mkdir()
@@ -65,7 +65,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(idle: Site) -> None:
 
 @pytest.mark.parametrize("what", ["a dead socket", "a file", "nothing"])
 def test_a_link_in_place_of_a_socket_is_not_followed(idle: Site, what: str) -> None:
-    """Neither taken over nor removed, nor is what it leads to."""
+    """Link and target stay as they are."""
     victim = idle.folder / "victim"
     if what == "a dead socket":
         with socket.socket(socket.AF_UNIX) as dead:
@@ -80,15 +80,15 @@ def test_a_link_in_place_of_a_socket_is_not_followed(idle: Site, what: str) -> N
     assert victim.exists() == (what != "nothing")
 
 
-def test_a_file_in_place_of_a_socket_is_left_alone(idle: Site) -> None:
-    """Only a socket that nobody answers is one of ours."""
+def test_a_file_in_place_of_a_socket_is_not_removed(idle: Site) -> None:
+    """Only an abandoned socket is replaced."""
     idle.socket.write_text("precious")
     assert idle.syncd("serve").returncode == 2
     assert idle.socket.read_text() == "precious"
 
 
-def test_one_connection_of_the_daemon_may_write(shared: Daemon) -> None:
-    """Two that copy the log into the database can lose what was committed, with most SQLites."""
+def test_only_one_connection_of_the_daemon_can_write(shared: Daemon) -> None:
+    """With most versions of SQLite, two checkpointing connections can lose a commit."""
     assert httpx.get(f"{shared.admin_url}/").status_code == 200
     process = Path(f"/proc/{shared.process.pid}")
     flags = []

@@ -1,4 +1,4 @@
-"""What only a newcomer sees: another user, root, a mistyped call, and a fault nobody foresaw."""
+"""First steps: another user, root, a mistyped command, and unexpected faults."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def as_shop(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
-def test_a_member_of_the_group_reads_all_there_is_to_read(shared_site: Daemon) -> None:
-    """Mirror and socket, while the daemon runs and after; the keys remain closed to it."""
+def test_group_members_can_run_every_reading_command(shared_site: Daemon) -> None:
+    """Mirror and socket, while the daemon runs and after; the keys stay closed to them."""
     site = shared_site.site
     shared_site.deliver_first()
     variant_id = str(min(site.catalogue.variants))
@@ -107,8 +107,8 @@ def test_a_member_of_the_group_reads_all_there_is_to_read(shared_site: Daemon) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
-def test_who_may_not_read_the_configuration_is_told_so(shared_site: Daemon) -> None:
-    """And neither shown a traceback nor sent to write a configuration of their own."""
+def test_an_unreadable_configuration_is_named(shared_site: Daemon) -> None:
+    """No traceback, and no hint to write another configuration."""
     site = shared_site.site
     os.chown(site.config, -1, 0)
     done = as_shop(site, "status")
@@ -117,8 +117,8 @@ def test_who_may_not_read_the_configuration_is_told_so(shared_site: Daemon) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason=NEEDS_ROOT)
-def test_folders_that_are_closed_are_two_lines(shared_site: Daemon) -> None:
-    """Of mirror and socket: who may not enter learns that, not that nothing is there."""
+def test_an_inaccessible_folder_is_two_lines(shared_site: Daemon) -> None:
+    """Of mirror or socket: the message says "no access", and not "missing"."""
     site = shared_site.site
     site.mirror.parent.chmod(0o700)
     done = as_shop(site, "availability", "1")
@@ -137,8 +137,8 @@ def test_folders_that_are_closed_are_two_lines(shared_site: Daemon) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 @pytest.mark.parametrize("part", ["folder", "file", "link"])
-def test_root_writes_no_mirror_of_another_user(idle: Site, part: str) -> None:
-    """It would leave files that the daemon's user cannot open; the line to run is there."""
+def test_root_does_not_write_the_mirror_of_another_user(idle: Site, part: str) -> None:
+    """The daemon's user could not open such files; the hint has the command to run."""
     idle.mirror.parent.mkdir()
     path = idle.mirror.parent
     if part == "file":
@@ -159,10 +159,8 @@ def test_root_writes_no_mirror_of_another_user(idle: Site, part: str) -> None:
     assert list(idle.mirror.parent.iterdir()) == left
 
 
-def test_root_may_write_what_is_roots_or_will_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own folder, one that is not there yet, and everything in a container of its own."""
+def test_root_may_write_its_own_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own folder, a new one, and all files in a container of its own."""
     owners = {tmp_path: 0}
     monkeypatch.setattr(ownership, "_owner", lambda path: owners.get(path, 0))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -200,10 +198,10 @@ def test_root_may_write_what_is_roots_or_will_be(
         ("replay", "which deliveries?", "--quarantined"),
     ],
 )
-def test_wrong_usage_is_said_as_everything_else(
+def test_wrong_usage_is_an_error_and_a_hint(
     capsys: pytest.CaptureFixture[str], arguments: str, error: str, hint: str
 ) -> None:
-    """First what is wrong, in plain words, then what to try; exit code 2."""
+    """First the fault, then the remedy; exit code 2."""
     assert cli.run(arguments.split()) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -213,8 +211,8 @@ def test_wrong_usage_is_said_as_everything_else(
     assert "integer" not in err
 
 
-def test_syncd_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever types only its name wants to know what there is."""
+def test_syncd_without_arguments_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """A user who types only its name wants to know the commands."""
     assert cli.run([]) == 2
     assert "check-config" in capsys.readouterr().err
 
@@ -222,8 +220,8 @@ def test_syncd_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
 # check-config
 
 
-def test_check_config_names_the_file_it_read(idle: Site) -> None:
-    """However it was found; to scripts beside the sections, which keep their names."""
+def test_check_config_names_its_file(idle: Site) -> None:
+    """However it was found; JSON has it beside the sections."""
     assert f"# read from {idle.config}\n" in idle.syncd("check-config", config=False).stdout
     document = json.decode(idle.syncd("check-config", "--json").stdout)
     assert document.pop("file") == str(idle.config)
@@ -231,8 +229,8 @@ def test_check_config_names_the_file_it_read(idle: Site) -> None:
 
 
 @pytest.mark.parametrize("fault", ["value", "no TOML", "missing", "no key", "dirt"])
-def test_check_config_tells_a_script_of_a_fault(idle: Site, fault: str) -> None:
-    """One document with every fault, and the same for people on stderr."""
+def test_check_config_json_has_every_fault(idle: Site, fault: str) -> None:
+    """In one document; the same faults for people on stderr."""
     if fault == "value":
         idle.configure(reconcile={"settle": "soon"}, log={"level": "loud"})
     elif fault == "no TOML":
@@ -251,10 +249,10 @@ def test_check_config_tells_a_script_of_a_fault(idle: Site, fault: str) -> None:
     assert done.stderr.splitlines() == told
 
 
-def test_check_config_without_any_file_tells_a_script(
+def test_check_config_json_has_no_file_if_none_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is no file to name then."""
+    """`file` is null then."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SYNCD_CONFIG", raising=False)
     monkeypatch.setattr("syncd.config.loading.SYSTEM_PATH", tmp_path / "nowhere.toml")
@@ -265,8 +263,8 @@ def test_check_config_without_any_file_tells_a_script(
 # listening
 
 
-def test_an_address_that_is_taken_says_who_has_it() -> None:
-    """Or rather which command says so."""
+def test_an_address_in_use_has_a_hint_to_find_its_owner() -> None:
+    """The hint is the command that names the process."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError, match="in use") as caught:
@@ -280,8 +278,8 @@ def test_an_address_that_is_taken_says_who_has_it() -> None:
     [("192.0.2.1", "ip address"), ("nowhere.invalid", "an address of this host")]
     + [(host, "an address of this host") for host in ("a..b", "x" * 70, "\u2603" * 80)],
 )
-def test_an_address_that_this_host_has_not(host: str, hint: str) -> None:
-    """Nobody is sent to end a program that has the port."""
+def test_an_address_of_another_host_has_its_own_hint(host: str, hint: str) -> None:
+    """It does not send the user to another program with that port."""
     with pytest.raises(ConfigurationError, match=r"^admin\.listen: cannot listen") as caught:
         bind_tcp(host, 0, key="admin.listen")
     assert hint in caught.value.hint
@@ -289,8 +287,8 @@ def test_an_address_that_this_host_has_not(host: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EMFILE])
-def test_a_port_that_needs_a_privilege_has_a_hint_of_its_own(code: int) -> None:
-    """As every other way in which a port cannot be had."""
+def test_each_reason_of_a_refused_port_has_its_own_hint(code: int) -> None:
+    """A missing privilege among them."""
     fault = _cannot_listen("h:80", OSError(code, os.strerror(code)), "webhook.listen", 80)
     assert "end the program" not in fault.hint
     if code in {errno.EACCES, errno.EPERM}:
@@ -298,8 +296,8 @@ def test_a_port_that_needs_a_privilege_has_a_hint_of_its_own(code: int) -> None:
         assert "CAP_NET_BIND_SERVICE" in fault.hint
 
 
-def test_a_socket_path_that_cannot_be_had(tmp_path: Path) -> None:
-    """Somebody else's file, a living socket, a folder that is none: each with what to do."""
+def test_an_unusable_socket_path_has_a_hint(tmp_path: Path) -> None:
+    """A file of another program, a live socket, a folder that is none."""
     (tmp_path / "file").write_text("precious")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / "alive"))
@@ -331,14 +329,14 @@ def test_a_socket_path_that_cannot_be_had(tmp_path: Path) -> None:
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_what_nobody_foresaw_is_two_lines(
+def test_an_unexpected_exception_is_two_lines(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     fault: Exception,
     error: str,
     hint: str,
 ) -> None:
-    """Exit code 1, secrets masked, one line each; the traceback for who asks for it."""
+    """Exit code 1, secrets masked; the traceback is shown on request."""
 
     @click.command()
     def command() -> None:
@@ -358,10 +356,10 @@ def test_what_nobody_foresaw_is_two_lines(
     assert "hush" not in shown
 
 
-def test_a_daemon_that_fails_for_no_known_reason_logs_it_once(
+def test_a_daemon_logs_an_unexpected_exception_once(
     idle: Site,
 ) -> None:
-    """One line with the traceback, in the log, and two for whoever started it."""
+    """One log line with the traceback, and two lines for the user."""
     code = (
         "import sys, syncd.daemon.app, syncd.cli\n"
         "def fail(*_, **__): raise KeyError(sys.argv[2])\n"
@@ -384,8 +382,8 @@ def test_a_daemon_that_fails_for_no_known_reason_logs_it_once(
     assert idle.key not in done.stderr
 
 
-def test_the_commands_that_need_no_keys_load_none() -> None:
-    """A list that a new command of this kind has to be put on."""
+def test_commands_that_need_no_keys_do_not_load_them() -> None:
+    """A new command of this kind must be added to the list."""
     package = Path(syncd.cli.__file__).parent
     for name in ("status", "availability", "explain", "changes", "deliveries", "backup"):
         assert "with_keys=False" in (package / f"{name}.py").read_text()

@@ -1,7 +1,7 @@
-"""Answers of a hostile or broken Dreamship cost a bounded part of the memory and stop no one.
+"""Answers of a hostile or broken Dreamship take bounded memory and do not block the loop.
 
-Each is read over a real socket by the real client, in a process of its own whose memory is
-measured. `load.answers` has them all, and prints figures.
+The real client reads each over a real socket, in a process of its own whose memory is measured.
+`load.answers` defines the answers and prints the figures.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_MORE_MB = 130
     ],
 )
 def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, fault: str) -> None:
-    """Nothing is learned from it, and the fault says which bound it passes."""
+    """It changes nothing, and the fault names the bound."""
     cost = measure(name)
     assert cost["fault"].startswith("SourceAnswerInvalid: ")
     assert fault in cost["fault"]
@@ -48,8 +48,8 @@ def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, fa
         ("429 with 1 GB in gzip", "SourceThrottled: "),
     ],
 )
-def test_a_status_counts_whatever_its_body_is(name: str, fault: str) -> None:
-    """Without the body, which says nothing: a 404 that goes on and on is not Dreamship's own."""
+def test_a_status_counts_with_any_body(name: str, fault: str) -> None:
+    """The body is not read: a 404 with an endless body is not Dreamship's own."""
     cost = measure(name)
     assert cost["fault"].startswith(fault)
     assert cost["more_mb"] < MAX_MORE_MB
@@ -68,8 +68,8 @@ def test_a_status_counts_whatever_its_body_is(name: str, fault: str) -> None:
         ("one text of 30 MB of escapes", 1),
     ],
 )
-def test_the_largest_answers_are_read_while_the_loop_goes_on(name: str, pieces: int) -> None:
-    """It stands still for a small part of the time that the answer takes, not for most of it."""
+def test_the_largest_answers_do_not_block_the_loop(name: str, pieces: int) -> None:
+    """It stops for a small part of the time that the answer takes."""
     cost = measure(name)
     assert (cost["fault"], cost["pieces"]) == ("", pieces)
     assert cost["more_mb"] < MAX_MORE_MB

@@ -1,4 +1,4 @@
-"""The public listener among strangers: each gets its right answer, and nobody else is disturbed."""
+"""Hostile requests to the public listener: each gets its answer, and disturbs no other client."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ FORGIVEN: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)
-def test_what_is_no_json_is_kept_whole(shared: Daemon, body: bytes) -> None:
-    """Authentic, so 200; not understood, so quarantined with every byte of it."""
+def test_a_body_that_is_not_json_is_quarantined_whole(shared: Daemon, body: bytes) -> None:
+    """Authentic, so 200; not understood, so every byte is kept."""
     answer = shared.post(body)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "quarantined"})
     kept = shared.site.rows("SELECT body FROM deliveries ORDER BY delivery_id DESC LIMIT 1")
@@ -180,8 +180,8 @@ def test_what_is_no_json_is_kept_whole(shared: Daemon, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("body", "kept"), FORGIVEN.values(), ids=FORGIVEN)
-def test_what_is_hardly_json_is_understood(shared: Daemon, body: bytes, kept: str) -> None:
-    """The ids and the availability count; what a database cannot hold is U+FFFD."""
+def test_a_body_that_is_almost_json_is_understood(shared: Daemon, body: bytes, kept: str) -> None:
+    """Ids and availability count; text that a database cannot store becomes U+FFFD."""
     variant_id = list(FORGIVEN.values()).index((body, kept)) + 2
     assert shared.post(body).json() == {"outcome": "applied"}
     row = shared.site.variant(variant_id)
@@ -201,8 +201,10 @@ def test_what_is_hardly_json_is_understood(shared: Daemon, body: bytes, kept: st
     ],
     ids=["twice", "NUL", "emoji", "long", "number", "nested", "list"],
 )
-def test_odd_values_are_values(shared: Daemon, value: bytes, kept: str) -> None:
-    """As received, from the body into the view; what nobody configured is not sellable."""
+def test_unusual_availability_values_are_kept_as_received(
+    shared: Daemon, value: bytes, kept: str
+) -> None:
+    """From the body into the view; an unlisted value is not sellable."""
     variant_id = 900_000_000 + zlib.crc32(value)
     assert shared.post(delivery(variant_id, value)).json()["outcome"] == "applied"
     row = shared.site.variant(variant_id)
@@ -213,8 +215,8 @@ def test_odd_values_are_values(shared: Daemon, value: bytes, kept: str) -> None:
 
 
 @pytest.mark.usefixtures("flat")
-def test_a_head_without_an_end(shared: Daemon) -> None:
-    """431 after a little of it, be it one endless header or ever more of them."""
+def test_an_endless_head_gets_431(shared: Daemon) -> None:
+    """After a few KB, for one endless header or endlessly many."""
     endless = b"X-Long: " + b"x" * (10 * MB)
     assert exchange(shared, head(shared)[:-2], endless) == [b"431"]
     many = b"".join(b"X-%d: y\r\n" % number for number in range(500_000))
@@ -224,8 +226,8 @@ def test_a_head_without_an_end(shared: Daemon) -> None:
     assert exchange(shared, b"GET /" + b"x" * (10 * MB)) == [b"431"]
 
 
-def test_a_signature_of_many_segments(shared: Daemon) -> None:
-    """As many as fit into a head: compared with a few, and refused."""
+def test_a_signature_with_many_segments_gets_401(shared: Daemon) -> None:
+    """As many as fit into a head; only a few are compared."""
     body = order()
     header = ",".join(["0" * 64] * 700 + [sign(body, (shared.site.key,))])
     assert len(header) < 48 * 1024
@@ -252,8 +254,8 @@ def test_a_signature_of_many_segments(shared: Daemon) -> None:
         b"POST / HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n",
     ],
 )
-def test_what_is_no_http(shared: Daemon, sent: bytes) -> None:
-    """400 and the end of the connection, counted."""
+def test_a_request_that_is_not_http_gets_400(shared: Daemon, sent: bytes) -> None:
+    """The connection ends, and the refusal is counted."""
     before = refused(shared, "400")
     with dial(shared) as connection:
         connection.sendall(sent)
@@ -262,24 +264,24 @@ def test_what_is_no_http(shared: Daemon, sent: bytes) -> None:
     assert refused(shared, "400") == before + 1
 
 
-def test_http_1_0(shared: Daemon) -> None:
-    """It is taken, and the connection ends with the answer."""
+def test_http_1_0_is_accepted(shared: Daemon) -> None:
+    """The connection ends with the answer."""
     with dial(shared) as connection:
         connection.sendall(request(shared, order(), version="1.0"))
         assert answers(connection) == [b"200"]
         assert connection.recv(100) == b""
 
 
-def test_many_requests_at_once(shared: Daemon) -> None:
-    """Pipelined: each is answered, in their order."""
+def test_pipelined_requests_are_answered_in_order(shared: Daemon) -> None:
+    """Each one."""
     bodies = [order() for _ in range(20)]
     sent = b"".join(request(shared, body) for body in bodies)
     assert exchange(shared, sent, count=20) == [b"200"] * 20
 
 
 @pytest.mark.usefixtures("flat")
-def test_far_too_many_requests_at_once(shared: Daemon) -> None:
-    """However many are sent before the first answer is read, few are held."""
+def test_few_pipelined_requests_are_held(shared: Daemon) -> None:
+    """However many are sent before the first answer is read."""
     url = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
     with ExitStack() as ending:
         for _ in range(20):
@@ -289,8 +291,8 @@ def test_far_too_many_requests_at_once(shared: Daemon) -> None:
                     connection.sendall(url * 20_000)
 
 
-def test_chunks(shared: Daemon) -> None:
-    """A body of one-byte chunks is one; one whose chunks lie is none."""
+def test_chunked_bodies_are_accepted(shared: Daemon) -> None:
+    """One-byte chunks make a body; a chunk with a wrong length gets 400."""
     body = order()
     chunked = head(
         shared, f"{HEADER}: {sign(body, (shared.site.key,))}", "Transfer-Encoding: chunked"
@@ -303,16 +305,16 @@ def test_chunks(shared: Daemon) -> None:
 
 
 @pytest.mark.usefixtures("flat")
-def test_a_length_with_many_zeros(shared: Daemon) -> None:
-    """Python reads no number of more than 4,300 digits; this one is small."""
+def test_a_content_length_with_many_zeros_is_accepted(shared: Daemon) -> None:
+    """Python refuses numbers of more than 4,300 digits; this number is small."""
     body = order()
     signature = f"{HEADER}: {sign(body, (shared.site.key,))}"
     length = f"Content-Length: {'0' * 5000}{len(body)}"
     assert exchange(shared, head(shared, signature, length) + body) == [b"200"]
 
 
-def test_a_body_that_is_longer_than_it_claims(shared: Daemon) -> None:
-    """What was claimed is judged; the rest is no request, and ends the connection."""
+def test_bytes_after_content_length_end_the_connection(shared: Daemon) -> None:
+    """The claimed part is judged; the rest is no request."""
     with dial(shared) as connection:
         connection.sendall(request(shared, order()))
         assert answers(connection) == [b"200"]
@@ -324,8 +326,10 @@ def test_a_body_that_is_longer_than_it_claims(shared: Daemon) -> None:
 
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("signed", [True, False])
-def test_who_sends_all_before_reading_reads_the_answer(shared: Daemon, signed: bool) -> None:
-    """Too large or not signed: no reset in the middle, and the connection serves on."""
+def test_413_and_401_reach_a_client_that_sends_the_whole_body_first(
+    shared: Daemon, signed: bool
+) -> None:
+    """No reset in the middle, and the connection stays usable."""
     body = b" " * (20 * MB)
     lines = [f"{HEADER}: {'0' * 64}"] if signed else []
     with dial(shared) as connection:
@@ -378,11 +382,11 @@ def drip(connections: list[socket.socket], parts: Iterator[bytes], seconds: floa
         time.sleep(0.5)
 
 
-def test_who_takes_time_takes_nobody_elses(
+def test_slow_clients_do_not_delay_a_delivery(
     tmp_path_factory: pytest.TempPathFactory,
     open_site: Callable[..., AbstractContextManager[Site]],
 ) -> None:
-    """A thousand idle connections, slow heads, slow bodies and endless ones, all at once."""
+    """A thousand idle connections, slow heads, and slow and endless bodies at once."""
     with ExitStack() as ending:
         site = ending.enter_context(open_site(tmp_path_factory.mktemp("slow")))
         daemon = site.serve()
@@ -433,8 +437,8 @@ def test_who_takes_time_takes_nobody_elses(
 
 @pytest.mark.usefixtures("flat")
 @pytest.mark.parametrize("path", ["/reconcile", "/replay"])
-def test_who_may_use_the_control_socket_cannot_fill_the_memory(shared: Daemon, path: str) -> None:
-    """Its group are no strangers, but need not be friends."""
+def test_a_huge_body_at_the_control_socket_is_refused(shared: Daemon, path: str) -> None:
+    """Members of its group are known, and may still be hostile."""
 
     def endless() -> Iterator[bytes]:
         yield b'{"ids": ['
@@ -447,8 +451,8 @@ def test_who_may_use_the_control_socket_cannot_fill_the_memory(shared: Daemon, p
     assert "more ids than" in answer.text
 
 
-def test_bodies_that_go_on_arriving_are_held_within_bounds(shared: Daemon) -> None:
-    """A hundred megabytes in pieces from strangers: 503 for some, and room for who is honest."""
+def test_unfinished_bodies_take_bounded_memory(shared: Daemon) -> None:
+    """100 MB in pieces from strangers: some get 503, and an honest delivery gets room."""
     before_mb = memory_mb(shared, "VmRSS")
     lines = (f"{HEADER}: {'0' * 64}", "Content-Length: 1000000")
     with ExitStack() as ending:
@@ -469,10 +473,10 @@ def test_bodies_that_go_on_arriving_are_held_within_bounds(shared: Daemon) -> No
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
-def test_a_late_body_does_not_answer_for_another_request(*, is_answered: bool) -> None:
-    """Two requests at once, the second never whole: its 408 comes after the first one's answer.
+def test_a_408_is_sent_after_the_answer_of_the_earlier_request(*, is_answered: bool) -> None:
+    """Two pipelined requests, of which the second never completes.
 
-    The first is still being worked on, or both were answered and only the rest is late.
+    The first is still in progress, or already answered.
     """
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -546,8 +550,10 @@ def greeted(server: HttpServer, greeting: bytes) -> socket.socket:
 
 
 @pytest.mark.parametrize("more", [b"", GET, GET * 2])
-def test_who_never_reads_is_let_go(more: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """An answer waits in memory for who does not fetch it, but not for ever, whatever is asked."""
+def test_a_client_that_never_reads_is_disconnected(
+    more: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its answer waits in memory for a limited time, whatever it requests."""
 
     async def scenario() -> int:
         async with serving_words(arrival_s=0.3) as server:
@@ -563,8 +569,8 @@ def test_who_never_reads_is_let_go(more: bytes, caplog: pytest.LogCaptureFixture
     assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
-def test_a_body_is_late_whatever_is_read_meanwhile() -> None:
-    """Who reads an earlier answer at last is waited for as before: it still owes half a request."""
+def test_reading_an_earlier_answer_does_not_extend_the_body_timeout() -> None:
+    """The client still owes half a request."""
     refusals = Refusals("test")
 
     async def scenario() -> bytes:
@@ -582,8 +588,8 @@ def test_a_body_is_late_whatever_is_read_meanwhile() -> None:
     assert refusals.counted == {"408": 1}
 
 
-def test_a_head_without_an_end_does_not_answer_for_another_request() -> None:
-    """431 for who waits for nothing else."""
+def test_a_431_is_sent_after_the_answer_of_the_earlier_request() -> None:
+    """431 only for a client that waits for no other answer."""
 
     async def scenario(greeting: bytes) -> list[bytes]:
         loop, told = asyncio.get_running_loop(), b""
@@ -604,8 +610,8 @@ def test_a_head_without_an_end_does_not_answer_for_another_request() -> None:
     assert uvloop.run(scenario(GET * 2 + head)) == [b"200", b"200", b"431"]
 
 
-def test_who_makes_room_is_not_late() -> None:
-    """Closed in favour of who comes, without a word that says something else."""
+def test_an_evicted_connection_gets_no_408() -> None:
+    """It is closed in favour of a new one, without an answer."""
     refusals = Refusals("test")
 
     async def scenario() -> bytes:

@@ -1,4 +1,4 @@
-"""Requests as raw bytes: what HTTP allows is answered as the contract says, all else counted."""
+"""Raw requests: every form that HTTP allows is answered as documented; all else is counted."""
 
 from __future__ import annotations
 
@@ -151,8 +151,10 @@ ALLOWED: dict[str, tuple[bytes, ...]] = {
 
 
 @pytest.mark.parametrize("sent", ALLOWED.values(), ids=ALLOWED)
-def test_an_authentic_delivery_is_taken(shared: Daemon, sent: tuple[bytes, ...]) -> None:
-    """Exactly one answer, 200 (after a 100 where it was asked for), and the body is kept."""
+def test_an_authentic_delivery_is_accepted_in_any_http_form(
+    shared: Daemon, sent: tuple[bytes, ...]
+) -> None:
+    """Exactly one answer, 200 (after a 100 on request), and the body is kept."""
     before = codes(shared)
     answered = exchange(shared.webhook_url, *sent)
     expects = b"\r\nExpect: 100-continue" in sent[0] and b" HTTP/1.0\r\n" not in sent[0]
@@ -200,7 +202,7 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
 def test_a_refusal_is_counted_under_its_code(
     shared: Daemon, sent: bytes, expected: list[str]
 ) -> None:
-    """One answer, and one more in the metric of its code, below our own code as well."""
+    """One answer, and one more in the metric of its code, below our own code too."""
     before = codes(shared)
     assert exchange(shared.webhook_url, sent) == expected
     (code,) = expected
@@ -212,19 +214,19 @@ def test_a_refusal_is_counted_under_its_code(
     [head("Host: x", *H2C, method=GET, target="/healthz"), head(target="/healthz", method=GET)],
     ids=["h2c", "no Host"],
 )
-def test_a_health_check_is_answered(shared: Daemon, sent: bytes) -> None:
-    """Also one that offers HTTP/2, and one without Host, as some load balancers send it."""
+def test_a_health_check_is_answered_in_any_http_form(shared: Daemon, sent: bytes) -> None:
+    """One with an offer of HTTP/2, and one without Host, as some load balancers send."""
     assert exchange(shared.webhook_url, sent) == ["200"]
 
 
 def test_requests_after_an_ignored_upgrade_are_answered(shared: Daemon) -> None:
-    """In the same read and later, in their order."""
+    """In the same read and later, in order."""
     several = signed(*H2C) + signed() + chunked(*H2C) + signed(*H2C)
     assert exchange(shared.webhook_url, several, signed(), signed(*H2C)) == ["200"] * 6
 
 
 def test_a_delivery_before_garbage_is_answered_first(shared: Daemon) -> None:
-    """What was kept says so; the garbage gets its own answer after it."""
+    """The garbage gets its own answer after it."""
     before = codes(shared)["400"]
     assert exchange(shared.webhook_url, signed() + signed() + b"garbage\r\n\r\n") == [
         *["200"] * 2,
@@ -235,15 +237,15 @@ def test_a_delivery_before_garbage_is_answered_first(shared: Daemon) -> None:
     assert codes(shared)["400"] == before + 2
 
 
-def test_many_pipelined_deliveries_are_answered_or_told_to_come_back(shared: Daemon) -> None:
-    """More than are held at once: 503 for the first that is too many, never 400."""
+def test_pipelined_deliveries_past_the_limit_get_503(shared: Daemon) -> None:
+    """The first one past the limit gets 503, never 400."""
     answered = exchange(shared.webhook_url, b"".join(signed() for _ in range(150)))
     assert answered[:65] == ["200"] * 65
     assert set(answered[65:]) <= {"200", "503"}
 
 
-def test_a_client_that_stops_sending_still_reads_its_answer(shared: Daemon) -> None:
-    """A half-closed connection, with a whole request before the end."""
+def test_a_half_closed_connection_gets_its_answer(shared: Daemon) -> None:
+    """The whole request arrived before the end."""
     body = order()
     assert exchange(shared.webhook_url, signed(), half_close=True) == ["200"]
     half = head(f"{HEADER}: {sign(body, (KEY,))}", f"Content-Length: {len(body)}")
@@ -255,8 +257,8 @@ def test_a_client_that_stops_sending_still_reads_its_answer(shared: Daemon) -> N
     assert ANSWER.findall(told) == [b"200"]
 
 
-def test_a_body_behind_an_upgrade_is_no_rotated_key(idle: Site) -> None:
-    """The status says nothing of keys, and every refusal has one line with its client and code."""
+def test_a_body_after_an_upgrade_does_not_look_like_a_rotated_key(idle: Site) -> None:
+    """Each refusal is one log line with client and code, and the status says nothing of keys."""
     daemon = idle.serve(filled=False)
     for _ in range(12):
         assert exchange(daemon.webhook_url, signed(*H2C)) == ["200"]
@@ -297,10 +299,10 @@ def test_a_body_behind_an_upgrade_is_no_rotated_key(idle: Site) -> None:
         (head("Host: localhost", method="FOO", target="/metrics"), "400"),
     ],
 )
-def test_the_admin_listener_keeps_to_the_same_rules(
+def test_the_admin_listener_follows_the_same_http_rules(
     shared: Daemon, sent: bytes, expected: str
 ) -> None:
-    """No redirect, no second Host, no upgrade; refusals are counted under its own name."""
+    """No redirect, no second Host, no upgrade; refusals are counted under its name."""
     before = codes(shared, "admin")
     assert exchange(shared.admin_url, sent) == [expected]
     counted = {} if expected == "200" else {expected: before[expected] + 1}
@@ -311,10 +313,10 @@ def test_the_admin_listener_keeps_to_the_same_rules(
     ("method", "path", "expected"),
     [("POST", "/reconcile/", 404), ("GET", "/replay", 405), ("POST", "/replay", 400)],
 )
-def test_the_control_socket_answers_json(
+def test_the_control_socket_always_answers_json(
     shared: Daemon, method: str, path: str, expected: int
 ) -> None:
-    """Every caller decodes what it is answered; refusals are counted."""
+    """Every client decodes the answer; refusals are counted."""
     before = codes(shared, "control")
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.site.socket))) as client:
         answer = client.request(method, f"http://syncd{path}", content=b"[")

@@ -1,4 +1,4 @@
-"""Upgrades from every released schema, refused downgrades, and a step that was cut off."""
+"""Upgrades from every released schema, refused downgrades, and an interrupted migration."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def tables(mirror: Path) -> list[str]:
         return [row[0] for row in reader.execute("SELECT sql FROM sqlite_master ORDER BY name")]
 
 
-def test_the_schema_of_this_version_is_kept() -> None:
-    """So that the next version is tested against it; how, when this fails, says dump.py."""
+def test_the_schema_of_this_version_is_recorded() -> None:
+    """The next version is tested against it; if this fails, see dump.py."""
     kept = fixture()
     assert kept.exists(), f"run `python tests/schemas/dump.py`, which writes {kept.name}"
     assert schema(kept.read_text()) == schema(dump()), (
@@ -77,8 +77,8 @@ def test_the_schema_of_this_version_is_kept() -> None:
 
 
 @pytest.mark.parametrize("script", FIXTURES, ids=lambda path: path.stem)
-def test_an_upgrade_keeps_everything_beside_a_reader(site: Site, script: Path) -> None:
-    """A reader in its transaction sees its moment, then the same rows; a daemon goes on."""
+def test_an_upgrade_keeps_all_rows_beside_a_reader(site: Site, script: Path) -> None:
+    """The reader's transaction sees the old state, then the same rows; the daemon serves."""
     make(site.mirror, script.read_text())
     with closing(sqlite3.connect(f"{site.mirror.as_uri()}?mode=ro", uri=True, timeout=1)) as reader:
         reader.execute("BEGIN")
@@ -102,8 +102,8 @@ def test_an_upgrade_keeps_everything_beside_a_reader(site: Site, script: Path) -
         assert min(set(kept) - {row[0] for row in before["changes"]}) > before["changes"][-1][0]
 
 
-def test_a_mirror_of_the_first_step_takes_the_others(tmp_path: Path) -> None:
-    """As one that was made from a checkout of before has it, in the middle of a version."""
+def test_a_mirror_from_the_middle_of_a_version_is_migrated(tmp_path: Path) -> None:
+    """A checkout between two releases made it."""
     now, then = tmp_path / "now.db", tmp_path / "then.db"
     make(now, fixture().read_text())
     undone = """DROP TABLE webhook_states;
@@ -133,7 +133,7 @@ def test_a_mirror_of_the_first_step_takes_the_others(tmp_path: Path) -> None:
     ids=["contract", "schema"],
 )
 def test_a_downgrade_is_refused(idle: Site, change: str, says: str) -> None:
-    """With what to do, before anything is written."""
+    """With a hint, before any write."""
     make(idle.mirror, f"{fixture().read_text()};{change}")
     before = idle.mirror.read_bytes()
     for command in ("serve", "reconcile-now"):
@@ -145,8 +145,8 @@ def test_a_downgrade_is_refused(idle: Site, change: str, says: str) -> None:
     assert idle.mirror.read_bytes() == before
 
 
-def test_a_step_that_was_cut_off_never_was(tmp_path: Path) -> None:
-    """After SIGKILL the old version finds its own schema, and the new one takes the step whole."""
+def test_an_interrupted_migration_leaves_no_trace(tmp_path: Path) -> None:
+    """After SIGKILL the old schema is complete, and the next start repeats the step."""
     mirror = tmp_path / "availability.db"
     make(mirror, fixture().read_text())
     today = tables(mirror)

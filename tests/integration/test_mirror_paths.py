@@ -1,4 +1,4 @@
-"""One mirror under several names: links, mounts, copies put in its place, and odd names."""
+"""The mirror under several paths: links, mounts, restored copies, and unusual names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused(site: Site, code: int = 1) -> str:
 
 @pytest.mark.parametrize("what", ["the file", "its folder", "a file not made yet"])
 def test_a_link_to_the_mirror_is_followed(site: Site, what: str) -> None:
-    """Log and lock lie beside the real file, and no second daemon takes it under the other name."""
+    """Log and lock lie beside the real file, and a second daemon is refused."""
     real = site.mirror
     real.parent.mkdir()
     if what == "its folder":
@@ -82,8 +82,8 @@ def metrics(daemon: Daemon) -> str:
     return httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
 
 
-def test_a_link_into_a_folder_that_is_not_there_makes_no_folder(idle: Site) -> None:
-    """The folder may be a disk that is not mounted: a mirror beside it would be found by nobody."""
+def test_a_link_into_a_missing_folder_makes_no_folder(idle: Site) -> None:
+    """The folder may be a disk that is not mounted."""
     idle.mirror.parent.mkdir()
     idle.mirror.symlink_to(idle.folder / "disk" / "availability.db")
     assert "there is no folder" in refused(idle)
@@ -96,8 +96,8 @@ def test_a_link_into_a_folder_that_is_not_there_makes_no_folder(idle: Site) -> N
     assert "leads back to itself" in done.stderr
 
 
-def test_a_link_that_leads_elsewhere_while_the_daemon_runs(site: Site) -> None:
-    """A shop would read another file than is written: nothing is taken until the link is right."""
+def test_deliveries_get_503_while_the_link_leads_elsewhere(site: Site) -> None:
+    """Else a shop would read another file than the daemon writes."""
     real = site.folder / "real" / "availability.db"
     real.parent.mkdir()
     site.mirror.parent.mkdir()
@@ -116,8 +116,8 @@ def test_a_link_that_leads_elsewhere_while_the_daemon_runs(site: Site) -> None:
 # One mirror, one daemon.
 
 
-def test_a_hard_link_is_no_second_mirror(site: Site) -> None:
-    """The lock is on the file itself; the daemon and `doctor` say that it has several names."""
+def test_a_hard_link_is_locked_too(site: Site) -> None:
+    """The lock is on the file itself; daemon and `doctor` report the second name."""
     daemon, real = site.serve(), site.mirror
     other = site.folder / "elsewhere" / "other.db"
     other.parent.mkdir()
@@ -134,8 +134,8 @@ def test_a_hard_link_is_no_second_mirror(site: Site) -> None:
     assert "2 names" in told["fault"]
 
 
-def test_two_namespaces_are_one_mirror(site: Site) -> None:
-    """A container that mounts the file under another name finds it taken, and is told of mounts."""
+def test_a_mirror_mounted_elsewhere_is_locked_too(site: Site) -> None:
+    """A container with the file under another path is refused, with a hint about mounts."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("only root can mount, and util-linux must be installed")
     daemon, real = site.serve(), site.mirror
@@ -161,8 +161,8 @@ def test_two_namespaces_are_one_mirror(site: Site) -> None:
     assert post(daemon, "made to order") == 200
 
 
-def test_a_lock_that_is_a_link_says_so(idle: Site) -> None:
-    """It is not followed, and the hint is about it."""
+def test_a_lock_that_is_a_link_is_refused(idle: Site) -> None:
+    """It is not followed, and the hint names it."""
     idle.mirror.parent.mkdir()
     lock = idle.mirror.with_name(f"{idle.mirror.name}.lock")
     lock.symlink_to(idle.folder / "victim")
@@ -213,12 +213,12 @@ def shop(
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_plain_sqlite3_takes_the_log_away_and_any_command_brings_it_back(
+def test_doctor_restores_a_log_that_sqlite3_deleted(
     shop: tuple[Site, Callable[[], str]], *, is_killed: bool
 ) -> None:
-    """SQLite's last close deletes log and index; `doctor` sees it, says why and makes them again.
+    """The last connection to close deletes log and index; `doctor` reports it and restores them.
 
-    While the daemon runs its connection is the last one, and nothing happens.
+    While the daemon runs, sqlite3 does not close the last connection.
     """
     site, look = shop
 
@@ -247,8 +247,8 @@ def test_a_plain_sqlite3_takes_the_log_away_and_any_command_brings_it_back(
     assert "are gone" not in site.syncd("doctor").stdout
 
 
-def test_a_backup_in_place_needs_no_log(shop: tuple[Site, Callable[[], str]]) -> None:
-    """Put there before the daemon starts, it is read as it is, and nothing is missing."""
+def test_a_restored_backup_needs_no_log(shop: tuple[Site, Callable[[], str]]) -> None:
+    """Before the daemon starts, shops can read it."""
     site, look = shop
     site.serve().stop()
     copy = site.folder / "copy.db"
@@ -288,8 +288,10 @@ def listener(path: Path) -> None:
         (listener, "a socket"),
     ],
 )
-def test_what_is_no_file_is_refused(idle: Site, make: Callable[[Path], None], kind: str) -> None:
-    """By every command, at once, and nothing is made beside it."""
+def test_a_mirror_path_that_is_no_file_is_refused(
+    idle: Site, make: Callable[[Path], None], kind: str
+) -> None:
+    """By every command, at once; no file is made beside it."""
     idle.mirror.parent.mkdir()
     make(idle.mirror)
     assert f"is {kind}" in refused(idle)
@@ -301,8 +303,8 @@ def test_what_is_no_file_is_refused(idle: Site, make: Callable[[Path], None], ki
     assert not Path("/dev/null.lock").exists()
 
 
-def test_names_with_signs_of_their_own(site: Site) -> None:
-    """Signs that mean something in a URI are part of the name."""
+def test_a_mirror_path_may_contain_uri_characters(site: Site) -> None:
+    """They are part of the name."""
     name_mirror(site, site.folder / "100%41 ?mode=rw#é&" / "a?b#c%20.db")
     daemon = site.serve()
     assert site.syncd("availability", str(min(site.catalogue.variants))).returncode == 0
@@ -313,8 +315,8 @@ def test_names_with_signs_of_their_own(site: Site) -> None:
     assert len([*site.mirror.parent.iterdir()]) == 4
 
 
-def test_a_folder_whose_name_is_no_text_is_named_beforehand(idle: Site) -> None:
-    """A relative path in it could be shown by no status, page or log: `check-config` says so."""
+def test_check_config_refuses_a_folder_name_that_is_not_utf_8(idle: Site) -> None:
+    """No status, page or log could show the path."""
     folder = idle.folder / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     name_mirror(idle, Path("availability.db"))
@@ -329,8 +331,8 @@ def test_a_folder_whose_name_is_no_text_is_named_beforehand(idle: Site) -> None:
         assert b"Traceback" not in done.stderr
 
 
-def test_a_disk_whose_files_share_no_memory_is_named(site: Site) -> None:
-    """As a network file system is: the log cannot work there, and the hint says where it can."""
+def test_a_file_system_without_shared_memory_is_refused(site: Site) -> None:
+    """Such as a network file system: WAL cannot work, and the hint says where it can."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     site.serve().stop()
@@ -344,8 +346,8 @@ def test_a_disk_whose_files_share_no_memory_is_named(site: Site) -> None:
     assert "Try: SQLite's log needs memory that processes share" in done.stderr
 
 
-def test_a_name_that_is_too_long_says_so(idle: Site) -> None:
-    """Of a file, whose log has a longer one, and of a whole path."""
+def test_a_path_that_is_too_long_is_refused(idle: Site) -> None:
+    """A file name whose log name is too long, or a whole path."""
     name_mirror(idle, idle.folder / ("n" * 250) / ("n" * 254))
     assert "shorter" in refused(idle)
     name_mirror(idle, idle.folder / ("n" * 200) / ("n" * 200) / ("n" * 200) / "a.db")
@@ -371,8 +373,8 @@ def foreign_with_log(path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["foreign", "foreign with a log", "backup"])
-def test_a_database_copied_over_the_mirror_in_use(site: Site, what: str) -> None:
-    """It says what happened, never writes into the copy, and goes on from it after the removal."""
+def test_a_database_copied_over_the_mirror_is_never_written(site: Site, what: str) -> None:
+    """The daemon reports it, and continues from the copy after its files are removed."""
     daemon, other = site.serve(environ=FAST), site.folder / "other.db"
     if what == "backup":
         assert site.syncd("backup", str(other)).returncode == 0
@@ -415,8 +417,8 @@ def test_a_database_copied_over_the_mirror_in_use(site: Site, what: str) -> None
 
 
 @pytest.mark.parametrize("what", ["foreign", "backup"])
-def test_a_log_of_before_is_not_mixed_into_a_restored_mirror(site: Site, what: str) -> None:
-    """After a kill the log holds committed pages: SQLite would write them into any database."""
+def test_an_old_log_is_not_applied_to_a_restored_mirror(site: Site, what: str) -> None:
+    """After a kill the log has committed pages: SQLite would apply them to any database."""
     daemon, other = site.serve(), site.folder / "other.db"
     if what == "backup":
         assert site.syncd("backup", str(other)).returncode == 0
@@ -431,8 +433,8 @@ def test_a_log_of_before_is_not_mixed_into_a_restored_mirror(site: Site, what: s
     assert (site.mirror.read_bytes(), log.read_bytes()) == before
 
 
-def test_a_first_start_that_was_killed_is_taken_up(site: Site) -> None:
-    """Its tables are only in the log yet; nothing about that is foreign."""
+def test_a_killed_first_start_is_continued(site: Site) -> None:
+    """Its tables are only in the log."""
     site.mirror.parent.mkdir()
     made = (
         "import sys; from pathlib import Path; from syncd.store import connection\n"
@@ -443,8 +445,8 @@ def test_a_first_start_that_was_killed_is_taken_up(site: Site) -> None:
     assert site.serve().site.differences == 0
 
 
-def test_the_kernels_list_of_mounts_is_understood() -> None:
-    """Blanks are escaped; what cannot be understood is left out."""
+def test_the_list_of_mounts_is_parsed() -> None:
+    """Escaped blanks included; unknown lines are skipped."""
     text = (
         "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
         "40 22 0:35 / /mnt/a\\040b rw - virtiofs share rw\n"

@@ -1,4 +1,4 @@
-"""People are told: a real command, a real HTTP server, tried again, and never waited for."""
+"""Notifications: a command or a URL, retried, and never waited for."""
 
 from __future__ import annotations
 
@@ -78,15 +78,15 @@ def script(tmp_path: Path, text: str) -> list[str]:
     return [str(path), "an argument; with $(nothing) a shell would run"]
 
 
-def test_a_command_gets_the_message_on_its_standard_input(tmp_path: Path) -> None:
-    """And its arguments as they are: there is no shell."""
+def test_a_command_gets_the_message_on_stdin(tmp_path: Path) -> None:
+    """With its arguments unchanged, without a shell."""
     command = script(tmp_path, f'cat > {tmp_path}/heard; echo "$1" > {tmp_path}/argument')
     assert tell(command=command) == []
     assert json.loads((tmp_path / "heard").read_text()) == MESSAGE
     assert (tmp_path / "argument").read_text().strip() == command[1]
 
 
-def test_a_command_that_fails_is_tried_again_ever_more_slowly(tmp_path: Path) -> None:
+def test_a_failing_command_is_retried_with_back_off(tmp_path: Path) -> None:
     """Until it succeeds."""
     counter = tmp_path / "n"
     command = script(tmp_path, f"echo x >> {counter}; test $(wc -l < {counter}) -ge 3")
@@ -96,16 +96,16 @@ def test_a_command_that_fails_is_tried_again_ever_more_slowly(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("what", ["fails", "does not exist"])
-def test_in_the_end_it_is_given_up_and_said(tmp_path: Path, what: str) -> None:
-    """A notification must not live for ever; the log has it."""
+def test_a_notification_is_given_up_after_some_time(tmp_path: Path, what: str) -> None:
+    """With a line in the log."""
     command = script(tmp_path, "exit 7") if what == "fails" else [str(tmp_path / "nothing")]
     with capture_logs() as logs:
         assert len(tell(command=command)) == TRIES - 1
     assert logs[-1]["event"] == "a notification was given up"
 
 
-def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
-    """Its time is limited, and it is not left running."""
+def test_a_hanging_command_is_killed(tmp_path: Path) -> None:
+    """After its time limit."""
     command = script(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
     began = time.monotonic()
     tell(command=command, limit_s=0.1)
@@ -114,8 +114,8 @@ def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_what_a_hanging_command_has_started_ends_with_it(tmp_path: Path) -> None:
-    """Whatever it started itself, also what ignores SIGTERM; each try leaves nothing behind."""
+def test_children_of_a_hanging_command_are_killed(tmp_path: Path) -> None:
+    """Also a child that ignores SIGTERM; each try leaves no process."""
     text = f"trap '' TERM\nsleep 60 & echo $! >> {tmp_path}/pids\n(sleep 60) & wait"
     tell(command=script(tmp_path, text), limit_s=0.2)
     pids = (tmp_path / "pids").read_text().split()
@@ -135,23 +135,23 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def test_a_url_is_posted_to_until_it_answers_well(ear: Ear) -> None:
-    """A 500 is no answer."""
+def test_a_url_is_retried_until_it_succeeds(ear: Ear) -> None:
+    """A 500 is a failure."""
     ear.failures = 2
     assert len(tell(url=f"http://127.0.0.1:{ear.server_port}/hook/secret-token")) == 2
     assert ear.heard == [MESSAGE] * 3
 
 
-def test_the_address_is_not_repeated_in_the_log() -> None:
-    """It often is the secret."""
+def test_the_url_is_not_logged() -> None:
+    """It often contains a secret."""
     with capture_logs() as logs:
         tell(url="http://127.0.0.1:1/hook/secret-token")
     assert len(logs) == TRIES + 1
     assert "secret-token" not in str(logs)
 
 
-def test_telling_returns_at_once_and_closing_does_not_wait(tmp_path: Path) -> None:
-    """The daemon goes on, and ends when it must."""
+def test_notifying_and_closing_do_not_wait(tmp_path: Path) -> None:
+    """The daemon continues, and ends when it must."""
 
     async def run() -> float:
         began = time.monotonic()
@@ -164,8 +164,8 @@ def test_telling_returns_at_once_and_closing_does_not_wait(tmp_path: Path) -> No
     assert asyncio.run(run()) < 5
 
 
-def test_an_answer_without_end_is_not_waited_for() -> None:
-    """Its code is all that is read of it."""
+def test_an_endless_answer_is_not_read() -> None:
+    """Only its status code counts."""
 
     def talk(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -185,7 +185,7 @@ def test_an_answer_without_end_is_not_waited_for() -> None:
 
 
 def test_a_redirect_is_not_followed(ear: Ear) -> None:
-    """The message goes where the configuration says, or nowhere."""
+    """The message goes to the configured URL only."""
 
     class Redirecting(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -211,10 +211,10 @@ def test_a_redirect_is_not_followed(ear: Ear) -> None:
     ("variable", "value"),
     [("SSL_CERT_FILE", "/nowhere"), ("ALL_PROXY", "socks4://u:hush@p"), ("HTTPS_PROXY", "p:x")],
 )
-def test_a_way_that_the_environment_spoils_is_said(
+def test_a_fault_of_the_environment_is_logged(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """With the variable; not one message is lost without a line in the log."""
+    """With its variable; every lost message has a line in the log."""
     for name in ("NO_PROXY", "no_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
@@ -226,10 +226,10 @@ def test_a_way_that_the_environment_spoils_is_said(
     assert "hush" not in str(logged)
 
 
-def test_a_fault_that_nobody_foresaw_is_tried_again_and_said(
+def test_an_unexpected_fault_is_retried_and_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No thread to look up the name with, for instance."""
+    """Such as no thread for a name lookup."""
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")

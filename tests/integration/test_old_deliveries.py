@@ -1,4 +1,4 @@
-"""Genuine deliveries that somebody kept and sends again, long after the sender's last try."""
+"""Genuine deliveries that somebody kept and resends long after Dreamship's last retry."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def kept(site: Site, variant_id: int, value: str, days: float) -> bytes:
     return body
 
 
-def test_a_new_mirror_sells_nothing_by_the_word_of_last_year(site: Site) -> None:
-    """Dreamship cannot be reached, and a genuine body of 180 days ago says `in_stock`."""
+def test_an_old_delivery_makes_nothing_sellable_in_a_new_mirror(site: Site) -> None:
+    """Dreamship is unreachable, and a genuine body from 180 days ago says `in_stock`."""
     variant_id = min(site.catalogue.variants)
     site.api.faults.down = True
     daemon = site.serve(filled=False)
@@ -37,8 +37,8 @@ def test_a_new_mirror_sells_nothing_by_the_word_of_last_year(site: Site) -> None
 
 
 @pytest.mark.parametrize(("days", "asks"), [(2.9, True), (3.1, False)])
-def test_a_copy_asks_nothing_after_the_last_try(site: Site, days: float, asks: bool) -> None:
-    """The first may be news, and is asked; sent again and again it would cost a read each time."""
+def test_a_copy_requests_no_read_after_the_last_retry(site: Site, days: float, asks: bool) -> None:
+    """Its first arrival requests a read; more reads would let anybody use up the budget."""
     variant_id = min(site.catalogue.variants)
     site.catalogue.set_availability(variant_id, "in_stock")
     daemon = site.serve()

@@ -1,4 +1,4 @@
-"""What syncd tells has bounds, however many or long the values and names of the source are."""
+"""Output has bounds, however many or long the values and names of the source are."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def flooded(
 
 
 def test_the_most_frequent_values_are_named_and_the_others_counted() -> None:
-    """Each cut to a bound; two that look the same then are one name and one more value."""
+    """Each is cut to a bound; two that look the same then share a name."""
     counted = [("in_stock", 9), ("a", 5), ("x" * 300, 4), ("x" * 299 + "y", 3), ("b", 2), ("c", 1)]
     found = unknown_values(counted, POLICY, 3)
     assert found.named == {"a": 5, shortened("x" * 300, MAX_VALUE_CHARS): 4, "b": 2}
@@ -78,7 +78,7 @@ def test_the_most_frequent_values_are_named_and_the_others_counted() -> None:
 
 
 def test_the_status_has_bounds(flooded: Daemon) -> None:
-    """As a document, for people, as metrics: 20,000 values made it 4.4 MB."""
+    """As JSON, text and metrics: 20,000 values once made it 4.4 MB."""
     site = flooded.site
     text = get(flooded, "/status.json").text
     assert len(text.encode()) < 32 * KB
@@ -97,7 +97,7 @@ def test_the_status_has_bounds(flooded: Daemon) -> None:
 
 @pytest.mark.parametrize("query", ["", "?q=1000001", "?q=\N{SKULL}"])
 def test_the_page_has_bounds(flooded: Daemon, query: str) -> None:
-    """With everything it lists: the newest changes, what was found, a story."""
+    """With each list: the newest changes, search results, a history."""
     text = get(flooded, f"/{query}").text
     assert len(text) < 256 * KB
     assert "and 19951 more values" in text
@@ -105,8 +105,8 @@ def test_the_page_has_bounds(flooded: Daemon, query: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["availability", "explain", "changes", "deliveries"])
-def test_what_commands_print_for_people_has_bounds(flooded: Daemon, command: str) -> None:
-    """A value is cut and says so; with --json it is whole."""
+def test_command_output_for_people_has_bounds(flooded: Daemon, command: str) -> None:
+    """A cut value says so; with --json it is complete."""
     site = flooded.site
     asked = [str(min(site.catalogue.variants))] if command in {"availability", "explain"} else []
     assert len(site.syncd(command, *asked).stdout) < 100 * KB
@@ -115,8 +115,8 @@ def test_what_commands_print_for_people_has_bounds(flooded: Daemon, command: str
         assert shown["variants"][0]["availability"] == LONG
 
 
-def test_the_log_names_some_new_values_and_remembers_them_cut(flooded: Daemon) -> None:
-    """One line of a bounded length, and not a megabyte of each value in the mirror."""
+def test_the_log_names_some_new_values(flooded: Daemon) -> None:
+    """In one bounded line; the mirror stores a cut form of each."""
     site = flooded.site
     flooded.process.send_signal(signal.SIGHUP)
     site.until(lambda: any(line.get("less_frequent") for line in flooded.lines()))
@@ -125,18 +125,18 @@ def test_the_log_names_some_new_values_and_remembers_them_cut(flooded: Daemon) -
     assert row["n"] < 1000 * (MAX_VALUE_CHARS + 50)
 
 
-def test_counting_values_holds_one_at_a_time(flooded: Daemon) -> None:
-    """What it returns is small, whatever it went through."""
+def test_counting_values_takes_bounded_memory(flooded: Daemon) -> None:
+    """However many rows it reads."""
     with closing(Queries(flooded.site.mirror)) as reports:
         counts: Any = reports.counts(POLICY)
     assert len(json.encode(counts)) < 32 * KB
     assert MAX_CHARS > MAX_VALUE_CHARS
 
 
-def test_a_dry_run_names_some_of_what_it_could_not_read(
+def test_a_dry_run_names_some_failed_items(
     tmp_path: Path, open_site: Callable[..., AbstractContextManager[Site]]
 ) -> None:
-    """Some faults, with how many more there are; scripts get every id."""
+    """And the number of the others; JSON has every id."""
     with open_site(tmp_path, items=60, variants_per_item=1) as site:
         assert site.syncd("reconcile-now").returncode == 0
         broken = sorted(site.catalogue.names)[:50]

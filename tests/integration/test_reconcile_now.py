@@ -1,4 +1,4 @@
-"""`syncd reconcile-now`, beside a daemon and without one, with a Dreamship at its nastiest."""
+"""`syncd reconcile-now`, with a daemon and without one, and a faulty Dreamship."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def two_items(site: Site) -> tuple[int, int]:
 # Beside a daemon.
 
 
-def test_the_daemon_repairs_what_no_delivery_told(site: Site) -> None:
-    """Missed, added and gone: all found, all told, in the keys of the contract."""
+def test_a_reconcile_repairs_missed_added_and_removed_variants(site: Site) -> None:
+    """The result has the keys of the contract."""
     site.serve()
     changed, gone = list(site.catalogue.variants)[:2]
     site.catalogue.set_availability(changed, "made to order")
@@ -87,7 +87,7 @@ def test_the_daemon_repairs_what_no_delivery_told(site: Site) -> None:
 
 
 def test_a_second_request_joins_the_first(site: Site) -> None:
-    """Two operators at once: one sweep, and both are told what it did."""
+    """Two operators at once: one sweep, and both get its result."""
     site.serve()
     site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
     site.api.faults.slow_s = 1.5  # longer than a busy machine takes to start the second
@@ -99,8 +99,8 @@ def test_a_second_request_joins_the_first(site: Site) -> None:
     assert set(item_calls(site).values()) == {1}
 
 
-def test_only_the_items_asked_for_are_read(site: Site) -> None:
-    """`--item`, several times; the others are left alone."""
+def test_only_the_requested_items_are_read(site: Site) -> None:
+    """Several `--item` options; other items are not read."""
     site.serve()
     one, other = two_items(site)
     site.api.calls.clear()
@@ -109,8 +109,8 @@ def test_only_the_items_asked_for_are_read(site: Site) -> None:
     assert set(item_calls(site)) == {f"/v1/items/{one}/", f"/v1/items/{other}/"}
 
 
-def test_an_item_that_is_gone_leaves_its_rows(site: Site) -> None:
-    """The rows stay, marked removed and off sale, and the feed tells it."""
+def test_a_removed_item_keeps_its_rows(site: Site) -> None:
+    """Marked removed and unsellable; the feed has the change."""
     site.serve()
     item_id, _ = two_items(site)
     variants = [variant.variant_id for variant in site.catalogue.of_item(item_id)]
@@ -123,8 +123,8 @@ def test_an_item_that_is_gone_leaves_its_rows(site: Site) -> None:
     assert len(changes) == len(variants)
 
 
-def test_what_always_fails_is_named_and_the_others_are_repaired(site: Site) -> None:
-    """Exit 1 and `partial`; a 404 of somebody's proxy is no removal."""
+def test_failing_items_are_named_and_the_others_repaired(site: Site) -> None:
+    """Exit 1 and `partial`; a 404 of a proxy removes nothing."""
     site.serve()
     broken, hidden = two_items(site)
     site.api.faults.always = {broken: "502", hidden: "html-404"}
@@ -146,8 +146,8 @@ def test_what_always_fails_is_named_and_the_others_are_repaired(site: Site) -> N
     assert "partial" in status.stdout
 
 
-def test_a_sweep_that_was_killed_goes_on_where_it_was(site: Site) -> None:
-    """`kill -9` in the middle: what was read before is not read again."""
+def test_a_killed_sweep_continues(site: Site) -> None:
+    """After `kill -9` in the middle, items that were read are not read again."""
     daemon = site.serve()
     for _ in range(15):
         site.catalogue.add_item()
@@ -180,8 +180,8 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(site: Site) -> None:
     assert len(listings) == 1
 
 
-def test_the_progress_is_seen_on_a_terminal(site: Site) -> None:
-    """A person sees how far it is, and the result afterwards; a script's stdout has no bar."""
+def test_progress_is_shown_on_a_terminal(site: Site) -> None:
+    """With the result at the end; a script's stdout has no progress bar."""
     site.serve()
     site.api.faults.always = dict.fromkeys(site.catalogue.names, "slow")
     site.api.faults.slow_s = 0.4
@@ -206,8 +206,8 @@ def test_the_progress_is_seen_on_a_terminal(site: Site) -> None:
 # Without a daemon.
 
 
-def test_without_a_daemon_it_does_the_work_itself(site: Site) -> None:
-    """It fills an empty mirror, and lets go of it."""
+def test_without_a_daemon_the_command_sweeps_by_itself(site: Site) -> None:
+    """It fills an empty mirror and releases it."""
     summary = told(site.syncd("reconcile-now", "--json"))
     assert list(summary) == KEYS
     assert (summary["result"], summary["added"]) == ("complete", 20)
@@ -215,8 +215,8 @@ def test_without_a_daemon_it_does_the_work_itself(site: Site) -> None:
     assert told(site.syncd("reconcile-now", "--json"))["changed"] == 0
 
 
-def test_a_source_that_is_down_is_no_empty_catalogue(site: Site) -> None:
-    """Exit 4, what to try, and the mirror as it was."""
+def test_an_unreachable_source_changes_nothing(site: Site) -> None:
+    """Exit 4 with a hint."""
     site.configure(catalog={"items": [*site.catalogue.names, 990, 991]})
     told(site.syncd("reconcile-now", "--json"))
     site.api.faults.down = True
@@ -227,8 +227,8 @@ def test_a_source_that_is_down_is_no_empty_catalogue(site: Site) -> None:
     assert site.differences == 0
 
 
-def test_a_refused_key_ends_it_at_once(site: Site) -> None:
-    """Exit 4 after one call; the key is not shown."""
+def test_a_refused_key_ends_the_command_at_once(site: Site) -> None:
+    """Exit 4 after one call; the key is not printed."""
     site.configure(dreamship={"api_keys": ["a_wrong_key_0123456789"]})
     done = site.syncd("reconcile-now", "--json")
     assert told(done, 4)["result"] == "failed"
@@ -237,8 +237,8 @@ def test_a_refused_key_ends_it_at_once(site: Site) -> None:
     assert "a_wrong_key" not in done.stderr + done.stdout
 
 
-def test_it_does_not_work_beside_a_daemon_it_cannot_reach(site: Site) -> None:
-    """Exit 5: two programs that read would spend two budgets."""
+def test_it_refuses_beside_an_unreachable_daemon(site: Site) -> None:
+    """Exit 5: two readers would use two budgets."""
     daemon = site.serve()
     site.configure(control={"socket": str(site.folder / "elsewhere.sock")})
     done = site.syncd("reconcile-now", "--json")
@@ -247,10 +247,10 @@ def test_it_does_not_work_beside_a_daemon_it_cannot_reach(site: Site) -> None:
     assert f"pid {daemon.process.pid}" in done.stderr
 
 
-def test_a_throttled_sweep_waits_and_is_whole(
+def test_a_throttled_sweep_waits_and_completes(
     open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path
 ) -> None:
-    """After each 429 nothing is asked until the time it named has passed."""
+    """After each 429 it makes no call until the named time."""
     with open_site(tmp_path, items=14, variants_per_item=2) as site:
         site.api.faults.throttle = Throttle(calls=8, window_s=1)
         summary = told(site.syncd("reconcile-now", "--json"))
@@ -273,7 +273,7 @@ def test_a_throttled_sweep_waits_and_is_whole(
 def test_never_more_calls_than_configured(
     open_site: Callable[..., AbstractContextManager[Site]], tmp_path: Path
 ) -> None:
-    """The first minute has a minute's calls, and the next process does not get them again."""
+    """The next process counts the calls of the last minute too."""
     with open_site(tmp_path, items=8, variants_per_item=1) as site:
         site.configure(dreamship={"calls_per_minute": 6})
         process = subprocess.Popen(
@@ -311,8 +311,8 @@ class Endless:
         return None
 
 
-def test_who_asked_may_leave() -> None:
-    """Nothing goes on for somebody who pressed Ctrl-C; asyncio would log each task as an error."""
+def test_ctrl_c_ends_the_command_without_log_errors() -> None:
+    """Asyncio would log each unfinished task as an error."""
 
     async def leave() -> set[asyncio.Task[Any]]:
         orders = ControlHandlers(cast("Any", SimpleNamespace(sweep_manager=Endless())))
@@ -328,8 +328,8 @@ def test_who_asked_may_leave() -> None:
     assert asyncio.run(leave()) == set()
 
 
-def test_lists_with_variants_save_the_calls(site: Site) -> None:
-    """A row that carries its variants is as good as a read of the item."""
+def test_lists_with_variants_save_calls(site: Site) -> None:
+    """A row with its variants counts as a read of the item."""
     plain, _ = two_items(site)
     # The longest row may be cut short, so its item is asked, too.
     longest = max(site.catalogue.names)
@@ -345,8 +345,8 @@ def test_lists_with_variants_save_the_calls(site: Site) -> None:
     assert set(item_calls(site)) == {f"/v1/items/{plain}/", f"/v1/items/{longest}/"}
 
 
-def test_a_listing_cut_short_removes_nothing(site: Site) -> None:
-    """An item that slid out of the list between two pages is asked for before it is believed."""
+def test_a_short_listing_removes_nothing(site: Site) -> None:
+    """An item that moved between two pages is read before it counts as removed."""
     told(site.syncd("reconcile-now", "--json"))
     hidden, _ = two_items(site)
     name = site.catalogue.names.pop(hidden)
@@ -356,8 +356,8 @@ def test_a_listing_cut_short_removes_nothing(site: Site) -> None:
     assert site.differences == 0
 
 
-def test_a_broken_answer_teaches_nothing(site: Site) -> None:
-    """It is asked again, and then all is well."""
+def test_a_broken_answer_is_retried(site: Site) -> None:
+    """The second answer is used."""
     told(site.syncd("reconcile-now", "--json"))
     site.api.calls.clear()
     one, other = two_items(site)
@@ -372,15 +372,15 @@ def test_a_broken_answer_teaches_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize("item", ["0", "-1", "77x", str(2**63)])
-def test_what_is_no_item_is_wrong_usage(idle: Site, item: str) -> None:
-    """Exit 2 before anything is asked."""
+def test_an_invalid_item_id_is_exit_2(idle: Site, item: str) -> None:
+    """Before any call."""
     done = idle.syncd("reconcile-now", "--item", item)
     assert done.returncode == 2
     assert not idle.api.calls
 
 
-def test_an_item_outside_the_configuration_is_wrong_usage(idle: Site) -> None:
-    """It is not mirrored, so reading it would be for nothing."""
+def test_an_item_outside_the_catalog_is_exit_2(idle: Site) -> None:
+    """It is not mirrored."""
     one, other = two_items(idle)
     idle.configure(catalog={"items": [one]})
     done = idle.syncd("reconcile-now", "--item", str(other))

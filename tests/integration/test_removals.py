@@ -1,4 +1,4 @@
-"""What vanishes from the catalogue: removed at a sweep's end, held back when it is too much."""
+"""Variants that vanish from the catalogue: removed at the end of a sweep, up to a limit."""
 
 from __future__ import annotations
 
@@ -179,8 +179,8 @@ def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None
     asyncio.run(asyncio.wait_for(tell(), 30))
 
 
-def test_what_one_sweep_does_not_find_is_removed_at_its_end(tmp_path: Path) -> None:
-    """A vanished item and a vanished variant: the rows stay, not sellable, told in the feed."""
+def test_a_sweep_removes_missing_variants_at_its_end(tmp_path: Path) -> None:
+    """Of a missing item or a missing variant: the rows stay, unsellable, and the feed has them."""
     source = shelf(10)
 
     async def story(mirror: Running) -> None:
@@ -197,8 +197,8 @@ def test_what_one_sweep_does_not_find_is_removed_at_its_end(tmp_path: Path) -> N
     run(tmp_path, source, story)
 
 
-def test_what_a_sweep_has_not_found_is_off_sale_before_it_ends(tmp_path: Path) -> None:
-    """Nobody buys it while the rest is still being read."""
+def test_missing_variants_are_unsellable_before_the_sweep_ends(tmp_path: Path) -> None:
+    """The rest of the catalogue is still being read."""
     source = shelf(10)
     looks: list[object] = []
 
@@ -215,8 +215,8 @@ def test_what_a_sweep_has_not_found_is_off_sale_before_it_ends(tmp_path: Path) -
     assert (10, 0) in looks
 
 
-def test_too_much_at_once_is_not_removed_without_an_operator(tmp_path: Path) -> None:
-    """A third of the mirror gone: nothing is removed, the sweep says so, accepting removes it."""
+def test_removals_past_the_limit_need_an_operator(tmp_path: Path) -> None:
+    """A third of the mirror: the sweep reports it, and --accept-removals removes it."""
     source = shelf(30)
 
     async def story(mirror: Running) -> None:
@@ -249,8 +249,8 @@ def test_too_much_at_once_is_not_removed_without_an_operator(tmp_path: Path) -> 
     run(tmp_path, source, story)
 
 
-def test_what_was_held_and_is_back_is_as_it_was(tmp_path: Path) -> None:
-    """The listing was broken, not the catalogue."""
+def test_held_removals_that_are_listed_again_change_nothing(tmp_path: Path) -> None:
+    """Only the listing was broken."""
     source = shelf(30)
 
     async def story(mirror: Running) -> None:
@@ -267,8 +267,8 @@ def test_what_was_held_and_is_back_is_as_it_was(tmp_path: Path) -> None:
     run(tmp_path, source, story)
 
 
-def test_a_removed_item_that_comes_back_is_sold_again(tmp_path: Path) -> None:
-    """Un-removed by the read that finds it."""
+def test_a_removed_item_that_is_listed_again_is_sellable(tmp_path: Path) -> None:
+    """By the read that finds it."""
     source = shelf(5)
 
     async def story(mirror: Running) -> None:
@@ -284,8 +284,8 @@ def test_a_removed_item_that_comes_back_is_sold_again(tmp_path: Path) -> None:
     run(tmp_path, source, story)
 
 
-def test_a_late_delivery_for_a_removed_variant_is_verified_not_believed(tmp_path: Path) -> None:
-    """However new it claims to be."""
+def test_a_delivery_for_a_removed_variant_is_verified(tmp_path: Path) -> None:
+    """However new its timestamp is."""
     source = shelf(5)
 
     async def story(mirror: Running) -> None:
@@ -300,8 +300,8 @@ def test_a_late_delivery_for_a_removed_variant_is_verified_not_believed(tmp_path
     run(tmp_path, source, story)
 
 
-def test_a_delivery_during_the_sweep_has_the_source_asked_once_more(tmp_path: Path) -> None:
-    """Absent in the sweep's read, then told of: only a settled read removes it."""
+def test_a_delivery_during_the_sweep_delays_the_removal(tmp_path: Path) -> None:
+    """The variant was missing in a read, then had a delivery: a settled read decides."""
     source = shelf(30)
     told: list[asyncio.Task[str]] = []
 
@@ -324,10 +324,10 @@ def test_a_delivery_during_the_sweep_has_the_source_asked_once_more(tmp_path: Pa
 
 
 @pytest.mark.parametrize("ending", ["fails", "is replaced"])
-def test_what_an_unfinished_sweep_missed_is_asked_for_by_itself(
+def test_variants_missing_in_an_unfinished_sweep_are_read_again(
     tmp_path: Path, ending: str
 ) -> None:
-    """A doubt never stays without a question."""
+    """No variant stays verifying without a read."""
     source = shelf(12)
 
     async def story(mirror: Running) -> None:

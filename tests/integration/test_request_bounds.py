@@ -1,4 +1,4 @@
-"""Strangers who send bytes that are no body, hold bodies, or hold connections, with figures."""
+"""Bounds for strangers: trailers, chunk framing, unfinished bodies and connections."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Honest:
 def test_trailers_are_bounded(
     shared: Daemon, listener: str, trailers: bytes, expected: str
 ) -> None:
-    """40 MB of them cost no memory, and end the connection after 64 KB and what one read has."""
+    """40 MB of trailers take no memory; the connection ends after 64 KB and one read."""
     before_mb = memory_mb(shared, "VmHWM")
     request = FORGED if listener == "webhook" else UNSIGNED.replace(PATH.encode(), b"/reconcile")
     flood = trailers * (MB // len(trailers))
@@ -148,8 +148,8 @@ def test_trailers_are_bounded(
     ],
     ids=["extensions", "pieces", "one extension"],
 )
-def test_framing_is_bounded(shared: Daemon, framing: bytes, expected: str) -> None:
-    """A body may have 1,024 small chunks and 64 KB of framing; more is a body too large."""
+def test_chunk_framing_is_bounded(shared: Daemon, framing: bytes, expected: str) -> None:
+    """1,024 small chunks and 64 KB of framing a body; more is 413."""
     with dial(shared.webhook_url) as connection:
         connection.sendall(FORGED + CHUNKED)
         time.sleep(0.05)
@@ -160,8 +160,8 @@ def test_framing_is_bounded(shared: Daemon, framing: bytes, expected: str) -> No
         assert code_of(connection.recv(4096)) == expected
 
 
-def test_bodies_in_one_byte_chunks_keep_nobody_waiting(shared: Daemon) -> None:
-    """300 connections at once with a body each, all of whose chunks have one byte."""
+def test_bodies_in_one_byte_chunks_delay_no_delivery(shared: Daemon) -> None:
+    """300 connections at once, each with such a body."""
     flood = FORGED + CHUNKED + b"1\r\nx\r\n" * 100_000
     honest = Honest(shared)
     with ExitStack() as ending:
@@ -176,8 +176,8 @@ def test_bodies_in_one_byte_chunks_keep_nobody_waiting(shared: Daemon) -> None:
     assert median(honest.waits_s) < 3, honest.waits_s
 
 
-def test_an_honest_delivery_in_pieces_is_never_the_one_to_go(shared: Daemon) -> None:
-    """Slow strangers hold 64 MB but for 500 bytes: the first of them goes, and nobody else."""
+def test_a_delivery_in_pieces_is_never_evicted(shared: Daemon) -> None:
+    """Slow strangers hold 64 MB minus 500 bytes: the first stranger is evicted."""
     of_each = 980_000
     rest = (MAX_HELD_BYTES - 500) % of_each
     with ExitStack() as ending:
@@ -194,8 +194,8 @@ def test_an_honest_delivery_in_pieces_is_never_the_one_to_go(shared: Daemon) -> 
         assert given_up == strangers[:1]
 
 
-def test_idle_connections_do_not_push_out_a_delivery_in_pieces(shared: Daemon) -> None:
-    """Thousands that send nothing, while it pauses: the longest silent of them goes, not it."""
+def test_idle_connections_do_not_evict_a_delivery_in_pieces(shared: Daemon) -> None:
+    """Thousands, while the delivery pauses: the longest idle connection is closed."""
     honest, is_over, opened = Honest(shared, pause_s=0.3), threading.Event(), [0]
     to = httpx.URL(shared.webhook_url)
 
@@ -222,8 +222,10 @@ def test_idle_connections_do_not_push_out_a_delivery_in_pieces(shared: Daemon) -
     assert median(honest.waits_s) < 1, honest.waits_s
 
 
-def test_all_listeners_share_the_open_files(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of idle connections on two listeners, and few files: the third answers at once."""
+def test_all_listeners_share_the_limit_of_open_files(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of idle connections on two listeners, few files: the third answers at once."""
     command: Callable[..., list[str]] = site.command
     raise_open_files()  # this test holds 1,200 itself
     monkeypatch.setattr(

@@ -1,6 +1,6 @@
-"""No secret leaves: canaries as keys and tokens, driven through every path there is.
+"""No secret leaves the process: canaries as keys and tokens, sent through every path.
 
-A canary may be in the configuration, at Dreamship and at the address it belongs to; nowhere else.
+A canary may appear in the configuration, at Dreamship and at its own URL, and nowhere else.
 """
 
 from __future__ import annotations
@@ -240,8 +240,8 @@ def be_a_stranger(seen: Seen, daemon: Daemon) -> None:
 
 
 @pytest.mark.usefixtures("told")
-def test_a_dreamship_that_repeats_our_key(idle: Site) -> None:
-    """In errors, pages, redirects, what is no HTTP, and in the catalogue itself."""
+def test_a_key_repeated_by_dreamship_is_masked(idle: Site) -> None:
+    """In errors, pages, redirects, invalid HTTP, and the catalogue."""
     seen = Seen()
     with echoing() as source, echoing() as elsewhere:
         source.trap = elsewhere.url
@@ -273,8 +273,8 @@ def test_a_dreamship_that_repeats_our_key(idle: Site) -> None:
 
 
 @pytest.mark.usefixtures("told")
-def test_keys_of_every_origin_and_after_a_rotation(idle: Site) -> None:
-    """From the environment, a credential and the file; the old one stays masked after a reload."""
+def test_keys_of_every_source_are_masked_after_a_rotation_too(idle: Site) -> None:
+    """Environment, credential and file; the old key stays masked after a reload."""
     seen, credentials = Seen(), idle.folder / "credentials"
     credentials.mkdir()
     (credentials / "dreamship-api-keys").write_text(f"{READS}\n{LATER}\n")
@@ -338,8 +338,8 @@ BROKEN_FILES = (
 )
 
 
-def test_a_key_in_the_wrong_place(idle: Site) -> None:
-    """Every fault of a configuration names the key it is about, and not what it says there."""
+def test_a_key_in_a_wrong_place_is_not_printed(idle: Site) -> None:
+    """Every fault names its configuration key, and not the value."""
     seen, good = Seen(), idle.config.read_text()
     faulty = []
     for wrong in WRONG_PLACES:
@@ -378,8 +378,8 @@ if "SABOTAGE" in os.environ:
 """
 
 
-def test_a_fault_that_nobody_expected(site: Site) -> None:
-    """Its traceback has no key, in the daemon's log and on a shell; nor has a crash's."""
+def test_tracebacks_contain_no_key(site: Site) -> None:
+    """In the daemon's log and on a terminal; nor does a crash report."""
     (site.folder / "sitecustomize.py").write_text(SABOTAGE)
     order = site.folder / "order"
     keys = f"{READS},{site.key}"
@@ -408,8 +408,8 @@ def test_a_fault_that_nobody_expected(site: Site) -> None:
     seen.check()
 
 
-def test_what_an_authentic_delivery_says_is_kept_as_it_was_received(site: Site) -> None:
-    """It is its sender's word. A log that repeats some of it masks our keys all the same."""
+def test_a_key_inside_a_delivery_is_stored_and_masked_in_the_log(site: Site) -> None:
+    """The body belongs to its sender."""
     site.configure(log={"level": "debug"})
     daemon, seen = site.serve(), Seen()
     event = site.change(next(iter(site.catalogue.variants)), "low_stock")
@@ -438,8 +438,8 @@ def test_what_an_authentic_delivery_says_is_kept_as_it_was_received(site: Site) 
     seen.check()
 
 
-def test_a_proxy_of_the_environment_gets_no_key_in_the_clear(idle: Site) -> None:
-    """Plain HTTP is for this host alone, whatever HTTP_PROXY says."""
+def test_a_proxy_gets_no_key_over_plain_http(idle: Site) -> None:
+    """Plain HTTP is for this host only, whatever HTTP_PROXY says."""
     with echoing() as source, echoing() as proxy:
         idle.configure(dreamship={"base_url": f"{source.url}/v1"})
         environ = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), proxy.url)
@@ -447,8 +447,8 @@ def test_a_proxy_of_the_environment_gets_no_key_in_the_clear(idle: Site) -> None
         assert (source.asked, proxy.asked) == (1, 0)
 
 
-def test_who_is_notified_gets_no_keys(idle: Site, told: Path) -> None:
-    """Not in its environment either, where the daemon's own may be."""
+def test_a_notification_command_gets_no_keys(idle: Site, told: Path) -> None:
+    """Its environment does not contain the daemon's keys."""
     with echoing() as source:
         idle.configure(dreamship={"base_url": f"{source.url}/v1"})
         source.how = "catalogue"

@@ -1,4 +1,4 @@
-"""What may be sold: only listed values, unlisted ones told once, another list after a reload."""
+"""Only listed values are sellable; a reload applies another list to every variant."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def sold(site: Site) -> set[int]:
     return {row["variant_id"] for row in site.rows("SELECT * FROM availability WHERE sellable")}
 
 
-def test_another_list_is_in_force_after_a_reload(site: Site) -> None:
-    """Of every variant it means something for, with a row in the feed; and of no other."""
+def test_a_reload_applies_another_list(site: Site) -> None:
+    """To each variant that it affects, with a row in the feed, and to no other."""
     daemon = site.serve()
     truth = site.catalogue.truth()
     new = min(truth)
@@ -69,8 +69,8 @@ def test_another_list_is_in_force_after_a_reload(site: Site) -> None:
     daemon.stop()
 
 
-def test_a_value_that_is_not_listed_is_told_once(site: Site) -> None:
-    """With how many variants have it and what to add; not again after a restart."""
+def test_an_unlisted_value_is_reported_once(site: Site) -> None:
+    """With the number of variants and the remedy; not again after a restart."""
     values = site.catalogue.truth().values()
     first = {value: [*values].count(value) for value in {*values} - {"in_stock", "low_stock"}}
     daemon = site.serve()

@@ -1,4 +1,4 @@
-"""TAB in real shells, told to complete by the documented lines."""
+"""Completion in real shells, set up with the documented lines."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ def test_bash_completes(environ: dict[str, str], typed: str, completed: str) -> 
         terminal.until(completed)
 
 
-def test_bash_needs_no_link(environ: dict[str, str]) -> None:
-    """When the whole path is in the line, and typed."""
+def test_bash_completes_a_whole_path(environ: dict[str, str]) -> None:
+    """Both in the set-up line and on the command line."""
     bash, there = needs("bash"), str(Path(sys.executable).with_name("syncd"))
     environ["PATH"] = "/usr/bin:/bin"
     named = line("bash").replace(" syncd)", f" {there})")
@@ -127,7 +127,7 @@ def test_bash_needs_no_link(environ: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(("typed", "completed"), TYPED)
 def test_zsh_completes(environ: dict[str, str], typed: str, completed: str) -> None:
-    """The same."""
+    """A command, an option and a value."""
     zsh = needs("zsh")
     with at_terminal(zsh, "-f", "-i", environ=environ) as terminal:
         terminal.type(f"autoload -U compinit && compinit -u; {line('zsh')}; echo to''ld\n")
@@ -138,7 +138,7 @@ def test_zsh_completes(environ: dict[str, str], typed: str, completed: str) -> N
 
 @pytest.mark.parametrize(("typed", "completed"), TYPED)
 def test_fish_completes(environ: dict[str, str], typed: str, completed: str) -> None:
-    """As it says itself, asked what it would offer."""
+    """By its own list of candidates."""
     script = f"{line('fish')}; complete --do-complete '{typed}'"
     done = subprocess.run(
         [needs("fish"), "--no-config", "--command", script],
@@ -155,5 +155,5 @@ def test_fish_completes(environ: dict[str, str], typed: str, completed: str) -> 
 
 
 def test_the_help_has_the_documented_line() -> None:
-    """The line for bash, in the last words of `syncd --help`."""
+    """The line for bash, at the end of `syncd --help`."""
     assert line("bash") in (cli.epilog or "")

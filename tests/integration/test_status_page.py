@@ -1,4 +1,4 @@
-"""The status page: what it shows, and that nothing in it runs; how it looks is tested beside it."""
+"""The status page: its content and its safety; its appearance is tested in Chromium."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_it_says_in_one_word_whether_all_is_well_and_why_not(shared: Daemon) -> None:
-    """The same words as the status document."""
+def test_the_page_shows_health_and_reasons(shared: Daemon) -> None:
+    """With the words of the status document."""
     status = shared.status()
     text = shown(shared)
     assert f'class="health {status["health"]}"' in text
@@ -63,8 +63,8 @@ def test_it_says_in_one_word_whether_all_is_well_and_why_not(shared: Daemon) -> 
     assert f"{status['mirror']['sellable']} of {status['mirror']['variants']} sellable" in text
 
 
-def test_a_variant_is_found_by_id_item_and_name_with_its_story(shared: Daemon) -> None:
-    """The story is what `explain` tells."""
+def test_a_search_finds_a_variant_with_its_history(shared: Daemon) -> None:
+    """By id, item or name; the history is that of `explain`."""
     site = shared.site
     variant = list(site.catalogue.variants.values())[7]
     assert shared.deliver(site.change(variant.variant_id, "made to order")) == "applied"
@@ -80,8 +80,8 @@ def test_a_variant_is_found_by_id_item_and_name_with_its_story(shared: Daemon) -
         assert "<p>None does.</p>" in shown(shared, no_id)
 
 
-def test_whatever_a_name_holds_is_text(site: Site) -> None:
-    """An item named <script>, a value, an action, a search: all escaped."""
+def test_names_and_values_are_escaped(site: Site) -> None:
+    """An item named <script>, a value, an action, a search."""
     evil = "<script>alert(1)</script>\"'&"
     item_id = next(iter(site.catalogue.names))
     site.catalogue.names[item_id] = evil
@@ -101,8 +101,8 @@ def test_whatever_a_name_holds_is_text(site: Site) -> None:
         assert scripts == [{"src": "page.js", "defer": None}]
 
 
-def test_nothing_is_asked_of_another_host_and_nothing_is_inline(shared: Daemon) -> None:
-    """No address with a scheme, no style or handler in a tag: the policy would stop them anyway."""
+def test_the_page_loads_only_its_own_files(shared: Daemon) -> None:
+    """No absolute URL, no inline style or handler."""
     for tag, attrs in Tags(shown(shared, "t")).found:
         assert not {"style", *(name for name in attrs if name.startswith("on"))} & set(attrs)
         for name in ("src", "href", "action"):
@@ -113,8 +113,8 @@ def test_nothing_is_asked_of_another_host_and_nothing_is_inline(shared: Daemon) 
         assert "//" not in re.sub(r"^\s*//.*$", "", answer.text, flags=re.MULTILINE)
 
 
-def test_what_was_not_understood_is_listed_with_what_to_do(site: Site) -> None:
-    """How to see it, and how to have it taken once it is understood."""
+def test_quarantined_deliveries_are_listed_with_a_hint(site: Site) -> None:
+    """How to see them, and how to replay them."""
     daemon = site.serve(filled=False)
     for n in range(2):
         assert daemon.post(b'{"event": {"action": "item-variant-x", "n": %d}}' % n).is_success
@@ -130,8 +130,8 @@ def test_what_was_not_understood_is_listed_with_what_to_do(site: Site) -> None:
     assert row == "2"
 
 
-def test_a_mirror_that_cannot_be_read_is_a_page_too() -> None:
-    """In one word and colour, why and what to do; it renews itself like any other."""
+def test_an_unreadable_mirror_still_gives_a_page() -> None:
+    """With the reason and a hint; it refreshes itself."""
     with showing({}) as url:
         answer = httpx.get(f"{url}/", trust_env=False)
     assert answer.status_code == 503
@@ -145,7 +145,7 @@ def test_a_mirror_that_cannot_be_read_is_a_page_too() -> None:
 
 @pytest.mark.parametrize("path", ["/page.html", "/../pyproject.toml", "/page/", "/page.css/x"])
 def test_only_its_own_files_are_served(shared: Daemon, path: str) -> None:
-    """No path leads out of the page's folder."""
+    """No path leads out of the folder of the page."""
     assert httpx.get(shared.admin_url + path, trust_env=False).status_code == 404
 
 
@@ -155,7 +155,7 @@ def test_only_its_own_files_are_served(shared: Daemon, path: str) -> None:
     )
 )
 def test_a_chart_stays_in_its_frame(rows: list[dict[str, int]]) -> None:
-    """Columns are stacked from the bottom, the newest at the right, none higher than the frame."""
+    """Columns are stacked from the bottom, the newest at the right, none above the frame."""
     drawn = chart("Changes", rows, CHANGES)
     total = sum(sum(row.values()) for row in rows)
     assert drawn.said.startswith(f"{total}, at most " if total else "none")
@@ -177,7 +177,7 @@ STATES = st.lists(
 
 @given(STATES, st.integers(23 * 3600, 24 * 3600))
 def test_a_strip_stays_in_its_frame(states: list[tuple[str, int]], seconds: int) -> None:
-    """Whatever the clock did: no state lasts for less than nothing, none is out of sight."""
+    """Whatever the clock did: no state has a negative length or lies outside."""
     now = BEGIN + timedelta(seconds=seconds)
     rows = [
         {"state": state, "began_at": to_text(BEGIN + timedelta(seconds=at))} for state, at in states
@@ -190,8 +190,8 @@ def test_a_strip_stays_in_its_frame(states: list[tuple[str, int]], seconds: int)
     assert all(span.width > 0 for span in drawn.spans[:1])
 
 
-def test_a_strip_says_what_it_shows() -> None:
-    """A day of one outage, after a long time of peace."""
+def test_a_strip_describes_its_states() -> None:
+    """A day with one outage, after a long healthy time."""
     hours = [("healthy", 20), ("silent", 18.5), ("healthy", -50), ("unknown", -51)]
     rows = [
         {"state": state, "began_at": to_text(BEGIN + timedelta(hours=at))} for state, at in hours
@@ -211,13 +211,13 @@ def test_a_strip_says_what_it_shows() -> None:
     ("seconds", "said"),
     [(0, "0 s"), (59.6, "1 min"), (7220, "2 h"), (7500, "2 h 5 min"), (90_061, "1 d 1 h")],
 )
-def test_how_long_is_said_in_two_words(seconds: float, said: str) -> None:
-    """No seconds beside hours, and nothing that is nothing."""
+def test_a_duration_has_at_most_two_units(seconds: float, said: str) -> None:
+    """No seconds beside hours, and no zero."""
     assert _lasting(seconds) == said
 
 
-def test_the_drift_of_each_sweep_but_of_no_filling(tmp_path: Path) -> None:
-    """The oldest first; the first sweep finds all new, and that is no drift."""
+def test_the_drift_excludes_the_first_fill(tmp_path: Path) -> None:
+    """Oldest sweep first; in the first fill every variant is new."""
     path = tmp_path / "availability.db"
     writer = open_for_writing(path)
     writer.executemany(
@@ -240,8 +240,8 @@ def test_the_drift_of_each_sweep_but_of_no_filling(tmp_path: Path) -> None:
     ]
 
 
-def test_a_question_that_takes_long_is_not_asked_each_time() -> None:
-    """However many look at the page, a large mirror is spared; a small one is not."""
+def test_a_slow_query_is_cached() -> None:
+    """Many viewers do not load a large mirror; a small one is read each time."""
     asked: list[float] = []
 
     def question(_: Queries, seconds: float = 0.0) -> int:

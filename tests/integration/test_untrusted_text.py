@@ -1,4 +1,4 @@
-"""Text of others is only text: on a terminal, in JSON, in the log and on the page."""
+"""Text of others stays text: on a terminal, in JSON, in the log and on the page."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def hidden(text: str) -> set[str]:
 
 
 @given(TEXT)
-def test_what_is_shown_is_one_line_of_what_can_be_seen(text: str) -> None:
-    """Plain text stays as it is, spaces of other scripts too."""
+def test_shown_text_is_one_visible_line(text: str) -> None:
+    """Plain text is unchanged, spaces of other scripts too."""
     shown = visible(text)
     assert not hidden(shown)
     assert "\n" not in shown
@@ -87,8 +87,8 @@ def test_what_is_shown_is_one_line_of_what_can_be_seen(text: str) -> None:
 @given(
     st.recursive(TEXT | st.integers(0, 9), lambda one: st.lists(one) | st.dictionaries(TEXT, one))
 )
-def test_json_is_exact_and_can_be_printed(document: Any) -> None:
-    """Escapes are JSON's own: whoever reads it gets what was there."""
+def test_json_is_exact_and_printable(document: Any) -> None:
+    """With JSON's own escapes; a reader gets the original text."""
     text = json_text(document)
     assert not hidden(text)
     assert "\n" not in text
@@ -97,7 +97,7 @@ def test_json_is_exact_and_can_be_printed(document: Any) -> None:
 
 
 def test_a_long_text_says_that_it_is_cut() -> None:
-    """And how long it is."""
+    """And its full length."""
     assert shortened("x" * 30, 30) == "x" * 30
     assert shortened("x" * 31, 30) == f"{'x' * 30}… (31 characters)"
 
@@ -277,8 +277,8 @@ ASKING_OTHERS = (("status",), ("reconcile-now",), ("replay", "1"), ("doctor",))
 
 @given(TEXT)
 @settings(max_examples=60)
-def test_what_the_mirror_holds_is_printed_as_text(mirror: Site, text: str) -> None:
-    """Whatever it is, no terminal obeys it, and none of it looks like a line of ours."""
+def test_text_of_the_mirror_is_printed_as_text(mirror: Site, text: str) -> None:
+    """A terminal obeys none of it, and none of it looks like our own line."""
     fill(mirror, text)
     for command in ABOUT_THE_MIRROR:
         shown = printed(mirror, *command)
@@ -291,8 +291,8 @@ def test_what_the_mirror_holds_is_printed_as_text(mirror: Site, text: str) -> No
 
 @given(TEXT)
 @settings(max_examples=30)
-def test_what_others_answer_is_printed_as_text(mirror: Site, text: str) -> None:
-    """A daemon's reasons and results, and the faults of Dreamship."""
+def test_answers_are_printed_as_text(mirror: Site, text: str) -> None:
+    """Reasons and results of a daemon, and faults of Dreamship."""
     with neighbours(text):
         for command in ASKING_OTHERS:
             assert not hidden(printed(mirror, *command)), (command, text)
@@ -302,7 +302,7 @@ def test_what_others_answer_is_printed_as_text(mirror: Site, text: str) -> None:
 @given(TEXT, st.sampled_from([SyncdError, ValueError, OSError, RuntimeError, ImportError]))
 @settings(max_examples=60)
 def test_a_fault_is_printed_as_text(mirror: Site, text: str, kind: type[Exception]) -> None:
-    """One that was translated, one that nobody expected, and its traceback."""
+    """An expected one, an unexpected one, and its traceback."""
 
     def fail(_: object) -> None:
         raise kind(text)
@@ -315,8 +315,8 @@ def test_a_fault_is_printed_as_text(mirror: Site, text: str, kind: type[Exceptio
 
 
 @given(TEXT)
-def test_a_wrong_call_is_printed_as_text(text: str) -> None:
-    """What was typed is repeated."""
+def test_wrong_usage_is_printed_as_text(text: str) -> None:
+    """The message repeats the arguments."""
     terminal = Terminal()
     with contextlib.redirect_stderr(terminal), contextlib.redirect_stdout(terminal):
         for arguments in ([text], ["availability", text], ["status", f"--{text}"]):
@@ -325,8 +325,8 @@ def test_a_wrong_call_is_printed_as_text(text: str) -> None:
 
 
 @given(TEXT)
-def test_a_configuration_is_printed_as_text_that_can_be_read(mirror: Site, text: str) -> None:
-    """It is TOML still."""
+def test_a_printed_configuration_stays_valid_toml(mirror: Site, text: str) -> None:
+    """Whatever its values contain."""
     values = ["in_stock", f"x{text.replace(chr(0), '')}"]
     mirror.configure(availability={"sellable": values})
     # JSON leaves this one as it is, and TOML does not take it so.
@@ -339,8 +339,8 @@ def test_a_configuration_is_printed_as_text_that_can_be_read(mirror: Site, text:
         mirror.configure(availability={"sellable": ["in_stock"]})
 
 
-def test_markup_is_no_markup(mirror: Site) -> None:
-    """What another program would colour or link is printed letter by letter."""
+def test_markup_is_printed_literally(mirror: Site) -> None:
+    """Rich would turn it into colours or links."""
     text = "[red]Mug[/red] [link=http://evil]x[/link]"
     fill(mirror, text)
     for command in ABOUT_THE_MIRROR:
@@ -352,8 +352,8 @@ def test_markup_is_no_markup(mirror: Site) -> None:
             assert shown.count(text) == shown.count("Mug") > 0
 
 
-def test_some_of_the_items_that_could_not_be_read_are_named(mirror: Site) -> None:
-    """And how many more there are; scripts get all of them."""
+def test_some_failed_items_are_named(mirror: Site) -> None:
+    """With the number of the others; JSON has every id."""
     failed = list(range(101, 131))
     with pytest.MonkeyPatch.context() as patch:
         summary = replace(summary_of(""), failed_items=failed)
@@ -378,7 +378,7 @@ def texts(document: Any) -> set[str]:
 
 
 def test_a_body_of_any_bytes_is_printed(mirror: Site) -> None:
-    """One that is no UTF-8 keeps nobody from reading the others; its odd bytes are written out."""
+    """A body that is not UTF-8 hides no other; its bytes are escaped."""
     fill(mirror, "Mug")
     with closing(sqlite3.connect(mirror.mirror)) as connection, connection:
         connection.execute(
@@ -392,7 +392,7 @@ def test_a_body_of_any_bytes_is_printed(mirror: Site) -> None:
 
 
 def test_a_file_of_any_name_is_printed(mirror: Site) -> None:
-    """A name that is no UTF-8 is JSON, too."""
+    """Also as JSON, if the name is not UTF-8."""
     odd = mirror.folder / os.fsdecode(b"\xff\x9b.toml")
     odd.write_bytes(mirror.config.read_bytes())
     terminal = Terminal()
@@ -409,8 +409,8 @@ def test_a_file_of_any_name_is_printed(mirror: Site) -> None:
 
 @given(TEXT)
 @example("\x7f")
-def test_a_line_of_the_log_is_text(text: str) -> None:
-    """Whichever part of an event others worded."""
+def test_log_lines_are_plain_text(text: str) -> None:
+    """Whichever part of an event comes from others."""
     styles: tuple[Literal["console", "json"], ...] = ("console", "json")
     for style in styles:
         stream = io.StringIO()
@@ -454,8 +454,8 @@ class Pty:
         self.process.wait()
 
 
-def test_on_a_real_terminal_nothing_acts(site: Site) -> None:
-    """The log of a daemon, each command, and the page, of a hostile source."""
+def test_no_output_acts_on_a_terminal(site: Site) -> None:
+    """The log, each command, and the page, with a hostile source."""
     evil = "".join(NASTY)
     site.catalogue.names.update(dict.fromkeys(site.catalogue.names, evil))
     for variant_id in site.catalogue.variants:

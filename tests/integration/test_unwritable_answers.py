@@ -1,6 +1,6 @@
-"""Answers that the mirror cannot take: held, written again, and not asked for again.
+"""Answers that the mirror cannot store: held, stored later, and not requested again.
 
-Whole hours in virtual time on a real mirror, and a real daemon on a file with a damaged page.
+The tests run hours of virtual time on a real mirror, and a daemon on a file with a damaged page.
 """
 
 from __future__ import annotations
@@ -228,11 +228,11 @@ def tried_of(found: dict[int, str]) -> list[tuple[int, str]]:
     return [(page, name) for name, of in some.items() for page in of]
 
 
-def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Path) -> None:
-    """Pages of each table in turn: an hour with a sweep and deliveries, with few calls and lines.
+def test_a_damaged_page_causes_few_calls_and_log_lines(full: Path, tmp_path: Path) -> None:
+    """An hour with a sweep and deliveries, for damaged pages of each table in turn.
 
-    Three of each, or with the thorough profile all. What can be written is written: where only a
-    few items are damaged, the others are read.
+    The thorough profile damages every page. Where only a few items are damaged, the others are
+    read and stored.
     """
 
     async def an_hour(life: Life) -> Counter[str]:
@@ -266,8 +266,8 @@ def test_no_damaged_page_is_asked_about_again_and_again(full: Path, tmp_path: Pa
     assert opened["variants"] >= 2, "no less damage was tried than that"
 
 
-def test_a_damaged_page_does_not_stop_the_others(full: Path, tmp_path: Path) -> None:
-    """Those of the page are named, asked for once, and put last; every other item is read."""
+def test_a_damaged_page_does_not_stop_other_items(full: Path, tmp_path: Path) -> None:
+    """Its items are named, read once, and put last; every other item is read."""
     path = tmp_path / "mirror.db"
     shutil.copy(full, path)
     of_variants = [page for page, name in pages(path).items() if name == "variants"]
@@ -303,12 +303,12 @@ def test_a_damaged_page_does_not_stop_the_others(full: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("what", ["everything", "all but calls", "all but calls and marks"])
-def test_nothing_is_asked_while_nothing_can_be_kept(tmp_path: Path, what: str) -> None:
-    """Two hours of it in the middle of a sweep: what was asked already, and then nothing more.
+def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) -> None:
+    """Two hours, from the middle of a sweep: the calls under way end, and no other is made.
 
-    A file system that is almost full takes small writes, and refuses what a read brings. When the
-    mirror takes even a large mark, one call after a longer and longer wait tells, of items that
-    were not asked yet, until so many wait that a person must look.
+    An almost full file system accepts small writes and refuses an answer. If the mirror accepts
+    even a large probe, single calls with growing pauses find out whether it accepts answers. They
+    stop when so many answers are held that an operator must act.
     """
 
     def fails(work: str) -> bool:
@@ -359,10 +359,10 @@ def test_nothing_is_asked_while_nothing_can_be_kept(tmp_path: Path, what: str) -
         max_size=8,
     )
 )
-def test_whatever_fails_for_a_while_nothing_is_lost(
+def test_no_answer_is_lost_by_temporary_write_faults(
     tmp_path_factory: pytest.TempPathFactory, faults: list[tuple[float, str]]
 ) -> None:
-    """Any kinds of writes fail for any times: then all is read, and no item was asked for often."""
+    """Any writes fail for any time: then all is stored, and no item was read often."""
 
     async def story(life: Life) -> None:
         await life.sweep()
@@ -384,8 +384,8 @@ def test_whatever_fails_for_a_while_nothing_is_lost(
 # --- a real daemon -------------------------------------------------------------------------------
 
 
-def test_a_daemon_on_a_damaged_page_asks_for_it_once(site: Site) -> None:
-    """It says so once, in the log and in the status, and goes on when the page is mended."""
+def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
+    """It reports the damage once, in log and status, and continues after the repair."""
     for _ in range(35):
         site.catalogue.add_item()
     daemon = site.serve()
@@ -420,8 +420,8 @@ def test_a_daemon_on_a_damaged_page_asks_for_it_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("what", ["locked", "removed"])
-def test_a_daemon_whose_mirror_is_away_asks_nothing(site: Site, what: str) -> None:
-    """Another process holds the lock, or the files are gone: not one call for it, and then all."""
+def test_a_daemon_makes_no_call_while_its_mirror_is_unwritable(site: Site, what: str) -> None:
+    """Another process holds the lock, or the files are missing; then it reads everything."""
     for _ in range(25):
         site.catalogue.add_item()
     site.configure(dreamship={"calls_per_minute": 240})

@@ -1,4 +1,4 @@
-"""The database as the shop reads it: columns, types, times, the feed, and another user's rights."""
+"""The database as a shop reads it: columns, types, times, feed, and access of other users."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def kind_of(value: object, column: str) -> str:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_is_what_the_contract_says(lived: Site, view: str) -> None:
-    """Exactly these columns in this order, and in each nothing but its types."""
+def test_the_views_have_the_documented_columns_and_types(lived: Site, view: str) -> None:
+    """Exactly these columns, in this order."""
     rows = lived.rows(f"SELECT * FROM {view}")  # noqa: S608 - a constant
     columns = VIEWS[view]
     assert rows
@@ -116,7 +116,7 @@ def test_a_view_is_what_the_contract_says(lived: Site, view: str) -> None:
                 assert value in {0, 1}
 
 
-def test_words_are_those_of_the_contract(lived: Site) -> None:
+def test_values_are_those_of_the_contract(lived: Site) -> None:
     """A shop may branch on them."""
 
     def words(sql: str) -> set[str]:
@@ -134,8 +134,8 @@ def test_words_are_those_of_the_contract(lived: Site) -> None:
     assert lived.rows("SELECT 1 FROM availability WHERE removed AND NOT sellable")
 
 
-def test_freshness_is_one_row_that_is_fresh(lived: Site) -> None:
-    """The daemon has shown itself within the last minute."""
+def test_freshness_is_one_current_row(lived: Site) -> None:
+    """The last heartbeat is at most a minute old."""
     (row,) = lived.rows("SELECT * FROM freshness")
     seen_at = datetime.fromisoformat(row["daemon_seen_at"])
     assert datetime.now(UTC) - seen_at < timedelta(seconds=60)
@@ -147,7 +147,7 @@ def test_freshness_is_one_row_that_is_fresh(lived: Site) -> None:
 
 
 def test_the_contract_number_is_in_the_file(lived: Site) -> None:
-    """`PRAGMA user_version`, which a shop checks before it trusts the columns."""
+    """A shop checks `PRAGMA user_version` before it uses the columns."""
     assert lived.rows("PRAGMA user_version") == [{"user_version": 1}]
     assert lived.rows("PRAGMA journal_mode") == [{"journal_mode": "wal"}]
     assert lived.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
@@ -160,15 +160,15 @@ def test_the_contract_number_is_in_the_file(lived: Site) -> None:
         "SELECT * FROM changes WHERE seq > 5 ORDER BY seq LIMIT 100",
     ],
 )
-def test_a_lookup_goes_through_an_index(lived: Site, sql: str) -> None:
-    """A million variants must cost a shop's page no more than ten."""
+def test_a_lookup_uses_an_index(lived: Site, sql: str) -> None:
+    """With a million variants a lookup takes no longer than with ten."""
     plan = [row["detail"] for row in lived.rows(f"EXPLAIN QUERY PLAN {sql}")]
     assert plan
     assert all(step.startswith("SEARCH") for step in plan), plan
 
 
-def test_the_feed_of_a_whole_life_ends_with_the_table(lived: Site) -> None:
-    """Applied to an empty table it gives what `availability` says."""
+def test_the_feed_applied_to_an_empty_table_equals_availability(lived: Site) -> None:
+    """For all changes of a daemon."""
     assert_feed_tells_all(lived.mirror)
 
 
@@ -245,10 +245,10 @@ def judge_read(seen: ItemRead, policy: Policy, now: datetime) -> Any:
 
 @settings(max_examples=50)
 @given(histories)
-def test_the_feed_ends_with_the_table_whatever_happened(
+def test_the_feed_equals_availability_after_any_history(
     history: list[tuple[tuple[Any, ...], int]],
 ) -> None:
-    """Deliveries, reads, removals and other configurations in any order."""
+    """Deliveries, reads, removals and reloads in any order."""
     with tempfile.TemporaryDirectory() as folder:
         mirror = Path(folder) / "availability.db"
         store = Database(mirror, missed_grace=timedelta(seconds=1))
@@ -260,10 +260,10 @@ def test_the_feed_ends_with_the_table_whatever_happened(
         assert_feed_tells_all(mirror)
 
 
-def test_another_configuration_reaches_every_variant(
+def test_another_configuration_is_applied_to_every_variant(
     store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many slices they are judged in, the feed has each of them once."""
+    """In any number of slices; the feed has each change once."""
     monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
     mirror = tmp_path / "availability.db"
     told = dict.fromkeys(range(1, 11), "in_stock")
@@ -282,7 +282,7 @@ def test_another_configuration_reaches_every_variant(
 def test_deliveries_do_not_wait_for_another_configuration(
     store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large mirror is judged in slices, and what came meanwhile is written between two."""
+    """A large mirror is decided in slices, with deliveries between them."""
     monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
 
     async def judge() -> None:
@@ -299,10 +299,10 @@ def test_deliveries_do_not_wait_for_another_configuration(
     asyncio.run(judge())
 
 
-def test_a_configuration_that_broke_off_is_taken_back_everywhere(
+def test_an_interrupted_configuration_change_is_reverted(
     store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed halfway, and started with the old one again: nothing stays judged by the new one."""
+    """Killed halfway and started with the old one: no variant keeps the new decision."""
     monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
     old, new = (Policy(frozenset({value}), timedelta(seconds=60)) for value in ("a", "preorder"))
     slices = itertools.count()
@@ -330,10 +330,10 @@ def test_a_configuration_that_broke_off_is_taken_back_everywhere(
     asyncio.run(judge())
 
 
-def test_the_loop_does_not_stand_aside_for_what_cannot_begin(
+def test_deliveries_are_refused_at_once_while_the_mirror_is_missing(
     store: Database, tmp_path: Path
 ) -> None:
-    """Deliveries are refused at once while the mirror is gone, not 20 ms later each."""
+    """Without a wait of 20 ms each."""
     waited: list[float | None] = []
 
     async def refuse() -> None:
@@ -359,8 +359,8 @@ def test_the_loop_does_not_stand_aside_for_what_cannot_begin(
 # Readers and the writer.
 
 
-def test_a_long_reader_stops_nobody(shared: Daemon) -> None:
-    """Deliveries are taken while a transaction stays open, and it sees its own moment."""
+def test_a_long_read_transaction_blocks_no_delivery(shared: Daemon) -> None:
+    """And keeps its own snapshot."""
     site = shared.site
     variant_id = max(site.catalogue.variants)
     with closing(sqlite3.connect(f"{site.mirror.as_uri()}?mode=ro", uri=True)) as reader:
@@ -372,8 +372,8 @@ def test_a_long_reader_stops_nobody(shared: Daemon) -> None:
         assert site.variant(variant_id)["availability"] == "made to order"
 
 
-def test_no_reader_is_ever_told_that_the_file_is_locked(shared: Daemon) -> None:
-    """With a busy timeout of a second, in the middle of deliveries and a sweep."""
+def test_no_reader_gets_database_is_locked(shared: Daemon) -> None:
+    """With a busy timeout of 1 s, during deliveries and a sweep."""
     site, over = shared.site, threading.Event()
 
     def read() -> int:
@@ -448,10 +448,10 @@ def foreign(
         yield site, look
 
 
-def test_another_user_reads_at_every_moment(
+def test_another_user_can_always_read(
     foreign: tuple[Site, Callable[[], tuple[int, int]]],
 ) -> None:
-    """Running, stopped, killed, started again: read permission is enough, always."""
+    """While the daemon runs, stopped, killed and restarted, with read permission only."""
     site, look = foreign
     variants = list(site.catalogue.variants)
 
@@ -512,10 +512,10 @@ def stopped_between_commits(daemon: Daemon) -> bool:
     return True
 
 
-def test_a_reader_that_is_refused_asks_again(
+def test_a_reader_without_write_access_retries(
     foreign: tuple[Site, Callable[[], tuple[int, int]]],
 ) -> None:
-    """Who may not write the index sees a commit half done, and SQLite does not look twice."""
+    """It may see half of a commit, and SQLite does not retry by itself."""
     site, look = foreign
     daemon = site.serve()
     site.until(lambda: stopped_between_commits(daemon))  # or it would mend it
@@ -540,8 +540,8 @@ def test_a_reader_that_is_refused_asks_again(
     daemon.process.send_signal(signal.SIGCONT)
 
 
-def test_nobody_else_may_read(foreign: tuple[Site, Callable[[], tuple[int, int]]]) -> None:
-    """Owner and group only, in whatever state the files are left."""
+def test_other_users_cannot_read(foreign: tuple[Site, Callable[[], tuple[int, int]]]) -> None:
+    """Only owner and group, in every state of the files."""
     site, _ = foreign
     site.serve(filled=False)
     modes = {file.name: file.stat().st_mode & 0o777 for file in site.mirror.parent.iterdir()}

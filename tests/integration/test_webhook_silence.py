@@ -1,4 +1,4 @@
-"""Deliveries stop, come back, or were never the problem: seen, told and acted on."""
+"""Deliveries that stop and return: detected, reported and compensated."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def reset_seen(site: Site, ago: timedelta) -> None:
     connection.close()
 
 
-def test_deliveries_that_stopped_are_noticed_told_once_and_ended_by_the_next(site: Site) -> None:
-    """State, reasons, view, shorter interval, notifications; the first sweep misses nothing."""
+def test_webhook_silence_is_reported_once_and_ended_by_a_delivery(site: Site) -> None:
+    """State, reasons, view, shorter interval, notifications; the first sweep finds no miss."""
     told = telling(site)
     daemon = site.serve(environ=HASTY)
     assert site.rows("SELECT 1 FROM changes WHERE missed = 1") == []
@@ -91,8 +91,8 @@ def test_deliveries_that_stopped_are_noticed_told_once_and_ended_by_the_next(sit
     assert sorted(row["began_at"] for row in kept) == [row["began_at"] for row in kept]
 
 
-def test_what_was_told_is_not_told_again_after_a_restart(site: Site) -> None:
-    """Silence survives it, and so does that somebody knows."""
+def test_a_restart_repeats_no_notification(site: Site) -> None:
+    """The silence and its notification are stored."""
     told = telling(site)
     daemon = site.serve(environ=HASTY)
     daemon.deliver_first()
@@ -111,8 +111,8 @@ def test_what_was_told_is_not_told_again_after_a_restart(site: Site) -> None:
     assert told.read_text().splitlines() == before
 
 
-def test_an_absence_of_its_own_is_not_held_against_the_sender(site: Site) -> None:
-    """It says "I was down" until a sweep has ended, and what that finds changed is excused."""
+def test_changes_during_downtime_are_not_missed_webhooks(site: Site) -> None:
+    """The status says "I was down" until a sweep has ended."""
     telling(site)
     daemon = site.serve(environ=HASTY)
     daemon.stop()
@@ -138,8 +138,8 @@ def test_an_absence_of_its_own_is_not_held_against_the_sender(site: Site) -> Non
     site.until(lambda: state(daemon) == "silent")
 
 
-def test_a_rotated_key_is_recognised(site: Site) -> None:
-    """Signed requests of an unknown key, and not one of a known: said, until one is."""
+def test_a_rotated_key_is_reported(site: Site) -> None:
+    """Signed requests with an unknown key and none with a known one, until one arrives."""
     daemon = site.serve()
     variant_id = next(iter(site.catalogue.variants))
     body = site.body(site.change(variant_id, "made to order"))

@@ -1,4 +1,4 @@
-"""nginx caches in front of Dreamship: what of its copies can be seen, and what cannot."""
+"""nginx caches Dreamship's answers: which copies syncd can detect, and which it cannot."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ def read_twice(folder: Path, more: str) -> tuple[list[ItemRead], int]:
     ],
 )
 def test_a_copy_that_nginx_marks_has_an_unknown_age(tmp_path: Path, more: str) -> None:
-    """The first answer is Dreamship's, the second one nginx's; `no-cache` does not matter to it."""
+    """The first answer is Dreamship's, the second nginx's, although the request says `no-cache`."""
     (first, second), calls = read_twice(tmp_path, more)
     assert calls == 1
     assert (first.age.total_seconds(), second.age) == (0, UNKNOWN_AGE)
 
 
-def test_a_copy_that_nginx_hides_cannot_be_seen(tmp_path: Path) -> None:
-    """As the documentation says; should nginx begin to send `Age`, that page is to be changed."""
+def test_an_unmarked_copy_of_nginx_cannot_be_detected(tmp_path: Path) -> None:
+    """As documented; if nginx begins to send `Age`, that page must change."""
     (first, second), calls = read_twice(tmp_path, "")
     assert calls == 1
     assert not first.age
     assert not second.age
 
 
-def test_nginx_asks_dreamship_when_it_is_told_to_respect_no_cache(tmp_path: Path) -> None:
-    """Every call says that it wants no copy; a proxy may be set up to listen to that."""
+def test_nginx_can_be_configured_to_respect_no_cache(tmp_path: Path) -> None:
+    """Every call says that it wants no copy."""
     (_, second), calls = read_twice(tmp_path, "proxy_cache_bypass $http_pragma;")
     assert calls == 2
     assert not second.age

@@ -1,4 +1,4 @@
-"""Dashboard and alert rules: they ask for what syncd exposes, and a real Prometheus answers."""
+"""Dashboard and alert rules use metrics that exist, and a real Prometheus answers their queries."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def unknown(expression: str, known: dict[str, dict[str, set[str]]]) -> Iterator[
         yield from (label for label in by.split(", ") if label not in asked)
 
 
-def test_the_dashboard_asks_only_for_what_there_is(lived: Daemon) -> None:
-    """Names, labels and values of labels, in expressions and legends."""
+def test_the_dashboard_uses_only_exposed_metrics(lived: Daemon) -> None:
+    """Names, labels and label values, in expressions and legends."""
     known = labels(lived)
     for panel in PANELS:
         for target in panel["targets"]:
@@ -90,16 +90,16 @@ def test_the_dashboard_asks_only_for_what_there_is(lived: Daemon) -> None:
             assert shown <= ADDED | {label for one in known.values() for label in one}
 
 
-def test_alerts_ask_only_for_what_there_is(lived: Daemon) -> None:
-    """A rule over a name or a state that nobody exports never fires."""
+def test_alerts_use_only_exposed_metrics(lived: Daemon) -> None:
+    """An alert on a metric or state that does not exist never fires."""
     rules = re.findall(r"^\s*expr: (.*)$", ALERTS.read_text(), re.MULTILINE)
     assert len(rules) == ALERTS.read_text().count("alert: ")
     known = labels(lived)
     assert [fault for rule in rules for fault in unknown(rule, known)] == []
 
 
-def test_what_is_not_there_is_found(lived: Daemon) -> None:
-    """The two tests before would see a wrong name, label or value."""
+def test_an_unknown_metric_is_detected(lived: Daemon) -> None:
+    """The two tests above detect a wrong name, label or value."""
     known = labels(lived)
     for expression, fault in (
         ("syncd_helth == 1", "syncd_helth"),
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_found(lived: Daemon) -> None:
 
 
 def test_grafana_can_import_the_dashboard() -> None:
-    """Unique ids, nothing on top of another, its data source a variable, each panel explained."""
+    """Unique ids, no overlap, a variable as data source, a description for each panel."""
     ids = Counter(panel["id"] for panel in DASHBOARD["panels"])
     assert set(ids.values()) == {1}
     assert DASHBOARD["title"] == DASHBOARD["uid"] == "syncd"
@@ -138,8 +138,8 @@ def test_grafana_can_import_the_dashboard() -> None:
         assert len(panel["description"]) > 40, panel["title"]
 
 
-def test_what_the_descriptions_tell_to_type_can_be_typed() -> None:
-    """Commands and keys as they are spelled."""
+def test_commands_and_keys_in_descriptions_exist() -> None:
+    """As they are spelled."""
     from syncd.cli import COMMANDS  # noqa: PLC0415 - of this test alone
 
     text = "\n".join(panel["description"] for panel in PANELS)
@@ -164,7 +164,7 @@ def promtool(*arguments: str) -> str:
 
 
 def test_every_expression_parses(tmp_path: Path) -> None:
-    """As rules, by Prometheus' own tool."""
+    """By promtool, as rules."""
     rules = [
         {"record": f"dashboard:query{number}", "expr": expression}
         for number, (_, expression) in enumerate(queries(instance=".*"))
@@ -174,8 +174,8 @@ def test_every_expression_parses(tmp_path: Path) -> None:
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
 
 
-def test_the_documented_configuration_is_right(tmp_path: Path) -> None:
-    """As Prometheus' own tool sees it, with the rules that it names."""
+def test_promtool_accepts_the_documented_configuration(tmp_path: Path) -> None:
+    """With the rules that it names."""
     (text,) = blocks("Metrics", "yaml")
     installed = "/opt/syncd/lib/python3.11/site-packages/syncd/monitoring"
     assert installed in text
@@ -216,7 +216,7 @@ def prometheus(lived: Daemon, tmp_path: Path) -> Iterator[httpx.Client]:
 
 
 def test_a_real_prometheus_answers_every_query(lived: Daemon, prometheus: httpx.Client) -> None:
-    """With at least one number, while deliveries arrive and the catalogue is read."""
+    """With at least one number, during deliveries and a sweep."""
     site = lived.site
     variant_id = next(iter(site.catalogue.variants))
     waiting = set(queries(instance=".*"))

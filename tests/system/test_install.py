@@ -1,7 +1,7 @@
-"""The documented way to install it, followed to the letter in a fresh Debian with a real systemd.
+"""The documented installation, step by step, in a fresh Debian with a real systemd.
 
-One machine for all of them, in this order: the first installs, the last removes. It takes a minute,
-and two more when there is no Debian in the temporary folder yet; so it runs in CI and when asked.
+All tests share one machine, in this order: the first installs, the last removes. They take a
+minute, and two more to make a Debian in the temporary folder, so they run in CI and on request.
 """
 
 from __future__ import annotations
@@ -288,8 +288,8 @@ def asked(one: Installation) -> dict[str, Any]:
     return told
 
 
-def test_the_recipe_ends_with_a_filled_mirror(running: Installation) -> None:
-    """Running, enabled, healthy, equal to its source, and its health known to systemd."""
+def test_the_installation_ends_with_a_filled_mirror(running: Installation) -> None:
+    """Running, enabled, healthy, equal to its source, with its status known to systemd."""
     assert running.state == "active/running"
     assert running.run("systemctl is-enabled syncd.socket syncd.service") == "enabled\nenabled"
     assert httpx.get("http://127.0.0.1:8787/healthz", trust_env=False).status_code == 200
@@ -302,7 +302,7 @@ def test_the_recipe_ends_with_a_filled_mirror(running: Installation) -> None:
     assert "syncd_process_resident_memory_bytes" in text
 
 
-def test_each_may_what_it_must_and_no_more(running: Installation) -> None:
+def test_each_user_has_only_the_needed_rights(running: Installation) -> None:
     """Owners and modes; the shop reads the mirror, writes nothing, and sees no key."""
     paths = {
         "/etc/syncd": "750 root:syncd",
@@ -321,8 +321,8 @@ def test_each_may_what_it_must_and_no_more(running: Installation) -> None:
         running.run("runuser -u www-data -- cat /etc/syncd/api-keys")
 
 
-def test_the_daemon_is_locked_in(running: Installation) -> None:
-    """No right to gain, system calls filtered, everything but its own folders read only."""
+def test_the_daemon_is_sandboxed(running: Installation) -> None:
+    """No new privileges, filtered system calls, only its own folders writable."""
     status = running.run(f"cat /proc/{running.main_pid}/status")
     values = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))
     assert [values[name] for name in ("NoNewPrivs", "Seccomp")] == ["1", "2"]
@@ -335,7 +335,7 @@ def test_the_daemon_is_locked_in(running: Installation) -> None:
 
 
 def test_a_delivery_reaches_the_shop(running: Installation) -> None:
-    """Answered 200, and the shop's next question has it."""
+    """Answered 200, and the shop's next query has it."""
     event = running.event()
     answer = running.post(event)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "applied"})
@@ -343,8 +343,8 @@ def test_a_delivery_reaches_the_shop(running: Installation) -> None:
     assert dict(map(tuple, told))[event.object_id] == running.catalogue.truth()[event.object_id]
 
 
-def test_restarts_under_load_refuse_nobody(running: Installation) -> None:
-    """Twenty times `systemctl restart`: each request is answered 200, at once or by the next."""
+def test_restarts_under_load_refuse_no_request(running: Installation) -> None:
+    """Twenty times `systemctl restart`: the old or the new process answers each request 200."""
     with running.loaded() as reports:
         began_s = time.monotonic()
         for _ in range(RESTARTS):
@@ -357,8 +357,8 @@ def test_restarts_under_load_refuse_nobody(running: Installation) -> None:
     assert running.machine.show("syncd", "NRestarts", "Result") == ["0", "success"]
 
 
-def test_a_reload_takes_over_keys_and_configuration(running: Installation) -> None:
-    """The same process goes on; a rotated key verifies what comes next."""
+def test_a_reload_applies_keys_and_configuration(running: Installation) -> None:
+    """The same process goes on; a rotated key verifies the next delivery."""
     pid = running.main_pid
     assert running.post(running.event(), key=NEW_KEY).status_code == 401
     running.run("cat >>/etc/syncd/api-keys", stdin=f"{NEW_KEY}\n")
@@ -371,7 +371,7 @@ def test_a_reload_takes_over_keys_and_configuration(running: Installation) -> No
 
 
 def test_a_reload_with_a_faulty_configuration_changes_nothing(running: Installation) -> None:
-    """It fails and says why; a signal past it is refused by the daemon itself."""
+    """It fails with the reason; the daemon itself refuses a direct signal."""
     pid = running.main_pid
     running.set("/etc/syncd/config.toml", calls_per_minute="many")
     with pytest.raises(Failed, match="syncd"):
@@ -392,8 +392,8 @@ def test_a_reload_with_a_faulty_configuration_changes_nothing(running: Installat
     running.run("systemctl reload syncd")
 
 
-def test_a_faulty_configuration_is_waited_out(running: Installation) -> None:
-    """A restart with one names the fault and tries again; once it is mended nobody has to help."""
+def test_a_restart_succeeds_after_the_configuration_is_repaired(running: Installation) -> None:
+    """Systemd tries again and again; the log names the fault."""
     running.set("/etc/syncd/config.toml", calls_per_minute="many")
     with pytest.raises(Failed, match="syncd"):
         running.run("systemctl restart syncd")
@@ -404,8 +404,8 @@ def test_a_faulty_configuration_is_waited_out(running: Installation) -> None:
     running.until(lambda: running.state == "active/running")
 
 
-def test_killed_it_is_started_again(running: Installation) -> None:
-    """What arrives while nobody runs is answered by the next one."""
+def test_a_killed_daemon_is_started_again(running: Installation) -> None:
+    """The next process answers the requests that arrived meanwhile."""
     pid = running.main_pid
     before = int(running.machine.show("syncd", "NRestarts")[0])
     running.run("systemctl kill --signal=KILL --kill-whom=main syncd")
@@ -423,8 +423,8 @@ def has_restarted(one: Installation, before: int) -> bool:
     return int(restarts) > before and state == "running"
 
 
-def test_the_watchdog_bites_whatever_hangs(running: Installation) -> None:
-    """The loop, the scheduler and the writer's thread, each blocked on purpose."""
+def test_the_watchdog_restarts_a_hanging_daemon(running: Installation) -> None:
+    """The loop, the scheduler and the write thread, each blocked on purpose."""
     settings = (
         "WatchdogSec=3",
         "RestartSec=100ms",
@@ -447,8 +447,8 @@ def test_the_watchdog_bites_whatever_hangs(running: Installation) -> None:
     running.run("rm -r /opt/sabotage")
 
 
-def test_the_keys_can_be_handed_over(running: Installation) -> None:
-    """As documented: root's file, and the daemon cannot read it but has the keys."""
+def test_keys_can_be_a_systemd_credential(running: Installation) -> None:
+    """As documented: a file of root, which the daemon's user cannot read."""
     running.set("/etc/syncd/config.toml", api_key_file="")
     running.follow(blocks("What systemd does for it")[0])
     assert running.run("stat --format='%a %U:%G' /etc/syncd/api-keys") == "600 root:root"
@@ -461,7 +461,7 @@ def test_the_keys_can_be_handed_over(running: Installation) -> None:
 
 
 def test_another_shop_has_a_daemon_of_its_own(running: Installation) -> None:
-    """A template: its own mirror, its own sockets, untouched by what happens to the first."""
+    """A template: its own mirror and sockets, unaffected by the first daemon."""
     install, start = blocks("Several shops on one host")
     running.follow(install)
     running.run("cat >>/etc/syncd/mugs.api-keys", stdin=f"{KEY}\n")
@@ -480,8 +480,8 @@ def test_another_shop_has_a_daemon_of_its_own(running: Installation) -> None:
     assert running.state == "active/running"
 
 
-def test_an_upgrade_refuses_nobody(running: Installation) -> None:
-    """Under load, from the next version of the checkout."""
+def test_an_upgrade_refuses_no_request(running: Installation) -> None:
+    """Under load, to the next version of the checkout."""
     release(running.shared / "origin", "99.0.0")
     with running.loaded() as reports:
         running.follow(blocks("Upgrading")[0])
@@ -489,16 +489,16 @@ def test_an_upgrade_refuses_nobody(running: Installation) -> None:
     assert running.status()["version"] == "99.0.0"
 
 
-def test_a_delivery_starts_what_was_stopped(running: Installation) -> None:
-    """The socket is still there, and brings the daemon back."""
+def test_a_delivery_starts_a_stopped_daemon(running: Installation) -> None:
+    """The socket still listens."""
     running.run("systemctl stop syncd")
     assert running.state == "inactive/dead"
     running.deliver()
     running.until(lambda: running.state == "active/running")
 
 
-def test_stopped_it_leaves_a_mirror_to_read(running: Installation) -> None:
-    """Ends well, nobody listens, and the shop reads on."""
+def test_a_stopped_daemon_leaves_a_readable_mirror(running: Installation) -> None:
+    """It exits 0, no socket listens, and the shop reads."""
     running.run("systemctl stop syncd.socket syncd.service")
     assert running.state == "inactive/dead"
     assert running.machine.show("syncd", "Result", "ExecMainStatus") == ["success", "0"]
@@ -509,8 +509,8 @@ def test_stopped_it_leaves_a_mirror_to_read(running: Installation) -> None:
     running.until_equal()
 
 
-def test_the_shop_was_never_left_without_an_answer(running: Installation) -> None:
-    """Through restarts, kills, reloads and an upgrade, with no permission to write."""
+def test_the_shop_could_read_at_every_moment(running: Installation) -> None:
+    """Through restarts, kills, reloads and an upgrade, without write permission."""
     told = asked(running)
     log.info("the shop asked %(asked)d times, refused %(once)d, longest %(longest_s).2f s", told)
     assert told["twice"] == []
@@ -518,7 +518,7 @@ def test_the_shop_was_never_left_without_an_answer(running: Installation) -> Non
     assert told["longest_s"] < 1.5
 
 
-def test_removed_nothing_of_it_is_left(running: Installation) -> None:
+def test_the_removal_leaves_nothing(running: Installation) -> None:
     """No file, no user, no group, no unit."""
     running.follow(blocks("Removing it")[0])
     left = running.run(

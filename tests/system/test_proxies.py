@@ -1,4 +1,4 @@
-"""TLS in front: nginx and Caddy set up as documented, before a real daemon."""
+"""TLS in front: nginx and Caddy, configured as documented, before a real daemon."""
 
 from __future__ import annotations
 
@@ -42,10 +42,8 @@ def odd(site: Site, size: int, value: str) -> bytes:
 
 
 @BOTH
-def test_a_delivery_goes_through_byte_by_byte(
-    shared: Daemon, tmp_path: Path, set_up: SetUp
-) -> None:
-    """However oddly it is written, up to the last byte that syncd itself takes."""
+def test_a_delivery_passes_byte_by_byte(shared: Daemon, tmp_path: Path, set_up: SetUp) -> None:
+    """In any notation, up to the last byte that syncd accepts."""
     site = shared.site
     with set_up(tmp_path, listener(shared)) as front:
         for size in (2_000, 900_000, LIMIT):
@@ -59,8 +57,8 @@ def test_a_delivery_goes_through_byte_by_byte(
             assert json.loads(told.stdout)["body"].encode() == body
 
 
-def test_nginx_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> None:
-    """By itself, as documented: the daemon never hears of it."""
+def test_nginx_refuses_other_requests(shared: Daemon, tmp_path: Path) -> None:
+    """As documented; they never reach the daemon."""
 
     def code(answer: httpx.Response) -> int:
         assert answer.headers["Content-Type"] == "text/html", "syncd answered"
@@ -79,8 +77,8 @@ def test_nginx_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> No
             assert code(client.get(url)) == 404
 
 
-def test_caddy_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> None:
-    """As documented; too large a body is cut off, and never taken."""
+def test_caddy_refuses_other_requests(shared: Daemon, tmp_path: Path) -> None:
+    """As documented; a body over the limit is cut and never accepted."""
     with proxies.caddy(tmp_path, listener(shared)) as front, front.client() as client:
         too_large = odd(shared.site, LIMIT + 1, "none")
         with suppress(httpx.RemoteProtocolError):  # cut off before its answer was whole
@@ -91,18 +89,16 @@ def test_caddy_refuses_what_is_no_delivery(shared: Daemon, tmp_path: Path) -> No
             assert client.post(front.url.replace(PATH, path), content=b"{}").status_code == 404
 
 
-def test_caddy_finds_nothing_wrong_with_its_site(tmp_path: Path) -> None:
-    """As it stands in the documentation, certificate and all."""
+def test_caddy_accepts_the_documented_site(tmp_path: Path) -> None:
+    """With its certificate."""
     done = proxies.validated(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Valid configuration" in done.stdout + done.stderr
 
 
 @BOTH
-def test_what_syncd_answers_comes_back_as_it_is(
-    shared: Daemon, tmp_path: Path, set_up: SetUp
-) -> None:
-    """Its fault and ours never look alike, behind a proxy neither."""
+def test_answers_of_syncd_pass_unchanged(shared: Daemon, tmp_path: Path, set_up: SetUp) -> None:
+    """The sender's faults and ours have different codes, behind a proxy too."""
     with set_up(tmp_path, listener(shared)) as front:
         refused = front.post(b"{}", "another key")
     assert refused.status_code == 401
@@ -111,10 +107,10 @@ def test_what_syncd_answers_comes_back_as_it_is(
 
 @BOTH
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_the_log_names_who_really_sent_it(
+def test_the_log_has_the_address_of_the_client(
     idle: Site, tmp_path: Path, set_up: SetUp, kind: str
 ) -> None:
-    """Not the proxy, and not whom the sender says it is."""
+    """Not that of the proxy, and not the one in the sender's headers."""
     path = idle.folder / "hook.sock"
     if kind == "unix":
         idle.configure(webhook={"listen": f"unix:{path}"})
@@ -129,8 +125,8 @@ def test_the_log_names_who_really_sent_it(
 
 
 @BOTH
-def test_a_restart_is_a_longer_wait(tmp_path: Path, set_up: SetUp) -> None:
-    """With the listener held, as documented: nothing lost, doubled or answered wrongly."""
+def test_a_restart_behind_a_proxy_loses_no_delivery(tmp_path: Path, set_up: SetUp) -> None:
+    """With a held listener, as documented: none lost, doubled or answered wrongly."""
 
     @contextmanager
     def in_front(port: int) -> Iterator[list[str]]:
@@ -145,8 +141,8 @@ def test_a_restart_is_a_longer_wait(tmp_path: Path, set_up: SetUp) -> None:
     assert len(done.report.told) > 60
 
 
-def test_what_cannot_be_reached_is_told_at_once(tmp_path: Path) -> None:
-    """Without a listener that is held: 502, which Dreamship tries again."""
+def test_without_a_held_listener_the_proxy_answers_502(tmp_path: Path) -> None:
+    """Dreamship retries it."""
     with ExitStack() as ending:
         closed = socket.create_server(("127.0.0.1", 0))
         to = f"127.0.0.1:{closed.getsockname()[1]}"

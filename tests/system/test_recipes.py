@@ -1,7 +1,7 @@
-"""The documented recipes, each in its own language, at every moment of a daemon's life.
+"""The documented recipes in each language, at every moment of a daemon's life.
 
-One story is lived through once, and at each of its moments a shop of every language reads, as a
-user who may write nowhere. `SYNCD_MATRIX=FILE` keeps the matrix that comes of it.
+The story of a daemon runs once. At each of its moments a shop of every language reads, as a user
+without write permission. `SYNCD_MATRIX=FILE` keeps the resulting matrix.
 """
 
 from __future__ import annotations
@@ -207,16 +207,16 @@ def story(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[St
 
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.name)
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_shop_reads(story: Story, moment: str, shop: Shop) -> None:
-    """Whatever happens to the daemon: no question fails, and each change is seen once, in order."""
+def test_a_shop_can_read(story: Story, moment: str, shop: Shop) -> None:
+    """Whatever happens to the daemon: no query fails, and each change is seen once, in order."""
     if reason := shop.missing():
         pytest.skip(reason)
     assert faults(story.matrix[moment, shop.name]) == []
 
 
 @pytest.mark.parametrize("moment", [RUNNING, BACKUP, KILLED_UNDER])
-def test_the_moments_were_as_hard_as_they_say(story: Story, moment: str) -> None:
-    """There was a load to read beside, and it was read many times."""
+def test_the_story_was_under_load(story: Story, moment: str) -> None:
+    """With many reads in each moment."""
     for (when, _), cell in story.matrix.items():
         if when == moment:
             assert cell.reads >= 5
@@ -224,7 +224,7 @@ def test_the_moments_were_as_hard_as_they_say(story: Story, moment: str) -> None
 
 
 def test_the_shops_were_another_user(story: Story) -> None:
-    """Its group's permission to read is all it has."""
+    """With the read permission of the group only."""
     if story.user is None:
         pytest.skip("only root can become another user")
     mirror = story.site.mirror

@@ -1,6 +1,6 @@
-"""A listening socket that outlives the daemon: no delivery is refused, cut off or answered wrongly.
+"""A listening socket that outlives the daemon: no request is refused, reset or answered wrongly.
 
-`SYNCD_RESTARTS=100` restarts oftener; by hand: `python tests/load/restart.py --restarts 100`.
+`SYNCD_RESTARTS=100` restarts more often; by hand: `python tests/load/restart.py --restarts 100`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ RESTARTS = int(os.environ.get("SYNCD_RESTARTS", "3"))
 
 
 @pytest.mark.parametrize("per_second", [None, 200.0], ids=["busy", "with idle connections"])
-def test_restarts_under_load_refuse_nobody(tmp_path: Path, per_second: float | None) -> None:
-    """Every request is answered, with 200, by the one that stops or by the next."""
+def test_restarts_under_load_refuse_no_request(tmp_path: Path, per_second: float | None) -> None:
+    """The old process or the next one answers each with 200."""
     done = restart(tmp_path, restarts=RESTARTS, seed=RESTARTS, per_second=per_second)
     assert done.faults == []
     assert done.report.statuses.keys() == {"200"}
@@ -37,8 +37,8 @@ def test_restarts_under_load_refuse_nobody(tmp_path: Path, per_second: float | N
     assert len(done.report.told) > 20 * RESTARTS
 
 
-def test_systemd_hands_the_socket_over(idle: Site) -> None:
-    """Who came before the daemon did is answered by it."""
+def test_a_socket_of_systemd_holds_requests_until_the_daemon_starts(idle: Site) -> None:
+    """Requests that arrived before the daemon are answered."""
     activate = shutil.which("systemd-socket-activate")
     if activate is None:
         pytest.skip("systemd-socket-activate is not installed")

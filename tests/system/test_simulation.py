@@ -1,4 +1,4 @@
-"""The whole system, simulated: see tests/simulation/run.py for as many seeds as you like."""
+"""The whole system, simulated; tests/simulation/run.py runs any number of seeds."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ RICH: dict[str, dict[str, Any]] = {
 
 
 def test_mirror_and_source_agree_in_every_world() -> None:
-    """Some hundred worlds end with mirror = source, and nothing is on sale meanwhile that is not.
+    """Each ends with mirror = source, and never shows a variant sellable that is not.
 
-    In processes of their own, whose coverage is not measured: that would double the time.
+    They run in processes without coverage, which would double the time.
     """
     environ = {name: value for name, value in os.environ.items() if "COV" not in name.upper()}
     done = subprocess.run(
@@ -46,28 +46,28 @@ def test_mirror_and_source_agree_in_every_world() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_seed_tells_the_same_story_every_time() -> None:
-    """A failing seed reproduces: neither time, threads nor hashes play a part."""
+def test_a_seed_gives_the_same_story_every_time() -> None:
+    """Time, threads and hashes have no influence, so a failing seed can be repeated."""
     stories = {tuple(simulate(17, verbose=True).trace) for _ in range(2)}
     assert len(stories) == 1
 
 
-def test_silence_is_seen_long_before_the_next_sweep_is_due() -> None:
-    """With a change a minute, deliveries that stop are missed within the half hour."""
+def test_silence_is_noticed_long_before_the_next_sweep() -> None:
+    """With a change a minute, within half an hour."""
     took_s = lived(partial(silence, after_s=3 * 3600.0), items=30)
     assert took_s < 1800
 
 
 def test_a_sweep_takes_its_calls_and_no_more() -> None:
-    """One call an item and one a page, at the pace that is allowed."""
+    """One call an item and one a page, at the allowed pace."""
     took_s = lived(Day.sweep, items=120)
     assert took_s == pytest.approx((120 + 2) * 61 / 45, rel=0.05)
     assert lived(Day.sweep, items=120, rows_have_variants=True) < 10
 
 
 @pytest.mark.parametrize("rule", sorted(BREAKS))
-def test_the_simulation_notices_when(rule: str) -> None:
-    """A rule broken on purpose does not stay unseen."""
+def test_the_simulation_detects(rule: str) -> None:
+    """Each rule is broken on purpose."""
     rich = RICH.get(rule, {})
     with broken(rule):
         noticed = next(
@@ -84,18 +84,18 @@ def test_the_simulation_notices_when(rule: str) -> None:
 
 
 def test_a_confirming_read_does_not_wait_for_the_siblings() -> None:
-    """Deliveries for one variant do not put off for ever the confirmation of its neighbour."""
+    """Deliveries for one variant never delay the confirmation of another variant of the item."""
     assert simulate(2, scenario=busy(2)).fault is None
 
 
 def test_a_delivery_of_an_unplaced_variant_is_confirmed() -> None:
-    """A delivery that came before anybody knew its item is confirmed by a settled read as well."""
+    """By a settled read, although its item was unknown when it arrived."""
     faults = {seed: simulate(seed).fault for seed in (4, 14, 825)}
     assert set(faults.values()) == {None}, faults
 
 
-def test_a_sweep_too_young_does_not_call_a_variant_foreign() -> None:
-    """What a lagging listing did not show is looked for again, not ignored from then on."""
+def test_a_lagging_listing_does_not_make_a_variant_foreign() -> None:
+    """A variant that the listing does not show yet is searched again."""
     faults = {seed: simulate(seed).fault for seed in (5169, 5593, 5741)}
     assert set(faults.values()) == {None}, faults
 

@@ -1,4 +1,4 @@
-"""Imports go down, files are short, and all of it is typed, linted and formatted."""
+"""Lint, format, types, the direction of imports, and the length of files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def test_one_module_prints() -> None:
-    """There, and only there, text of others is made fit for a terminal."""
+def test_only_one_module_prints() -> None:
+    """It makes text of others safe for a terminal."""
     printing = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in modules()
@@ -33,8 +33,8 @@ def test_one_module_prints() -> None:
     assert not printing
 
 
-def test_no_file_has_grown_two_reasons_to_change() -> None:
-    """A file that passes some 250 lines is asked what else it does."""
+def test_no_file_has_more_than_300_lines() -> None:
+    """A longer file has more than one duty."""
     long = {
         str(path.relative_to(ROOT)): lines
         for path in modules()
@@ -52,8 +52,8 @@ def test_no_file_has_grown_two_reasons_to_change() -> None:
         pytest.param(["lint-imports", "--no-cache"], id="imports"),
     ],
 )
-def test_the_house_is_clean(command: list[str]) -> None:
-    """Lint, format, strict types and the direction of imports, tests included."""
+def test_the_tools_find_nothing(command: list[str]) -> None:
+    """In the package and in the tests."""
     program = Path(sysconfig.get_path("scripts")) / command[0]
     done = subprocess.run(
         [program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False

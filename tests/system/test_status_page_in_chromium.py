@@ -1,4 +1,4 @@
-"""The status page in a real browser: for whom can it be read and used, and how does it renew."""
+"""The status page in a real browser: accessibility, keyboard, refresh and content policy."""
 
 from __future__ import annotations
 
@@ -68,23 +68,23 @@ def examined(url: str) -> Seen:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_axe_finds_nothing(examined: Seen, name: str) -> None:
-    """And nothing is wider than the screen."""
+def test_axe_finds_no_fault(examined: Seen, name: str) -> None:
+    """And the page is not wider than the screen."""
     assert len(examined.found[name]) == len(LOOKS)
     for one in examined.found[name]:
         assert one["violations"] == [], one["look"]
         assert one["spill"] <= 0, one["look"]
 
 
-def test_nobody_else_is_asked_and_nothing_complains(url: str, examined: Seen) -> None:
-    """The policy is strict, and the page keeps to it."""
+def test_the_page_keeps_to_its_content_policy(url: str, examined: Seen) -> None:
+    """It loads nothing from other hosts, and the console has no message."""
     # Of an answer of 503, where the mirror cannot be read, the browser tells itself.
     assert [fault for fault in examined.faults if "503" not in fault] == []
     assert all(asked.startswith(f"{url}/") for asked in examined.asked)
 
 
-def test_all_of_it_can_be_reached_and_seen_with_the_keyboard(url: str) -> None:
-    """The first Tab offers to skip the search; whatever has the focus shows it; Enter finds."""
+def test_everything_is_reachable_with_the_keyboard(url: str) -> None:
+    """The first Tab offers to skip the search; the focus is visible; Enter searches."""
     seen = browse(
         f"{url}/?q=quarantined",
         """
@@ -130,8 +130,8 @@ def test_all_of_it_can_be_reached_and_seen_with_the_keyboard(url: str) -> None:
     assert [stop for stop in stops if stop["outline"] != "solid 3px" or not stop["isShown"]] == []
 
 
-def test_it_renews_itself_and_leaves_everybody_where_they_are(url: str) -> None:
-    """Focus, what was opened, scroll positions and selection outlive a renewal."""
+def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
+    """And which details are open."""
     seen = browse(
         f"{url}/?q=healthy",
         """
@@ -192,8 +192,8 @@ def test_it_renews_itself_and_leaves_everybody_where_they_are(url: str) -> None:
     assert seen.faults == []
 
 
-def test_an_old_ok_is_not_left_standing(url: str) -> None:
-    """When the daemon does not answer any more the page says so, and recovers by itself."""
+def test_a_page_without_a_daemon_says_so(url: str) -> None:
+    """It recovers by itself when the daemon answers again."""
     seen = browse(
         f"{url}/?q=healthy",
         """
@@ -211,14 +211,14 @@ def test_an_old_ok_is_not_left_standing(url: str) -> None:
     assert seen.found["back"] == ["ok All is well.", "ok · syncd"]
 
 
-def test_nothing_moves() -> None:
-    """So there is nothing that `prefers-reduced-motion` would have to stop."""
+def test_the_page_has_no_animation() -> None:
+    """So `prefers-reduced-motion` has nothing to stop."""
     style = (Path(page.__file__).parent / "page.css").read_text()
     assert not {"animation", "transition", "scroll-behavior"} & set(re.findall(r"[\w-]+", style))
 
 
-def test_the_page_of_a_daemon_renews_itself(shared: Daemon) -> None:
-    """By itself, under its own policy, and from nobody else."""
+def test_the_page_of_a_daemon_refreshes_itself(shared: Daemon) -> None:
+    """Under its own content policy, and from its own host only."""
     seen = browse(
         f"{shared.admin_url}/",
         """

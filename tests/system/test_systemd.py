@@ -1,4 +1,4 @@
-"""The service manager's side, over real sockets and in a real process; and the unit itself."""
+"""systemd: notifications, handed-over sockets, the watchdog, and the unit files."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def manager(tmp_path: Path) -> socket.socket:
     return one
 
 
-def test_a_note_is_one_datagram(manager: socket.socket) -> None:
+def test_a_notification_is_one_datagram(manager: socket.socket) -> None:
     """One line a variable."""
     with manager:
         notify({"NOTIFY_SOCKET": manager.getsockname()}, "READY=1", "STATUS=all is well")
         assert manager.recv(1000) == b"READY=1\nSTATUS=all is well"
 
 
-def test_a_note_reaches_an_abstract_socket() -> None:
-    """`@name`, as some managers do it."""
+def test_a_notification_reaches_an_abstract_socket() -> None:
+    """Its name begins with `@`."""
     name = f"syncd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + name)
@@ -66,8 +66,8 @@ def test_a_note_reaches_an_abstract_socket() -> None:
         assert manager.recv(1000) == b"WATCHDOG=1"
 
 
-def test_a_reload_is_told_with_its_moment(manager: socket.socket) -> None:
-    """By the clock that the manager compares it with."""
+def test_a_reload_notification_has_the_monotonic_time(manager: socket.socket) -> None:
+    """On the clock that systemd compares it with."""
     with manager:
         before = time.monotonic_ns() // 1000
         notify_reloading({"NOTIFY_SOCKET": manager.getsockname()})
@@ -77,8 +77,8 @@ def test_a_reload_is_told_with_its_moment(manager: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": "/nowhere/at/all"}])
-def test_without_a_manager_a_note_is_nothing(environ: dict[str, str]) -> None:
-    """Started by hand, or the manager went away."""
+def test_without_a_manager_a_notification_does_nothing(environ: dict[str, str]) -> None:
+    """The daemon was started by hand, or the manager is gone."""
     notify(environ, "READY=1")
 
 
@@ -92,22 +92,22 @@ def test_without_a_manager_a_note_is_nothing(environ: dict[str, str]) -> None:
         ({"WATCHDOG_USEC": "soon"}, None),
     ],
 )
-def test_the_watchdog_is_fed_twice_as_often_as_needed(
+def test_the_watchdog_is_fed_twice_per_interval(
     environ: dict[str, str], seconds: float | None
 ) -> None:
-    """Only when it watches this process."""
+    """Only if it watches this process."""
     assert watchdog_s(environ) == seconds
 
 
-def test_sockets_of_another_process_are_not_taken() -> None:
+def test_sockets_for_another_process_are_ignored() -> None:
     """A child inherits the variables of its parent; they are removed all the same."""
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "webhook", "HOME": "/"}
     assert take_sockets(environ) == {}
     assert environ == {"HOME": "/"}
 
 
-def test_sockets_handed_over_have_their_names() -> None:
-    """By `FileDescriptorName=`; one without a known name is the webhook's; none is inherited."""
+def test_handed_over_sockets_are_found_by_name() -> None:
+    """By `FileDescriptorName=`; an unknown name means the webhook; none is inherited."""
     script = """
 import os, socket
 from syncd.config.settings import Webhook
@@ -150,8 +150,8 @@ print([name for name in os.environ if name.startswith("LISTEN_")])
     ]
 
 
-def test_the_daemon_serves_a_socket_it_was_handed(site: Site, manager: socket.socket) -> None:
-    """It wins over `webhook.listen`; the manager hears of every step."""
+def test_the_daemon_serves_a_handed_over_socket(site: Site, manager: socket.socket) -> None:
+    """It wins over `webhook.listen`; the manager gets every notification."""
     with manager, socket.create_server(("127.0.0.1", 0)) as handed:
         port = handed.getsockname()[1]
         script = 'exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
@@ -222,8 +222,10 @@ def watched(site: Site, manager: socket.socket, tmp_path: Path) -> Iterator[Watc
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_whoever_hangs_gives_no_sign_of_life(watched: Watched, tmp_path: Path, part: str) -> None:
-    """The loop, the scheduler and the thread that writes the mirror are all in it."""
+def test_a_hanging_part_stops_the_watchdog_notification(
+    watched: Watched, tmp_path: Path, part: str
+) -> None:
+    """The loop, the scheduler and the write thread."""
     assert watched.hear(b"WATCHDOG=1")
     (tmp_path / "part").write_text(part)
     (tmp_path / "part").rename(tmp_path / "sabotage")
@@ -232,8 +234,10 @@ def test_whoever_hangs_gives_no_sign_of_life(watched: Watched, tmp_path: Path, p
     assert not watched.hear(b"WATCHDOG=1", within_s=2)
 
 
-def test_a_mirror_that_refuses_is_no_hanging(watched: Watched, site: Site) -> None:
-    """A disk that takes nothing more: deliveries are refused, and to be killed would not help."""
+def test_an_unwritable_mirror_does_not_stop_the_watchdog_notification(
+    watched: Watched, site: Site
+) -> None:
+    """A restart would not help against a full disk."""
     site.until(lambda: site.differences == 0)
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     site.until(lambda: control.ask_status(site.socket)["health"] == "failing")
@@ -257,10 +261,8 @@ def analyze() -> Callable[..., str]:
     return ask
 
 
-def test_the_units_are_some_that_systemd_understands(
-    analyze: Callable[..., str], tmp_path: Path
-) -> None:
-    """No unknown setting, no value out of range, and the documented command line."""
+def test_systemd_analyze_accepts_the_units(analyze: Callable[..., str], tmp_path: Path) -> None:
+    """No unknown setting, no invalid value, and the documented command line."""
     command = "/opt/syncd/bin/syncd"
     text = (UNITS / "syncd.service").read_text()
     assert f"ExecStart={command} serve --config /etc/syncd/config.toml\n" in text
@@ -273,16 +275,16 @@ def test_the_units_are_some_that_systemd_understands(
 
 
 @pytest.mark.parametrize("name", ["syncd.service", "syncd@.service"])
-def test_little_is_exposed(analyze: Callable[..., str], name: str) -> None:
-    """By systemd's own measure, and as documented."""
+def test_the_unit_is_sandboxed_as_documented(analyze: Callable[..., str], name: str) -> None:
+    """By the score of `systemd-analyze security`."""
     told = analyze("security", "--offline=true", "--no-pager", str(UNITS / name))
     (exposure,) = re.findall(r"exposure level for \S+: ([\d.]+)", told)
     assert float(exposure) <= 1.3
     assert f"(`systemd-analyze security` says {exposure})" in section(SECTION)
 
 
-def test_a_shop_of_several_has_the_same_unit() -> None:
-    """The template says what the unit says, with the shop's name in it."""
+def test_the_template_equals_the_unit() -> None:
+    """With the name of the shop in it."""
     text = (UNITS / "syncd.service").read_text()
     for one, many in (
         ("syncd, mirror", "syncd for %i, mirror"),
@@ -297,8 +299,8 @@ def test_a_shop_of_several_has_the_same_unit() -> None:
     assert (UNITS / "syncd@.service").read_text() == text
 
 
-def test_an_end_in_the_middle_of_a_sign_of_life_is_quiet(idle: Site) -> None:
-    """The daemon ends while it beats, which it does nearly all the time here: no traceback."""
+def test_a_stop_during_a_heartbeat_logs_no_traceback(idle: Site) -> None:
+    """The heartbeat is so frequent here that every stop meets one."""
     for _ in range(3):
         daemon = idle.serve(filled=False, environ={"WATCHDOG_USEC": "20000"})
         time.sleep(0.1)
@@ -312,7 +314,7 @@ def setting(unit: str, name: str) -> str:
 
 
 def test_the_seconds_of_the_unit_are_documented() -> None:
-    """How long it may hang, and how soon it is started again."""
+    """The watchdog's time and the pause before a restart."""
     documented = " ".join(section(SECTION).split())
     assert setting("syncd.service", "WatchdogSec") == "120"
     assert "not come round for two minutes" in documented
@@ -320,8 +322,8 @@ def test_the_seconds_of_the_unit_are_documented() -> None:
     assert "is started again after five seconds" in documented
 
 
-def test_an_end_is_over_before_the_manager_loses_patience() -> None:
-    """The longest request, servers, a batch that waits for a lock, and the log into the file."""
+def test_every_stop_fits_into_the_stop_timeout() -> None:
+    """The longest request, the servers, a batch that waits for a lock, and the checkpoint."""
     longest_s = LONGEST_DRAIN_S + GRACEFUL_S + 3 * BUSY_TIMEOUT_S
     assert longest_s < LONGEST_STOP_S
     # Whatever hangs meanwhile, and if nobody reads the last lines of the log.
@@ -332,8 +334,8 @@ def test_an_end_is_over_before_the_manager_loses_patience() -> None:
     assert LONGEST_DRAIN_S > ARRIVAL_S + BUSY_TIMEOUT_S
 
 
-def test_the_socket_is_the_one_the_daemon_listens_on_by_itself() -> None:
-    """With the unit or without it, the web server in front finds the same address."""
+def test_the_socket_unit_has_the_default_address() -> None:
+    """A web server in front uses the same address with the unit and without it."""
     listen = Webhook().listen
     assert setting("syncd.socket", "ListenStream") == f"{listen.host}:{listen.port}"
     assert setting("syncd.socket", "FileDescriptorName") == "webhook"
@@ -344,10 +346,10 @@ def test_the_socket_is_the_one_the_daemon_listens_on_by_itself() -> None:
 @pytest.mark.parametrize(
     ("fault", "is_told"), [(asyncio.CancelledError(), False), (ValueError("odd"), True)]
 )
-def test_a_job_that_the_end_cancels_is_no_error(
+def test_a_job_cancelled_by_the_stop_is_not_logged_as_an_error(
     fault: BaseException, is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """APScheduler logs it as one; any other fault of a job is told."""
+    """APScheduler would; every other fault of a job is logged."""
     importlib.import_module("syncd.daemon.scheduler")
     logging.getLogger("apscheduler.executors.default").error("Error running job", exc_info=fault)
     assert bool(caplog.records) is is_told

@@ -30,7 +30,9 @@ PASSWORD = "hush_0123456789"
         ({"all_proxy": "http://p:1"}, "http://hooks.example.com/x", "all_proxy"),
     ],
 )
-def test_proxy_variables_work_as_in_curl(environ: dict[str, str], url: str, variable: str) -> None:
+def test_proxy_variables_have_their_usual_precedence(
+    environ: dict[str, str], url: str, variable: str
+) -> None:
     """Lower case wins, an empty value switches off, the scheme's own variable comes first."""
     assert http_client.proxy_for(url, environ)[0] == variable
 

@@ -103,7 +103,7 @@ def test_categories_are_listed_one_after_the_other() -> None:
     assert is_whole(following(second, seen, (5, 6)))
 
 
-def test_a_listing_with_a_removed_item_is_read_again_at_most_twice() -> None:
+def test_a_listing_with_a_removed_item_is_read_a_limited_number_of_times() -> None:
     """Another item may have moved to a page that was read before."""
     position: Position | None = Position(page=0)
     runs = 0

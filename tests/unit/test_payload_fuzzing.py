@@ -1,6 +1,6 @@
-"""No bytes at all crash what reads them: signature, parser, rule and file, one after the other.
+"""Any bytes pass signature check, parser, merge rules and SQLite without a crash.
 
-Guided by coverage, for as long as one likes: `tests/fuzzing/atheris_run.py`.
+`tests/fuzzing/atheris_run.py` runs the same check guided by coverage.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ def test_an_absurd_wait_is_capped_at_an_hour(wait_s: float) -> None:
 
 @pytest.mark.parametrize("others", ["evenly", "in one burst", "at random"])
 def test_the_budget_is_used_beside_other_programs_with_the_same_key(others: str) -> None:
-    """Dreamship's real limit of 60 a minute, 45 of them ours, 15 taken by the shop's orders.
+    """Dreamship allows 60 calls a minute: 45 are ours, and the shop's orders take 15.
 
-    At least 97 % of ours are used, and at most one 429 an hour. Others who come at random exceed
-    their 15 now and then; then the 429s that hit us are few, and obeyed.
+    At least 97 % of ours are used, with at most one 429 an hour. If the others call at random,
+    they sometimes exceed their 15; then we get a few 429s, and obey them.
     """
     rng = random.Random(1)
     limit, ours = Throttle(calls=60, window_s=60), rate_limit.start(45)
