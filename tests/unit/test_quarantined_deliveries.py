@@ -224,10 +224,10 @@ def test_a_quarantined_payload_makes_its_variants_unsellable(mirror: Mirror, bod
     expected = json.decode(body.read_bytes())["expected"]
     (one,) = mirror.take(body_at(body))
     assert one.outcome == ("quarantined" if "quarantined" in expected else "ignored")
-    named = expected["mention"] or {"variant_ids": [], "doubted_item_ids": [], "item_ids": []}
-    is_doubted = VARIANT in named["variant_ids"] or ITEM in named["doubted_item_ids"]
+    named = expected["mention"] or {"variant_ids": [], "unclear_item_ids": [], "item_ids": []}
+    is_doubted = VARIANT in named["variant_ids"] or ITEM in named["unclear_item_ids"]
     assert mirror.state() == (DOUBTED if is_doubted else UNTOUCHED)
-    assert mirror.state(SIBLING) == (DOUBTED if named["doubted_item_ids"] else UNTOUCHED)
+    assert mirror.state(SIBLING) == (DOUBTED if named["unclear_item_ids"] else UNTOUCHED)
     assert (ITEM in mirror.queue()) == (is_doubted or ITEM in named["item_ids"])
 
 
