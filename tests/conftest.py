@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -304,6 +305,28 @@ def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Itera
         contextlib.closing(Site(folder, api, base_url)) as site,
     ):
         yield site
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Share one TLS context among the HTTP clients of the tests.
+
+    Each client reads the certificates of its host, which takes 20 ms, and tests make thousands of
+    clients for plain HTTP. syncd and clients with certificates of their own pass a context.
+    """
+    contexts: dict[bool, ssl.SSLContext] = {}
+
+    def create(**options: Any) -> ssl.SSLContext:
+        if options["verify"] is not True or options["cert"] is not None:
+            return httpx.create_ssl_context(**options)
+        trust_env: bool = options["trust_env"]
+        if trust_env not in contexts:
+            contexts[trust_env] = httpx.create_ssl_context(**options)
+        return contexts[trust_env]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", create)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -218,21 +218,29 @@ def damage(path: Path, page: int) -> bytes:
 
 
 def tried_of(found: dict[int, str]) -> list[tuple[int, str]]:
-    """Return the pages that are damaged in turn, and what is on each."""
+    """Return the pages that are damaged in turn, and what is on each.
+
+    The last page of each table or index; in CI the first and a middle one too; all of them with the
+    thorough profile. The table of variants, which the test is about, always has three.
+    """
     if os.environ.get("HYPOTHESIS_PROFILE") == "thorough":
         return list(found.items())
     of_name: dict[str, list[int]] = {}
     for page, name in found.items():
         of_name.setdefault(name, []).append(page)
-    some = {name: sorted({of[0], of[len(of) // 2], of[-1]}) for name, of in of_name.items()}
+    some = {
+        name: sorted({of[0], of[len(of) // 2], of[-1]})
+        if name == "variants" or os.environ.get("CI") == "true"
+        else of[-1:]
+        for name, of in of_name.items()
+    }
     return [(page, name) for name, of in some.items() for page in of]
 
 
 def test_a_damaged_page_causes_few_calls_and_log_lines(full: Path, tmp_path: Path) -> None:
     """An hour with a sweep and deliveries, for damaged pages of each table in turn.
 
-    The thorough profile damages every page. Where only a few items are damaged, the others are
-    read and stored.
+    Where only a few items are damaged, the others are read and stored.
     """
 
     async def an_hour(life: Life) -> Counter[str]:
