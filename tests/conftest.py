@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from msgspec import json
 
-from syncd import control
 from syncd.cli.common import secrets
+from syncd.control.client import ask_status
 from syncd.core.signature import HEADER, sign
 from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
@@ -229,7 +229,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Return its status document."""
-        return control.ask_status(self.site.socket)
+        return ask_status(self.site.socket)
 
     def post(
         self, body: bytes, *, key: str | None = None, client: httpx.Client | None = None

@@ -7,8 +7,8 @@ from itertools import islice
 
 import click
 
-from syncd import control
 from syncd.cli.common import config_option, json_option, load_config
+from syncd.control import client
 from syncd.core.model import JsonObject
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
@@ -30,7 +30,7 @@ def command(config_path: str | None, *, as_json: bool) -> int:
     Exit code 0 when it is ok, 1 when not, 3 when no daemon answers.
     """
     config = load_config(config_path, with_keys=False)
-    document = control.ask_status(config.control.socket)
+    document = client.ask_status(config.control.socket)
     if as_json:
         show_json(document)
     else:

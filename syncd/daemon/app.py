@@ -29,8 +29,9 @@ from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
 from syncd.daemon.unlisted_values import UnlistedValueReporter
 from syncd.errors import MirrorError, SyncdError
-from syncd.http_server import ConnectionLimiter, HttpServer, connections_for, raise_open_files
+from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
+from syncd.http_server.server import HttpServer
 from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)

@@ -146,8 +146,8 @@ class Services:
         for summary in await self.store.end_excess(now, policy, **most):
             log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
-    def survey(self) -> DryRun:
-        """Return a look at the catalogue that writes nothing."""
+    def dry_run(self) -> DryRun:
+        """Return a dry run: it reads the catalogue and writes nothing."""
         return DryRun(
             shelves=self.store,
             source=self.fetcher.source,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from syncd import control
+from syncd.control.client import ask_status
 from syncd.core.model import JsonObject
 from syncd.demo.compare import Comparison, compare
 from syncd.demo.daemon_process import DaemonProcess
@@ -171,7 +171,7 @@ class Play:
         deadline = time.monotonic() + LONGEST_END_S
         while time.monotonic() < deadline:
             self._daemon.check()
-            if done(await asyncio.to_thread(control.ask_status, self._socket)):
+            if done(await asyncio.to_thread(ask_status, self._socket)):
                 return
             await asyncio.sleep(LOOK_S)
         raise SyncdError(f"{self.frame.act} took longer than {LONGEST_END_S:g} s")
@@ -179,7 +179,7 @@ class Play:
     async def _watch(self) -> None:
         while True:
             try:
-                status = await asyncio.to_thread(control.ask_status, self._socket)
+                status = await asyncio.to_thread(ask_status, self._socket)
                 self.frame.sweep = status["sweep"] if status["sweep"]["running"] else None
                 self.frame.items = status["mirror"]["items"]
             except SyncdError:
