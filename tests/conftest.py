@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
-from msgspec import json
+from msgspec import json, to_builtins
 
 from syncd.cli.common import secrets
 from syncd.control.client import ask_status
@@ -229,7 +229,8 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Return its status document."""
-        return ask_status(self.site.socket)
+        document: dict[str, Any] = to_builtins(ask_status(self.site.socket))
+        return document
 
     def post(
         self, body: bytes, *, key: str | None = None, client: httpx.Client | None = None

@@ -260,12 +260,12 @@ def test_a_doubt_ends_and_is_asked_as_often_as_ever(by: timedelta) -> None:
         calls = day.source.calls
         day.host.offset += by
         await asyncio.sleep(0.5)
-        await day.status_service.beat()
+        await day.heartbeat.beat()
         await day.beat_for(150)
         if day.services.is_resuming:
             calls += 21  # nothing sweeps in this story
         assert day.source.calls - calls <= 3
-        reports = day.status_service._query_runner._reports
+        reports = day.status_service._query_runner._queries
         (row,) = reports.availability([variant_id])
         assert (row["verifying"], row["sellable"]) == (0, 1)
         assert reports.freshness()["daemon_seen_at"] is not None or by > timedelta(0)
@@ -315,7 +315,7 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
 
     async def story(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
-        await day.status_service.beat()
+        await day.heartbeat.beat()
         writer = day.services.store._writer
 
         def refuse() -> None:
@@ -343,7 +343,7 @@ def test_a_mirror_that_could_not_be_written_follows_before_anything_else(by: tim
             (2, 60),
         ]
         await day.beat_for(120)
-        assert day.status_service._query_runner._reports.availability([11])[0]["verifying"] == 0
+        assert day.status_service._query_runner._queries.availability([11])[0]["verifying"] == 0
 
     day(story)
 
@@ -374,7 +374,7 @@ def test_silence_ends_with_the_next_delivery_although_the_clock_was_set_back() -
         day.is_delivering = True
         await day.beat_for(300)
         changing.cancel()
-        assert (await day.status_service.status())["webhooks"]["state"] != "silent"
+        assert (await day.status_service.status()).webhooks.state != "silent"
 
     day(story)
 
@@ -395,9 +395,9 @@ def test_a_machine_that_slept_blames_nobody() -> None:
         await day.schedule.resume()
         await day.beat_for(900)
         status = await day.status_service.status()
-        assert status["webhooks"]["state"] in {"unknown", "healthy"}
-        assert status["mirror"]["sellable"] < status["mirror"]["variants"]
-        reasons = " ".join(status["reasons"])
+        assert status.webhooks.state in {"unknown", "healthy"}
+        assert status.mirror.sellable < status.mirror.variants
+        reasons = " ".join(status.reasons)
         assert "I was down" not in reasons
         assert "no delivery told" not in reasons
 

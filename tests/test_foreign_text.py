@@ -24,7 +24,7 @@ import pytest
 import structlog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec import json
+from msgspec import convert, json
 from msgspec.structs import replace
 
 from syncd import logs
@@ -37,6 +37,7 @@ from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.plain_text import json_text, shortened, visible
 from syncd.core.policy import Policy
 from syncd.core.records import Change, ReplayResult
+from syncd.core.status_document import StatusDocument
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.errors import SourceUnreachable, SyncdError
@@ -247,7 +248,7 @@ def neighbours(text: str) -> Iterator[None]:
 
     done = Differences(summary_of(text), [change_of(text)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "ask_status", lambda _: status_of(text))
+        patch.setattr(client, "ask_status", lambda _: convert(status_of(text), StatusDocument))
         patch.setattr(client, "ask_reconcile", lambda *_: iter([done]))
         patch.setattr(
             client,

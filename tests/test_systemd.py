@@ -236,10 +236,10 @@ def test_a_mirror_that_refuses_is_no_hanging(watched: Watched, site: Site) -> No
     """A disk that takes nothing more: deliveries are refused, and to be killed would not help."""
     site.until(lambda: site.differences == 0)
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-    site.until(lambda: ask_status(site.socket)["health"] == "failing")
+    site.until(lambda: ask_status(site.socket).health == "failing")
     assert all(watched.hear(b"WATCHDOG=1", within_s=2) for _ in range(3))
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
-    site.until(lambda: ask_status(site.socket)["health"] != "failing")
+    site.until(lambda: ask_status(site.socket).health != "failing")
 
 
 @pytest.fixture

@@ -196,14 +196,14 @@ def _about_the_daemon(config: Config) -> Iterator[Finding]:
         yield Finding(check, "fail", fault.message, fault.hint)
         yield _about_connections(connections_for(raise_open_files()), is_running=False)
         return
-    health = status["health"]
+    health = status.health
     if health == "ok":
-        yield Finding(check, "pass", f"version {status['version']}")
+        yield Finding(check, "pass", f"version {status.version}")
     else:
-        reasons = " ".join(status["reasons"])
+        reasons = " ".join(status.reasons)
         verdict: Verdict = "fail" if health == "failing" else "warn"
         yield Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
-    yield _about_connections(status.get("max_connections"), is_running=True)
+    yield _about_connections(status.max_connections, is_running=True)
 
 
 def _about_connections(limit: int | None, *, is_running: bool) -> Finding:

@@ -24,17 +24,17 @@ from syncd.control.messages import (
 )
 from syncd.core.model import JsonObject
 from syncd.core.records import ReplayResult
+from syncd.core.status_document import StatusDocument
 from syncd.errors import ControlDenied, DaemonAbsent, UsageError
 
 
-def ask_status(socket: Path) -> JsonObject:
+def ask_status(socket: Path) -> StatusDocument:
     """Return the running daemon's status document; raises DaemonAbsent when there is none."""
     with _connected(socket) as client:
         answer = client.get("/status")
-        document: JsonObject = json.decode(answer.content)
         if answer.status_code != httpx.codes.OK:
-            raise decode_error(document)
-        return document
+            raise decode_error(json.decode(answer.content))
+        return json.decode(answer.content, type=StatusDocument)
 
 
 def ask_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
@@ -42,8 +42,7 @@ def ask_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
     with _connected(socket) as client:
         answer = client.post("/replay", content=json.encode(request))
         if answer.status_code != httpx.codes.OK:
-            document: JsonObject = json.decode(answer.content)
-            raise decode_error(document)
+            raise decode_error(json.decode(answer.content))
         return json.decode(answer.content, type=list[ReplayResult])
 
 

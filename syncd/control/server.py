@@ -20,8 +20,9 @@ from syncd.control.messages import (
     ReplayRequest,
     encode_error,
 )
-from syncd.core.model import MAX_ID, JsonObject
+from syncd.core.model import MAX_ID
 from syncd.core.records import ReplayResult
+from syncd.core.status_document import StatusDocument
 from syncd.errors import Overloaded, SyncdError, UsageError
 from syncd.http_server.refusals import Places, Refusals
 
@@ -32,7 +33,7 @@ MAX_BODY_BYTES = 64 * 1024
 # Status documents that are made at once; further requests are refused.
 MOST_AT_ONCE = 8
 
-StatusOf = Callable[[], Awaitable[JsonObject]]
+StatusOf = Callable[[], Awaitable[StatusDocument]]
 ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[ReconcileMessage]]
 ReplayOf = Callable[[ReplayRequest], Awaitable[list[ReplayResult]]]
 
