@@ -20,10 +20,10 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
-from msgspec import json
+from msgspec import json, to_builtins
 
-from syncd import control
 from syncd.cli.common import secrets
+from syncd.control.client import ask_status
 from syncd.core.signature import HEADER, sign
 from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
@@ -230,7 +230,8 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Return its status document."""
-        return control.ask_status(self.site.socket)
+        document: dict[str, Any] = to_builtins(ask_status(self.site.socket))
+        return document
 
     def post(
         self, body: bytes, *, key: str | None = None, client: httpx.Client | None = None

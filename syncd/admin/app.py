@@ -19,12 +19,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.admin import metrics, page
 from syncd.config import is_loopback
-from syncd.core.model import JsonObject
 from syncd.core.plain_text import json_text
+from syncd.core.status_document import StatusDocument
 from syncd.errors import SyncdError
 from syncd.http_server.refusals import Places, Refusals
 
-StatusOf = Callable[[], Awaitable[JsonObject]]
+StatusOf = Callable[[], Awaitable[StatusDocument]]
 MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
@@ -43,50 +43,50 @@ _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 def application(
     status: StatusOf,
     exposition: MetricsOf,
-    shown: PageOf,
+    status_page: PageOf,
     *,
     is_remote: bool = False,
     refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Return the application: the status page at `/`, `/status.json` and `/metrics`.
 
-    `is_remote`: it was told to listen elsewhere than on loopback, where its names are not known.
+    `is_remote`: the listener is not on loopback, so the names of its host are not known.
     """
     statuses, scrapes, pages, searches = (Places(MOST_AT_ONCE) for _ in range(4))
 
-    async def status_json(request: Request) -> Response:
+    async def status_route(request: Request) -> Response:
         del request
         try:
             with statuses.one():
                 return _json(200, await status())
-        except SyncdError as fault:
-            return _json(503, {"error": fault.message, "hint": fault.hint})
+        except SyncdError as error:
+            return _json(503, {"error": error.message, "hint": error.hint})
 
-    async def prometheus(request: Request) -> Response:
+    async def metrics_route(request: Request) -> Response:
         del request
         try:
             with scrapes.one():
                 return Response(await exposition(), media_type=metrics.CONTENT_TYPE)
-        except SyncdError as fault:
-            return PlainTextResponse(f"{fault.message}\n", 503, _LATER)
+        except SyncdError as error:
+            return PlainTextResponse(f"{error.message}\n", 503, _LATER)
 
-    async def status_page(request: Request) -> Response:
-        asked = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
+    async def page_route(request: Request) -> Response:
+        search = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
         try:
-            with (searches if asked else pages).one():
-                return HTMLResponse(await shown(asked))
-        except SyncdError as fault:
-            return HTMLResponse(page.fault(fault.message, fault.hint), 503, _LATER)
+            with (searches if search else pages).one():
+                return HTMLResponse(await status_page(search))
+        except SyncdError as error:
+            return HTMLResponse(page.error(error.message, error.hint), 503, _LATER)
 
-    async def page_file(request: Request) -> Response:
+    async def file_route(request: Request) -> Response:
         name = request.url.path[1:]
         return Response(page.file(name), media_type=page.FILES[name])
 
     routes = [
-        Route("/", status_page),
-        Route("/status.json", status_json),
-        Route("/metrics", prometheus),
-        *(Route(f"/{name}", page_file) for name in page.FILES),
+        Route("/", page_route),
+        Route("/status.json", status_route),
+        Route("/metrics", metrics_route),
+        *(Route(f"/{name}", file_route) for name in page.FILES),
     ]
     inner = Starlette(routes=routes)
     inner.router.redirect_slashes = False
@@ -133,7 +133,7 @@ def _is_for_loopback(scope: Scope, hosts: list[bytes]) -> bool:
     return found is not None and is_loopback((found[1] or found[2]).lower())
 
 
-def _json(code: int, document: JsonObject) -> Response:
+def _json(code: int, document: object) -> Response:
     return Response(
         json.format(json_text(document)),
         code,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 from prometheus_client import (
@@ -20,7 +19,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from syncd.core.model import OUTCOMES, JsonObject
+from syncd.core.model import OUTCOMES
+from syncd.core.status_document import StatusDocument
 from syncd.core.timestamps import from_text
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -63,7 +63,7 @@ def _size(path: Path) -> int:
 
 
 def exposition(
-    document: JsonObject,
+    document: StatusDocument,
     answered: Mapping[str, int],
     times: Histogram,
     sizes: Sizes,
@@ -86,7 +86,7 @@ def exposition(
 class _Collector:
     def __init__(
         self,
-        document: JsonObject,
+        document: StatusDocument,
         answered: Mapping[str, int],
         sizes: Sizes,
         refused: Mapping[str, Mapping[str, int]],
@@ -107,9 +107,9 @@ class _Collector:
 
     def _about_itself(self) -> Iterator[Metric]:
         document = self._document
-        yield _one("info", "Always 1; the version is its label.", 1, version=document["version"])
-        yield _moment("start_time_seconds", "When the daemon started.", document["started_at"])
-        yield _states("health", "1 for the health it has.", HEALTHS, document["health"])
+        yield _one("info", "Always 1; the version is its label.", 1, version=document.version)
+        yield _moment("start_time_seconds", "When the daemon started.", document.started_at)
+        yield _states("health", "1 for the health it has.", HEALTHS, document.health)
         dropped = CounterMetricFamily(
             "syncd_log_lines_dropped", "Lines of the log that nobody read or no disk took."
         )
@@ -117,7 +117,7 @@ class _Collector:
         yield dropped
 
     def _about_deliveries(self) -> Iterator[Metric]:
-        webhooks = self._document["webhooks"]
+        webhooks = self._document.webhooks
         taken = CounterMetricFamily(
             "syncd_deliveries", "Authentic deliveries answered 200, by outcome.", labels=["outcome"]
         )
@@ -142,65 +142,63 @@ class _Collector:
         yield _moment(
             "last_delivery_timestamp_seconds",
             "When the last authentic delivery arrived.",
-            webhooks["last_delivery_at"],
+            webhooks.last_delivery_at,
         )
-        yield _states(
-            "webhooks_state", "1 for the state it has.", WEBHOOK_STATES, webhooks["state"]
-        )
+        yield _states("webhooks_state", "1 for the state it has.", WEBHOOK_STATES, webhooks.state)
         yield _one(
             "missed_changes_last_day",
             "Changes of 24 hours that no delivery told.",
-            webhooks["missed_24h"],
+            webhooks.missed_24h,
         )
         yield _one(
             "quarantined_deliveries",
             "Kept deliveries that were not understood.",
-            self._document["quarantined"],
+            self._document.quarantined,
         )
 
     def _about_the_mirror(self) -> Iterator[Metric]:
-        mirror, sizes = self._document["mirror"], self._sizes
-        yield _one("items", "Items in the mirror that are not gone.", mirror["items"])
+        mirror, sizes = self._document.mirror, self._sizes
+        yield _one("items", "Items in the mirror that are not gone.", mirror.items)
         variants = GaugeMetricFamily(
             "syncd_variants", "Variants in the mirror, by what may be done.", labels=["state"]
         )
-        others = mirror["variants"] - mirror["sellable"] - mirror["removed"]
+        others = mirror.variants - mirror.sellable - mirror.removed
         for state, count in (
-            ("sellable", mirror["sellable"]),
+            ("sellable", mirror.sellable),
             ("not_sellable", others),
-            ("removed", mirror["removed"]),
+            ("removed", mirror.removed),
         ):
             variants.add_metric([state], count)
         yield variants
         yield _moment(
             "oldest_confirmed_timestamp_seconds",
             "When the variant that was not confirmed for longest was.",
-            mirror["oldest_confirmed_at"],
+            mirror.oldest_confirmed_at,
         )
         yield _one("database_bytes", "Size of the database file.", sizes.database_bytes)
         yield _one("log_bytes", "Size of its write-ahead log.", sizes.log_bytes)
         yield _one("free_bytes", "Free space where the mirror is.", sizes.free_bytes)
 
     def _about_reading(self) -> Iterator[Metric]:
-        sweep, budget = self._document["sweep"], self._document["budget"]
-        yield _one("sweep_running", "1 while the catalogue is read.", int(sweep["running"]))
-        yield _one("sweep_checked_items", "Items this sweep has read.", sweep["checked"])
-        yield _one("sweep_items", "Items this sweep has to read.", sweep["total"] or 0)
+        sweep, budget = self._document.sweep, self._document.budget
+        yield _one("sweep_running", "1 while the catalogue is read.", int(sweep.running))
+        yield _one("sweep_checked_items", "Items this sweep has read.", sweep.checked)
+        yield _one("sweep_items", "Items this sweep has to read.", sweep.total or 0)
         yield _moment(
-            "last_sweep_timestamp_seconds", "When the last sweep ended.", sweep["last_finished_at"]
+            "last_sweep_timestamp_seconds", "When the last sweep ended.", sweep.last_finished_at
         )
         yield _one(
             "last_sweep_complete",
             "1 if the last sweep was complete.",
-            int(sweep["last_result"] == "complete"),
+            int(sweep.last_result == "complete"),
         )
-        yield _one("calls_per_minute", "Calls allowed.", budget["calls_per_minute"])
-        yield _one("calls_last_minute", "Calls of the last minute.", budget["used_last_minute"])
-        yield _one("throttled_last_day", "Times Dreamship answered 429.", budget["throttled_24h"])
+        yield _one("calls_per_minute", "Calls allowed.", budget.calls_per_minute)
+        yield _one("calls_last_minute", "Calls of the last minute.", budget.used_last_minute)
+        yield _one("throttled_last_day", "Times Dreamship answered 429.", budget.throttled_24h)
         yield _one(
             "refresh_queue_items",
             "Items that wait for a confirming read.",
-            self._document["refresh_queue"],
+            self._document.refresh_queue,
         )
 
 
@@ -218,7 +216,7 @@ def _moment(name: str, text: str, at: str | None) -> Metric:
     return metric
 
 
-def _states(name: str, text: str, states: tuple[str, ...], now: Any) -> Metric:
+def _states(name: str, text: str, states: tuple[str, ...], now: str) -> Metric:
     metric = GaugeMetricFamily(f"syncd_{name}", text, labels=["state"])
     for state in states:
         metric.add_metric([state], int(state == now))

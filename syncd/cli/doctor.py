@@ -14,17 +14,18 @@ import httpx
 from msgspec import DecodeError, json
 from msgspec.structs import asdict
 
-from syncd import control, http_client, running
+from syncd import http_client, running
 from syncd.cli import doctor_checks
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.cli.doctor_checks import Answer, FileInfo, Finding, Verdict
 from syncd.config import Config, find
+from syncd.control import client
 from syncd.core.payload import TEST_ACTION
 from syncd.core.read_age import COPY_AGE
 from syncd.core.signature import HEADER, sign
 from syncd.dreamship.client import DreamshipClient
 from syncd.errors import ConfigurationError, MirrorError, SourceError, SyncdError
-from syncd.http_server import (
+from syncd.http_server.limits import (
     MAX_CONNECTIONS,
     connections_for,
     open_files_for,
@@ -190,19 +191,19 @@ async def _about_dreamship(config: Config) -> list[Finding]:
 def _about_the_daemon(config: Config) -> Iterator[Finding]:
     check = "the daemon is up and well"
     try:
-        status = control.ask_status(config.control.socket)
+        status = client.ask_status(config.control.socket)
     except SyncdError as fault:
         yield Finding(check, "fail", fault.message, fault.hint)
         yield _about_connections(connections_for(raise_open_files()), is_running=False)
         return
-    health = status["health"]
+    health = status.health
     if health == "ok":
-        yield Finding(check, "pass", f"version {status['version']}")
+        yield Finding(check, "pass", f"version {status.version}")
     else:
-        reasons = " ".join(status["reasons"])
+        reasons = " ".join(status.reasons)
         verdict: Verdict = "fail" if health == "failing" else "warn"
         yield Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
-    yield _about_connections(status.get("max_connections"), is_running=True)
+    yield _about_connections(status.max_connections, is_running=True)
 
 
 def _about_connections(limit: int | None, *, is_running: bool) -> Finding:

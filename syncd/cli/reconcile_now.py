@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from syncd import control, logs
+from syncd import logs
 from syncd.cli import telling
 from syncd.cli.common import (
     ID,
@@ -22,6 +22,7 @@ from syncd.cli.common import (
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
+from syncd.control import client, messages
 from syncd.core.jobs import SweepProgress, SweepSummary
 from syncd.core.model import JsonObject
 from syncd.core.records import Change
@@ -92,7 +93,7 @@ def command(
             f"not in catalog.items, so not mirrored: {', '.join(map(str, sorted(outside)))}",
             hint="add them to [catalog] in the configuration",
         )
-    request = control.ReconcileRequest(list(items), accept_removals, dry_run)
+    request = messages.ReconcileRequest(list(items), accept_removals, dry_run)
     with _progress() as teller:
         try:
             ended = _by_daemon(config, request, teller)
@@ -104,13 +105,13 @@ def command(
             from syncd import running  # noqa: PLC0415 - with a daemon it is not needed
 
             ended = running.run(_by_itself(config, request, teller))
-    summary = ended.summary if isinstance(ended, control.Differences) else ended
+    summary = ended.summary if isinstance(ended, messages.Differences) else ended
     document = {name: getattr(summary, name) for name in _TOLD}
-    if isinstance(ended, control.Differences):
+    if isinstance(ended, messages.Differences):
         document["differences"] = [_difference(change) for change in ended.differences]
     if as_json:
         show_json(document)
-    elif isinstance(ended, control.Differences):
+    elif isinstance(ended, messages.Differences):
         _show_differences(ended)
     else:
         _show(summary)
@@ -140,7 +141,7 @@ def _difference(change: Change) -> JsonObject:
     }
 
 
-def _show_differences(ended: control.Differences) -> None:
+def _show_differences(ended: messages.Differences) -> None:
     for change in ended.differences:
         old = "(not there)" if change.old_availability is None else change.old_availability
         new = "(gone)" if change.availability is None else change.availability
@@ -155,7 +156,7 @@ class _Teller:
         self._bar = bar
         self._task = None if bar is None else bar.add_task("asking Dreamship", total=None, eta="")
 
-    def tell(self, progress: control.Progress) -> None:
+    def tell(self, progress: messages.Progress) -> None:
         """Show one step."""
         if self._bar is None or self._task is None:
             return
@@ -182,18 +183,18 @@ def _progress() -> Iterator[_Teller]:
 
 
 def _by_daemon(
-    config: Config, request: control.ReconcileRequest, teller: _Teller
-) -> SweepSummary | control.Differences:
-    for told in control.ask_reconcile(config.control.socket, request):
-        if not isinstance(told, control.Progress):
+    config: Config, request: messages.ReconcileRequest, teller: _Teller
+) -> SweepSummary | messages.Differences:
+    for told in client.ask_reconcile(config.control.socket, request):
+        if not isinstance(told, messages.Progress):
             return told
         teller.tell(told)
     raise DaemonAbsent("the daemon said nothing", was_reached=True)
 
 
 async def _by_itself(
-    config: Config, request: control.ReconcileRequest, teller: _Teller
-) -> SweepSummary | control.Differences:
+    config: Config, request: messages.ReconcileRequest, teller: _Teller
+) -> SweepSummary | messages.Differences:
     from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
@@ -208,13 +209,13 @@ async def _by_itself(
     def tell(progress: SweepProgress) -> None:
         eta = services.sweep_manager.eta(progress)
         seconds = None if eta is None else eta.total_seconds()
-        teller.tell(control.Progress(progress.checked, progress.total, seconds))
+        teller.tell(messages.Progress(progress.checked, progress.total, seconds))
 
     try:
         if request.dry_run:
-            survey = services.survey()
-            summary = await survey.look(request.items, tell=tell)
-            return control.Differences(summary, survey.differences)
+            dry_run = services.dry_run()
+            summary = await dry_run.look(request.items, tell=tell)
+            return messages.Differences(summary, dry_run.differences)
         sweep_id, _ = await services.sweep_manager.request(
             "operator", items=request.items or None, accept_removals=request.accept_removals
         )

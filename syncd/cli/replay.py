@@ -7,7 +7,7 @@ from collections import Counter
 
 import click
 
-from syncd import control, logs
+from syncd import logs
 from syncd.cli.common import (
     ID,
     config_option,
@@ -17,6 +17,7 @@ from syncd.cli.common import (
 )
 from syncd.cli.ownership import require_owner
 from syncd.config import Config
+from syncd.control import client, messages
 from syncd.core.records import ReplayResult
 from syncd.errors import DaemonAbsent, UsageError
 from syncd.printing import show, show_json
@@ -47,9 +48,9 @@ def command(
             "which deliveries?", hint="name their ids (`syncd deliveries`), or --quarantined"
         )
     config = load_config(config_path, with_keys=False)
-    request = control.ReplayRequest(list(delivery_ids), quarantined)
+    request = messages.ReplayRequest(list(delivery_ids), quarantined)
     try:
-        done = control.ask_replay(config.control.socket, request)
+        done = client.ask_replay(config.control.socket, request)
     except DaemonAbsent as absent:
         if absent.was_reached:
             raise
@@ -68,7 +69,7 @@ def command(
     return 1 if any(one.outcome == "quarantined" for one in done) else 0
 
 
-async def _by_itself(config: Config, request: control.ReplayRequest) -> list[ReplayResult]:
+async def _by_itself(config: Config, request: messages.ReplayRequest) -> list[ReplayResult]:
     from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)

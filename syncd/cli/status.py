@@ -7,9 +7,9 @@ from itertools import islice
 
 import click
 
-from syncd import control
 from syncd.cli.common import config_option, json_option, load_config
-from syncd.core.model import JsonObject
+from syncd.control import client
+from syncd.core.status_document import MirrorStatus, StatusDocument, SweepStatus
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
 # Of the values that are not sold; --json has more.
@@ -19,70 +19,70 @@ _COLORS = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 @click.command(
     "status",
-    short_help="Tell the daemon's health, with reasons.",
+    short_help="Show the daemon's health, with reasons.",
     epilog="Example:\n\n  syncd status --json | jq .webhooks",
 )
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> int:
-    """Tell the daemon's health, with reasons.
+    """Show the daemon's health, with reasons.
 
     Exit code 0 when it is ok, 1 when not, 3 when no daemon answers.
     """
     config = load_config(config_path, with_keys=False)
-    document = control.ask_status(config.control.socket)
+    document = client.ask_status(config.control.socket)
     if as_json:
         show_json(document)
     else:
         _show(document)
-    return 0 if document["health"] == "ok" else 1
+    return 0 if document.health == "ok" else 1
 
 
-def _show(status: JsonObject) -> None:
-    health = status["health"]
+def _show(status: StatusDocument) -> None:
+    health = status.health
     show(Colored(health, _COLORS[health]))
-    for reason in status["reasons"]:
+    for reason in status.reasons:
         show("  - ", reason)
-    for name, told in _rows(status):
-        show(f"{name:16}  ", told, most=MAX_LINE_CHARS)
+    for name, value in _rows(status):
+        show(f"{name:16}  ", value, most=MAX_LINE_CHARS)
 
 
-def _rows(status: JsonObject) -> Iterator[tuple[str, str]]:
-    webhooks, mirror, budget = status["webhooks"], status["mirror"], status["budget"]
-    state = f"{webhooks['state']}, last {webhooks['last_delivery_at']}"
-    is_waiting = status.get("waiting_for_first_delivery")
+def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
+    webhooks, mirror, budget = status.webhooks, status.mirror, status.budget
+    state = f"{webhooks.state}, last {webhooks.last_delivery_at}"
+    is_waiting = status.waiting_for_first_delivery
     yield "webhooks", "waiting for the first delivery" if is_waiting else state
-    invalid, throttled = webhooks["invalid_signatures_24h"], budget["throttled_24h"]
-    day = f"{webhooks['missed_24h']} missed, {invalid} without a valid signature"
+    invalid, throttled = webhooks.invalid_signatures_24h, budget.throttled_24h
+    day = f"{webhooks.missed_24h} missed, {invalid} without a valid signature"
     yield "last 24 hours", f"{day}, {throttled} times throttled"
-    yield "mirror", mirror["path"]
-    held = f"{mirror['items']} items, {mirror['variants']} variants"
-    yield "", f"{held}, {mirror['sellable']} sellable, {mirror['removed']} removed"
-    yield "oldest confirmed", mirror["oldest_confirmed_at"] or "-"
-    if mirror["unknown_values"]:
+    yield "mirror", mirror.path
+    held = f"{mirror.items} items, {mirror.variants} variants"
+    yield "", f"{held}, {mirror.sellable} sellable, {mirror.removed} removed"
+    yield "oldest confirmed", mirror.oldest_confirmed_at or "-"
+    if mirror.unknown_values:
         yield "not sellable", _unknown(mirror)
-    yield "sweep", _sweep(status["sweep"])
-    yield "next sweep", status["sweep"]["next_at"] or "-"
-    used, allowed = budget["used_last_minute"], budget["calls_per_minute"]
+    yield "sweep", _sweep(status.sweep)
+    yield "next sweep", status.sweep.next_at or "-"
+    used, allowed = budget.used_last_minute, budget.calls_per_minute
     yield "budget", f"{used} of {allowed} calls a minute"
-    yield "to be read", f"{status['refresh_queue']} items"
-    yield "quarantined", f"{status['quarantined']} deliveries"
-    yield "daemon", f"{status['version']}, since {status['started_at']}"
+    yield "to be read", f"{status.refresh_queue} items"
+    yield "quarantined", f"{status.quarantined} deliveries"
+    yield "daemon", f"{status.version}, since {status.started_at}"
 
 
-def _unknown(mirror: JsonObject) -> str:
+def _unknown(mirror: MirrorStatus) -> str:
     """Return the first of the values that are not sold, and how many more there are."""
-    values = mirror["unknown_values"]
-    told = [f"{value!r} x {count}" for value, count in islice(values.items(), _VALUES)]
-    # A daemon of before 0.2.0 named all of them.
-    more = len(values) - len(told) + mirror.get("more_unknown_values", 0)
-    return ", ".join(told) + (f" and {more} more values" if more else "")
+    values = mirror.unknown_values
+    named = [f"{value!r} x {count}" for value, count in islice(values.items(), _VALUES)]
+    # A daemon of version 0.1.0 names all of them.
+    more = len(values) - len(named) + mirror.more_unknown_values
+    return ", ".join(named) + (f" and {more} more values" if more else "")
 
 
-def _sweep(sweep: JsonObject) -> str:
-    if sweep["running"]:
-        eta = "" if sweep["eta_seconds"] is None else f", about {sweep['eta_seconds']} s left"
-        return f"running, {sweep['checked']} of {sweep['total'] or '?'} items{eta}"
-    if sweep["last_result"] is None:
+def _sweep(sweep: SweepStatus) -> str:
+    if sweep.running:
+        eta = "" if sweep.eta_seconds is None else f", about {sweep.eta_seconds} s left"
+        return f"running, {sweep.checked} of {sweep.total or '?'} items{eta}"
+    if sweep.last_result is None:
         return "none yet"
-    return f"{sweep['last_result']}, ended {sweep['last_finished_at']}"
+    return f"{sweep.last_result}, ended {sweep.last_finished_at}"

@@ -13,9 +13,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from syncd.control import FAULTS, KINDS, ReconcileRequest, ReplayRequest, Told
-from syncd.core.model import MAX_ID, JsonObject
+from syncd.control.messages import (
+    MESSAGE_TYPES,
+    ReconcileMessage,
+    ReconcileRequest,
+    ReplayRequest,
+    encode_error,
+)
+from syncd.core.model import MAX_ID
 from syncd.core.records import ReplayResult
+from syncd.core.status_document import StatusDocument
 from syncd.errors import Overloaded, SyncdError, UsageError
 from syncd.http_server.refusals import Places, Refusals
 
@@ -23,11 +30,11 @@ from syncd.http_server.refusals import Places, Refusals
 HEADERS_READ = frozenset[bytes]()
 # Far more than the ids that one request may name (`reconcile.MAX_ITEMS`, `replay.MAX_IDS`).
 MAX_BODY_BYTES = 64 * 1024
-# Statuses that are put together at once; others are refused.
+# Status documents that are made at once; further requests are refused.
 MOST_AT_ONCE = 8
 
-StatusOf = Callable[[], Awaitable[JsonObject]]
-ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[Told]]
+StatusOf = Callable[[], Awaitable[StatusDocument]]
+ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[ReconcileMessage]]
 ReplayOf = Callable[[ReplayRequest], Awaitable[list[ReplayResult]]]
 
 
@@ -46,30 +53,30 @@ def application(
         try:
             with statuses.one():
                 return Response(json.encode(await status()), media_type="application/json")
-        except SyncdError as fault:
-            return Response(json.encode(_fault(fault)), 503, media_type="application/json")
+        except SyncdError as error:
+            return Response(json.encode(encode_error(error)), 503, media_type="application/json")
 
     async def reconcile_route(request: Request) -> Response:
         try:
-            asked = json.decode(await _body(request) or b"{}", type=ReconcileRequest)
-        except (DecodeError, ValidationError, _TooLargeError) as fault:
-            return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
-        if any(not 0 < item <= MAX_ID for item in asked.items):
+            message = json.decode(await _body(request) or b"{}", type=ReconcileRequest)
+        except (DecodeError, ValidationError, _TooLargeError) as error:
+            return Response(json.encode({"error": str(error)}), 400, media_type="application/json")
+        if any(not 0 < item <= MAX_ID for item in message.items):
             return Response(
                 json.encode({"error": "no such id"}), 400, media_type="application/json"
             )
-        told = _lines(reconcile(asked), refusals, request.scope)
-        return StreamingResponse(told, media_type="application/x-ndjson")
+        lines = _lines(reconcile(message), refusals, request.scope)
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def replay_route(request: Request) -> Response:
         try:
-            asked = json.decode(await _body(request), type=ReplayRequest)
-            return Response(json.encode(await replay(asked)), media_type="application/json")
-        except (DecodeError, ValidationError, _TooLargeError) as fault:
-            return Response(json.encode({"error": str(fault)}), 400, media_type="application/json")
-        except SyncdError as fault:
-            told = json.encode(_fault(fault))
-            return Response(told, _code(fault), media_type="application/json")
+            message = json.decode(await _body(request), type=ReplayRequest)
+            return Response(json.encode(await replay(message)), media_type="application/json")
+        except (DecodeError, ValidationError, _TooLargeError) as error:
+            return Response(json.encode({"error": str(error)}), 400, media_type="application/json")
+        except SyncdError as error:
+            body = json.encode(encode_error(error))
+            return Response(body, _code(error), media_type="application/json")
 
     inner = Starlette(
         routes=[
@@ -97,18 +104,18 @@ def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
     return application
 
 
-async def _ignored(request: Request, fault: Exception) -> Response:
+async def _ignored(request: Request, error: Exception) -> Response:
     """Answer a client that hung up in the middle; nobody reads it."""
-    del request, fault
+    del request, error
     return Response(status_code=204)
 
 
-async def _refused(request: Request, fault: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     """Answer as JSON, which is what every caller decodes."""
     del request
-    assert isinstance(fault, HTTPException)  # noqa: S101 - for mypy
-    told = json.encode({"error": fault.detail})
-    return Response(told, fault.status_code, headers=fault.headers, media_type="application/json")
+    assert isinstance(error, HTTPException)  # noqa: S101 - for mypy
+    body = json.encode({"error": error.detail})
+    return Response(body, error.status_code, headers=error.headers, media_type="application/json")
 
 
 class _TooLargeError(Exception):
@@ -128,26 +135,21 @@ async def _body(request: Request) -> bytes:
 
 
 async def _lines(
-    told: AsyncIterator[Told], refusals: Refusals, scope: Scope
+    messages: AsyncIterator[ReconcileMessage], refusals: Refusals, scope: Scope
 ) -> AsyncIterator[bytes]:
     try:
-        async for one in told:
-            kind = next(name for name, type_ in KINDS.items() if isinstance(one, type_))
-            yield json.encode({kind: one}) + b"\n"
-    except SyncdError as fault:
-        if isinstance(fault, UsageError | Overloaded):
-            # The answer has begun, with 200: that it is a refusal is in its last line.
-            refusals.note_answer(_code(fault), scope)
-        yield json.encode(_fault(fault)) + b"\n"
+        async for message in messages:
+            kind = next(name for name, type_ in MESSAGE_TYPES.items() if isinstance(message, type_))
+            yield json.encode({kind: message}) + b"\n"
+    except SyncdError as error:
+        if isinstance(error, UsageError | Overloaded):
+            # The answer has begun with 200; only its last line says that it is a refusal.
+            refusals.note_answer(_code(error), scope)
+        yield json.encode(encode_error(error)) + b"\n"
     except asyncio.CancelledError:
         yield json.encode({"error": "the daemon is stopping", "hint": "try again"}) + b"\n"
         raise
 
 
-def _code(fault: SyncdError) -> int:
-    return 400 if isinstance(fault, UsageError) else 503
-
-
-def _fault(fault: SyncdError) -> JsonObject:
-    kind = next((name for name, type_ in FAULTS.items() if isinstance(fault, type_)), "")
-    return {"error": fault.message, "hint": fault.hint, "kind": kind}
+def _code(error: SyncdError) -> int:
+    return 400 if isinstance(error, UsageError) else 503

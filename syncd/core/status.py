@@ -1,7 +1,6 @@
-"""Health and its reasons, put together from what was counted. Pure; the document is the contract's.
+"""Health and its reasons, from counts and from the state of the daemon. Pure.
 
-The keys are those of `status --json` and `/status.json` (syncd/docs/reference.md, "The status
-document").
+`status_document` makes the document of them.
 """
 
 from __future__ import annotations
@@ -12,29 +11,28 @@ from typing import Literal
 
 from msgspec import Struct
 
-from syncd import __version__
 from syncd.core.jobs import SweepProgress
-from syncd.core.model import JsonObject
 from syncd.core.plain_text import shortened
 from syncd.core.policy import Policy
-from syncd.core.timestamps import maybe_text, to_text
+from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import Evidence, WebhooksState
 from syncd.errors import SyncdError
 
 Health = Literal["ok", "degraded", "failing"]
 
-# So many signed requests in a row, all with an unknown key: more likely our key than strangers.
+# After so many signed requests in a row, all with an unknown key, a rotated key is more likely than
+# strangers.
 ROTATED_AFTER = 3
-# Shorter waits are everyday.
+# Shorter waits are normal.
 LONG_PAUSE = timedelta(minutes=2)
 
 
-# Of the values that are not sold, the most frequent are named, each cut to so many characters: how
-# many there are, and how long they are, is not ours to say.
+# Dreamship decides how many values there are and how long they are. The status names the most
+# frequent of the values that are not sold, each cut to so many characters.
 MAX_VALUES = 50
 MAX_VALUE_CHARS = 200
-# Of one fault in a reason.
-_MAX_FAULT_CHARS = 500
+# Of one error message in a reason.
+_MAX_ERROR_CHARS = 500
 
 
 class UnknownValues(Struct, frozen=True):
@@ -66,7 +64,7 @@ def unknown_values(
 
 
 class MirrorCounts(Struct, frozen=True):
-    """How many there are, at one moment."""
+    """The counts of the mirror at one moment."""
 
     items: int
     variants: int
@@ -87,11 +85,11 @@ class Assessment(Struct, frozen=True):
 
 
 class DaySummary(Struct, frozen=True):
-    """What happened in the last 24 hours, and the last of everything.
+    """The events of the last 24 hours, and the last delivery and sweep.
 
-    `missed`: changes no delivery told, those of the daemon's own absence included.
-    `last_sweep_held`: variants it did not find, too many to be removed without an operator;
-    `held`: those that reads outside of a sweep did not find.
+    `missed`: changes that no delivery reported, also those while the daemon did not run.
+    `last_sweep_held`: missing variants of the last sweep, too many to be removed without an
+    operator; `held`: missing variants of reads outside of a sweep.
     """
 
     last_delivery_at: datetime | None
@@ -108,21 +106,20 @@ class DaySummary(Struct, frozen=True):
 
 
 class DaemonSnapshot(Struct, frozen=True):
-    """What the daemon knows of itself at this moment.
+    """The state of the daemon at one moment.
 
-    `trouble`: why deliveries cannot be made durable. `stuck_by`: why nothing is read, the mirror
-    being unable to keep it; `unkept`: the sentence about a part that it cannot keep.
+    `write_error`: why deliveries cannot be made durable. `stuck_by`: why nothing is read, because
+    the mirror cannot store it; `unkept`: a sentence about a part of the mirror that stores nothing.
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
-    `down`: when it was not there, if no complete sweep has begun since. `paused_until`: a 429 asks
-    to wait that long. `cached`: the sentence about a cache that answers instead of Dreamship.
-    `max_connections`: how many all listeners take together, by the limit of open files.
+    `down`: when the daemon did not run, if no complete sweep has begun since. `paused_until`: a 429
+    asks to wait that long. `cached`: a sentence about a cache that answers instead of Dreamship.
+    `max_connections`: how many connections all listeners take together, by the limit of open files.
     """
 
     at: datetime
-
     mirror_path: str
     started_at: datetime
-    trouble: SyncdError | None
+    write_error: SyncdError | None
     webhooks_state: WebhooksState
     down: tuple[datetime, datetime] | None
     paused_until: datetime | None
@@ -142,66 +139,19 @@ class DaemonSnapshot(Struct, frozen=True):
 
 
 def assess(now: DaemonSnapshot, day: DaySummary) -> Assessment:
-    """Judge the health; what the mirror holds has no say in it, and need not be counted."""
+    """Return the health; the counts of the mirror do not matter for it."""
     failing, degraded = _failing(now), _degraded(now, day)
     return Assessment(
         "failing" if failing else "degraded" if degraded else "ok", failing + degraded
     )
 
 
-def document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) -> JsonObject:
-    """Return the status as plain values."""
-    invalid = day.invalid_signatures + now.invalid_signatures
-    assessment = assess(now, day)
-    progress = now.progress
-    return {
-        "health": assessment.health,
-        "reasons": assessment.reasons,
-        "webhooks": {
-            "state": now.webhooks_state,
-            "last_delivery_at": maybe_text(day.last_delivery_at),
-            "missed_24h": day.missed,
-            "invalid_signatures_24h": invalid,
-        },
-        "mirror": {
-            "path": now.mirror_path,
-            "items": counts.items,
-            "variants": counts.variants,
-            "sellable": counts.sellable,
-            "removed": counts.removed,
-            "oldest_confirmed_at": counts.oldest_confirmed_at,
-            "unknown_values": counts.unknown_values.named,
-            "more_unknown_values": counts.unknown_values.more,
-        },
-        "sweep": {
-            "running": progress is not None,
-            "checked": 0 if progress is None else progress.checked,
-            "total": None if progress is None else progress.total,
-            "eta_seconds": None if now.eta is None else round(now.eta.total_seconds()),
-            "last_finished_at": day.last_sweep_ended_at,
-            "last_result": day.last_sweep_result,
-            "next_at": maybe_text(now.next_sweep_at),
-        },
-        "budget": {
-            "calls_per_minute": now.calls_per_minute,
-            "used_last_minute": now.used_last_minute,
-            "throttled_24h": day.throttled,
-        },
-        "waiting_for_first_delivery": day.last_delivery_at is None,
-        "refresh_queue": counts.refresh_queue,
-        "quarantined": counts.quarantined,
-        "max_connections": now.max_connections,
-        "version": __version__,
-        "started_at": to_text(now.started_at),
-    }
-
-
 def _failing(now: DaemonSnapshot) -> list[str]:
     reasons = []
-    if now.trouble is not None:
+    if now.write_error is not None:
         reasons.append(
-            f"Deliveries cannot be made durable: {_brief(now.trouble.message)}; "
-            f"{_brief(now.trouble.hint)}."
+            f"Deliveries cannot be made durable: {_brief(now.write_error.message)}; "
+            f"{_brief(now.write_error.hint)}."
         )
     if now.refused is not None:
         reasons.append(
@@ -257,12 +207,12 @@ def _about_reading(now: DaemonSnapshot) -> list[str]:
         reasons.append(f"The last read failed: {_brief(now.unreachable)}.")
     if now.cached is not None:
         reasons.append(now.cached)
-    if now.trouble is None and now.stuck_by is not None:
+    if now.write_error is None and now.stuck_by is not None:
         reasons.append(
             "Dreamship is asked nothing, since the mirror could not keep it: "
             f"{_brief(now.stuck_by.message)}; {_brief(now.stuck_by.hint)}."
         )
-    elif now.trouble is None and now.unkept is not None:
+    elif now.write_error is None and now.unkept is not None:
         reasons.append(now.unkept)
     return reasons
 
@@ -290,6 +240,6 @@ def _about_sweeps(now: DaemonSnapshot, day: DaySummary) -> list[str]:
     return reasons
 
 
-def _brief(fault: str) -> str:
-    """Return a fault, part of which others worded, in so few words that what to do is read."""
-    return shortened(fault, _MAX_FAULT_CHARS)
+def _brief(message: str) -> str:
+    """Shorten a message that others worded in part, so that the advice after it is read."""
+    return shortened(message, _MAX_ERROR_CHARS)

@@ -27,10 +27,12 @@ from syncd.daemon.listeners import Listeners
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
+from syncd.daemon.ticker import Ticker
 from syncd.daemon.unlisted_values import UnlistedValueReporter
 from syncd.errors import MirrorError, SyncdError
-from syncd.http_server import ConnectionLimiter, HttpServer, connections_for, raise_open_files
+from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
+from syncd.http_server.server import HttpServer
 from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
@@ -65,6 +67,7 @@ class Daemon:
         self._schedule = Scheduler(self._services)
         self._unlisted_values = UnlistedValueReporter(self._services)
         self._webhook: endpoint.WebhookEndpoint
+        self._heartbeat: Heartbeat
         self._status_service: StatusService
 
     async def run(self) -> None:
@@ -95,12 +98,11 @@ class Daemon:
             refusals=self._refusals["webhook"],
         )
         max_connections = connections_for(raise_open_files())
+        self._heartbeat = Heartbeat(
+            self._services, self._schedule, self._webhook, max_connections=max_connections
+        )
         self._status_service = StatusService(
-            self._services,
-            self._schedule,
-            self._webhook,
-            refusals=self._refusals.values(),
-            max_connections=max_connections,
+            self._services, self._heartbeat, self._webhook, refusals=self._refusals.values()
         )
         try:
             self._owns_control_socket = listeners.owns_control_socket
@@ -158,17 +160,17 @@ class Daemon:
             await server.start()
             self._servers.append(server)
             log.info("listening", listener=name, address=server.address)
-        await status.beat()
+        await self._heartbeat.beat()
         self._services.start_reading()
         await self._schedule.start()
-        heartbeat = Heartbeat(
+        ticker = Ticker(
             self._services,
             self._schedule,
             self._beat,
             every_s=min(HEARTBEAT_S, systemd.watchdog_s(self._environ) or HEARTBEAT_S),
         )
-        self._spawn(heartbeat.run())
-        self._spawn(heartbeat.watch_clock())
+        self._spawn(ticker.run())
+        self._spawn(ticker.watch_clock())
         # What is loaded by now stays loaded; to look through all of it takes some 10 ms.
         gc.freeze()
         log.info(
@@ -179,11 +181,11 @@ class Daemon:
             api_keys=f"{len(config.keys)} from {config.keys_from}",
         )
         await self._notify("READY=1")
-        await status.look_once()
+        await status.prepare()
 
     async def _beat(self) -> None:
         """Show the shop and the service manager that the daemon lives."""
-        await self._status_service.beat()
+        await self._heartbeat.beat()
         # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
         await self._services.store.pulse()
         await self._schedule.pulse()
@@ -278,13 +280,14 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._status_service.close()
+        await self._heartbeat.close()
         if self._owns_control_socket:
             # While the mirror is still ours: the next daemon makes its own once it has it.
             self._config.control.socket.unlink(missing_ok=True)
         await self._services.close()
 
     def _is_healthy(self) -> bool:
-        return self._webhook.trouble is None and not self._stopping.is_set()
+        return self._webhook.write_error is None and not self._stopping.is_set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,4 +1,4 @@
-"""How the daemon asks its own mirror: as a reader, beside the loop, and not too often."""
+"""The daemon's queries of its own mirror: as a reader, beside the loop, and not too often."""
 
 from __future__ import annotations
 
@@ -7,58 +7,59 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from syncd.store import Queries
 
-# Counting a million variants takes a quarter of a second, and so does a day of many deliveries:
-# this part of the time may go into either.
+T = TypeVar("T")
+
+# Counting a million variants takes a quarter of a second, and so does a day with many deliveries.
+# Each of these queries may take this share of the time.
 COUNT_SHARE = 0.05
 QUICK_S = 0.05
 
 
 class QueryRunner:
-    """Asks the mirror at `path` on a way of its own: a thread and a connection.
+    """Runs queries on the mirror at `path`, one at a time, in a thread with its own connection.
 
-    One question at a time; each may take `limit_s`. Whoever must not wait behind others has its
-    own.
+    Each query may take `limit_s`. A caller that must not wait for others has its own runner.
     """
 
     def __init__(self, path: Path, *, limit_s: float | None = None) -> None:
-        self._reports = Queries(path)
+        self._queries = Queries(path)
         self._limit_s = limit_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mirror-reader")
 
-    async def ask(self, question: Callable[[Queries], Any]) -> Any:
+    async def ask(self, query: Callable[[Queries], T]) -> T:
         """Return the answer; raises MirrorError leaves, and Overloaded when it takes too long."""
 
-        def ask() -> Any:
-            with self._reports.limited(self._limit_s):
-                return question(self._reports)
+        def run() -> T:
+            with self._queries.limited(self._limit_s):
+                return query(self._queries)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, ask)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
     async def close(self) -> None:
-        """Let go of the mirror; a question that is being asked is broken off."""
-        self._reports.interrupt()
-        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._reports.close)
+        """Close the connection; a query that runs is interrupted."""
+        self._queries.interrupt()
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._queries.close)
         self._thread.shutdown(wait=False)
         await closing
 
 
-class CachedQuery:
-    """A question that a large mirror is not asked each time somebody wants to know."""
+class CachedQuery(Generic[T]):
+    """A query with an answer that is reused for a while if it took long."""
 
-    def __init__(self, question: Callable[..., Any]) -> None:
-        self._question = question
-        self._answer: Any = None
+    def __init__(self, query: Callable[..., T]) -> None:
+        self._query = query
+        self._answer: T | None = None
         self._ask_again_s = 0.0
 
-    def answer(self, reports: Queries, *about: Any) -> Any:
-        """Return the answer, which may be a while old if it took long, and then about that time."""
+    def answer(self, queries: Queries, *arguments: Any) -> T:
+        """Return the answer; one that took long may be old, and is about the time it was asked."""
         began_s = time.monotonic()
         if self._answer is None or began_s >= self._ask_again_s:
-            self._answer = self._question(reports, *about)
+            self._answer = self._query(queries, *arguments)
             took_s = time.monotonic() - began_s
             self._ask_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
         return self._answer

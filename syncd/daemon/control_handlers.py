@@ -1,4 +1,4 @@
-"""What operators order through the control socket, carried out by the engine that runs."""
+"""The requests of the control socket, carried out by the services of the running daemon."""
 
 from __future__ import annotations
 
@@ -6,62 +6,66 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, nullcontext
 
-from syncd import control
+from syncd.control.messages import (
+    Differences,
+    Progress,
+    ReconcileMessage,
+    ReconcileRequest,
+    ReplayRequest,
+)
 from syncd.core.jobs import SweepProgress
 from syncd.core.records import ReplayResult
 from syncd.daemon.services import Services
 from syncd.http_server.refusals import Places
 from syncd.sync.sweeps import require_few
 
-# Each looks four times a second how far its sweep is, in the thread that writes deliveries.
+# Each asks for the progress of its sweep four times a second, in the thread that writes deliveries.
 MOST_WAITING = 20
-# Each asks for the whole catalogue, and holds what it found.
+# Each reads the whole catalogue, and holds all differences in memory.
 MOST_DRY_RUNS = 1
-# Each has deliveries that arrive meanwhile wait for a slice of its own.
+# Deliveries that arrive during a replay wait for one slice of it.
 MOST_REPLAYS = 1
-# Whoever waits believes in a dead daemon after a minute of silence.
+# After a minute of silence a client takes the daemon for dead.
 SILENCE_S = 10.0
 
 
 class ControlHandlers:
-    """Reconciles, looks and replays, telling how it goes."""
+    """Sweeps, dry runs and replays that an operator requests."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._waiting = Places(MOST_WAITING)
-        self._looking = Places(MOST_DRY_RUNS)
-        self._replaying = Places(MOST_REPLAYS)
+        self._dry_runs = Places(MOST_DRY_RUNS)
+        self._replays = Places(MOST_REPLAYS)
 
-    async def reconcile(self, asked: control.ReconcileRequest) -> AsyncIterator[control.Told]:
-        """Sweep, or only look; yields progress, then what came of it.
+    async def reconcile(self, request: ReconcileRequest) -> AsyncIterator[ReconcileMessage]:
+        """Sweep, or make a dry run; yields progress, then the result.
 
-        Raises UsageError when too many items are named, and Overloaded when too much is asked at
-        once.
+        Raises UsageError if the request names too many items, and Overloaded if too many requests
+        are open.
         """
-        require_few(asked.items)
-        with self._waiting.one(), self._looking.one() if asked.dry_run else nullcontext():
-            async with aclosing(self._reconcile(asked)) as told:
-                async for one in told:
-                    yield one
+        require_few(request.items)
+        with self._waiting.one(), self._dry_runs.one() if request.dry_run else nullcontext():
+            async with aclosing(self._reconcile(request)) as messages:
+                async for message in messages:
+                    yield message
 
-    async def _reconcile(
-        self, asked: control.ReconcileRequest
-    ) -> AsyncGenerator[control.Told, None]:
+    async def _reconcile(self, request: ReconcileRequest) -> AsyncGenerator[ReconcileMessage, None]:
         sweep_manager = self._services.sweep_manager
-        told: asyncio.Queue[SweepProgress] = asyncio.Queue()
-        waiting: asyncio.Task[control.Told]
+        reports: asyncio.Queue[SweepProgress] = asyncio.Queue()
+        waiting: asyncio.Task[ReconcileMessage]
         joined = False
         last: SweepProgress | None = None
-        if asked.dry_run:
-            waiting = asyncio.create_task(self._survey(asked.items, told.put_nowait))
+        if request.dry_run:
+            waiting = asyncio.create_task(self._dry_run(request.items, reports.put_nowait))
         else:
             sweep_id, joined = await sweep_manager.request(
-                "operator", items=asked.items or None, accept_removals=asked.accept_removals
+                "operator", items=request.items or None, accept_removals=request.accept_removals
             )
-            waiting = asyncio.create_task(sweep_manager.wait(sweep_id, tell=told.put_nowait))
+            waiting = asyncio.create_task(sweep_manager.wait(sweep_id, tell=reports.put_nowait))
         try:
-            while not waiting.done() or not told.empty():
-                getting = asyncio.create_task(told.get())
+            while not waiting.done() or not reports.empty():
+                getting = asyncio.create_task(reports.get())
                 try:
                     await asyncio.wait(
                         {getting, waiting},
@@ -69,17 +73,17 @@ class ControlHandlers:
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:
-                    is_told = getting.done()
-                    getting.cancel()  # who asked may have left; what is done stays done
-                if not is_told and waiting.done():
+                    has_report = getting.done()
+                    getting.cancel()  # the client may have left; a finished task stays finished
+                if not has_report and waiting.done():
                     continue
-                progress = getting.result() if is_told else last
+                progress = getting.result() if has_report else last
                 if progress is None:
-                    yield control.Progress(0, None, None, joined)
+                    yield Progress(0, None, None, joined)
                     continue
                 last = progress
                 eta = sweep_manager.eta(progress)
-                yield control.Progress(
+                yield Progress(
                     progress.checked,
                     progress.total,
                     None if eta is None else eta.total_seconds(),
@@ -89,14 +93,14 @@ class ControlHandlers:
         finally:
             waiting.cancel()
 
-    async def _survey(
-        self, items: list[int], tell: Callable[[SweepProgress], None]
-    ) -> control.Told:
-        survey = self._services.survey()
-        summary = await survey.look(items, tell=tell)
-        return control.Differences(summary, survey.differences)
+    async def _dry_run(
+        self, items: list[int], on_progress: Callable[[SweepProgress], None]
+    ) -> ReconcileMessage:
+        dry_run = self._services.dry_run()
+        summary = await dry_run.look(items, tell=on_progress)
+        return Differences(summary, dry_run.differences)
 
-    async def replay(self, asked: control.ReplayRequest) -> list[ReplayResult]:
-        """Judge kept deliveries again; raises Overloaded while others are judged again."""
-        with self._replaying.one():
-            return await self._services.replay(asked.ids, is_quarantined=asked.quarantined)
+    async def replay(self, request: ReplayRequest) -> list[ReplayResult]:
+        """Apply stored deliveries again; raises Overloaded while another replay runs."""
+        with self._replays.one():
+            return await self._services.replay(request.ids, is_quarantined=request.quarantined)

@@ -1,69 +1,199 @@
-"""What a daemon does by elapsed time alone: it watches the wall clock, and shows that it lives.
-
-APScheduler goes by the wall clock, so a clock that is set back would stop both for as long.
-"""
+"""The heartbeat: it stores that the daemon lives, judges its health, and reports changes of it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+import logging
+import socket
+from datetime import datetime
 
 import structlog
+from msgspec.structs import replace
 
-from syncd.clock import CHECK_EVERY_S
+from syncd.clock import Jump
+from syncd.core import webhook_health
+from syncd.core.status import Assessment, DaemonSnapshot, DaySummary, assess
+from syncd.core.timestamps import to_text
+from syncd.core.webhook_health import DeliveryRate
+from syncd.daemon.cached_queries import QueryRunner
+from syncd.daemon.notifier import Notifier
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
-from syncd.errors import MirrorError
+from syncd.errors import MirrorError, MirrorIncompatible
+from syncd.store import Beat
+from syncd.store.wall_time import judgement_after
+from syncd.webhook.endpoint import WebhookEndpoint
 
 log = structlog.get_logger(__name__)
 
+# A health is reported after so many heartbeats; a short disturbance wakes nobody.
+REPORTED_AFTER_BEATS = 3
+
 
 class Heartbeat:
-    """Gives a sign of life every `every_s` seconds, and one at once after the clock jumped."""
+    """Writes one row into the mirror at each beat, with the counts since the last beat."""
 
     def __init__(
         self,
         services: Services,
         schedule: Scheduler,
-        beat: Callable[[], Awaitable[None]],
+        webhook: WebhookEndpoint,
         *,
-        every_s: float,
+        max_connections: int = 0,
     ) -> None:
         self._services = services
         self._schedule = schedule
-        self._beat = beat
-        self._every_s = every_s
-        self._soon = asyncio.Event()
+        self._webhook = webhook
+        self._max_connections = max_connections
+        self._notifier = Notifier(sleep=services.clock.sleep)
+        self._started_at = services.clock.now()
+        self._webhooks = services.saved_state.webhooks
+        self._reported_health = services.saved_state.reported_health
+        self._health_beats: tuple[str, int] = ("", 0)
+        self._written_401 = 0
+        self._logged_error = ""
+        # A connection of its own: a heartbeat never waits for a query of the status.
+        self._query_runner = QueryRunner(services.config.mirror.path)
+        services.clock.follow(self._follow)
 
-    async def run(self) -> None:
-        """Beat until cancelled."""
-        loop = asyncio.get_running_loop()
-        due_s = loop.time() + self._every_s
-        while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), max(0.0, due_s - loop.time()))
-            self._soon.clear()
-            due_s = loop.time() + self._every_s
-            try:
-                await self._beat()
-            except Exception:
-                log.exception("a sign of life failed for no known reason")
+    @property
+    def webhooks_state(self) -> webhook_health.WebhooksState:
+        """The state of the webhook at the last beat."""
+        return self._webhooks.state
 
-    async def watch_clock(self) -> None:
-        """Notice, until cancelled, when the wall clock jumped or nothing ran for a while."""
-        services, jumps = self._services, self._services.clock.jumps
-        while True:
-            await asyncio.sleep(CHECK_EVERY_S)
-            try:
-                await services.notice_clock()
-                if services.is_resuming:
-                    await self._schedule.resume()
-            except MirrorError:
-                pass  # the next sign of life tells it, and the next check tries again
-            except Exception:
-                log.exception("the clock could not be followed for no known reason")
+    async def close(self) -> None:
+        """Close the connection to the mirror, and cancel notifications."""
+        await self._notifier.close()
+        await self._query_runner.close()
+
+    async def beat(self) -> None:
+        """Store that the daemon lives, and judge whether deliveries still arrive."""
+        services = self._services
+        count_401 = self._unwritten_401
+        try:
+            await services.notice_clock()
+            mark, jumps = services.clock.mark(), services.clock.jumps
+            now = mark.at
+            day = await self.last_day(now, self._query_runner)
+            snapshot = await self.snapshot(now)
             if services.clock.jumps != jumps:
-                # For the shop, freshness must be right at once.
-                jumps = services.clock.jumps
-                self._soon.set()
+                return  # the results belong to the clock as it was; the next beat follows soon
+            before, self._webhooks = (
+                self._webhooks,
+                webhook_health.judge(self._webhooks, day.evidence, now),
+            )
+            snapshot = replace(snapshot, webhooks_state=self._webhooks.state)
+            assessment = assess(snapshot, day)
+            health = self._health_to_report(assessment, day)
+            await services.store.heartbeat(
+                Beat(
+                    mark=mark,
+                    webhooks=self._webhooks,
+                    reported_health=health,
+                    clock_offset=services.remote_clock.offset,
+                    counted={"invalid_signature": count_401},
+                )
+            )
+            self._written_401 += count_401
+            # A heartbeat may touch only sound pages: after damage, the whole file is checked first.
+            was_damaged = isinstance(self._webhook.write_error, MirrorIncompatible)
+            if not was_damaged or await services.store.is_sound():
+                self._webhook.write_error = None
+            if self._logged_error:
+                self._logged_error = ""
+                log.info("the mirror can be used again")
+                services.worker.hurry()
+        except MirrorError as error:
+            self._webhook.write_error = error
+            if error.message != self._logged_error:
+                self._logged_error = error.message
+                log.error("the mirror cannot be used", fault=error.message, hint=error.hint)
+            return
+        if self._webhooks.state != before.state:
+            self._report("webhooks", before.state, self._webhooks.state, assessment)
+        if health != self._reported_health:
+            if self._reported_health is not None:
+                self._report("health", self._reported_health, health, assessment)
+            self._reported_health = health
+        self._schedule.adapt(is_silent=self._webhooks.state == "silent")
+        await self._sweep_if_quiet(day, now)
+
+    async def snapshot(self, now: datetime) -> DaemonSnapshot:
+        """Return the state of the daemon; raises MirrorError leaves."""
+        services = self._services
+        fetcher, sweep_manager = services.fetcher, services.sweep_manager
+        progress = await sweep_manager.progress()
+        return DaemonSnapshot(
+            at=now,
+            mirror_path=str(services.config.mirror.path),
+            started_at=self._started_at,
+            write_error=self._webhook.write_error,
+            webhooks_state=self._webhooks.state,
+            down=services.down,
+            paused_until=services.rate_limiter.paused_until,
+            refused=fetcher.failures.refused,
+            unreachable=fetcher.failures.unreachable,
+            cached=fetcher.cached.reason,
+            stuck_by=services.worker.stuck_by,
+            unkept=services.worker.reason,
+            progress=progress,
+            eta=None if progress is None else sweep_manager.eta(progress),
+            next_sweep_at=self._schedule.next_sweep_at,
+            calls_per_minute=services.config.dreamship.calls_per_minute,
+            used_last_minute=services.rate_limiter.used_last_minute,
+            invalid_signatures=self._unwritten_401,
+            forged_since_delivery=self._webhook.forged_since_delivery,
+            max_connections=self._max_connections,
+        )
+
+    async def last_day(self, now: datetime, query_runner: QueryRunner) -> DaySummary:
+        """Return the events of the last 24 hours; raises MirrorError leaves."""
+        grace = self._services.config.reconcile.missed_grace
+        return await query_runner.ask(lambda queries: queries.last_day(now, grace))
+
+    def _follow(self, jump: Jump) -> None:
+        self._webhooks = judgement_after(self._webhooks, jump)
+        self._started_at = jump.noted(self._started_at)
+
+    def _health_to_report(self, assessment: Assessment, day: DaySummary) -> str | None:
+        """Return the health once it has lasted, else the one that was reported before."""
+        health = assessment.health
+        known, beats = self._health_beats
+        self._health_beats = (health, beats + 1 if health == known else 1)
+        is_first_fill = day.last_sweep_result is None
+        if is_first_fill or self._health_beats[1] < REPORTED_AFTER_BEATS:
+            return self._reported_health
+        return health
+
+    def _report(self, event: str, before: str, now: str | None, assessment: Assessment) -> None:
+        level = logging.INFO if now in {"ok", "healthy"} else logging.WARNING
+        changed = f"{event} changed"
+        log.log(level, changed, state=now, before=before, reasons=assessment.reasons)
+        config = self._services.config
+        self._notifier.send(
+            {
+                "event": event,
+                "before": before,
+                "now": now,
+                "reasons": assessment.reasons,
+                "at": to_text(self._services.clock.now()),
+                "host": socket.gethostname(),
+                "mirror": str(config.mirror.path),
+            },
+            command=config.notify.command,
+            url=config.notify.url,
+        )
+
+    async def _sweep_if_quiet(self, day: DaySummary, now: datetime) -> None:
+        """Request an early sweep when deliveries stay away for unusually long."""
+        last = day.evidence.last_delivery_at
+        rate = (
+            DeliveryRate()
+            if last is None
+            else await self._query_runner.ask(lambda queries: queries.habit(last))
+        )
+        is_quiet = webhook_health.is_quiet(rate, now)
+        await self._schedule.quiet(now if is_quiet else None)
+
+    @property
+    def _unwritten_401(self) -> int:
+        return self._webhook.answered["401"] - self._written_401

@@ -9,7 +9,7 @@ from pathlib import Path
 from syncd.config import REMOTE_ADMIN_VARIABLE, Address, Config, is_loopback
 from syncd.daemon import systemd
 from syncd.errors import ConfigurationError
-from syncd.http_server import bind_tcp, bind_unix
+from syncd.http_server.sockets import bind_tcp, bind_unix
 
 
 class Listeners:

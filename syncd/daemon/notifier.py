@@ -1,7 +1,7 @@
-"""Telling a person: a command that gets JSON on its standard input, and a URL it is posted to.
+"""Notifications: a command gets them as JSON on its standard input, and a URL by POST.
 
-Neither ever holds the daemon up: each message is carried by a task of its own, tried again with
-back-off, and given up after some tries.
+Neither ever blocks the daemon: each notification is sent by a task of its own, again with back-off
+after a failure, and dropped after some tries.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _JSON = {"Content-Type": "application/json"}
 
 
 class Notifier:
-    """Carries messages to `[notify]`'s command and URL, whichever are set."""
+    """Sends notifications to the command and the URL of `[notify]`, if they are set."""
 
     def __init__(
         self, *, sleep: Callable[[float], Awaitable[None]], limit_s: float = COMMAND_LIMIT_S
     ) -> None:
         self._sleep = sleep
         self._limit_s = limit_s
-        self._underway: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, message: JsonObject, *, command: Sequence[str], url: str) -> None:
-        """Begin to carry one message; returns at once."""
+    def send(self, message: JsonObject, *, command: Sequence[str], url: str) -> None:
+        """Begin to send one notification; returns at once."""
         # The command may print it.
         body = json_text(message).encode()
         if command:
@@ -52,38 +52,38 @@ class Notifier:
             self._begin("url", lambda: _post(url, body))
 
     async def settled(self) -> None:
-        """Return when nothing is under way."""
-        while self._underway:
-            await asyncio.gather(*self._underway, return_exceptions=True)
+        """Return once no notification is on its way."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Give up what is under way."""
-        for task in self._underway:
+        """Cancel the notifications that are on their way."""
+        for task in self._tasks:
             task.cancel()
         await self.settled()
 
-    def _begin(self, way: str, carry: Callable[[], Awaitable[str | None]]) -> None:
-        task = asyncio.create_task(self._carry(way, carry), name=f"notify {way}")
-        self._underway.add(task)
-        task.add_done_callback(self._underway.discard)
+    def _begin(self, way: str, send: Callable[[], Awaitable[str | None]]) -> None:
+        task = asyncio.create_task(self._send(way, send), name=f"notify {way}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, way: str, carry: Callable[[], Awaitable[str | None]]) -> None:
+    async def _send(self, way: str, send: Callable[[], Awaitable[str | None]]) -> None:
         for attempt in range(1, TRIES + 1):
             try:
-                fault = await carry()
-            except Exception as unknown:  # noqa: BLE001
-                # No thread to look up the name, no descriptor left: it must not be lost in silence.
-                fault = f"notify.{way} failed: {type(unknown).__name__}"
-            if fault is None:
+                failure = await send()
+            except Exception as error:  # noqa: BLE001
+                # For instance no thread to look up the name, or no descriptor: it must be logged.
+                failure = f"notify.{way} failed: {type(error).__name__}"
+            if failure is None:
                 return
-            log.warning("a notification failed", way=way, fault=fault, attempt=attempt)
+            log.warning("a notification failed", way=way, fault=failure, attempt=attempt)
             if attempt < TRIES:
                 chance = random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
                 await self._sleep(backoff(attempt, chance, base_s=2).total_seconds())
         log.error("a notification was given up", way=way)
 
     async def _run(self, command: Sequence[str], body: bytes) -> str | None:
-        """Return why it failed; its own words may hold anything and are not repeated."""
+        """Return why it failed, without the output of the command: that may contain anything."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -92,12 +92,12 @@ class Notifier:
                 stderr=asyncio.subprocess.DEVNULL,
                 # A group of its own, so that what it starts can be ended with it.
                 start_new_session=True,
-                # What it is told it needs; our keys it does not.
+                # It needs its own environment, but not our keys.
                 env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
             )
-        except (OSError, ValueError) as fault:
+        except (OSError, ValueError) as error:
             # ValueError: an argument that this locale cannot write.
-            why = getattr(fault, "strerror", None) or type(fault).__name__
+            why = getattr(error, "strerror", None) or type(error).__name__
             return f"notify.command cannot be run: {why}"
         try:
             async with asyncio.timeout(self._limit_s):
@@ -131,9 +131,9 @@ async def _post(url: str, body: bytes) -> str | None:
             client.stream("POST", url, content=body, headers=_JSON) as answer,
         ):
             pass
-    except ConfigurationError as fault:
+    except ConfigurationError as error:
         # What the environment names for the way there; it repeats no value either.
-        return f"notify.url cannot be reached: {fault.message}"
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
-        return f"notify.url could not be reached: {type(fault).__name__}"
+        return f"notify.url cannot be reached: {error.message}"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        return f"notify.url could not be reached: {type(error).__name__}"
     return None if answer.is_success else f"notify.url answered {answer.status_code}"

@@ -94,12 +94,12 @@ class Scheduler:
     async def start(self) -> None:
         """Begin: a sweep at once if one is due."""
         services, every = self._services, self._config.reconcile.every
-        remembered, now = services.remembered, services.clock.now()
-        self._failures = remembered.failures
+        saved_state, now = services.saved_state, services.clock.now()
+        self._failures = saved_state.failures
         services.clock.follow(self.follow)
-        if remembered.is_clock_suspect:
+        if saved_state.is_clock_suspect:
             self._doubted_s = services.clock.elapsed_s()
-        is_due = due_since(remembered.complete_at, every, now)
+        is_due = due_since(saved_state.complete_at, every, now)
         if services.is_resuming:
             await self.resume()
         elif is_due or services.is_new_policy:
@@ -110,8 +110,8 @@ class Scheduler:
             args=[self._sweep],
             id="sweep",
             next_run_time=now + every
-            if is_due or remembered.complete_at is None
-            else remembered.complete_at + every,
+            if is_due or saved_state.complete_at is None
+            else saved_state.complete_at + every,
         )
         self._scheduler.add_job(
             _run, _Every(timedelta(seconds=LOCATE_CHECK_S)), args=[self._locate]

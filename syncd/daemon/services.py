@@ -63,7 +63,7 @@ class Services:
         self.store = Database(
             config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=executor
         )
-        self.remembered: SavedState
+        self.saved_state: SavedState
         self._source = source
         self._own_source: DreamshipClient | None = None
         self._on_finished = on_finished
@@ -96,20 +96,20 @@ class Services:
                     # Deliveries may have been given up meanwhile, or are late by retries.
                     self.is_resuming = jump.away > config.reconcile.missed_grace
         now = clock.now()
-        self.remembered = await self.store.restore(now)
+        self.saved_state = await self.store.restore(now)
         policy = policy_of(config)
-        if self.remembered.accepting_since is None:
+        if self.saved_state.accepting_since is None:
             await self.store.mark_accepting(now)
         await self._end_excess(now, policy)
         self.is_new_policy = await self.store.apply_policy(policy, clock.now)
-        self.remote_clock = RemoteClock(clock, self.remembered.clock_offset)
+        self.remote_clock = RemoteClock(clock, self.saved_state.clock_offset)
         self.rate_limiter = RateLimiter(
             clock,
             self.store,
             rate_limit.start(
                 config.dreamship.calls_per_minute,
-                self.remembered.calls,
-                paused_until=self.remembered.paused_until,
+                self.saved_state.calls,
+                paused_until=self.saved_state.paused_until,
             ),
         )
         self.fetcher = Fetcher(
@@ -119,7 +119,7 @@ class Services:
             clock=clock,
             remote_clock=self.remote_clock,
             policy=policy,
-            accepting_since=self.remembered.accepting_since,
+            accepting_since=self.saved_state.accepting_since,
             categories=config.catalog.categories,
             on_finished=self._has_finished,
         )
@@ -146,8 +146,8 @@ class Services:
         for summary in await self.store.end_excess(now, policy, **most):
             log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
-    def survey(self) -> DryRun:
-        """Return a look at the catalogue that writes nothing."""
+    def dry_run(self) -> DryRun:
+        """Return a dry run: it reads the catalogue and writes nothing."""
         return DryRun(
             shelves=self.store,
             source=self.fetcher.source,

@@ -89,9 +89,9 @@ def _numbers(frame: Frame) -> Table:
     )
     table.add_row("answers", Text(visible(outcomes or "-")))
     if sweep is not None:
-        bar = ProgressBar(total=sweep["total"] or 100, completed=sweep["checked"], width=40)
+        bar = ProgressBar(total=sweep.total or 100, completed=sweep.checked, width=40)
         table.add_row("sweep", bar)
-        table.add_row("", f"{sweep['checked']} of {sweep['total'] or '?'} items")
+        table.add_row("", f"{sweep.checked} of {sweep.total or '?'} items")
     return table
 
 

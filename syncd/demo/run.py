@@ -13,8 +13,9 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from syncd import control
+from syncd.control.client import ask_status
 from syncd.core.model import JsonObject
+from syncd.core.status_document import StatusDocument, SweepStatus
 from syncd.demo.compare import Comparison, compare
 from syncd.demo.daemon_process import DaemonProcess
 from syncd.demo.fake_dreamship import (
@@ -53,7 +54,7 @@ class Frame(Struct):
     underway: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     look: Comparison | None = None
-    sweep: JsonObject | None = None
+    sweep: SweepStatus | None = None
 
 
 class Result(Struct, frozen=True):
@@ -111,7 +112,7 @@ class Play:
 
     async def _acts(self) -> Result:
         self._begin("filling", "an empty mirror: every item is read once, within the call limit")
-        await self._until(lambda status: status["sweep"]["last_result"] is not None)
+        await self._until(lambda status: status.sweep.last_result is not None)
         self._begin("delivering", "availability changes; signed deliveries come late and twice")
         self._postman.way = Way(doubled_share=0.15, delay_s=(0.0, 1.5))
         await self._flip_until(self._seconds * 0.45)
@@ -126,9 +127,7 @@ class Play:
             raise SyncdError(f"reconcile-now ended {reconcile.get('result')}", hint="try again")
         self._begin("comparing", "the last deliveries are confirmed; then nothing may differ")
         await self._postman.drain()
-        await self._until(
-            lambda status: status["refresh_queue"] == 0 and not status["sweep"]["running"]
-        )
+        await self._until(lambda status: status.refresh_queue == 0 and not status.sweep.running)
         look = self._look()
         self._begin("done", "")
         return Result(
@@ -167,11 +166,11 @@ class Play:
         self._postman.post(event)
         self.frame.flipped += 1
 
-    async def _until(self, done: Callable[[JsonObject], bool]) -> None:
+    async def _until(self, done: Callable[[StatusDocument], bool]) -> None:
         deadline = time.monotonic() + LONGEST_END_S
         while time.monotonic() < deadline:
             self._daemon.check()
-            if done(await asyncio.to_thread(control.ask_status, self._socket)):
+            if done(await asyncio.to_thread(ask_status, self._socket)):
                 return
             await asyncio.sleep(LOOK_S)
         raise SyncdError(f"{self.frame.act} took longer than {LONGEST_END_S:g} s")
@@ -179,9 +178,9 @@ class Play:
     async def _watch(self) -> None:
         while True:
             try:
-                status = await asyncio.to_thread(control.ask_status, self._socket)
-                self.frame.sweep = status["sweep"] if status["sweep"]["running"] else None
-                self.frame.items = status["mirror"]["items"]
+                status = await asyncio.to_thread(ask_status, self._socket)
+                self.frame.sweep = status.sweep if status.sweep.running else None
+                self.frame.items = status.mirror.items
             except SyncdError:
                 pass  # it is starting or stopping
             if self._daemon.mirror.exists():

@@ -58,7 +58,7 @@ class WebhookEndpoint:
         self.answered = self.refusals.counted
         self.times = delivery_seconds()
         # Why the last one could not be kept; None when it was.
-        self.trouble: SyncdError | None = None
+        self.write_error: SyncdError | None = None
         self.forged_since_delivery = 0
         self._batch_writer = batch_writer
         self._keys = keys
@@ -111,7 +111,7 @@ class WebhookEndpoint:
         try:
             outcome = await self._batch_writer.submit(parse(body, self._now()))
         except SyncdError as fault:
-            self.trouble = fault
+            self.write_error = fault
             self._complain(
                 "a delivery could not be kept", "503", fault=fault.message, hint=fault.hint
             )
@@ -121,7 +121,7 @@ class WebhookEndpoint:
             self._complain("a delivery could not be kept", "503", fault=repr(fault), exc_info=True)
             await self._unavailable(send, "not durable; try again")
             return
-        self.trouble = None
+        self.write_error = None
         self.times.observe(loop.time() - began_s)
         self.answered[outcome] += 1
         for message in _ANSWERS[outcome]:

@@ -28,7 +28,8 @@ if not __package__:
 
 from benchmarks.deliveries import KEY
 from syncd.core.signature import HEADER, is_authentic
-from syncd.http_server import HttpServer, bind_tcp
+from syncd.http_server.server import HttpServer
+from syncd.http_server.sockets import bind_tcp
 
 PATH = "/webhooks/dreamship"
 

@@ -7,14 +7,14 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 import pytest
 from benchmarks import mirrors
 
 from syncd.admin import app
-from syncd.core.model import JsonObject
+from syncd.core.status_document import StatusDocument
 from syncd.core.timestamps import from_text
 from syncd.daemon.cached_queries import QueryRunner
 from syncd.errors import Overloaded
@@ -37,8 +37,8 @@ def test_searches_at_the_same_time_are_limited() -> None:
                 await over.wait()
             return asked
 
-        async def status() -> JsonObject:
-            return {}
+        async def status() -> StatusDocument:
+            return cast("StatusDocument", {})
 
         async def exposition() -> bytes:
             return b""

@@ -28,7 +28,8 @@ from syncd.demo.fake_dreamship import (
     stale,
 )
 from syncd.demo.fake_dreamship.faults import Fault
-from syncd.http_server import HttpServer, bind_tcp
+from syncd.http_server.server import HttpServer
+from syncd.http_server.sockets import bind_tcp
 
 now = partial(datetime.now, UTC)
 KEY = "ds_key"

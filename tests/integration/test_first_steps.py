@@ -20,11 +20,11 @@ from documents import ROOT
 from msgspec import json
 
 import syncd.cli
-from syncd import cli, control
+from syncd import cli
 from syncd.cli import common, ownership
+from syncd.control import messages
 from syncd.errors import ConfigurationError, UsageError
-from syncd.http_server import bind_tcp, bind_unix
-from syncd.http_server.sockets import _cannot_listen
+from syncd.http_server.sockets import _cannot_listen, bind_tcp, bind_unix
 
 AS_USER = str(ROOT / "tests" / "as_user.py")
 SHOP, GROUP = 65_533, 65_532
@@ -387,4 +387,4 @@ def test_commands_that_need_no_keys_do_not_load_them() -> None:
     package = Path(syncd.cli.__file__).parent
     for name in ("status", "availability", "explain", "changes", "deliveries", "backup"):
         assert "with_keys=False" in (package / f"{name}.py").read_text()
-    assert "keys" not in control.ReconcileRequest.__struct_fields__
+    assert "keys" not in messages.ReconcileRequest.__struct_fields__

@@ -26,8 +26,9 @@ from starlette.types import Receive, Scope, Send
 
 from syncd.core.signature import HEADER, sign
 from syncd.core.timestamps import to_text
-from syncd.http_server import HttpServer, bind_tcp
 from syncd.http_server.refusals import Refusals
+from syncd.http_server.server import HttpServer
+from syncd.http_server.sockets import bind_tcp
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -64,7 +64,7 @@ def tell(*, command: list[str] | None = None, url: str = "", limit_s: float = 5)
 
     async def run() -> None:
         notifier = Notifier(sleep=sleep, limit_s=limit_s)
-        notifier.tell(MESSAGE, command=command or [], url=url)
+        notifier.send(MESSAGE, command=command or [], url=url)
         await notifier.settled()
 
     asyncio.run(run())
@@ -156,7 +156,7 @@ def test_notifying_and_closing_do_not_wait(tmp_path: Path) -> None:
     async def run() -> float:
         began = time.monotonic()
         notifier = Notifier(sleep=asyncio.sleep)
-        notifier.tell(MESSAGE, command=script(tmp_path, "exec sleep 60"), url="")
+        notifier.send(MESSAGE, command=script(tmp_path, "exec sleep 60"), url="")
         await asyncio.sleep(0.05)
         await notifier.close()
         return time.monotonic() - began

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from msgspec import json
 
-from syncd import control
+from syncd.control import messages
 from syncd.core.jobs import SweepProgress
 from syncd.daemon.control_handlers import ControlHandlers
 from syncd.demo.fake_dreamship import Throttle
@@ -316,8 +316,8 @@ def test_ctrl_c_ends_the_command_without_log_errors() -> None:
 
     async def leave() -> set[asyncio.Task[Any]]:
         orders = ControlHandlers(cast("Any", SimpleNamespace(sweep_manager=Endless())))
-        telling = orders.reconcile(control.ReconcileRequest())
-        assert await anext(telling) == control.Progress(0, None, None)
+        telling = orders.reconcile(messages.ReconcileRequest())
+        assert await anext(telling) == messages.Progress(0, None, None)
         waiting = asyncio.ensure_future(anext(telling))
         await asyncio.sleep(0)
         waiting.cancel()

@@ -18,6 +18,7 @@ from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
+from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
@@ -109,12 +110,14 @@ class Running:
         """Return what the status says is not well."""
         services = self.services
         webhook = WebhookEndpoint(services.batch_writer, list, services.clock.now, max_body_bytes=1)
-        status_service = StatusService(services, Scheduler(services), webhook)
+        heartbeat = Heartbeat(services, Scheduler(services), webhook)
+        status_service = StatusService(services, heartbeat, webhook)
         try:
-            told: list[str] = (await status_service.status())["reasons"]
+            told: list[str] = (await status_service.status()).reasons
             return [reason for reason in told if not reason.startswith("No delivery has arrived")]
         finally:
             await status_service.close()
+            await heartbeat.close()
 
     async def deliver(self, variant_id: int, item_id: int, value: str) -> str:
         """Take a delivery that is as new as can be."""

@@ -17,7 +17,7 @@ import pytest
 from msgspec import json
 
 from syncd.core.signature import HEADER, sign
-from syncd.http_server import raise_open_files
+from syncd.http_server.limits import raise_open_files
 from syncd.webhook.bodies import MAX_HELD_BYTES
 
 if TYPE_CHECKING:

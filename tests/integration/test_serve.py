@@ -28,7 +28,8 @@ from syncd.core.policy import Policy
 from syncd.core.signature import HEADER, sign
 from syncd.demo.fake_dreamship import UPDATED, Event, stale
 from syncd.dreamship.remote_clock import RemoteClock
-from syncd.http_server import HttpServer, bind_tcp
+from syncd.http_server.server import HttpServer
+from syncd.http_server.sockets import bind_tcp
 from syncd.store import Database
 from syncd.webhook.batch_writer import BatchWriter
 from syncd.webhook.endpoint import WebhookEndpoint, application

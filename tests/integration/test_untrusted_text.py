@@ -24,18 +24,20 @@ import pytest
 import structlog
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec import json
+from msgspec import convert, json
 from msgspec.structs import replace
 
-from syncd import control, logs
+from syncd import logs
 from syncd.cli import run
-from syncd.control import Differences
+from syncd.control import client
+from syncd.control.messages import Differences
 from syncd.core.apply_read import apply_read
 from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.plain_text import json_text, shortened, visible
 from syncd.core.policy import Policy
 from syncd.core.records import Change, ReplayResult
+from syncd.core.status_document import StatusDocument
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.errors import SourceUnreachable, SyncdError
@@ -156,7 +158,7 @@ def fill(site: Site, text: str) -> None:
             ),
             ("UPDATE change_log SET availability = ?, old_availability = ?", (text, text)),
             (
-                """UPDATE deliveries SET action = ?, reason = ?, told = ?, body = ?,
+                """UPDATE deliveries SET action = ?, reason = ?, content_key = ?, body = ?,
                                          event_id = delivery_id || ?""",
                 (text, text, f"{VARIANT_ID}={text}", text.encode(), text),
             ),
@@ -246,10 +248,10 @@ def neighbours(text: str) -> Iterator[None]:
 
     done = Differences(summary_of(text), [change_of(text)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "ask_status", lambda _: status_of(text))
-        patch.setattr(control, "ask_reconcile", lambda *_: iter([done]))
+        patch.setattr(client, "ask_status", lambda _: convert(status_of(text), StatusDocument))
+        patch.setattr(client, "ask_reconcile", lambda *_: iter([done]))
         patch.setattr(
-            control,
+            client,
             "ask_replay",
             lambda *_: [ReplayResult(1, cast("Any", text), cast("Any", text))],
         )
@@ -308,7 +310,7 @@ def test_a_fault_is_printed_as_text(mirror: Site, text: str, kind: type[Exceptio
         raise kind(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control, "ask_status", fail)
+        patch.setattr(client, "ask_status", fail)
         assert not hidden(printed(mirror, "status"))
         patch.setenv("SYNCD_DEBUG", "1")
         assert not hidden(printed(mirror, "status"))
@@ -357,7 +359,7 @@ def test_some_failed_items_are_named(mirror: Site) -> None:
     failed = list(range(101, 131))
     with pytest.MonkeyPatch.context() as patch:
         summary = replace(summary_of(""), failed_items=failed)
-        patch.setattr(control, "ask_reconcile", lambda *_: iter([summary]))
+        patch.setattr(client, "ask_reconcile", lambda *_: iter([summary]))
         shown = printed(mirror, "reconcile-now")
         assert f"  not read: {', '.join(map(str, failed[:20]))} and 10 more\n" in shown
         assert json.decode(printed(mirror, "reconcile-now", "--json"))["failed_items"] == failed

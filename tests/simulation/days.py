@@ -31,6 +31,7 @@ from syncd.config import Config
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
+from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
@@ -130,7 +131,8 @@ class Day:
         self.webhook = WebhookEndpoint(
             self.services.batch_writer, list, self.clock.now, max_body_bytes=1
         )
-        self.status_service = StatusService(self.services, self.schedule, self.webhook)
+        self.heartbeat = Heartbeat(self.services, self.schedule, self.webhook)
+        self.status_service = StatusService(self.services, self.heartbeat, self.webhook)
         self.services.start_reading()
         return await self.sweep()
 
@@ -142,6 +144,7 @@ class Day:
     async def end(self) -> None:
         """Let go of the mirror."""
         await self.status_service.close()
+        await self.heartbeat.close()
         await self.services.close()
 
     async def change_every(self, seconds: float) -> None:
@@ -161,9 +164,9 @@ class Day:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         sweeping = asyncio.create_task(self._sweeping())
-        while (await self.status_service.status())["webhooks"]["state"] != state:
+        while (await self.status_service.status()).webhooks.state != state:
             await asyncio.sleep(BEAT_S)
-            await self.status_service.beat()
+            await self.heartbeat.beat()
         sweeping.cancel()
         return loop.time() - began_s
 
@@ -173,7 +176,7 @@ class Day:
         sweeping = asyncio.create_task(self._sweeping())
         while asyncio.get_running_loop().time() < end_s:
             await asyncio.sleep(BEAT_S)
-            await self.status_service.beat()
+            await self.heartbeat.beat()
         sweeping.cancel()
 
     async def _sweeping(self) -> None:

@@ -12,8 +12,8 @@ import uvicorn
 
 from simulation.days import HOUR_S, Day, lived
 from syncd.admin import app
-from syncd.core.model import JsonObject
 from syncd.core.payload import parse
+from syncd.core.status_document import StatusDocument
 from syncd.errors import MirrorUnavailable
 
 EVIL = "<script>alert(1)</script>\"'&"
@@ -35,7 +35,7 @@ async def _story(day: Day) -> dict[str, str]:
         return await status_service.page(asked)
 
     shown = {}
-    await status_service.beat()
+    await day.heartbeat.beat()
     shown["new"] = await show("")
     changing = asyncio.create_task(day.change_every(240))
     await day.beat_for(9 * HOUR_S)
@@ -62,7 +62,7 @@ async def _story(day: Day) -> dict[str, str]:
     await day.until("silent")
     await day.beat_for(2 * HOUR_S)
     shown["silent"] = await show("")
-    day.webhook.trouble = FAULT
+    day.webhook.write_error = FAULT
     shown["failing"] = await show("")
     changing.cancel()
     return shown
@@ -78,8 +78,8 @@ class _Server(uvicorn.Server):
 def showing(pages: Mapping[str, str]) -> Iterator[str]:
     """Serve these pages at `/?q=NAME` as the daemon serves its own, else FAULT; gives the URL."""
 
-    async def status() -> JsonObject:
-        return {}
+    async def status() -> StatusDocument:
+        raise FAULT
 
     async def exposition() -> bytes:
         return b""

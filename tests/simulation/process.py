@@ -150,15 +150,15 @@ class Process:
         services.fetcher.failures.chance = self._chance.random
         self.is_up = True
         every, now = self.config.reconcile.every, self.clock.now()
-        remembered = services.remembered
-        self._failures = remembered.failures
+        saved_state = services.saved_state
+        self._failures = saved_state.failures
         self._begin(self._sweeping(every))
         self._begin(self._locating())
         await self.notice_clock()
         self._begin(self._beating())
         if services.is_resuming:
             await self._resume()
-        elif services.is_new_policy or due_since(remembered.complete_at, every, now):
+        elif services.is_new_policy or due_since(saved_state.complete_at, every, now):
             await self._request("start")
         services.start_reading()
 
@@ -231,7 +231,7 @@ class Process:
         return await self.services.batch_writer.submit(payload.parse(body, self.clock.now()))
 
     async def _sweeping(self, every: timedelta) -> None:
-        complete_at, now = self.services.remembered.complete_at, self.clock.now()
+        complete_at, now = self.services.saved_state.complete_at, self.clock.now()
         if complete_at is not None and timedelta() < now - complete_at < every:
             await self.clock.sleep((complete_at + every - now).total_seconds())
             await self._request("schedule")

@@ -23,13 +23,13 @@ import pytest
 from documents import ROOT, section
 from systemd.saboteur import PARTS
 
-from syncd import control
 from syncd.config.settings import Webhook
+from syncd.control.client import ask_status
 from syncd.daemon.app import LONGEST_STOP_S
 from syncd.daemon.notifier import KILL_LIMIT_S
 from syncd.daemon.systemd import NOTIFY_LIMIT_S, notify, notify_reloading, take_sockets, watchdog_s
-from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.http_server.limits import ARRIVAL_S
+from syncd.http_server.server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.logs import DRAIN_LIMIT_S
 from syncd.store.connection import BUSY_TIMEOUT_S
 
@@ -111,7 +111,7 @@ def test_handed_over_sockets_are_found_by_name() -> None:
     script = """
 import os, socket
 from syncd.config.settings import Webhook
-from syncd.http_server import GRACEFUL_S, LONGEST_DRAIN_S
+from syncd.http_server.server import GRACEFUL_S, LONGEST_DRAIN_S
 from syncd.store.connection import BUSY_TIMEOUT_S
 from syncd.daemon.systemd import take_sockets
 os.environ["LISTEN_PID"] = str(os.getpid())
@@ -240,10 +240,10 @@ def test_an_unwritable_mirror_does_not_stop_the_watchdog_notification(
     """A restart would not help against a full disk."""
     site.until(lambda: site.differences == 0)
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-    site.until(lambda: control.ask_status(site.socket)["health"] == "failing")
+    site.until(lambda: ask_status(site.socket).health == "failing")
     assert all(watched.hear(b"WATCHDOG=1", within_s=2) for _ in range(3))
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
-    site.until(lambda: control.ask_status(site.socket)["health"] != "failing")
+    site.until(lambda: ask_status(site.socket).health != "failing")
 
 
 @pytest.fixture

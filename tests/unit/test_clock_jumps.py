@@ -260,12 +260,12 @@ def test_verifying_ends_after_as_many_reads_as_without_a_jump(by: timedelta) -> 
         calls = day.source.calls
         day.host.offset += by
         await asyncio.sleep(0.5)
-        await day.status_service.beat()
+        await day.heartbeat.beat()
         await day.beat_for(150)
         if day.services.is_resuming:
             calls += 21  # nothing sweeps in this story
         assert day.source.calls - calls <= 3
-        reports = day.status_service._query_runner._reports
+        reports = day.status_service._query_runner._queries
         (row,) = reports.availability([variant_id])
         assert (row["verifying"], row["sellable"]) == (0, 1)
         assert reports.freshness()["daemon_seen_at"] is not None or by > timedelta(0)
@@ -315,7 +315,7 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
 
     async def story(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
-        await day.status_service.beat()
+        await day.heartbeat.beat()
         writer = day.services.store._writer
 
         def refuse() -> None:
@@ -343,7 +343,7 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
             (2, 60),
         ]
         await day.beat_for(120)
-        assert day.status_service._query_runner._reports.availability([11])[0]["verifying"] == 0
+        assert day.status_service._query_runner._queries.availability([11])[0]["verifying"] == 0
 
     day(story)
 
@@ -374,7 +374,7 @@ def test_webhook_silence_ends_with_a_delivery_after_a_jump_back() -> None:
         day.is_delivering = True
         await day.beat_for(300)
         changing.cancel()
-        assert (await day.status_service.status())["webhooks"]["state"] != "silent"
+        assert (await day.status_service.status()).webhooks.state != "silent"
 
     day(story)
 
@@ -395,9 +395,9 @@ def test_a_suspended_machine_reports_no_missed_webhook() -> None:
         await day.schedule.resume()
         await day.beat_for(900)
         status = await day.status_service.status()
-        assert status["webhooks"]["state"] in {"unknown", "healthy"}
-        assert status["mirror"]["sellable"] < status["mirror"]["variants"]
-        reasons = " ".join(status["reasons"])
+        assert status.webhooks.state in {"unknown", "healthy"}
+        assert status.mirror.sellable < status.mirror.variants
+        reasons = " ".join(status.reasons)
         assert "I was down" not in reasons
         assert "no delivery told" not in reasons
 

@@ -26,7 +26,7 @@ __all__ = [
     "HEADERS",
     "MOST_FOUND",
     "chart",
-    "fault",
+    "error",
     "file",
     "render",
     "strip",
@@ -117,9 +117,9 @@ def render(**values: Any) -> str:
     return _environment.get_template("page.html").render(**values)
 
 
-def fault(message: str, hint: str) -> str:
-    """Return the page for when there is nothing to show: why, and what to do."""
-    return _environment.get_template("fault.html").render(message=message, hint=hint)
+def error(message: str, hint: str) -> str:
+    """Return the page for a mirror that cannot be read: the reason, and what to do."""
+    return _environment.get_template("error.html").render(message=message, hint=hint)
 
 
 def file(name: str) -> bytes:

@@ -1,0 +1,76 @@
+"""The messages on the control socket: the same types for the client and the server.
+
+`GET /status` answers the status document. `POST /reconcile` with a `ReconcileRequest` (no items:
+the catalogue) answers JSON lines: `{"progress": …}` until one last `{"summary": …}`,
+`{"dry_run": …}` or `{"error": …}`. `POST /replay` with a `ReplayRequest` answers the outcome of
+each delivery.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from syncd.core.jobs import SweepSummary
+from syncd.core.model import JsonObject
+from syncd.core.records import Change
+from syncd.errors import DaemonAbsent, Overloaded, SourceError, SyncdError, UsageError
+
+
+class ReconcileRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /reconcile`."""
+
+    items: list[int] = []
+    accept_removals: bool = False
+    dry_run: bool = False
+
+
+class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /replay`: deliveries by id, or every quarantined one."""
+
+    ids: list[int] = []
+    quarantined: bool = False
+
+
+class Progress(Struct, frozen=True):
+    """How far a sweep is; `joined`: the request joined a sweep that was already running."""
+
+    checked: int
+    total: int | None
+    eta_seconds: float | None
+    joined: bool = False
+
+
+class Differences(Struct, frozen=True):
+    """The result of a dry run: the summary of a sweep, and the changes it would have written."""
+
+    summary: SweepSummary
+    differences: list[Change]
+
+
+ReconcileMessage = Progress | SweepSummary | Differences
+
+# The key of each message in a line of the answer to `POST /reconcile`.
+MESSAGE_TYPES: dict[str, type[ReconcileMessage]] = {
+    "progress": Progress,
+    "summary": SweepSummary,
+    "dry_run": Differences,
+}
+# The errors that keep their type on the way to the client, and with it their exit code.
+ERROR_TYPES: dict[str, type[SyncdError]] = {
+    "usage": UsageError,
+    "source": SourceError,
+    "absent": DaemonAbsent,
+    "overloaded": Overloaded,
+}
+
+
+def encode_error(error: SyncdError) -> JsonObject:
+    """Return an error as a document."""
+    kind = next((name for name, type_ in ERROR_TYPES.items() if isinstance(error, type_)), "")
+    return {"error": error.message, "hint": error.hint, "kind": kind}
+
+
+def decode_error(document: JsonObject) -> SyncdError:
+    """Return the error that a document describes; an unknown kind becomes a SyncdError."""
+    error_type = ERROR_TYPES.get(document.get("kind", ""), SyncdError)
+    return error_type(document.get("error", "?"), hint=document.get("hint", ""))

@@ -1,0 +1,120 @@
+"""The status document, typed: the names and the order of the fields are the keys of the JSON.
+
+It is what `/status.json`, the control socket and `syncd status --json` show
+(syncd/docs/reference.md, "The status document"). A command may read the document of a daemon of
+another version: names of states are plain text here, and keys that 0.1.0 does not have come with a
+default.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from syncd import __version__
+from syncd.core.status import DaemonSnapshot, DaySummary, MirrorCounts, assess
+from syncd.core.timestamps import maybe_text, to_text
+
+
+class WebhooksStatus(Struct, frozen=True, kw_only=True):
+    """Whether deliveries arrive."""
+
+    state: str
+    last_delivery_at: str | None
+    missed_24h: int
+    invalid_signatures_24h: int
+
+
+class MirrorStatus(Struct, frozen=True, kw_only=True):
+    """The content of the mirror; `unknown_values` counts the variants of each value."""
+
+    path: str
+    items: int
+    variants: int
+    sellable: int
+    removed: int
+    oldest_confirmed_at: str | None
+    unknown_values: dict[str, int]
+    more_unknown_values: int = 0
+
+
+class SweepStatus(Struct, frozen=True, kw_only=True):
+    """The sweep that runs, the last one and the next one."""
+
+    running: bool
+    checked: int
+    total: int | None
+    eta_seconds: int | None
+    last_finished_at: str | None
+    last_result: str | None
+    next_at: str | None
+
+
+class BudgetStatus(Struct, frozen=True, kw_only=True):
+    """The calls to Dreamship."""
+
+    calls_per_minute: int
+    used_last_minute: int
+    throttled_24h: int
+
+
+class StatusDocument(Struct, frozen=True, kw_only=True):
+    """The health of one daemon and its reasons."""
+
+    health: str
+    reasons: list[str]
+    webhooks: WebhooksStatus
+    mirror: MirrorStatus
+    sweep: SweepStatus
+    budget: BudgetStatus
+    waiting_for_first_delivery: bool = False
+    refresh_queue: int
+    quarantined: int
+    max_connections: int | None = None
+    version: str
+    started_at: str
+
+
+def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) -> StatusDocument:
+    """Return the status of a daemon at one moment."""
+    assessment = assess(now, day)
+    progress = now.progress
+    return StatusDocument(
+        health=assessment.health,
+        reasons=assessment.reasons,
+        webhooks=WebhooksStatus(
+            state=now.webhooks_state,
+            last_delivery_at=maybe_text(day.last_delivery_at),
+            missed_24h=day.missed,
+            invalid_signatures_24h=day.invalid_signatures + now.invalid_signatures,
+        ),
+        mirror=MirrorStatus(
+            path=now.mirror_path,
+            items=counts.items,
+            variants=counts.variants,
+            sellable=counts.sellable,
+            removed=counts.removed,
+            oldest_confirmed_at=counts.oldest_confirmed_at,
+            unknown_values=counts.unknown_values.named,
+            more_unknown_values=counts.unknown_values.more,
+        ),
+        sweep=SweepStatus(
+            running=progress is not None,
+            checked=0 if progress is None else progress.checked,
+            total=None if progress is None else progress.total,
+            eta_seconds=None if now.eta is None else round(now.eta.total_seconds()),
+            last_finished_at=day.last_sweep_ended_at,
+            last_result=day.last_sweep_result,
+            next_at=maybe_text(now.next_sweep_at),
+        ),
+        budget=BudgetStatus(
+            calls_per_minute=now.calls_per_minute,
+            used_last_minute=now.used_last_minute,
+            throttled_24h=day.throttled,
+        ),
+        waiting_for_first_delivery=day.last_delivery_at is None,
+        refresh_queue=counts.refresh_queue,
+        quarantined=counts.quarantined,
+        max_connections=now.max_connections,
+        version=__version__,
+        started_at=to_text(now.started_at),
+    )

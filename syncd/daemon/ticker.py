@@ -1,0 +1,70 @@
+"""The periodic work that goes by elapsed time alone: the heartbeat, and the check of the clock.
+
+APScheduler goes by the wall clock: if that is set back by an hour, APScheduler starts nothing for
+an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from syncd.clock import CHECK_EVERY_S
+from syncd.daemon.scheduler import Scheduler
+from syncd.daemon.services import Services
+from syncd.errors import MirrorError
+
+log = structlog.get_logger(__name__)
+
+
+class Ticker:
+    """Calls `beat` every `every_s` seconds, and once at once after the clock jumped."""
+
+    def __init__(
+        self,
+        services: Services,
+        schedule: Scheduler,
+        beat: Callable[[], Awaitable[None]],
+        *,
+        every_s: float,
+    ) -> None:
+        self._services = services
+        self._schedule = schedule
+        self._beat = beat
+        self._every_s = every_s
+        self._soon = asyncio.Event()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._every_s
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), max(0.0, due_s - loop.time()))
+            self._soon.clear()
+            due_s = loop.time() + self._every_s
+            try:
+                await self._beat()
+            except Exception:
+                log.exception("a sign of life failed for no known reason")
+
+    async def watch_clock(self) -> None:
+        """Notice, until cancelled, when the wall clock jumped or nothing ran for a while."""
+        services, jumps = self._services, self._services.clock.jumps
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            try:
+                await services.notice_clock()
+                if services.is_resuming:
+                    await self._schedule.resume()
+            except MirrorError:
+                pass  # the next heartbeat reports the error, and the next check tries again
+            except Exception:
+                log.exception("the clock could not be followed for no known reason")
+            if services.clock.jumps != jumps:
+                # Shops read the freshness: it must be right at once.
+                jumps = services.clock.jumps
+                self._soon.set()
