@@ -14,7 +14,14 @@ import syncd.cli
 from syncd.cli import streams
 
 # What commands load late.
-_LATE = ("certifi", "encodings.idna", "httpx._transports.default", "rich.console", "rich.table")
+_LATE = (
+    "certifi",
+    "encodings.idna",
+    "httpcore",
+    "httpx._transports.default",
+    "rich.console",
+    "rich.table",
+)
 
 
 def main() -> None:

@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import syncd
+
 ROOT = Path(__file__).parent.parent
+# The installed package, which may be a wheel's: its documents and examples are those of a shop.
+PACKAGE = Path(syncd.__file__).parent
 
 README = "README.md"
 CONTRIBUTING = "CONTRIBUTING.md"
@@ -77,7 +81,8 @@ class Block(NamedTuple):
 
 def text(document: str) -> str:
     """Return a document, named by its path from the root of the repository."""
-    return (ROOT / document).read_text()
+    folder = PACKAGE.parent if document.startswith("syncd/") else ROOT
+    return (folder / document).read_text()
 
 
 def section(title: str) -> str:

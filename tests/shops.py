@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from documents import ROOT
+from documents import PACKAGE, ROOT
 from msgspec import Struct, json
 
-EXAMPLES = ROOT / "syncd" / "examples"
+EXAMPLES = PACKAGE / "examples"
 # Where Debian puts the source of Go packages.
 GO_CODE = os.environ.get("GOPATH", "/usr/share/gocode")
 # Where .ci/run installs what comes from npm; TWIN is what Node needs before version 22.13.

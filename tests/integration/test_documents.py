@@ -278,9 +278,9 @@ def test_the_documented_python_opens_a_mirror(tmp_path: Path) -> None:
 
 
 def extracted() -> str:
-    """Return what `.ci/run` takes for the test command, taken as it takes it."""
+    """Return what `.ci/suite` takes for the test command, taken as it takes it."""
     line = next(
-        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "README.md" in line
+        line for line in (ROOT / ".ci" / "suite").read_text().splitlines() if "README.md" in line
     )
     script = f'{line}\nprintf "%s" "$command"'
     return subprocess.run(

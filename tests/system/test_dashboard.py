@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from documents import ROOT, blocks
+from documents import PACKAGE, ROOT, blocks
 from load.station import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from conftest import Daemon
 
-MONITORING = ROOT / "syncd" / "monitoring"
+MONITORING = PACKAGE / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
