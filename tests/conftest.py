@@ -338,9 +338,9 @@ def forgotten_secrets() -> Iterator[None]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Database]:
+def database(tmp_path: Path) -> Iterator[Database]:
     """Give an empty mirror, `availability.db` in the folder of the test, open to be written."""
-    one = Database(tmp_path / "availability.db", missed_grace=timedelta(seconds=1))
+    one = Database(tmp_path / "availability.db")
     one.open()
     with contextlib.closing(one):
         yield one

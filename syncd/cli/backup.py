@@ -10,7 +10,7 @@ import click
 
 from syncd.cli.common import config_option, json_option, load_config
 from syncd.printing import show, show_json
-from syncd.store import backup
+from syncd.store.backup import backup
 
 
 @click.command(

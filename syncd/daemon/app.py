@@ -33,6 +33,7 @@ from syncd.errors import MirrorError, SyncdError
 from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
 from syncd.http_server.server import HttpServer
+from syncd.store.places import oddities
 from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,7 @@ class Daemon:
             raise
         if (down := self._services.down) is not None:
             log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
-        for oddity in self._services.store.oddities():
+        for oddity in oddities(self._services.database.path):
             log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
         self._webhook = endpoint.WebhookEndpoint(
             self._services.batch_writer,
@@ -187,7 +188,7 @@ class Daemon:
         """Show the shop and the service manager that the daemon lives."""
         await self._heartbeat.beat()
         # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
-        await self._services.store.pulse()
+        await self._services.database.ping()
         await self._schedule.pulse()
         await self._notify("WATCHDOG=1")
 
@@ -200,10 +201,8 @@ class Daemon:
         systemd.notify(self._environ, note, *status)
 
     def _on_sweep_finished(self, summary: SweepSummary) -> None:
-        told = {
-            name: getattr(summary, name)
-            for name in ("sweep_id", "result", "items", "changed", "added", "removed", "missed")
-        } | {"calls": summary.calls, "throttled": summary.throttled, "seconds": summary.seconds}
+        names = ("sweep_id", "result", "items", "changed", "added", "removed", "missed", "calls")
+        told = {name: getattr(summary, name) for name in (*names, "throttled", "seconds")}
         if summary.result == "complete":
             log.info("sweep ended", **told)
         else:

@@ -62,7 +62,9 @@ class ControlHandlers:
             sweep_id, joined = await sweep_manager.request(
                 "operator", items=request.items or None, accept_removals=request.accept_removals
             )
-            waiting = asyncio.create_task(sweep_manager.wait(sweep_id, tell=reports.put_nowait))
+            waiting = asyncio.create_task(
+                sweep_manager.wait(sweep_id, on_progress=reports.put_nowait)
+            )
         try:
             while not waiting.done() or not reports.empty():
                 getting = asyncio.create_task(reports.get())
@@ -97,7 +99,7 @@ class ControlHandlers:
         self, items: list[int], on_progress: Callable[[SweepProgress], None]
     ) -> ReconcileMessage:
         dry_run = self._services.dry_run()
-        summary = await dry_run.look(items, tell=on_progress)
+        summary = await dry_run.look(items, on_progress=on_progress)
         return Differences(summary, dry_run.differences)
 
     async def replay(self, request: ReplayRequest) -> list[ReplayResult]:

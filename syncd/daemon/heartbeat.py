@@ -19,8 +19,9 @@ from syncd.daemon.notifier import Notifier
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError, MirrorIncompatible
-from syncd.store import Beat
-from syncd.store.wall_time import judgement_after
+from syncd.store import process_state
+from syncd.store.process_state import Beat
+from syncd.store.wall_time import health_after
 from syncd.webhook.endpoint import WebhookEndpoint
 
 log = structlog.get_logger(__name__)
@@ -84,19 +85,18 @@ class Heartbeat:
             snapshot = replace(snapshot, webhooks_state=self._webhooks.state)
             assessment = assess(snapshot, day)
             health = self._health_to_report(assessment, day)
-            await services.store.heartbeat(
-                Beat(
-                    mark=mark,
-                    webhooks=self._webhooks,
-                    reported_health=health,
-                    clock_offset=services.remote_clock.offset,
-                    counted={"invalid_signature": count_401},
-                )
+            beat = Beat(
+                mark=mark,
+                webhooks=self._webhooks,
+                reported_health=health,
+                clock_offset=services.remote_clock.offset,
+                counted={"invalid_signature": count_401},
             )
+            await services.database.write(lambda db: process_state.beat(db, beat))
             self._written_401 += count_401
             # A heartbeat may touch only sound pages: after damage, the whole file is checked first.
             was_damaged = isinstance(self._webhook.write_error, MirrorIncompatible)
-            if not was_damaged or await services.store.is_sound():
+            if not was_damaged or await services.database.read(process_state.is_sound):
                 self._webhook.write_error = None
             if self._logged_error:
                 self._logged_error = ""
@@ -151,7 +151,7 @@ class Heartbeat:
         return await query_runner.ask(lambda queries: queries.last_day(now, grace))
 
     def _follow(self, jump: Jump) -> None:
-        self._webhooks = judgement_after(self._webhooks, jump)
+        self._webhooks = health_after(self._webhooks, jump)
         self._started_at = jump.noted(self._started_at)
 
     def _health_to_report(self, assessment: Assessment, day: DaySummary) -> str | None:

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -18,6 +19,7 @@ from syncd.config import Config
 from syncd.core.jobs import SweepSummary
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
+from syncd.store import process_state, retention, sweeps
 from syncd.sync.sweeps import due_since, next_after_failure
 
 log = structlog.get_logger(__name__)
@@ -236,7 +238,7 @@ class Scheduler:
     async def _locate(self) -> None:
         """Sweep for variants whose item only the catalogue knows, but not all the time."""
         services = self._services
-        if not await services.store.has_unplaced_variants():
+        if not await services.database.read(sweeps.has_unplaced_variants):
             return
         now = services.clock.now()
         if due_since(self._located_at, self._config.reconcile.every_when_silent, now):
@@ -244,16 +246,19 @@ class Scheduler:
             await services.sweep_manager.request("locate")
 
     async def _prune(self) -> None:
-        retention, now = self._config.retention, self._services.clock.now()
+        config, now = self._config, self._services.clock.now()
         if not await self._trusts_clock():
             again_at = now + timedelta(seconds=PRUNE_AGAIN_S)
             self._scheduler.modify_job("prune", next_run_time=again_at)
             return
-        while self._scheduler.running and await self._services.store.prune(  # noqa: ASYNC110
-            deliveries_before=now - retention.deliveries,
-            changes_before=now - retention.changes,
+        prune = partial(
+            retention.prune,
+            deliveries_before=now - config.retention.deliveries,
+            changes_before=now - config.retention.changes,
             now=now,
-        ):
+            missed_grace=config.reconcile.missed_grace,
+        )
+        while self._scheduler.running and await self._services.database.write(prune):  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # not a poll but a pause: deliveries go first
 
     async def _trusts_clock(self) -> bool:
@@ -273,7 +278,7 @@ class Scheduler:
                 )
             self._told_doubt = True
             return False
-        await self._services.store.trust_clock()
+        await self._services.database.write(process_state.trust_clock)
         self._doubted_s, self._told_doubt = None, False
         return not is_ahead
 

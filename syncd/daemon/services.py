@@ -18,12 +18,14 @@ from syncd.core.policy import Policy
 from syncd.core.records import ReplayResult
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
-from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
-from syncd.store import Database, SavedState
+from syncd.store import Database, process_state, sweeps, wall_time
+from syncd.store.process_state import SavedState
+from syncd.store.reapply_policy import reapply
 from syncd.sync.dry_run import DryRun
 from syncd.sync.fetcher import Fetcher
+from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, SweepManager
 from syncd.sync.worker import SyncWorker
 from syncd.webhook.batch_writer import BatchWriter
@@ -60,9 +62,7 @@ class Services:
     ) -> None:
         self.config = config
         self.clock = clock or SteadyClock()
-        self.store = Database(
-            config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=executor
-        )
+        self.database = Database(config.mirror.path, executor=executor)
         self.saved_state: SavedState
         self._source = source
         self._own_source: DreamshipClient | None = None
@@ -79,15 +79,15 @@ class Services:
         if self._source is None:
             self.config.require_keys()
         try:
-            await self.store.open_aside()
+            await self.database.open_in_thread()
             await self._go_on()
         except BaseException:
-            await asyncio.to_thread(self.store.close)
+            await asyncio.to_thread(self.database.close)
             raise
 
     async def _go_on(self) -> None:
         config, clock = self.config, self.clock
-        if (last := await self.store.last_noted()) is not None:
+        if (last := await self.database.read(wall_time.last_noted)) is not None:
             jump = clock.resume(*last)
             if jump is not None:
                 await self._move(jump)
@@ -96,16 +96,16 @@ class Services:
                     # Deliveries may have been given up meanwhile, or are late by retries.
                     self.is_resuming = jump.away > config.reconcile.missed_grace
         now = clock.now()
-        self.saved_state = await self.store.restore(now)
+        self.saved_state = await self.database.read(lambda db: process_state.restore(db, now))
         policy = policy_of(config)
         if self.saved_state.accepting_since is None:
-            await self.store.mark_accepting(now)
+            await self.database.write(lambda db: process_state.mark_accepting(db, now))
         await self._end_excess(now, policy)
-        self.is_new_policy = await self.store.apply_policy(policy, clock.now)
+        self.is_new_policy = await reapply(self.database, policy, clock.now)
         self.remote_clock = RemoteClock(clock, self.saved_state.clock_offset)
         self.rate_limiter = RateLimiter(
+            self.database,
             clock,
-            self.store,
             rate_limit.start(
                 config.dreamship.calls_per_minute,
                 self.saved_state.calls,
@@ -113,7 +113,7 @@ class Services:
             ),
         )
         self.fetcher = Fetcher(
-            self.store,
+            self.database,
             self._source or self._new_source(config),
             self.rate_limiter,
             clock=clock,
@@ -123,12 +123,17 @@ class Services:
             categories=config.catalog.categories,
             on_finished=self._has_finished,
         )
-        self.worker = SyncWorker(self.store, self.fetcher, self.rate_limiter, clock)
+        self.worker = SyncWorker(self.database, self.fetcher, self.rate_limiter, clock)
         self.batch_writer = BatchWriter(
-            self.store, clock, self.remote_clock, policy, on_questions=self.worker.wake_soon
+            self.database,
+            clock,
+            self.remote_clock,
+            policy,
+            missed_grace=config.reconcile.missed_grace,
+            on_requests=self.worker.wake_soon,
         )
         self.sweep_manager = SweepManager(
-            self.store,
+            self.database,
             self.rate_limiter,
             clock,
             policy=policy,
@@ -143,13 +148,14 @@ class Services:
     async def _end_excess(self, now: datetime, policy: Policy) -> None:
         """End what an earlier version let somebody ask for, and this one would refuse."""
         most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
-        for summary in await self.store.end_excess(now, policy, **most):
+        ended = await self.database.write(lambda db: sweeps.fail_excess(db, now, policy, **most))
+        for summary in ended:
             log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
     def dry_run(self) -> DryRun:
         """Return a dry run: it reads the catalogue and writes nothing."""
         return DryRun(
-            shelves=self.store,
+            database=self.database,
             source=self.fetcher.source,
             rate_limiter=self.rate_limiter,
             # Without a worker there is nobody to wait for.
@@ -165,10 +171,11 @@ class Services:
     async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[ReplayResult]:
         """Judge kept deliveries again; raises UsageError when one of them is not kept."""
         done = await replay(
-            self.store,
+            self.database,
             ids,
             is_quarantined=is_quarantined,
             policy=self.batch_writer.policy,
+            missed_grace=self.batch_writer.missed_grace,
             clock=self.clock,
             remote_clock=self.remote_clock,
         )
@@ -200,7 +207,8 @@ class Services:
                 "this host's clock was set; what waits goes on waiting as long as before",
                 ahead_s=round(jump.shift.total_seconds(), 3),
             )
-        await self.store.follow(jump)
+        missed_grace = self.config.reconcile.missed_grace
+        await self.database.write_first(lambda db: wall_time.follow(db, jump, missed_grace))
 
     def _follow(self, jump: Jump) -> None:
         for part in (
@@ -227,7 +235,7 @@ class Services:
         self.fetcher.policy = self.batch_writer.policy = self.sweep_manager.policy = policy
         self.fetcher.categories = self.sweep_manager.categories = config.catalog.categories
         self.sweep_manager.items = config.catalog.items
-        self.store.missed_grace = config.reconcile.missed_grace
+        self.batch_writer.missed_grace = config.reconcile.missed_grace
         self.rate_limiter.limit(config.dreamship.calls_per_minute)
         if self._source is None and (config.dreamship, config.keys) != (
             before.dreamship,
@@ -238,7 +246,7 @@ class Services:
             if old is not None:
                 await old.aclose()
         self.worker.resume()
-        await self.store.apply_policy(policy, self.clock.now)
+        await reapply(self.database, policy, self.clock.now)
         if config.catalog != before.catalog:
             await self.sweep_manager.restart()
 
@@ -251,7 +259,7 @@ class Services:
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._own_source is not None:
             await self._own_source.aclose()
-        await asyncio.to_thread(self.store.close)
+        await asyncio.to_thread(self.database.close)
 
     def _has_finished(self, summary: SweepSummary) -> None:
         is_whole = summary.is_catalogue and summary.result == "complete"

@@ -88,7 +88,7 @@ class StatusService:
             await self.status(),
             webhook.answered,
             webhook.times,
-            metrics.sizes_of(self._services.store.path),
+            metrics.sizes_of(self._services.database.path),
             refused={one.listener: one.counted for one in self._refusals},
             dropped_lines=logs.dropped_lines(),
         )

@@ -10,7 +10,7 @@ import structlog
 from syncd.core.status import UnknownValues
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
-from syncd.store import Queries
+from syncd.store import Queries, reported_values
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +44,10 @@ class UnlistedValueReporter:
 
     async def _look(self) -> None:
         unlisted = await asyncio.to_thread(self._count)
-        new = await self._services.store.note_values(list(unlisted.named))
-        if new:
+        values, database = list(unlisted.named), self._services.database
+        if not await database.read(lambda db: reported_values.unreported(db, values)):
+            return
+        if new := await database.write(lambda db: reported_values.mark_reported(db, values)):
             log.warning(
                 "not sold: availability.sellable does not list these values",
                 variants={value: unlisted.named[value] for value in new[:TOLD_AT_ONCE]},

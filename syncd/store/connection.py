@@ -80,7 +80,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             # Reading makes the log, if it is not there yet.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException:
-            let_go(connection)
+            close_without_checkpoint(connection)
             raise
     return connection
 
@@ -114,7 +114,7 @@ def open_for_reading(path: Path, *, check_same_thread: bool = True) -> ReadConne
     return connection
 
 
-def leave(connection: sqlite3.Connection) -> None:
+def close_for_readers(connection: sqlite3.Connection) -> None:
     """End the writer so that a reader without write permission can go on reading.
 
     The last clean close of a WAL database deletes `-wal` and `-shm`, and a reader that may not
@@ -126,10 +126,10 @@ def leave(connection: sqlite3.Connection) -> None:
         # A reader that stays in its transaction must not hold the end up; the log then stays, too.
         connection.execute(f"PRAGMA busy_timeout = {LEAVE_TIMEOUT_MS}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    let_go(connection)
+    close_without_checkpoint(connection)
 
 
-def let_go(connection: sqlite3.Connection) -> None:
+def close_without_checkpoint(connection: sqlite3.Connection) -> None:
     """Close the writer without a checkpoint; the files may be damaged, or not its own any more."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)

@@ -48,23 +48,23 @@ class Day(Struct, frozen=True):
         ]
 
 
-def day(connection: sqlite3.Connection, now: datetime) -> Day:
+def day(db: sqlite3.Connection, now: datetime) -> Day:
     """Return the last 24 hours."""
     begins = (now - timedelta(hours=HOURS - 1)).replace(minute=0, second=0, microsecond=0)
     since = to_text(begins)
     hours = [to_text(begins + timedelta(hours=n))[:13] for n in range(HOURS)]
-    deliveries = connection.execute(
+    deliveries = db.execute(
         """SELECT substr(received_at, 1, 13), outcome, count(*) FROM deliveries
            WHERE received_at >= ? GROUP BY 1, 2""",
         (since,),
     )
-    changes = connection.execute(
+    changes = db.execute(
         """SELECT substr(recorded_at, 1, 13), CASE WHEN missed THEN 'missed' ELSE cause END,
                   count(*)
            FROM change_log WHERE recorded_at >= ? GROUP BY 1, 2""",
         (since,),
     )
-    confirmed = connection.execute(
+    confirmed = db.execute(
         """SELECT substr(confirmed_at, 1, 13), 'confirmed', count(*) FROM items
            WHERE confirmed_at >= ? AND is_gone = 0 GROUP BY 1""",
         (since,),
@@ -74,19 +74,19 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
         deliveries=_by_hour(hours, deliveries),
         changes=_by_hour(hours, changes),
         confirmed=_by_hour(hours, confirmed),
-        stale=connection.execute(
+        stale=db.execute(
             """SELECT count(*) FROM items
                WHERE is_gone = 0 AND (confirmed_at IS NULL OR confirmed_at < ?)""",
             (since,),
         ).fetchone()[0],
         webhooks=dicts(
-            connection.execute(
+            db.execute(
                 "SELECT state, began_at FROM webhook_states ORDER BY change_id DESC LIMIT ?",
                 (_STATES,),
             )
         ),
         recent=dicts(
-            connection.execute(
+            db.execute(
                 """SELECT c.*, v.name, v.color, v.size, i.name AS item_name FROM changes c
                    LEFT JOIN variants v ON v.variant_id = c.variant_id
                    LEFT JOIN items i ON i.item_id = c.item_id ORDER BY c.seq DESC LIMIT ?""",
@@ -94,7 +94,7 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
             )
         ),
         sweeps=dicts(
-            connection.execute(
+            db.execute(
                 """SELECT sweep_id, cause, began_at, ended_at, result, items, variants, changed,
                           added, removed, removals_held AS held, missed, calls, throttled
                    FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
@@ -103,23 +103,23 @@ def day(connection: sqlite3.Connection, now: datetime) -> Day:
             )
         ),
         quarantined=dicts(
-            connection.execute(
+            db.execute(
                 """SELECT delivery_id, received_at, reason FROM deliveries
                    WHERE outcome = 'quarantined' ORDER BY delivery_id DESC LIMIT ?""",
                 (_RECENT,),
             )
         ),
-        verifying=connection.execute(
+        verifying=db.execute(
             "SELECT count(*) FROM variants WHERE conflicting_values IS NOT NULL"
         ).fetchone()[0],
     )
 
 
-def find(connection: sqlite3.Connection, text: str, limit: int) -> list[Row]:
+def find(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
     """Return up to `limit` variants of this id or item id, or with this in a name."""
     like = f"%{text.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
     return dicts(
-        connection.execute(
+        db.execute(
             """SELECT variant_id, item_id, item_name, variant_name, availability, sellable, removed,
                       verifying FROM availability
                WHERE variant_id = :number OR item_id = :number OR item_name LIKE :like ESCAPE '!'

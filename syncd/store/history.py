@@ -12,15 +12,13 @@ from syncd.core.model import Row
 _NEWEST = 10
 
 
-def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
+def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
     """Return everything that is kept about one variant, its newest history first."""
-    connection.execute("BEGIN")
+    db.execute("BEGIN")
     try:
-        row = dicts(
-            connection.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,))
-        )
+        row = dicts(db.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,)))
         grounds = dicts(
-            connection.execute(
+            db.execute(
                 """SELECT v.rule, v.decided_at, v.conflicting_values, v.missing_since,
                           i.confirmed_at AS item_read_at, i.is_gone AS item_is_gone,
                           q.urgent_at, q.settle_at
@@ -37,7 +35,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
             row=row[0] if row else None,
             grounds=grounds[0] if grounds else None,
             deliveries=dicts(
-                connection.execute(
+                db.execute(
                     """SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
                               CASE WHEN content_key LIKE '%=%'
                                    THEN substr(content_key, instr(content_key, '=') + 1)
@@ -59,7 +57,7 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
                 )
             ),
             changes=dicts(
-                connection.execute(
+                db.execute(
                     """SELECT seq, old_availability, availability, sellable, cause, rule, missed,
                               recorded_at
                        FROM change_log WHERE variant_id = ? ORDER BY seq DESC LIMIT ?""",
@@ -67,17 +65,17 @@ def story(connection: sqlite3.Connection, variant_id: int) -> VariantHistory:
                 )
             ),
             is_unlocated=bool(
-                connection.execute(
+                db.execute(
                     "SELECT 1 FROM unplaced_variants WHERE variant_id = ?", (variant_id,)
                 ).fetchone()
             ),
         )
     finally:
-        connection.execute("COMMIT")
+        db.execute("COMMIT")
 
 
 def deliveries(
-    connection: sqlite3.Connection, outcome: str | None, limit: int, *, with_body: bool
+    db: sqlite3.Connection, outcome: str | None, limit: int, *, with_body: bool
 ) -> list[Row]:
     r"""Return kept deliveries, newest first; the body as text, or null when it was not kept.
 
@@ -86,7 +84,7 @@ def deliveries(
     """
     body = ", CAST(body AS BLOB) AS body" if with_body else ""
     found = dicts(
-        connection.execute(
+        db.execute(
             f"""SELECT delivery_id, received_at, event_id, event_at, action, variant_id, item_id,
                        outcome, rule, reason, duplicates, named_variants{body}
                 FROM deliveries WHERE ?1 IS NULL OR outcome = ?1

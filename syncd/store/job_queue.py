@@ -1,15 +1,18 @@
-"""What to read next, and when the next read is due."""
+"""The queue of reads: the next one, what a read completes, and what is postponed."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
 from syncd.core.jobs import Job, JobKind
+from syncd.core.model import ItemRead
 from syncd.core.pagination import Position
+from syncd.core.records import Change, count
 from syncd.core.timestamps import maybe_from_text, to_text
 from syncd.store import rows
 
@@ -20,7 +23,7 @@ _PICKS: dict[JobKind, str] = {
     "settle": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
-    # The smallest request first: who asks for one item does not wait for who asks for hundreds.
+    # The smallest request first: a request for one item does not wait for one for hundreds.
     "asked": """
         WITH requests AS (
             SELECT w.sweep_id, count(*) AS items FROM sweeps w
@@ -33,7 +36,7 @@ _PICKS: dict[JobKind, str] = {
         SELECT q.item_id, q.sweep_id FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = q.item_id
         WHERE w.ended_at IS NULL AND w.is_catalogue AND q.state = 'todo' AND {ready}
-          -- What failed lately is no longer first, but last (see "stale").
+          -- An item whose last read failed comes last, not first (see "stale").
           AND i.confirmed_at IS NULL AND i.attempts = 0 LIMIT 1""",
     "stale": """
         SELECT q.item_id, q.sweep_id FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
@@ -41,36 +44,36 @@ _PICKS: dict[JobKind, str] = {
         WHERE w.ended_at IS NULL AND w.is_catalogue AND q.state = 'todo' AND {ready}
         ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
 }
-# By the queue's own id: the row of an item that is left out may be damaged, and is not looked at.
+# By the id of the queue: the row of a busy item may be damaged, and then it must not be read.
 _READY = """q.item_id NOT IN (SELECT value FROM json_each(:busy))
             AND (i.not_before IS NULL OR i.not_before <= :now)"""
 _PICKS = {kind: sql.format(ready=_READY) for kind, sql in _PICKS.items()}
 
 
 def next_job(
-    connection: sqlite3.Connection,
+    db: sqlite3.Connection,
     now: datetime,
     busy: Collection[int],
     order: Sequence[JobKind],
     *,
     listing: bool,
 ) -> Job | None:
-    """Return a job of the first kind in `order` that has one."""
+    """Return a job of the first kind in `order` that has one; pages only if `listing`."""
     values = {"now": to_text(now), "busy": rows.as_json(busy)}
     for kind in order:
         if kind == "page":
-            job = _next_page(connection) if listing else None
+            job = _next_page(db) if listing else None
             if job is not None:
                 return job
         elif kind == "look":
-            continue  # nothing of the mirror
-        elif (row := connection.execute(_PICKS[kind], values).fetchone()) is not None:
+            continue  # the mirror does not store these
+        elif (row := db.execute(_PICKS[kind], values).fetchone()) is not None:
             return Job(kind, item_id=row[0], sweep_id=row[1])
     return None
 
 
-def _next_page(connection: sqlite3.Connection) -> Job | None:
-    row = connection.execute(
+def _next_page(db: sqlite3.Connection) -> Job | None:
+    row = db.execute(
         """SELECT sweep_id, position FROM sweeps
            WHERE ended_at IS NULL AND is_listing = 1 LIMIT 1"""
     ).fetchone()
@@ -79,10 +82,10 @@ def _next_page(connection: sqlite3.Connection) -> Job | None:
     return Job("page", sweep_id=row[0], position=msgspec.json.decode(row[1], type=Position))
 
 
-def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | None:
-    """Return the next moment after `now` at which something becomes due by itself."""
-    row = connection.execute(
-        # Three ends of three indexes; one min() over a union would read all of what waits.
+def next_due_at(db: sqlite3.Connection, now: datetime) -> datetime | None:
+    """Return the next time after `now` at which a read becomes due."""
+    row = db.execute(
+        # The first entry of each of three indexes: one min() over a union would read all rows.
         """SELECT min(at) FROM (
                SELECT (SELECT min(settle_at) FROM refresh_queue WHERE settle_at > :now) AS at
                UNION ALL
@@ -92,3 +95,100 @@ def next_due_at(connection: sqlite3.Connection, now: datetime) -> datetime | Non
         {"now": to_text(now)},
     ).fetchone()
     return maybe_from_text(row[0])
+
+
+def complete(db: sqlite3.Connection, read: ItemRead) -> None:
+    """Delete the request that a read answers. What is not settled yet is due once, for all."""
+    began_at = to_text(read.began_at)
+    db.execute(
+        "DELETE FROM refresh_queue WHERE item_id = ? AND final_at <= ?", (read.item_id, began_at)
+    )
+    # A conflict that arose after the request left is not answered by it.
+    db.execute(
+        """UPDATE refresh_queue SET settle_at = final_at,
+               urgent_at = CASE WHEN urgent_at > ?2 THEN urgent_at END
+           WHERE item_id = ?1""",
+        (read.item_id, began_at),
+    )
+
+
+def complete_in_sweeps(
+    db: sqlite3.Connection, read: ItemRead, state: Literal["done", "failed"]
+) -> list[int]:
+    """Mark an item as read in each open sweep; return the sweeps that waited for it.
+
+    "failed": the read lacks variants, and the sweep reports the item.
+    """
+    sweeps = [
+        row[0]
+        for row in db.execute(
+            """UPDATE sweep_items SET state = ?1, error = 'some variants could not be read'
+               WHERE item_id = ?2 AND state NOT IN ('done', ?1)
+                 AND sweep_id IN (SELECT sweep_id FROM sweeps
+                                  WHERE ended_at IS NULL AND began_at <= ?3)
+               RETURNING sweep_id""",
+            (state, read.item_id, to_text(read.began_at)),
+        )
+    ]
+    if read.variants is None:
+        # The list has the item, and it is gone: another item may have moved to a page that was
+        # read before.
+        db.executemany(
+            """UPDATE sweeps SET listing_changed = 1 WHERE sweep_id = ?1 AND EXISTS
+                   (SELECT 1 FROM sweep_items s
+                    WHERE s.sweep_id = ?1 AND s.item_id = ?2 AND s.run > 0)""",
+            [(sweep_id, read.item_id) for sweep_id in sweeps],
+        )
+    return sweeps
+
+
+def sweeps_waiting_for(db: sqlite3.Connection, read: ItemRead) -> list[int]:
+    """Return the open sweeps that still have to read an item."""
+    found = db.execute(
+        """SELECT s.sweep_id FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
+           WHERE s.item_id = ? AND s.state = 'todo' AND w.ended_at IS NULL AND w.began_at <= ?""",
+        (read.item_id, to_text(read.began_at)),
+    )
+    return [row[0] for row in found]
+
+
+def count_in_sweeps(
+    db: sqlite3.Connection,
+    sweeps: list[int],
+    changes: list[Change],
+    *,
+    items: int,
+    variants: int,
+) -> None:
+    """Add the items, variants and changes of a read to the totals of these sweeps."""
+    n = count(changes)
+    db.executemany(
+        """UPDATE sweeps SET items = items + ?, variants = variants + ?, changed = changed + ?,
+               added = added + ?, removed = removed + ?, missed = missed + ? WHERE sweep_id = ?""",
+        [
+            (items, variants, n.changed, n.added, n.removed, n.missed, sweep_id)
+            for sweep_id in sweeps
+        ],
+    )
+
+
+def postpone(db: sqlite3.Connection, item_id: int, not_before: datetime) -> None:
+    """Read an item after others, and not before that time; its read has not failed."""
+    db.execute(
+        "UPDATE items SET attempts = attempts + 1, not_before = ? WHERE item_id = ?",
+        (to_text(not_before), item_id),
+    )
+
+
+def postpone_failed(
+    db: sqlite3.Connection, item_id: int, not_before: datetime, error: str, *, max_attempts: int
+) -> None:
+    """Postpone an item whose read failed. A sweep gives it up after `max_attempts`."""
+    postpone(db, item_id, not_before)
+    db.execute(
+        """UPDATE sweep_items SET attempts = attempts + 1, error = ?,
+               state = CASE WHEN attempts + 1 >= ? THEN 'failed' ELSE state END
+           WHERE item_id = ? AND state = 'todo'
+             AND sweep_id IN (SELECT sweep_id FROM sweeps WHERE ended_at IS NULL)""",
+        (error, max_attempts, item_id),
+    )

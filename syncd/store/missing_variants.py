@@ -1,154 +1,128 @@
-"""What sweeps do not find: kept until the sweep ends, and weighed there all together."""
+"""Variants that a sweep does not find. The end of the sweep decides about all of them together."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from syncd.core.records import AbsenceMode, ChangeSet, VariantState
+from syncd.core.model import ItemRead
+from syncd.core.policy import Policy
+from syncd.core.records import AbsenceMode, VariantState
+from syncd.core.removals import remove_missing, restore_unconfirmed
 from syncd.core.timestamps import to_text
 from syncd.store import rows
 
-# As `remove_missing` and `restore_unconfirmed` are, the policy and the moment given.
-Resolve = Callable[[Iterable[VariantState]], ChangeSet]
-# The time within which removals are counted together (syncd/docs/reconciling.md, rule 6).
+# The time within which removals count together (syncd/docs/reconciling.md, rule 6).
 REMOVAL_WINDOW = timedelta(days=1)
 
-# As `Policy.brakes` is.
-Brakes = Callable[[int, int], bool]
 
-
-def mode(
-    connection: sqlite3.Connection,
-    item_id: int,
-    began_at: str,
-    *,
-    absent: int,
-    blocks_removals: Brakes,
-    now: datetime,
+def absence_mode(
+    db: sqlite3.Connection, read: ItemRead, policy: Policy, *, missing: int, now: datetime
 ) -> AbsenceMode:
-    """Return what it means that a read of this item misses `absent` variants.
+    """Return what a read does with the variants of its item that it does not find.
 
-    A read of no sweep, begun at `began_at`, removes them at once, unless too many were removed
-    within a day: what would empty a shop item by item waits for an operator as well.
+    A read outside a sweep removes its `missing` variants at once, unless too many were removed
+    within a day: otherwise single reads could empty a shop without an operator.
     """
-    row = connection.execute(
+    blocked: int | None
+    (blocked,) = db.execute(
         """SELECT min(w.removals_blocked)
            FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
            WHERE s.item_id = ? AND s.state != 'done' AND w.ended_at IS NULL
              AND w.began_at <= ?""",
-        (item_id, began_at),
+        (read.item_id, to_text(read.began_at)),
     ).fetchone()
-    if row[0] is None:
-        return (
-            "record"
-            if absent and _is_too_much(connection, absent, blocks_removals, now)
-            else "remove"
-        )
-    return "record" if row[0] else "mark"
+    if blocked is None:
+        return "record" if missing and _are_too_many(db, missing, policy, now) else "remove"
+    return "record" if blocked else "mark"
 
 
-def brake(
-    connection: sqlite3.Connection, blocks_removals: Brakes, lift: Resolve, now: datetime
-) -> None:
-    """Stop doubting in every open sweep that already misses too much to be believed."""
-    for sweep_id, accepts in connection.execute(
+def block_removals(db: sqlite3.Connection, policy: Policy, now: datetime) -> None:
+    """Restore the missing variants of each open sweep that misses too many already."""
+    for sweep_id, accepts in db.execute(
         """SELECT sweep_id, accepts_removals FROM sweeps
            WHERE ended_at IS NULL AND removals_blocked = 0"""
     ).fetchall():
-        absent = _absent(connection, sweep_id)
-        if absent and not accepts and _is_too_much(connection, len(absent), blocks_removals, now):
-            connection.execute(
-                "UPDATE sweeps SET removals_blocked = 1 WHERE sweep_id = ?", (sweep_id,)
-            )
-            rows.write_observed(connection, lift(absent), now)
+        missing = _load(db, sweep_id)
+        if missing and not accepts and _are_too_many(db, len(missing), policy, now):
+            db.execute("UPDATE sweeps SET removals_blocked = 1 WHERE sweep_id = ?", (sweep_id,))
+            rows.save(db, restore_unconfirmed(missing, policy, now=now), now)
 
 
-def resolve(
-    connection: sqlite3.Connection,
-    sweep_id: int,
-    blocks_removals: Brakes,
-    *,
-    remove: Resolve,
-    lift: Resolve,
-    now: datetime,
-) -> None:
-    """At the end of a sweep, remove its missing variants, or none of them if they are too many."""
-    absent = _absent(connection, sweep_id)
-    if not absent:
+def finish_missing(db: sqlite3.Connection, sweep_id: int, policy: Policy, now: datetime) -> None:
+    """Remove the missing variants of a sweep at its end, or none of them if they are too many."""
+    missing = _load(db, sweep_id)
+    if not missing:
         return
-    (accepts,) = connection.execute(
+    (accepts,) = db.execute(
         "SELECT accepts_removals FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
-    if not accepts and _is_too_much(connection, len(absent), blocks_removals, now):
-        rows.write_observed(connection, lift(absent), now)
-        connection.execute(
-            "UPDATE sweeps SET removals_held = ? WHERE sweep_id = ?", (len(absent), sweep_id)
+    if not accepts and _are_too_many(db, len(missing), policy, now):
+        rows.save(db, restore_unconfirmed(missing, policy, now=now), now)
+        db.execute(
+            "UPDATE sweeps SET removals_held = ? WHERE sweep_id = ?", (len(missing), sweep_id)
         )
         return
-    writes = remove(absent)
-    rows.write_observed(connection, writes, now)
+    change_set = remove_missing(missing, policy, now=now)
+    rows.save(db, change_set, now)
     if accepts:
-        rows.put_state(connection, "removals_accepted_at", to_text(now))
-    connection.execute(
+        rows.put_state(db, "removals_accepted_at", to_text(now))
+    db.execute(
         "UPDATE sweeps SET removed = removed + ? WHERE sweep_id = ?",
-        (len(writes.variants), sweep_id),
+        (len(change_set.variants), sweep_id),
     )
 
 
-def give_up(connection: sqlite3.Connection, sweep_id: int, lift: Resolve, now: datetime) -> None:
-    """Have the source asked, item by item, about what a sweep did not find that ends too soon."""
-    absent = _absent(connection, sweep_id)
-    (removals_blocked,) = connection.execute(
+def requeue_missing(db: sqlite3.Connection, sweep_id: int, policy: Policy, now: datetime) -> None:
+    """Queue reads of the missing variants of a sweep that ends too soon to decide about them."""
+    missing = _load(db, sweep_id)
+    (blocked,) = db.execute(
         "SELECT removals_blocked FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
-    if removals_blocked:
-        rows.write_observed(connection, lift(absent), now)
+    if blocked:
+        rows.save(db, restore_unconfirmed(missing, policy, now=now), now)
         return
-    connection.executemany(
+    db.executemany(
         """INSERT INTO refresh_queue (item_id, urgent_at, settle_at, final_at)
            VALUES (?1, ?2, ?2, ?2)
            ON CONFLICT (item_id) DO UPDATE SET urgent_at = excluded.urgent_at""",
-        {(state.item_id, to_text(now)) for state in absent if state.item_id is not None},
+        {(state.item_id, to_text(now)) for state in missing if state.item_id is not None},
     )
 
 
-def _is_too_much(
-    connection: sqlite3.Connection, absent: int, blocks_removals: Brakes, now: datetime
-) -> bool:
-    """Tell whether so many more removals are not believed, after those of the last day.
+def _load(db: sqlite3.Connection, sweep_id: int) -> list[VariantState]:
+    """Return the variants that a sweep has not found."""
+    variants = rows.variants_where(
+        db,
+        # By the index of missing variants, which are few: a damaged page of any other variant must
+        # not prevent the end of a sweep.
+        """v.missing_since >= (SELECT began_at FROM sweeps WHERE sweep_id = :sweep_id)
+           AND +v.item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = :sweep_id)""",
+        {"sweep_id": sweep_id},
+    )
+    return list(variants.values())
 
-    Removals that an operator accepted do not count, and neither do variants that are back.
+
+def _are_too_many(db: sqlite3.Connection, missing: int, policy: Policy, now: datetime) -> bool:
+    """Tell whether so many more removals, after those of the last day, need an operator.
+
+    Removals that an operator accepted do not count, and neither do variants that came back.
     """
-    accepted_at = rows.get_state(connection, "removals_accepted_at") or ""
+    accepted_at = rows.get_state(db, "removals_accepted_at") or ""
     since = max(to_text(now - REMOVAL_WINDOW), accepted_at)
-    removed = connection.execute(
+    removed = db.execute(
         """SELECT count(DISTINCT c.variant_id) FROM change_log c
            JOIN variants v ON v.variant_id = c.variant_id AND v.value IS NULL
            WHERE c.availability IS NULL AND c.recorded_at > ? AND c.cause = 'read'""",
         (since,),
     ).fetchone()[0]
-    lost = absent + removed
-    return blocks_removals(lost, _mirrored(connection, at_most=100 * lost + 1) + removed)
+    lost = missing + removed
+    return policy.blocks_removals(lost, _count_mirrored(db, at_most=100 * lost + 1) + removed)
 
 
-def _absent(connection: sqlite3.Connection, sweep_id: int) -> list[VariantState]:
-    return list(
-        rows.all_variants(
-            connection,
-            # By the index of what is absent, which is little: a damaged page of any other variant
-            # must not keep a sweep from its end.
-            """v.missing_since >= (SELECT began_at FROM sweeps WHERE sweep_id = :sweep_id)
-               AND +v.item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = :sweep_id)""",
-            {"sweep_id": sweep_id},
-        ).values()
-    )
-
-
-def _mirrored(connection: sqlite3.Connection, *, at_most: int) -> int:
-    """Count what is not removed; no further than can matter, for counting all takes a while."""
-    row = connection.execute(
+def _count_mirrored(db: sqlite3.Connection, *, at_most: int) -> int:
+    """Count the variants that are not removed; a larger number makes no difference."""
+    row = db.execute(
         "SELECT count(*) FROM (SELECT 1 FROM variants WHERE value IS NOT NULL LIMIT ?)", (at_most,)
     ).fetchone()
     return int(row[0])

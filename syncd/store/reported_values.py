@@ -15,21 +15,21 @@ from syncd.store.rows import get_state, put_state
 REMEMBERED = 2000
 
 
-def unreported(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
+def unreported(db: sqlite3.Connection, values: Sequence[str]) -> list[str]:
     """Return those of `values` that were never reported, in their order."""
-    reported = set(_reported(connection))
+    reported = set(_reported(db))
     return [value for value in values if value not in reported]
 
 
-def mark_reported(connection: sqlite3.Connection, values: Sequence[str]) -> list[str]:
+def mark_reported(db: sqlite3.Connection, values: Sequence[str]) -> list[str]:
     """Store that these values are reported; return those that are new."""
-    new = unreported(connection, values)
-    reported = [*_reported(connection), *new][-REMEMBERED:]
-    put_state(connection, "reported_values", msgspec.json.encode(reported).decode())
+    new = unreported(db, values)
+    reported = [*_reported(db), *new][-REMEMBERED:]
+    put_state(db, "reported_values", msgspec.json.encode(reported).decode())
     return new
 
 
-def _reported(connection: sqlite3.Connection) -> list[str]:
-    stored = msgspec.json.decode(get_state(connection, "reported_values") or "[]", type=list[str])
+def _reported(db: sqlite3.Connection) -> list[str]:
+    stored = msgspec.json.decode(get_state(db, "reported_values") or "[]", type=list[str])
     # Version 0.1.0 stored them without a limit.
     return [shortened(value, MAX_VALUE_CHARS) for value in stored]

@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 
 
 def prune(
-    connection: sqlite3.Connection,
+    db: sqlite3.Connection,
     *,
     deliveries_before: datetime,
     changes_before: datetime,
@@ -24,11 +24,11 @@ def prune(
     missed_grace: timedelta,
 ) -> int:
     """Delete one slice of what is older than its retention; return how many rows went."""
-    gone = _prune_deliveries(connection, min(deliveries_before, now - DAY))
-    gone += _prune_changes(connection, min(changes_before, now - DAY - missed_grace), now)
-    _prune_webhook_states(connection, min(changes_before, now - DAY))
-    connection.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_KEPT),))
-    connection.execute(
+    gone = _prune_deliveries(db, min(deliveries_before, now - DAY))
+    gone += _prune_changes(db, min(changes_before, now - DAY - missed_grace), now)
+    _prune_webhook_states(db, min(changes_before, now - DAY))
+    db.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_KEPT),))
+    db.execute(
         """DELETE FROM sweeps WHERE ended_at < ?
            AND sweep_id NOT IN (SELECT max(sweep_id) FROM sweeps GROUP BY is_catalogue, result)""",
         (to_text(changes_before),),
@@ -36,9 +36,9 @@ def prune(
     return gone
 
 
-def _prune_deliveries(connection: sqlite3.Connection, before: datetime) -> int:
+def _prune_deliveries(db: sqlite3.Connection, before: datetime) -> int:
     """Delete what is settled: not quarantined, of no variant in doubt or not yet located."""
-    return connection.execute(
+    return db.execute(
         """DELETE FROM deliveries WHERE delivery_id IN (
                SELECT d.delivery_id FROM deliveries d
                WHERE d.received_at < ? AND d.outcome != 'quarantined'
@@ -52,22 +52,22 @@ def _prune_deliveries(connection: sqlite3.Connection, before: datetime) -> int:
     ).rowcount
 
 
-def _prune_webhook_states(connection: sqlite3.Connection, before: datetime) -> None:
+def _prune_webhook_states(db: sqlite3.Connection, before: datetime) -> None:
     """Delete what ended before then: of the rows that are too old, the last says what came next."""
-    connection.execute(
+    db.execute(
         """DELETE FROM webhook_states WHERE change_id <
                (SELECT max(change_id) FROM webhook_states WHERE began_at < ?)""",
         (to_text(before),),
     )
 
 
-def _prune_changes(connection: sqlite3.Connection, before: datetime, now: datetime) -> int:
+def _prune_changes(db: sqlite3.Connection, before: datetime, now: datetime) -> int:
     """Delete from the beginning of the feed, and of what is too old keep the last row.
 
     So a reader finds the row it remembers as long as it takes each change within the retention,
     and tells by its absence that it slept too long (syncd/docs/shops.md, "Follow changes").
     """
-    oldest = connection.execute(
+    oldest = db.execute(
         "SELECT seq, recorded_at FROM change_log ORDER BY seq LIMIT ?", (SLICE + 1,)
     ).fetchall()
     last_old, limit, at = 0, to_text(before), to_text(now)
@@ -76,4 +76,4 @@ def _prune_changes(connection: sqlite3.Connection, before: datetime, now: dateti
             last_old = seq
         elif recorded_at <= at:
             break  # else a clock that ran ahead wrote it: it goes with what came after it
-    return connection.execute("DELETE FROM change_log WHERE seq < ?", (last_old,)).rowcount
+    return db.execute("DELETE FROM change_log WHERE seq < ?", (last_old,)).rowcount

@@ -1,4 +1,4 @@
-"""Rows to records and back; the only place that knows both."""
+"""Rows to records and back. Only this module knows the columns of a variant."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _VARIANT_COLUMNS = """
 
 
 def as_json(values: Iterable[object]) -> str:
-    """Return a list that SQL unpacks with json_each, so that one statement serves any number."""
+    """Return values as a JSON list: with `json_each`, one statement takes any number of them."""
     return _encode(list(values)).decode()
 
 
-def variants_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, VariantState]:
-    """Load the named variants that the mirror has."""
+def variants_by_id(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, VariantState]:
+    """Load the variants with these ids; unknown ids are left out."""
     return _variants(
-        connection.execute(
+        db.execute(
             f"""SELECT {_VARIANT_COLUMNS} FROM json_each(?) j
                 JOIN variants v ON v.variant_id = j.value
                 LEFT JOIN items i ON i.item_id = v.item_id""",  # noqa: S608 - a constant
@@ -42,10 +42,10 @@ def variants_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict
     )
 
 
-def variants_of_item(connection: sqlite3.Connection, item_id: int) -> dict[int, VariantState]:
-    """Load every variant that the mirror places in an item."""
+def variants_of_item(db: sqlite3.Connection, item_id: int) -> dict[int, VariantState]:
+    """Load each variant whose stored item is this one."""
     return _variants(
-        connection.execute(
+        db.execute(
             f"""SELECT {_VARIANT_COLUMNS} FROM variants v
                 LEFT JOIN items i ON i.item_id = v.item_id WHERE v.item_id = ?""",  # noqa: S608
             (item_id,),
@@ -53,12 +53,12 @@ def variants_of_item(connection: sqlite3.Connection, item_id: int) -> dict[int, 
     )
 
 
-def all_variants(
-    connection: sqlite3.Connection, where: str = "1", values: Mapping[str, object] | None = None
+def variants_where(
+    db: sqlite3.Connection, where: str, values: Mapping[str, object] | None = None
 ) -> dict[int, VariantState]:
-    """Load every variant for which `where`, an expression of ours over `values`, holds."""
+    """Load each variant for which `where` is true: a constant SQL expression over `values`."""
     return _variants(
-        connection.execute(
+        db.execute(
             f"""SELECT {_VARIANT_COLUMNS} FROM variants v
                 LEFT JOIN items i ON i.item_id = v.item_id WHERE {where}""",  # noqa: S608
             values or {},
@@ -66,15 +66,15 @@ def all_variants(
     )
 
 
-def next_variants(connection: sqlite3.Connection, after: int, limit: int) -> list[VariantState]:
-    """Load the variants whose ids follow `after`, in their order."""
+def next_variants(db: sqlite3.Connection, after: int, limit: int) -> list[VariantState]:
+    """Load the next `limit` variants after the id `after`, in the order of their ids."""
     where = "v.variant_id > :after ORDER BY v.variant_id LIMIT :limit"
-    return list(all_variants(connection, where, {"after": after, "limit": limit}).values())
+    return list(variants_where(db, where, {"after": after, "limit": limit}).values())
 
 
-def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
-    """Load the named items that the mirror has."""
-    rows = connection.execute(
+def items_by_id(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
+    """Load the items with these ids; unknown ids are left out."""
+    rows = db.execute(
         """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.is_gone, i.is_read
            FROM json_each(?) j JOIN items i ON i.item_id = j.value""",
         (as_json(ids),),
@@ -92,13 +92,13 @@ def items_by_id(connection: sqlite3.Connection, ids: Collection[int]) -> dict[in
     }
 
 
-def write_observed(connection: sqlite3.Connection, writes: ChangeSet, now: datetime) -> None:
-    """Write variants, changes and questions of one judged batch."""
-    if writes.refresh_requests:
-        _write_questions(connection, writes.refresh_requests.values())
+def save(db: sqlite3.Connection, change_set: ChangeSet, now: datetime) -> None:
+    """Save the variants, the changes and the requests to read of a change set."""
+    if change_set.refresh_requests:
+        _save_requests(db, change_set.refresh_requests.values())
     decided_at = to_text(now)
-    if writes.variants:
-        connection.executemany(
+    if change_set.variants:
+        db.executemany(
             """INSERT INTO variants (variant_id, item_id, name, color, size, value,
                    conflicting_values, sellable, event_at, delivered_at, confirmed_at,
                    changed_at, source, rule, missing_since, decided_at)
@@ -111,53 +111,52 @@ def write_observed(connection: sqlite3.Connection, writes: ChangeSet, now: datet
                    changed_at = excluded.changed_at, source = excluded.source,
                    rule = excluded.rule, missing_since = excluded.missing_since,
                    decided_at = excluded.decided_at""",
-            [(*_variant_row(state), decided_at) for state in writes.variants.values()],
+            [(*_variant_row(state), decided_at) for state in change_set.variants.values()],
         )
-    # Apart: SQLite writes an index whose column is set, whether it is another value or not.
-    connection.executemany(
+    # A statement of its own: SQLite writes the index of each column that is set, even to the same
+    # value.
+    db.executemany(
         "UPDATE variants SET item_id = ? WHERE variant_id = ?",
-        [(writes.variants[moved].item_id, moved) for moved in writes.moved_variants],
+        [(change_set.variants[moved].item_id, moved) for moved in change_set.moved_variants],
     )
-    if writes.changes:
-        connection.executemany(
+    if change_set.changes:
+        db.executemany(
             """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
                    old_sellable, sellable, cause, rule, missed, during_downtime, occurred_at,
                    recorded_at)
                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            map(_change_row, writes.changes),
+            map(_change_row, change_set.changes),
         )
 
 
-def put_state(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Keep one value of the daemon's own."""
-    connection.execute(
+def put_state(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Store one value of the state of the daemon."""
+    db.execute(
         "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, value),
     )
 
 
-def get_state(connection: sqlite3.Connection, key: str) -> str | None:
-    """Return what `put_state` kept."""
-    row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+def get_state(db: sqlite3.Connection, key: str) -> str | None:
+    """Return a value that `put_state` stored."""
+    row = db.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
     return None if row is None else row[0]
 
 
-def _write_questions(connection: sqlite3.Connection, requests: Iterable[RefreshRequest]) -> None:
+def _save_requests(db: sqlite3.Connection, requests: Iterable[RefreshRequest]) -> None:
     rows = [
-        (q.item_id, maybe_text(q.urgent_at), to_text(q.settle_at), to_text(q.final_at))
-        for q in requests
+        (one.item_id, maybe_text(one.urgent_at), to_text(one.settle_at), to_text(one.final_at))
+        for one in requests
     ]
-    connection.executemany(
-        "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows]
-    )
-    connection.executemany(
+    db.executemany("INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows])
+    db.executemany(
         """INSERT INTO refresh_queue (item_id, urgent_at, settle_at, final_at)
            VALUES (?, ?, ?, ?)
            ON CONFLICT (item_id) DO UPDATE SET final_at = max(final_at, excluded.final_at)""",
         rows,
     )
-    # Apart, and only where it is news, as both have an index (see above).
-    connection.executemany(
+    # A statement of its own, and only for new values: both columns have an index (see above).
+    db.executemany(
         """UPDATE refresh_queue
            SET urgent_at = coalesce(?2, urgent_at), settle_at = min(settle_at, ?3)
            WHERE item_id = ?1 AND (urgent_at IS NOT coalesce(?2, urgent_at) OR settle_at > ?3)""",
@@ -169,7 +168,7 @@ def _variants(rows: Iterable[tuple[object, ...]]) -> dict[int, VariantState]:
     return {state.variant_id: state for state in map(_variant, rows)}
 
 
-def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite's own types
+def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite has types of its own
     return VariantState(
         variant_id=row[0],
         item_id=row[1],

@@ -1,19 +1,19 @@
-"""Sweeps in the mirror: what they still have to read, how far they are and what they did."""
+"""Sweeps: how they begin and end, their progress, and their results."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
 
 from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
-from syncd.core.records import ChangeSet, VariantState
+from syncd.core.policy import Policy
+from syncd.core.removals import remove_unplaced
 from syncd.core.timestamps import from_text, to_text
 from syncd.store import missing_variants, rows, sweep_pages
-from syncd.store.missing_variants import Resolve
 
 _PAGE_ITEMS = 100
 
@@ -23,7 +23,7 @@ _READY = """SELECT sweep_id FROM sweeps w WHERE ended_at IS NULL AND is_listing 
 
 
 def begin(
-    connection: sqlite3.Connection,
+    db: sqlite3.Connection,
     cause: SweepCause,
     now: datetime,
     *,
@@ -32,8 +32,8 @@ def begin(
     position: Position | None,
     accepts_removals: bool,
 ) -> int:
-    """Begin a sweep of `items` and of what is listed from `position` on, each if given."""
-    sweep_id = connection.execute(
+    """Begin a sweep of `items` and, with a `position`, of each item listed from there on."""
+    sweep_id = db.execute(
         """INSERT INTO sweeps (cause, is_catalogue, began_at, position, is_listing,
                accepts_removals) VALUES (?, ?, ?, ?, ?, ?)""",
         (
@@ -46,15 +46,13 @@ def begin(
         ),
     ).lastrowid
     if sweep_id is None:
-        raise sqlite3.ProgrammingError("an insert names its row")
-    connection.executemany(
-        "INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(i,) for i in items]
-    )
-    sweep_pages.add(connection, sweep_id, items, run=0)
+        raise sqlite3.ProgrammingError("an insert returns its row id")
+    db.executemany("INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(i,) for i in items])
+    sweep_pages.add_items(db, sweep_id, items, run=0)
     if cause == "operator":
-        # An operator waits for the end: what was put off after failures is asked at once. Who
-        # names items hurries no others.
-        connection.execute(
+        # An operator waits for the end, so postponed items are read at once. A request that names
+        # items does not change the turn of other items.
+        db.execute(
             """UPDATE items SET not_before = NULL WHERE not_before IS NOT NULL
                AND (?1 OR item_id IN (SELECT value FROM json_each(?2)))""",
             (is_catalogue, rows.as_json(items)),
@@ -62,91 +60,100 @@ def begin(
     return sweep_id
 
 
-def named_items(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return how many sweeps of named items are open, and how many items they still have."""
-    sizes = _sizes(connection)
+def named_items(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return the number of open sweeps of named items, and of the items they still have to read."""
+    sizes = _sizes(db)
     return len(sizes), sum(items for _, items in sizes)
 
 
-def excess(connection: sqlite3.Connection, requests: int, items: int) -> list[int]:
-    """Return sweeps of named items that exceed so many requests and items; the largest do."""
+def _excess(db: sqlite3.Connection, requests: int, items: int) -> list[int]:
+    """Return the largest sweeps of named items: those beyond so many requests and items."""
     over, waiting = [], 0
-    for index, (sweep_id, size) in enumerate(sorted(_sizes(connection), key=lambda one: one[1])):
+    for index, (sweep_id, size) in enumerate(sorted(_sizes(db), key=lambda one: one[1])):
         waiting += size
         if index >= requests or waiting > items:
             over.append(sweep_id)
     return over
 
 
-def _sizes(connection: sqlite3.Connection) -> list[tuple[int, int]]:
-    """Return the open sweeps of named items, and how many items each still has."""
-    return connection.execute(
+def _sizes(db: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Return each open sweep of named items, and the number of items it still has to read."""
+    return db.execute(
         """SELECT w.sweep_id, count(s.item_id) FROM sweeps w
            LEFT JOIN sweep_items s ON s.sweep_id = w.sweep_id AND s.state = 'todo'
            WHERE w.ended_at IS NULL AND NOT w.is_catalogue GROUP BY w.sweep_id"""
     ).fetchall()
 
 
-def accept_removals(connection: sqlite3.Connection, sweep_id: int) -> None:
-    """Let an open sweep remove whatever it does not find."""
-    connection.execute("UPDATE sweeps SET accepts_removals = 1 WHERE sweep_id = ?", (sweep_id,))
+def accept_removals(db: sqlite3.Connection, sweep_id: int) -> None:
+    """Let an open sweep remove every variant that it does not find."""
+    db.execute("UPDATE sweeps SET accepts_removals = 1 WHERE sweep_id = ?", (sweep_id,))
 
 
-def open_catalogue_sweep(connection: sqlite3.Connection) -> tuple[int, SweepCause] | None:
-    """Return the sweep of the whole mirrored catalogue that has not ended."""
-    row: tuple[int, SweepCause] | None = connection.execute(
+def open_catalogue_sweep(db: sqlite3.Connection) -> tuple[int, SweepCause] | None:
+    """Return the open sweep of the whole mirrored catalogue, if there is one."""
+    row: tuple[int, SweepCause] | None = db.execute(
         "SELECT sweep_id, cause FROM sweeps WHERE ended_at IS NULL AND is_catalogue = 1"
     ).fetchone()
     return row
 
 
-def drop(connection: sqlite3.Connection, sweep_id: int, lift: Resolve, now: datetime) -> None:
-    """Forget an open sweep."""
-    missing_variants.give_up(connection, sweep_id, lift, now)
-    connection.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
-    connection.execute("DELETE FROM sweeps WHERE sweep_id = ?", (sweep_id,))
+def drop(db: sqlite3.Connection, sweep_id: int, policy: Policy, now: datetime) -> None:
+    """Delete an open sweep, because another one replaces it."""
+    missing_variants.requeue_missing(db, sweep_id, policy, now)
+    db.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
+    db.execute("DELETE FROM sweeps WHERE sweep_id = ?", (sweep_id,))
 
 
-def any_ready(connection: sqlite3.Connection) -> bool:
-    """Tell whether `finish` would end one."""
-    return connection.execute(f"{_READY} LIMIT 1").fetchone() is not None
+def any_ready(db: sqlite3.Connection) -> bool:
+    """Tell whether `finish` has a sweep to end."""
+    return db.execute(f"{_READY} LIMIT 1").fetchone() is not None
 
 
 def finish(
-    connection: sqlite3.Connection, now: datetime, resolve: Callable[[int], None]
+    db: sqlite3.Connection, now: datetime, policy: Policy, categories: tuple[int, ...]
 ) -> list[SweepSummary]:
-    """End every open sweep that has nothing left to list or to read.
+    """End each open sweep that has no page and no item left to read.
 
-    `resolve` decides about what the sweep of that id did not find.
+    A sweep whose list changed while it was read lists `categories` again instead.
     """
+    sweep_pages.list_again(db, categories)
     ended = []
-    for (sweep_id,) in connection.execute(_READY).fetchall():
-        resolve(sweep_id)
-        ended.append(_end(connection, sweep_id, now, error=""))
+    for (sweep_id,) in db.execute(_READY).fetchall():
+        missing_variants.finish_missing(db, sweep_id, policy, now)
+        ended.append(_end(db, sweep_id, now, error=""))
     return ended
 
 
 def fail(
-    connection: sqlite3.Connection,
+    db: sqlite3.Connection,
     now: datetime,
+    policy: Policy,
     error: str,
-    lift: Resolve,
     only: Sequence[int] | None = None,
 ) -> list[SweepSummary]:
-    """End every open sweep, or `only` those, as failed."""
+    """End each open sweep, or `only` these, as failed."""
     ended = []
     if only is None:
-        found = connection.execute("SELECT sweep_id FROM sweeps WHERE ended_at IS NULL")
+        found = db.execute("SELECT sweep_id FROM sweeps WHERE ended_at IS NULL")
         only = [row[0] for row in found.fetchall()]
     for sweep_id in only:
-        missing_variants.give_up(connection, sweep_id, lift, now)
-        ended.append(_end(connection, sweep_id, now, error=error))
+        missing_variants.requeue_missing(db, sweep_id, policy, now)
+        ended.append(_end(db, sweep_id, now, error=error))
     return ended
 
 
-def progress(connection: sqlite3.Connection, sweep_id: int) -> SweepProgress | None:
-    """Return how far an open sweep is."""
-    row = connection.execute(
+def fail_excess(
+    db: sqlite3.Connection, now: datetime, policy: Policy, *, requests: int, items: int
+) -> list[SweepSummary]:
+    """End the largest sweeps of named items, beyond so many requests and items, as failed."""
+    error = f"it named too much; {items} items of {requests} requests may wait"
+    return fail(db, now, policy, error, _excess(db, requests, items))
+
+
+def progress(db: sqlite3.Connection, sweep_id: int) -> SweepProgress | None:
+    """Return the progress of an open sweep; None once it has ended."""
+    row = db.execute(
         """SELECT w.began_at, CASE WHEN w.is_listing THEN w.position END, count(s.item_id),
                   coalesce(sum(s.state != 'todo'), 0)
            FROM sweeps w LEFT JOIN sweep_items s ON s.sweep_id = w.sweep_id
@@ -167,9 +174,9 @@ def progress(connection: sqlite3.Connection, sweep_id: int) -> SweepProgress | N
     return SweepProgress(sweep_id, from_text(began_at), checked, total, remaining)
 
 
-def summary(connection: sqlite3.Connection, sweep_id: int) -> SweepSummary | None:
-    """Return what an ended sweep did."""
-    row = connection.execute(
+def summary(db: sqlite3.Connection, sweep_id: int) -> SweepSummary | None:
+    """Return the results of an ended sweep."""
+    row = db.execute(
         """SELECT is_catalogue, began_at, result, items, variants, changed, added, removed, missed,
                   calls, throttled, ended_at, failed_items, error, removals_held
            FROM sweeps WHERE sweep_id = ? AND ended_at IS NOT NULL""",
@@ -199,61 +206,59 @@ def summary(connection: sqlite3.Connection, sweep_id: int) -> SweepSummary | Non
 
 
 def close_unplaced(
-    connection: sqlite3.Connection,
-    began_at: datetime,
-    judge: Callable[[dict[int, VariantState]], ChangeSet],
-    now: datetime,
+    db: sqlite3.Connection, began_at: datetime, policy: Policy, now: datetime
 ) -> None:
-    """After a whole sweep: what it did not find is in no item of the mirrored catalogue."""
-    states = rows.all_variants(connection, "v.item_id IS NULL")
-    rows.write_observed(connection, judge(states), now)
-    connection.execute(
+    """Remove the variants for which a whole sweep, begun at `began_at`, found no item.
+
+    The sweep says nothing about a delivery that arrived less than `settle` before its beginning:
+    it may have read a copy that does not list the variant yet.
+    """
+    stored = rows.variants_where(db, "v.item_id IS NULL")
+    settled_at = began_at - policy.settle
+    rows.save(db, remove_unplaced(stored, began_at, policy, now=now), now)
+    db.execute(
         """UPDATE unplaced_variants SET not_found_at = ?
            WHERE not_found_at IS NULL AND delivered_at <= ?""",
-        (to_text(now), to_text(began_at)),
+        (to_text(now), to_text(settled_at)),
     )
 
 
-def has_unplaced_variants(connection: sqlite3.Connection) -> bool:
-    """Tell whether there are variants that only a sweep of the catalogue can place."""
-    row = connection.execute(
-        "SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL"
-    ).fetchone()
+def has_unplaced_variants(db: sqlite3.Connection) -> bool:
+    """Tell whether deliveries named variants whose item only a sweep of the catalogue can find."""
+    row = db.execute("SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL").fetchone()
     return row is not None
 
 
-def _end(
-    connection: sqlite3.Connection, sweep_id: int, now: datetime, *, error: str
-) -> SweepSummary:
-    """End one sweep; `error`: why it ends too soon."""
-    left = connection.execute(
+def _end(db: sqlite3.Connection, sweep_id: int, now: datetime, *, error: str) -> SweepSummary:
+    """End one sweep; `error` says why it ends too soon."""
+    left = db.execute(
         """SELECT item_id, error FROM sweep_items
            WHERE sweep_id = ? AND (state = 'failed' OR (? AND state = 'todo')) ORDER BY item_id""",
         (sweep_id, bool(error)),
     ).fetchall()
-    faults = [error] if error else _faults(connection, sweep_id, left)
-    read = connection.execute("SELECT items FROM sweeps WHERE sweep_id = ?", (sweep_id,))
+    faults = [error] if error else _faults(db, sweep_id, left)
+    read = db.execute("SELECT items FROM sweeps WHERE sweep_id = ?", (sweep_id,))
     result = "complete"
     if faults:
-        # What was read is in the mirror: only a sweep that could read nothing at all has failed.
+        # The items that were read are stored, so only a sweep that could read none has failed.
         is_whole_failure = (error or left) and read.fetchone()[0] == 0
         result = "failed" if is_whole_failure else "partial"
-    connection.execute(
+    db.execute(
         """UPDATE sweeps SET ended_at = ?, is_listing = 0, result = ?, failed_items = ?, error = ?
            WHERE sweep_id = ?""",
         (to_text(now), result, rows.as_json(row[0] for row in left), "; ".join(faults), sweep_id),
     )
-    _forget_unknown(connection, sweep_id)
-    connection.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
-    ended = summary(connection, sweep_id)
+    _delete_invented_items(db, sweep_id)
+    db.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
+    ended = summary(db, sweep_id)
     if ended is None:
-        raise sqlite3.ProgrammingError("a sweep that was ended has ended")
+        raise sqlite3.ProgrammingError("an ended sweep has a summary")
     return ended
 
 
-def _forget_unknown(connection: sqlite3.Connection, sweep_id: int) -> None:
-    """Delete items of a sweep that Dreamship never showed: anybody may invent ids."""
-    connection.execute(
+def _delete_invented_items(db: sqlite3.Connection, sweep_id: int) -> None:
+    """Delete the items of a sweep that Dreamship never showed: a request may name any id."""
+    db.execute(
         """DELETE FROM items WHERE name IS NULL AND (is_gone OR confirmed_at IS NULL)
                AND item_id IN (SELECT item_id FROM sweep_items WHERE sweep_id = ?1)
                AND NOT EXISTS (SELECT 1 FROM variants v WHERE v.item_id = items.item_id)
@@ -266,10 +271,10 @@ def _forget_unknown(connection: sqlite3.Connection, sweep_id: int) -> None:
 
 
 def _faults(
-    connection: sqlite3.Connection, sweep_id: int, left: Sequence[tuple[int, str | None]]
+    db: sqlite3.Connection, sweep_id: int, left: Sequence[tuple[int, str | None]]
 ) -> list[str]:
-    """Return why a sweep that came to its end is not complete; nothing if it is."""
-    held, position_text, is_catalogue = connection.execute(
+    """Return the reasons why a sweep is not complete; no reason if it is."""
+    held, position_text, is_catalogue = db.execute(
         "SELECT removals_held, position, is_catalogue FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
     faults = []
@@ -285,7 +290,7 @@ def _faults(
         count = "1 item" if len(left) == 1 else f"{len(left)} items"
         faults.append(f"{count} could not be read, item {item_id}: {why or 'it was not answered'}")
     if not is_catalogue:
-        gone = connection.execute(
+        gone = db.execute(
             """SELECT s.item_id FROM sweep_items s JOIN items i ON i.item_id = s.item_id
                WHERE s.sweep_id = ? AND i.is_gone = 1 ORDER BY 1 LIMIT 20""",
             (sweep_id,),

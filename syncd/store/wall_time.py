@@ -38,21 +38,21 @@ _TIMER_KEYS = ("paused_until",)
 _NOTE_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at")
 
 
-def last_mark(connection: sqlite3.Connection) -> Mark | None:
+def last_mark(db: sqlite3.Connection) -> Mark | None:
     """Return the last sign of life."""
-    seen_at = maybe_from_text(get_state(connection, "daemon_seen_at"))
+    seen_at = maybe_from_text(get_state(db, "daemon_seen_at"))
     if seen_at is None:
         return None
-    kept = get_state(connection, "clock_mark")
+    kept = get_state(db, "clock_mark")
     mark = Mark(seen_at) if kept is None else msgspec.json.decode(kept, type=Mark)
     # An older version may have given a sign of life since, without a mark.
     return mark if mark.at == seen_at else Mark(seen_at)
 
 
-def last_noted(connection: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
+def last_noted(db: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
     """Return the last sign of life and the newest moment noted; None in a new mirror."""
-    mark = last_mark(connection)
-    found = connection.execute(
+    mark = last_mark(db)
+    found = db.execute(
         """SELECT max(confirmed_at) FROM items UNION ALL SELECT max(received_at) FROM deliveries"""
     ).fetchall()
     noted = [from_text(at) for (at,) in found if at is not None]
@@ -61,33 +61,33 @@ def last_noted(connection: sqlite3.Connection) -> tuple[Mark | None, datetime] |
     return (mark, max(noted)) if noted else None
 
 
-def put_mark(connection: sqlite3.Connection, mark: Mark) -> None:
+def put_mark(db: sqlite3.Connection, mark: Mark) -> None:
     """Keep one sign of life, on both clocks."""
-    put_state(connection, "daemon_seen_at", to_text(mark.at))
-    put_state(connection, "clock_mark", msgspec.json.encode(mark).decode())
+    put_state(db, "daemon_seen_at", to_text(mark.at))
+    put_state(db, "clock_mark", msgspec.json.encode(mark).decode())
 
 
-def follow(connection: sqlite3.Connection, jump: Jump, missed_grace: timedelta) -> None:
+def follow(db: sqlite3.Connection, jump: Jump, missed_grace: timedelta) -> None:
     """Move what was noted, in one transaction; after an absence nothing before is missed."""
     if jump.shift:
-        _move(connection, jump)
+        _move(db, jump)
     if jump.is_set_back:
-        _forget_the_future(connection, jump)
+        _forget_the_future(db, jump)
     if jump.is_absence:
-        put_state(connection, "accepting_since", to_text(jump.after))
+        put_state(db, "accepting_since", to_text(jump.after))
         # A late delivery could still have told of these when nothing ran any more.
-        connection.execute(
+        db.execute(
             "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
             (to_text(jump.seen_at - missed_grace),),
         )
     if jump.is_doubtful:
-        put_state(connection, "clock_suspect", "1")
+        put_state(db, "clock_suspect", "1")
 
 
-def _move(connection: sqlite3.Connection, jump: Jump) -> None:
-    mark = last_mark(connection)
-    connection.create_function("timer", 1, _texts(jump.timer, jump), deterministic=True)
-    connection.create_function("noted", 1, _texts(jump.noted, jump), deterministic=True)
+def _move(db: sqlite3.Connection, jump: Jump) -> None:
+    mark = last_mark(db)
+    db.create_function("timer", 1, _texts(jump.timer, jump), deterministic=True)
+    db.create_function("noted", 1, _texts(jump.noted, jump), deterministic=True)
     edge = to_text(min(jump.before, jump.after) - RECENT)
     moved: list[tuple[str, Columns, tuple[str, ...]]] = [("timer", _TIMERS, _TIMER_KEYS)]
     if jump.is_set_back:
@@ -95,42 +95,42 @@ def _move(connection: sqlite3.Connection, jump: Jump) -> None:
     for function, tables, keys in moved:
         for table, columns in tables:
             for column in columns:
-                connection.execute(
+                db.execute(
                     f"""UPDATE {table} SET {column} = {function}({column})
                         WHERE {column} > ?""",  # noqa: S608 - constants
                     (edge,),
                 )
         for key in keys:
-            connection.execute(
+            db.execute(
                 f"UPDATE state SET value = {function}(value) WHERE key = ? AND value > ?",  # noqa: S608
                 (key, edge),
             )
     if mark is not None and jump.is_same_boot:
-        put_mark(connection, Mark(mark.at + jump.shift, mark.boot_id, mark.elapsed_s))
-    offset_s = float(get_state(connection, "clock_offset_s") or 0) - jump.shift.total_seconds()
-    put_state(connection, "clock_offset_s", str(offset_s))
+        put_mark(db, Mark(mark.at + jump.shift, mark.boot_id, mark.elapsed_s))
+    offset_s = float(get_state(db, "clock_offset_s") or 0) - jump.shift.total_seconds()
+    put_state(db, "clock_offset_s", str(offset_s))
 
 
-def _forget_the_future(connection: sqlite3.Connection, jump: Jump) -> None:
+def _forget_the_future(db: sqlite3.Connection, jump: Jump) -> None:
     """Let what has no column of its own count until now, and no longer."""
     now = jump.after
-    judged = msgspec.json.decode(get_state(connection, "webhooks") or "{}", type=WebhookHealth)
-    put_state(connection, "webhooks", msgspec.json.encode(judgement_after(judged, jump)).decode())
+    judged = msgspec.json.decode(get_state(db, "webhooks") or "{}", type=WebhookHealth)
+    put_state(db, "webhooks", msgspec.json.encode(health_after(judged, jump)).decode())
     hour = to_text(now.replace(minute=0, second=0, microsecond=0))
-    connection.execute(
+    db.execute(
         """INSERT INTO counts SELECT name, ?1, sum(n) FROM counts WHERE hour > ?1 GROUP BY name
            ON CONFLICT (name, hour) DO UPDATE SET n = n + excluded.n""",
         (hour,),
     )
-    connection.execute("DELETE FROM counts WHERE hour > ?", (hour,))
+    db.execute("DELETE FROM counts WHERE hour > ?", (hour,))
     # It would be counted when the clock gets there, as if it had just been found.
-    connection.execute(
+    db.execute(
         "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
         (to_text(now),),
     )
 
 
-def judgement_after(judged: WebhookHealth, jump: Jump) -> WebhookHealth:
+def health_after(judged: WebhookHealth, jump: Jump) -> WebhookHealth:
     """Return what was judged of the webhook, its moments moved."""
     since, forgiven = judged.since, judged.forgiven_until
     return WebhookHealth(

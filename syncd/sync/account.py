@@ -15,9 +15,9 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd.clock import Clock
-from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.source import Source
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
+from syncd.sync.rate_limiter import RateLimiter
 
 AccountState = Literal["answers", "refused", "unreachable", "throttled"]
 

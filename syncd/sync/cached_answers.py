@@ -11,7 +11,7 @@ from msgspec import Struct
 from syncd.clock import Jump
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
-from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.sync.rate_limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
 

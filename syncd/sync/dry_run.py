@@ -1,10 +1,10 @@
-"""What would a sweep change? A look at the whole catalogue that writes nothing."""
+"""Finds out what a sweep would change: a read of the whole catalogue that writes nothing."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 from msgspec import Struct, field
@@ -19,9 +19,8 @@ from syncd.core.model import ItemRead, Page, SweepResult
 from syncd.core.pagination import MAX_FAULTS, Position
 from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE
-from syncd.core.records import Change, ItemSnapshot, VariantState, count
+from syncd.core.records import Change, ItemSnapshot, count
 from syncd.core.removals import row_shows_every_variant
-from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
 from syncd.errors import (
@@ -31,7 +30,10 @@ from syncd.errors import (
     SourceThrottled,
     SourceUnreachable,
 )
+from syncd.store import Database
+from syncd.store import items as stored_items
 from syncd.sync.account import Account
+from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
 from syncd.sync.sweeps import require_few
 
@@ -40,29 +42,13 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Shelves(Protocol):
-    """What a survey needs of the mirror."""
-
-    async def known_items(self) -> list[int]:
-        """Return every item that has something to lose."""
-        ...
-
-    async def known_variants(self, seen: ItemRead) -> dict[int, VariantState]:
-        """Return what a read of this item is judged against."""
-        ...
-
-    async def was_read(self, item_id: int) -> bool:
-        """Tell whether an item was ever read by itself."""
-        ...
-
-
 class DryRun(Struct):
-    """One look, inside the budget that everything shares.
+    """One dry run, within the call budget that all calls share.
 
-    `turn` returns when its next call may leave, and has paid for it.
+    `turn` returns when the next call may leave, and has taken it from the budget.
     """
 
-    shelves: Shelves
+    database: Database
     source: Source
     rate_limiter: RateLimiter
     turn: Callable[[], Awaitable[None]]
@@ -81,12 +67,16 @@ class DryRun(Struct):
     _variants: int = 0
 
     async def look(
-        self, only: Collection[int], *, tell: Callable[[SweepProgress], None] = lambda _: None
+        self,
+        only: Collection[int],
+        *,
+        on_progress: Callable[[SweepProgress], None] = lambda _: None,
     ) -> SweepSummary:
-        """Read the catalogue, or `only` those items, and return what a sweep would have done.
+        """Read the catalogue, or `only` these items, and return the results of such a sweep.
 
-        `differences` are then the changes it would have written. Raises SourceError leaves when
-        the source refuses or cannot be listed, and UsageError when too many items are named.
+        Then `differences` has the changes that a sweep would write. Raises leaves of SourceError if
+        Dreamship refuses the key or its list cannot be read, and UsageError if too many items are
+        named.
         """
         require_few(only)
         began_at = self.clock.now()
@@ -94,18 +84,18 @@ class DryRun(Struct):
         failed: list[int] = []
         for index, item_id in enumerate(todo):
             total = len(todo)
-            tell(SweepProgress(0, began_at, index, total, total - index))
+            on_progress(SweepProgress(0, began_at, index, total, total - index))
             if item_id in self._done:
                 continue
-            seen = await self._read(item_id)
-            if seen is None:
+            read = await self._read(item_id)
+            if read is None:
                 failed.append(item_id)
                 continue
-            if only and seen.variants is None:
+            if only and read.variants is None:
                 self._faults.append(f"Dreamship has no item {item_id}")
-            if not seen.is_whole:
+            if not read.is_whole:
                 failed.append(item_id)
-            await self._compare(seen)
+            await self._compare(read)
         counted = count(self.differences)
         if failed and not self._done:
             result: SweepResult = "failed"
@@ -138,7 +128,7 @@ class DryRun(Struct):
                     run, listed = position.run, set()
                 position = await self._list_page(position, listed)
                 found.update(dict.fromkeys(listed))
-        found.update(dict.fromkeys(await self.shelves.known_items()))
+        found.update(dict.fromkeys(await self.database.read(stored_items.ids_with_variants)))
         return list(found)
 
     async def _list_page(self, position: Position, listed: set[int]) -> Position:
@@ -162,7 +152,7 @@ class DryRun(Struct):
             go_on = pagination.abandoned if isinstance(fault, SourceRefused) else pagination.skipped
             return self._without(go_on(position, self.categories, fault.message))
         shown = [item.item_id for item in page.items]
-        seen = pagination.look(
+        stats = pagination.look(
             shown,
             listed,
             listed=len(listed),
@@ -186,17 +176,17 @@ class DryRun(Struct):
                         is_row=True,
                     )
                 )
-        return self._without(pagination.following(position, seen, self.categories))
+        return self._without(pagination.following(position, stats, self.categories))
 
     def _without(self, position: Position) -> Position:
-        """Keep which parts of the list a position goes on without."""
+        """Note the parts of the list that could not be read before `position`."""
         self._faults += [fault for fault in position.faults if fault not in self._faults]
         return position
 
     async def _read(self, item_id: int) -> ItemRead | None:
         began_at = self.clock.now()
         try:
-            seen = await self._asked(lambda: self._item(item_id))
+            read = await self._asked(lambda: self._item(item_id))
         except SourceGone:
             if not await self._list_answers():
                 raise
@@ -210,30 +200,30 @@ class DryRun(Struct):
             self._faults.append(f"item {item_id}: {fault.message}")
             return None
         self._in_a_row = 0
-        return seen
+        return read
 
     async def _list_answers(self) -> bool:
-        """Tell whether the list answers this key: else a fault is not about one part."""
+        """Tell whether the list answers; if not, the failure does not concern one part alone."""
         check = await self.account.check()
         if isinstance(check.fault, SourceThrottled):
             await self.rate_limiter.throttled(check.fault.wait_s, for_sweep=False)
         return check.fault is None
 
     async def _item(self, item_id: int) -> ItemRead:
-        """Read one item; a copy from a cache shows no difference of now."""
+        """Read one item; a copy from a cache does not show the current differences."""
         copied = SourceAnswerInvalid(f"a cache answered for item {item_id}, not Dreamship")
         try:
-            seen = self.remote_clock.placed(await self.source.item(item_id), item_id)
+            read = self.remote_clock.placed(await self.source.item(item_id), item_id)
         except SourceGone as gone:
             if gone.age < COPY_AGE:
                 raise
             raise copied from gone
-        if seen.age >= COPY_AGE:
+        if read.age >= COPY_AGE:
             raise copied
-        return seen
+        return read
 
     async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return an answer, paid for from the budget, after some tries if need be."""
+        """Return the answer of a call within the budget, after several attempts if necessary."""
         attempt = 0
         while True:
             await self.turn()
@@ -253,21 +243,21 @@ class DryRun(Struct):
                 self.rate_limiter.answered()
                 return answer
 
-    async def _compare(self, seen: ItemRead) -> None:
-        known = await self.shelves.known_variants(seen)
-        if seen.is_row:
-            was_read = await self.shelves.was_read(seen.item_id)
-            if not row_shows_every_variant(known, seen, was_read=was_read):
-                return  # the item is asked by itself
-        # Judged as if it were settled: what differs now is a difference now.
+    async def _compare(self, read: ItemRead) -> None:
+        stored = await self.database.read(lambda db: stored_items.stored_variants(db, read))
+        if read.is_row:
+            was_read = await self.database.read(lambda db: stored_items.was_read(db, read.item_id))
+            if not row_shows_every_variant(stored, read, was_read=was_read):
+                return  # the item is read by itself
+        # Without the deliveries each read counts as settled, and shows each current difference.
         settled = {
             variant_id: replace(state, value_state=replace(state.value_state, delivered_at=None))
-            for variant_id, state in known.items()
+            for variant_id, state in stored.items()
         }
-        writes = apply_read(ItemSnapshot(settled), seen, self.policy, now=self.clock.now())
-        self.differences += writes.changes
-        self._done.add(seen.item_id)
-        self._variants += len(seen.variants or ())
+        change_set = apply_read(ItemSnapshot(settled), read, self.policy, now=self.clock.now())
+        self.differences += change_set.changes
+        self._done.add(read.item_id)
+        self._variants += len(read.variants or ())
 
 
 def _more(faults: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""One call to Dreamship: make it, and keep what it teaches."""
+"""One call to Dreamship: make it, and apply its answer to the mirror."""
 
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -11,30 +12,29 @@ import structlog
 
 from syncd.clock import Clock, Jump
 from syncd.core import pagination
-from syncd.core.apply_read import apply_read
 from syncd.core.jobs import Job, SweepSummary
 from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position
 from syncd.core.policy import Policy
-from syncd.core.ports import ReadLedger
-from syncd.core.removals import remove_unplaced
-from syncd.dreamship.rate_limiter import RateLimiter
+from syncd.core.records import ChangeSet
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
+from syncd.store import Database, probe, reads, sweep_pages, sweeps
 from syncd.sync.cached_answers import CachedAnswers
+from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_failures import TRIES_PER_SWEEP, ReadFailures, named
-from syncd.sync.unkept import Keep, Unkept, give_up_after
+from syncd.sync.unkept import Keep, Unkept, max_attempts
 
 log = structlog.get_logger(__name__)
 
 
 class Fetcher:
-    """Makes the call of one job at a time, of however many are in flight."""
+    """Makes the call of a job. Several calls may be in flight at once."""
 
     def __init__(
         self,
-        ledger: ReadLedger,
+        database: Database,
         source: Source,
         rate_limiter: RateLimiter,
         *,
@@ -52,7 +52,7 @@ class Fetcher:
         self.is_listing = False
         self.accepting_since = accepting_since
         self.failures = ReadFailures(
-            ledger,
+            database,
             lambda: self.source,
             rate_limiter,
             clock,
@@ -61,8 +61,8 @@ class Fetcher:
             rng=rng,
             on_finished=on_finished,
         )
-        self.unkept = Unkept(ledger, clock, self._put_off_unkept)
-        self._ledger = ledger
+        self.unkept = Unkept(database, clock, self._postpone_unkept)
+        self._database = database
         self._rate_limiter = rate_limiter
         self._clock = clock
         self._remote_clock = remote_clock
@@ -70,7 +70,7 @@ class Fetcher:
         self.cached = CachedAnswers(rate_limiter, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
 
     def follow(self, jump: Jump) -> None:
-        """Move with this host's clock; after an absence deliveries can be taken from now on."""
+        """Move all times with this host's clock; after an absence deliveries arrive from now on."""
         self.failures.follow(jump)
         self.cached.follow(jump)
         self.unkept.follow(jump)
@@ -80,7 +80,7 @@ class Fetcher:
             self.accepting_since = jump.noted(self.accepting_since)
 
     async def ask(self, job: Job) -> None:
-        """Do one job whose call is paid; what the mirror cannot take is held in `unkept`."""
+        """Do one job whose call is paid; `unkept` holds an answer that cannot be written."""
         keep: Keep | None = None
         try:
             try:
@@ -91,7 +91,7 @@ class Fetcher:
             except MirrorError:
                 raise
             except Exception:
-                # A fault of ours: one item must not stop the others, as a broken one does not.
+                # A bug that one item triggers must not stop the reads of the others.
                 log.exception("a read failed for no known reason", **named(job))
                 await self.failures.failed(
                     job, SourceAnswerInvalid("for no known reason; the log has more")
@@ -100,7 +100,7 @@ class Fetcher:
             await self.unkept.failed(job, fault, keep)
 
     async def _answer(self, job: Job) -> Keep | None:
-        """Make the call; return what writes its answer, None when there is nothing to write."""
+        """Make the call; return the function that writes its answer, if there is one to write."""
         began_at = self._clock.now()
         keep: Keep | None = None
         if job.item_id is not None:
@@ -112,7 +112,7 @@ class Fetcher:
         return keep
 
     async def _keep_first(self, job: Job, keep: Keep | None) -> None:
-        """Write an answer for the first time; whether it can be written, Dreamship has answered."""
+        """Write an answer for the first time. Dreamship has answered, even if the write fails."""
         try:
             if keep is not None:
                 await keep(rehearses=False)
@@ -126,28 +126,26 @@ class Fetcher:
         self.failures.answered(job)
         self._rate_limiter.answered()
 
-    async def _put_off_unkept(
+    async def _postpone_unkept(
         self, job: Job, not_before: datetime, fault: MirrorError, tries: int
     ) -> None:
-        """Have sweeps go on without what the mirror cannot take, after some tries."""
+        """Postpone a part whose answer cannot be written; sweeps give it up after some attempts."""
         error = f"the mirror could not take it: {fault.message}"
         if job.item_id is not None:
-            after = give_up_after(tries)
-            await self._ledger.read_failed(job.item_id, not_before, error, give_up_after=after)
+            await self.failures.postpone_failed(
+                job.item_id, not_before, error, max_attempts=max_attempts(tries)
+            )
         elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
-            await self.failures.list_on(
-                job.sweep_id,
-                job.position,
-                lambda _: pagination.skipped(job.position, self.categories, error),
+            await self.failures.continue_listing(
+                job.sweep_id, pagination.skipped(job.position, self.categories, error)
             )
 
     async def finish_sweeps(self) -> None:
-        """End every sweep that has nothing left to ask."""
-        ended = await self._ledger.finish_sweeps(
-            self._clock.now(),
-            self.policy,
-            lambda position: pagination.again(position, self.categories),
-        )
+        """End each sweep that has nothing left to read."""
+        if not await self._database.read(sweeps.any_ready):
+            return
+        now, policy, categories = self._clock.now(), self.policy, self.categories
+        ended = await self._database.write(lambda db: sweeps.finish(db, now, policy, categories))
         for summary in ended:
             if summary.is_catalogue and summary.result == "complete":
                 await self._close_unplaced(summary.began_at)
@@ -155,19 +153,14 @@ class Fetcher:
 
     async def _close_unplaced(self, began_at: datetime) -> None:
         now, policy = self._clock.now(), self.policy
-        # A younger delivery may tell of what a copy some seconds old does not list yet.
-        await self._ledger.close_unplaced(
-            began_at - policy.settle,
-            lambda known: remove_unplaced(known, began_at, policy, now=now),
-            now,
-        )
+        await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
 
     async def _read(self, item_id: int) -> Keep:
         began_at = self._clock.now()
         try:
-            seen = await self.source.item(item_id)
+            read = await self.source.item(item_id)
         except SourceGone as gone:
-            seen = ItemRead(
+            read = ItemRead(
                 item_id,
                 None,
                 None,
@@ -177,35 +170,39 @@ class Fetcher:
                 fresh_for=gone.fresh_for,
             )
             if not gone.age:
-                # A wrong address answers so for everything: absence counts while the list answers.
+                # A wrong base URL answers 404 to everything: this counts while the list answers.
                 check = await self.failures.account.check()
                 if check.state != "answers":
                     raise check.fault or gone from gone
-        return partial(self._keep_item, item_id, self._remote_clock.placed(seen, item_id))
+        return partial(self._keep_item, item_id, self._remote_clock.placed(read, item_id))
 
-    async def _keep_item(self, item_id: int, seen: ItemRead, *, rehearses: bool) -> None:
-        await self._keep(seen, rehearses=rehearses)
+    async def _keep_item(self, item_id: int, read: ItemRead, *, rehearses: bool) -> None:
+        await self._save_read(read, rehearses=rehearses)
         if rehearses:
             return
-        if not seen.age:
+        if not read.age:
             self.cached.is_new(item_id)
             return
-        # Whatever this copy has left open waits; a sweep goes on without the item after some tries.
-        at = self.cached.ask_again_at(item_id, seen, self._clock.now())
-        error = f"a cache answered, with a copy {seen.age.total_seconds():.0f} s old"
-        await self._ledger.read_failed(item_id, at, error, give_up_after=TRIES_PER_SWEEP)
+        # The requests that this copy leaves open wait; a sweep gives the item up after some copies.
+        at = self.cached.ask_again_at(item_id, read, self._clock.now())
+        error = f"a cache answered, with a copy {read.age.total_seconds():.0f} s old"
+        await self.failures.postpone_failed(item_id, at, error)
 
-    async def _keep(self, seen: ItemRead, *, rehearses: bool = False) -> None:
-        now, policy = self._clock.now(), self.policy
-        await self._ledger.read(
-            seen,
-            lambda known: apply_read(
-                known, seen, policy, now=now, accepting_since=self.accepting_since
-            ),
-            policy,
-            now,
-            rehearses=rehearses,
-        )
+    async def _save_read(self, read: ItemRead, *, rehearses: bool = False) -> None:
+        now, policy, accepting_since = self._clock.now(), self.policy, self.accepting_since
+
+        def apply(db: sqlite3.Connection) -> ChangeSet:
+            return reads.apply(db, read, policy, now=now, accepting_since=accepting_since)
+
+        await self._write(apply, now, rehearses=rehearses)
+
+    async def _write(
+        self, function: Callable[[sqlite3.Connection], object], now: datetime, *, rehearses: bool
+    ) -> None:
+        if rehearses:
+            await self._database.write(lambda db: probe.rehearse(db, function, now))
+        else:
+            await self._database.write(function)
 
     async def _list(self, sweep_id: int, position: Position) -> Keep | None:
         try:
@@ -225,13 +222,12 @@ class Fetcher:
     async def _keep_page(
         self, sweep_id: int, position: Position, page: Page, *, rehearses: bool
     ) -> None:
-        await self._ledger.listed(
-            sweep_id,
-            page,
-            position,
-            lambda seen: pagination.following(position, seen, self.categories),
-            rehearses=rehearses,
-        )
+        categories = self.categories
+
+        def apply(db: sqlite3.Connection) -> None:
+            sweep_pages.apply(db, sweep_id, page, position, categories)
+
+        await self._write(apply, page.began_at, rehearses=rehearses)
         if not rehearses:
             await self._keep_rows(page)
 
@@ -239,7 +235,7 @@ class Fetcher:
         longest = max((len(item.variants or ()) for item in page.items), default=0)
         failed_in_a_row = 0
         for item in page.items:
-            # An empty list of variants in a row says nothing of them: some lists always have one.
+            # Some lists have an empty list of variants in each row, so it proves nothing.
             if not item.variants:
                 continue
             row = ItemRead(
@@ -249,14 +245,14 @@ class Fetcher:
                 page.began_at,
                 page.source_at,
                 age=page.age,
-                # One as long as the longest may be cut short: lists have limits.
+                # A list may limit the variants of a row: the longest row may lack some.
                 is_whole=item.is_whole and len(item.variants) < longest,
                 is_row=True,
             )
             try:
-                await self._keep(row)
+                await self._save_read(row)
             except MirrorError:
-                # The page is noted: an item whose row was not written is asked for by itself.
+                # The page is stored, so an item whose row could not be written is read by itself.
                 failed_in_a_row += 1
                 if failed_in_a_row > 1:
                     return
@@ -264,12 +260,11 @@ class Fetcher:
                 failed_in_a_row = 0
 
     async def _page_is_gone(self, sweep_id: int, position: Position, fault: SourceGone) -> None:
-        """Go on after a page that does not exist: the list has ended, or the category is gone."""
+        """Continue after a page that does not exist: the list ended, or the category is gone."""
         if position.page > 1:
-            await self.failures.list_on(
+            await self.failures.continue_listing(
                 sweep_id,
-                position,
-                lambda seen: pagination.cut_short(position, self.categories, listed=seen.listed),
+                pagination.cut_short(position, self.categories, listed=position.listed),
             )
             return
         if position.category is None:
@@ -278,8 +273,6 @@ class Fetcher:
         if check.state != "answers":
             raise check.fault or fault
         log.warning("Dreamship has no such category", category_id=position.category)
-        await self.failures.list_on(
-            sweep_id,
-            position,
-            lambda _: pagination.abandoned(position, self.categories, "Dreamship has none"),
+        await self.failures.continue_listing(
+            sweep_id, pagination.abandoned(position, self.categories, "Dreamship has none")
         )

@@ -1,7 +1,7 @@
-"""Sweeps: who may begin one, who joins whom, and how far it is. The reading itself is `refresh`.
+"""Sweeps: which request begins one, which request joins one, and the progress of each.
 
-A sweep asks the source for every item of the mirrored catalogue once, stalest first, and what it
-still has to read lives in the mirror: a restart goes on where it was.
+A sweep reads every item of the mirrored catalogue once, the oldest first. The mirror stores the
+items that are left, so a restart continues the sweep. `worker` makes the reads.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -17,23 +18,23 @@ from syncd.core import pagination
 from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
 from syncd.core.policy import Policy
-from syncd.core.ports import SweepLedger
-from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
+from syncd.store import Database, sweeps
+from syncd.sync.rate_limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.25
-# Items that one request may name: 22 minutes of calls, and more than anybody picks by hand.
+# Items that one request may name: 22 minutes of calls, and more than an operator names by hand.
 MAX_ITEMS = 1_000
-# Items that all requests together may have waiting, and requests that may be open: who may use the
-# control socket need not be a friend, and each item is a call of the shop's budget.
+# Items of all open requests together, and open requests. A user of the control socket may not be
+# trusted, and each item needs one call of the shop's budget.
 MAX_WAITING_ITEMS = 2_000
 MAX_REQUESTS = 100
 
 
 def require_few(items: Collection[int]) -> None:
-    """Raise UsageError when one request names more items than it may."""
+    """Raise UsageError if one request names too many items."""
     if len(set(items)) > MAX_ITEMS:
         raise UsageError(
             f"{len(set(items))} items are named; one request may name {MAX_ITEMS}",
@@ -42,11 +43,11 @@ def require_few(items: Collection[int]) -> None:
 
 
 class SweepManager:
-    """Begins sweeps, never two of the whole catalogue at once, and tells how they go."""
+    """Begins sweeps, never two of the whole catalogue at once, and reports their progress."""
 
     def __init__(
         self,
-        ledger: SweepLedger,
+        database: Database,
         rate_limiter: RateLimiter,
         clock: Clock,
         *,
@@ -58,7 +59,7 @@ class SweepManager:
         self.policy = policy
         self.items = items
         self.categories = categories
-        self._ledger = ledger
+        self._database = database
         self._rate_limiter = rate_limiter
         self._clock = clock
         self._on_begun = on_begun
@@ -72,35 +73,37 @@ class SweepManager:
         items: Collection[int] | None = None,
         accept_removals: bool = False,
     ) -> tuple[int, bool]:
-        """Return the sweep that fulfils a request, and whether it joined one already running.
+        """Return the sweep that fulfils a request, and whether the request joined an open sweep.
 
-        Of `items` alone, a sweep begins beside whatever runs. Of the catalogue there is one: a
-        schedule's request joins it; an operator's joins an operator's, and takes the place of a
-        scheduled one, since "now" means items read from now on. `accept_removals`: whatever it
-        does not find is removed, however much that is.
+        A request for `items` begins a sweep of its own. There is only one sweep of the catalogue:
+        a scheduled request joins it. The request of an operator joins a sweep of an operator, but
+        replaces a scheduled one, because "now" means that each item is read from now on.
+        `accept_removals`: every variant that the sweep does not find is removed.
 
-        Raises UsageError when too many items are named, and Overloaded when too many wait already;
-        nothing was begun then.
+        Raises UsageError if too many items are named, and Overloaded if too many wait already; then
+        no sweep begins.
         """
         require_few(items or ())
         async with self._one_at_a_time:
             if items is not None:
                 await self._require_room(len(set(items)))
-            if items is None and (running := await self._ledger.open_catalogue_sweep()) is not None:
-                sweep_id, begun_by = running
+            elif (running := await self._database.read(sweeps.open_catalogue_sweep)) is not None:
+                open_id, begun_by = running
                 if cause != "operator" or begun_by == "operator":
                     if accept_removals:
-                        await self._ledger.accept_removals(sweep_id)
-                    return sweep_id, True
-                await self._drop(sweep_id)
-            sweep_id = await self._ledger.open_sweep(
-                cause,
-                self._clock.now(),
+                        await self._database.write(lambda db: sweeps.accept_removals(db, open_id))
+                    return open_id, True
+                await self._drop(open_id)
+            begin = partial(
+                sweeps.begin,
+                cause=cause,
+                now=self._clock.now(),
                 items=self.items if items is None else items,
                 is_catalogue=items is None,
                 position=None if items is not None else self._first_position(),
                 accepts_removals=accept_removals,
             )
+            sweep_id = await self._database.write(begin)
         log.info(
             "sweep begins",
             sweep_id=sweep_id,
@@ -112,7 +115,7 @@ class SweepManager:
         return sweep_id, False
 
     async def _require_room(self, more: int) -> None:
-        requests, waiting = await self._ledger.named_items()
+        requests, waiting = await self._database.read(sweeps.named_items)
         if requests >= MAX_REQUESTS or waiting + more > MAX_WAITING_ITEMS:
             raise Overloaded(
                 f"{waiting} items that {requests} other requests named are still to be read; "
@@ -121,24 +124,24 @@ class SweepManager:
             )
 
     async def restart(self) -> None:
-        """Begin the running catalogue sweep anew: the catalogue to mirror is another one now."""
+        """Begin the catalogue sweep again, because the mirrored catalogue has changed."""
         async with self._one_at_a_time:
-            running = await self._ledger.open_catalogue_sweep()
+            running = await self._database.read(sweeps.open_catalogue_sweep)
             if running is not None:
                 await self._drop(running[0])
         await self.request("start")
 
     async def progress(self, sweep_id: int | None = None) -> SweepProgress | None:
-        """Return how far a sweep is (None: the catalogue's); None when there is none."""
+        """Return the progress of a sweep (None: of the catalogue); None if it is not open."""
         if sweep_id is None:
-            running = await self._ledger.open_catalogue_sweep()
+            running = await self._database.read(sweeps.open_catalogue_sweep)
             if running is None:
                 return None
             sweep_id = running[0]
-        return await self._ledger.sweep_progress(sweep_id)
+        return await self._progress_of(sweep_id)
 
     def eta(self, progress: SweepProgress) -> timedelta | None:
-        """Return how long a sweep still takes; None while nobody can know."""
+        """Return how long a sweep still takes; None while the number of items is unknown."""
         if progress.total is None:
             return None
         paced = timedelta(
@@ -150,21 +153,21 @@ class SweepManager:
         return max(paced, so_far / progress.checked * (progress.total - progress.checked))
 
     def close(self) -> None:
-        """Let whoever waits for a sweep know that it ends in another life of the daemon."""
+        """End each `wait`: the sweep goes on after the next start of the daemon."""
         self._closed = True
 
     async def wait(
-        self, sweep_id: int, *, tell: Callable[[SweepProgress], None] = lambda _: None
+        self, sweep_id: int, *, on_progress: Callable[[SweepProgress], None] = lambda _: None
     ) -> SweepSummary:
-        """Return what a sweep did once it has ended, telling how far it is meanwhile."""
-        while (progress := await self._ledger.sweep_progress(sweep_id)) is not None:
+        """Return the results of a sweep once it has ended; report its progress meanwhile."""
+        while (progress := await self._progress_of(sweep_id)) is not None:
             if self._closed:
                 raise DaemonAbsent(
                     "the daemon is stopping", hint="the sweep goes on when it is started again"
                 )
-            tell(progress)
+            on_progress(progress)
             await self._clock.sleep(POLL_S)
-        summary = await self._ledger.sweep_summary(sweep_id)
+        summary = await self._database.read(lambda db: sweeps.summary(db, sweep_id))
         if summary is None:
             raise SyncdError(
                 "the sweep was replaced by another one before it ended",
@@ -172,8 +175,12 @@ class SweepManager:
             )
         return summary
 
+    async def _progress_of(self, sweep_id: int) -> SweepProgress | None:
+        return await self._database.read(lambda db: sweeps.progress(db, sweep_id))
+
     async def _drop(self, sweep_id: int) -> None:
-        await self._ledger.drop_sweep(sweep_id, self.policy, self._clock.now())
+        policy, now = self.policy, self._clock.now()
+        await self._database.write(lambda db: sweeps.drop(db, sweep_id, policy, now))
         log.info("sweep given up for a new one", sweep_id=sweep_id)
 
     @property
@@ -185,10 +192,10 @@ class SweepManager:
 
 
 def next_after_failure(failures: int, every: timedelta) -> timedelta:
-    """Return when to sweep again after `failures` failed ones in a row: soon, then less so."""
+    """Return the wait before the next sweep after `failures` in a row: longer each time."""
     return min(every, timedelta(minutes=2.0 ** min(failures - 1, 10)))
 
 
 def due_since(last: datetime | None, every: timedelta, now: datetime) -> bool:
-    """Tell whether a sweep is due, `last` being when one last ended whole."""
+    """Tell whether a sweep is due; `last`: when the last complete one ended."""
     return last is None or now - last >= every or last > now

@@ -1,14 +1,15 @@
-"""Answers that the mirror could not take: they are held and written again, not asked for again.
+"""Answers that could not be written: they are held in memory and written later, not read again.
 
-A failed write costs what it is about. As long as anything else can be written, one item or page is
-put off, and the others are read. While nothing can be written, nothing is asked: the shop's orders
-need those calls.
+A failed write stops only its own part. While anything else can be written, one item or page is
+postponed and the others are read. While nothing can be written, no call is made: the shop's orders
+need the calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -19,37 +20,37 @@ from syncd.clock import Clock, Jump
 from syncd.core.backoff import backoff
 from syncd.core.jobs import Job
 from syncd.core.plain_text import shortened
-from syncd.core.ports import ReadLedger
 from syncd.errors import MirrorError
+from syncd.store import Database, probe
 from syncd.sync.complaints import Complaints
 from syncd.sync.read_failures import TRIES_PER_SWEEP, named, part_of
 
 log = structlog.get_logger(__name__)
 
-# An older answer is not written: what it says may have changed, and it is asked for again.
+# An older answer is not written: it may be outdated, and the part is read again.
 YOUNG = timedelta(minutes=1)
-# The longest wait between two tries to write an answer, which cost Dreamship nothing; and between
-# two calls, while one write after the other fails.
+# The longest wait between two attempts to write an answer, which need no call; and between two
+# calls, while each write fails.
 CAP = timedelta(minutes=1)
-# Each holds one answer in memory. When so many cannot be written, reading waits for a person.
+# Answers held in memory. If there are so many, all reads wait until the mirror is repaired.
 MAX_HELD = 50
 _MAX_FAULT_CHARS = 200
 
 
 class Keep(Protocol):
-    """Writes one answer; raises MirrorError leaves with nothing of it written."""
+    """Writes one answer. If it raises a leaf of MirrorError, nothing is written."""
 
     def __call__(self, *, rehearses: bool) -> Awaitable[None]:
-        """Write it; or `rehearses`: find out whether it could be written, and leave nothing."""
+        """Write the answer; `rehearses`: only find out whether it could be written."""
         ...
 
 
 GiveUp = Callable[[Job, datetime, MirrorError, int], Awaitable[None]]
-"""Notes in the mirror that a part is put off until a moment, for a fault, after so many tries."""
+"""Stores that a part is postponed until a time, because of an error, after so many attempts."""
 
 
 class Held(Struct, frozen=True):
-    """One answer that could not be written. `keep` None: only a note about it failed."""
+    """One answer that could not be written; `keep` None: only its failure could not be stored."""
 
     job: Job
     keep: Keep | None
@@ -61,14 +62,14 @@ class Held(Struct, frozen=True):
 
 
 class Unkept:
-    """Holds what could not be written, and says what may be asked meanwhile."""
+    """Holds the answers that could not be written, and says which calls may be made meanwhile."""
 
-    def __init__(self, ledger: ReadLedger, clock: Clock, give_up: GiveUp) -> None:
-        self._ledger = ledger
+    def __init__(self, database: Database, clock: Clock, give_up: GiveUp) -> None:
+        self._database = database
         self._clock = clock
         self._give_up = give_up
         self._held: dict[Hashable, Held] = {}
-        # Parts that failed for the first time since anything was kept.
+        # Parts that failed for the first time since the last successful write.
         self._in_a_row: set[Hashable] = set()
         self._ask_from: datetime | None = None
         self._is_down = False
@@ -76,7 +77,7 @@ class Unkept:
 
     @property
     def items(self) -> set[int]:
-        """Items that are not asked for: their answers wait to be written."""
+        """Items whose answers wait to be written, so that they are not read."""
         return {held.job.item_id for held in self._held.values() if held.job.item_id is not None}
 
     @property
@@ -86,17 +87,17 @@ class Unkept:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether the last write failed: then one call at a time tells whether the next does."""
+        """Whether the last write failed; then there is only one call at a time."""
         return bool(self._in_a_row)
 
     @property
     def next_at(self) -> datetime | None:
-        """When the next held answer is due to be written again."""
+        """When the next held answer is due to be written."""
         return min((held.due_at for held in self._held.values()), default=None)
 
     @property
     def stops_reading(self) -> MirrorError | None:
-        """Why nothing is asked; None while something may be."""
+        """The error that stops all calls; None while calls may be made."""
         if self._is_down or len(self._held) >= MAX_HELD:
             held = max(self._held.values(), key=lambda held: held.tries, default=None)
             return None if held is None else held.fault
@@ -104,7 +105,7 @@ class Unkept:
 
     @property
     def reason(self) -> str | None:
-        """A sentence for the status; None while all that is read can be kept."""
+        """A sentence for the status; None while every answer can be written."""
         held = list(self._held.values())
         if not held:
             return None
@@ -115,13 +116,13 @@ class Unkept:
         return f"The mirror cannot take what was read of {what}: {fault}; {first.fault.hint}."
 
     def asks_from(self, now: datetime) -> datetime | None:
-        """Return until when nothing may be asked; None: something may be now."""
+        """Return the time before which no call may be made; None: a call may be made now."""
         if self.stops_reading is not None:
             return self.next_at
         return self._ask_from if self._ask_from is not None and self._ask_from > now else None
 
     def kept(self) -> None:
-        """Note that an answer was written: the mirror takes what is read."""
+        """Note that an answer was written."""
         self._in_a_row.clear()
         self._ask_from = None
         self._is_down = False
@@ -129,11 +130,11 @@ class Unkept:
             self._complaints.end("what is read can be kept again")
 
     async def failed(self, job: Job, fault: MirrorError, keep: Keep | None) -> None:
-        """Hold an answer that could not be written, and find out whether anything else can be."""
+        """Hold an answer that could not be written, and find out whether any write succeeds."""
         part, now = part_of(job), self._clock.now()
         before = self._held.get(part)
         if before is None or self._is_down:
-            self._is_down = not await self._takes_a_mark(now)
+            self._is_down = not await self._can_write(now)
         held = before or Held(job, keep, fault, answered_at=now, due_at=now)
         tries = held.tries + 1
         due_at = self._clock.now() + _doubled(tries)
@@ -147,7 +148,7 @@ class Unkept:
             await self._put_off(held)
 
     async def write_again(self) -> bool:
-        """Write the answer that is due first, if one is; return whether one was."""
+        """Write the answer that is due first; tell whether one was due."""
         now = self._clock.now()
         part = min(self._held, key=lambda part: self._held[part].due_at, default=None)
         if part is None or self._held[part].due_at > now:
@@ -156,7 +157,7 @@ class Unkept:
         rehearses = not held.is_young or now - held.answered_at > YOUNG
         try:
             if held.keep is None:
-                await self._ledger.leave_mark(now)
+                await self._probe(now)
             else:
                 await held.keep(rehearses=rehearses)
         except MirrorError as fault:
@@ -169,40 +170,45 @@ class Unkept:
         return True
 
     def hurry(self) -> None:
-        """Write again at once what is held: somebody waits for it, or has mended something."""
+        """Make each held answer due now: an operator waits, or the mirror works again."""
         now = self._clock.now()
         for part, held in self._held.items():
             self._held[part] = replace(held, due_at=now)
 
     def follow(self, jump: Jump) -> None:
-        """Move with this host's clock: what was answered by the clock as it was is asked again."""
+        """Move all times with this host's clock; an answer of the old clock is read again."""
         for part, held in self._held.items():
             self._held[part] = replace(held, due_at=jump.timer(held.due_at), is_young=False)
         if self._ask_from is not None:
             self._ask_from = jump.timer(self._ask_from)
 
-    async def _takes_a_mark(self, now: datetime) -> bool:
+    async def _can_write(self, now: datetime) -> bool:
         try:
-            await self._ledger.leave_mark(now)
+            await self._probe(now)
         except MirrorError:
             return False
         return True
 
+    async def _probe(self, now: datetime) -> None:
+        """Write some pages of unused text; raises leaves of MirrorError if that fails."""
+        for size in (probe.MARK_BYTES, 0):
+            await self._database.write(partial(probe.mark, now=now, size=size))
+
     async def _put_off(self, held: Held) -> None:
-        """Have sweeps go on without this part, if the damage leaves that much."""
+        """Let sweeps go on without this part, if at least that can be written."""
         try:
             await self._give_up(held.job, held.due_at, held.fault, held.tries)
         except MirrorError as fault:
             log.debug("a part could not be put off", **named(held.job), fault=fault.message)
 
 
-def give_up_after(tries: int) -> int:
-    """Return after how many failed tries a sweep goes on without a part; one, if it was enough."""
+def max_attempts(tries: int) -> int:
+    """Return after how many attempts a sweep gives up a part that failed `tries` times."""
     return TRIES_PER_SWEEP if tries < TRIES_PER_SWEEP else 1
 
 
 def _doubled(times: int) -> timedelta:
-    """Return one second, doubled for each time after the first one."""
+    """Return one second, doubled each time after the first."""
     return backoff(times, 1.0, cap_s=CAP.total_seconds())
 
 

@@ -1,7 +1,7 @@
-"""The one reader: whatever is worth asking Dreamship next is asked here, inside the budget.
+"""The one worker that reads from Dreamship: it takes one job after another, within the budget.
 
-`read_order` says which kind of call goes first. That order is kept nowhere: it holds for whatever
-the mirror has when a daemon starts.
+`read_order` says which kind of job goes first. The order is not stored: it follows from the state
+of the mirror.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import structlog
 from syncd.clock import Clock, Jump
 from syncd.core.jobs import Job, JobKind
 from syncd.core.plain_text import shortened
-from syncd.core.ports import ReadLedger
-from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
+from syncd.store import Database, job_queue
 from syncd.sync.complaints import Complaints
 from syncd.sync.fetcher import Fetcher
+from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_order import DELIVERIES, Turns
 
 log = structlog.get_logger(__name__)
 
 MAX_IN_FLIGHT = 4
 MIRROR_WAIT_S = 2.0
-# The end of a sweep that damage prevents is tried again after this.
+# When damage prevents the end of a sweep, the end is tried again after this time.
 END_AGAIN = timedelta(minutes=1)
-# What deliveries ask is looked for together: three looks into the mirror for each batch of them
-# took about a tenth of a busy daemon (one profile), and calls are a second apart anyway.
+# Requests of several batches are looked up together: three lookups for each batch took
+# about a tenth of a busy daemon (one profile), and calls are a second apart anyway.
 SOON_S = 0.1
 
 
 class SyncWorker:
-    """Takes the next job, waits for its turn in the budget, and has it asked."""
+    """Takes the next job, waits until its call may leave, and starts it."""
 
     def __init__(
-        self, ledger: ReadLedger, fetcher: Fetcher, rate_limiter: RateLimiter, clock: Clock
+        self, database: Database, fetcher: Fetcher, rate_limiter: RateLimiter, clock: Clock
     ) -> None:
-        self._ledger = ledger
+        self._database = database
         self._fetcher = fetcher
         self._rate_limiter = rate_limiter
         self._clock = clock
@@ -56,40 +56,40 @@ class SyncWorker:
 
     @property
     def stuck_by(self) -> MirrorError | None:
-        """Why nothing is read from Dreamship: the mirror could not keep it. None: it is read."""
+        """The error of the mirror that stops all reads; None while reads go on."""
         return self._stuck_by or self._fetcher.unkept.stops_reading
 
     @property
     def reason(self) -> str | None:
-        """A sentence for the status about a part of the mirror that takes nothing; or None."""
+        """A sentence for the status about a part of the mirror that cannot be written; or None."""
         if self._sweeps_damaged is not None:
             fault = self._sweeps_damaged
             return f"Sweeps wait: {shortened(fault.message, 200)}; {fault.hint}."
         return self._fetcher.unkept.reason
 
     def wake(self) -> None:
-        """Say that there may be something new to ask."""
+        """Look for a job now: there may be a new one."""
         self._is_waking = False
         self._wake.set()
 
     def wake_soon(self) -> None:
-        """Say that deliveries brought something to ask, as more of them may do at this moment."""
+        """Look for a job soon: more deliveries may arrive meanwhile, and request more reads."""
         if not self._is_waking:
             self._is_waking = True
             asyncio.get_running_loop().call_later(SOON_S, self.wake)
 
     def resume(self) -> None:
-        """Ask again at once what was refused or unreachable."""
+        """Try again at once after Dreamship refused the key or was unreachable."""
         self._fetcher.failures.resume()
         self.hurry()
 
     def hurry(self) -> None:
-        """Try at once whether the mirror can keep again what it could not."""
+        """Try at once to write the answers that could not be written."""
         self._fetcher.unkept.hurry()
         self.wake()
 
     def follow(self, jump: Jump) -> None:
-        """Ask again, when this host's clock jumps, what was asked by the clock as it was."""
+        """Repeat the calls in flight when this host's clock jumps: their times are wrong now."""
         if jump.shift:
             for flight in self._flights:
                 flight.cancel()
@@ -98,9 +98,9 @@ class SyncWorker:
         self.wake()
 
     async def visit(self) -> None:
-        """Wait for the turn of a call that somebody else makes; it is paid when this returns.
+        """Wait until a call of the caller may leave; it is taken from the budget when this returns.
 
-        Raises MirrorError leaves while the mirror cannot be used, and DaemonAbsent at the end.
+        Raises leaves of MirrorError while the mirror cannot be used, and DaemonAbsent at the end.
         """
         visitor: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._visitors.append(visitor)
@@ -112,14 +112,14 @@ class SyncWorker:
                 self._visitors.remove(visitor)
 
     async def run(self) -> None:
-        """Read until cancelled; what is in flight then is asked again after the next start."""
+        """Read until cancelled. The calls in flight are repeated after the next start."""
         try:
             while True:
                 self._wake.clear()
                 try:
                     await self._step()
                 except Exception as fault:  # noqa: BLE001
-                    # A reader that died in silence would leave the mirror to rot.
+                    # A worker that ends unnoticed would leave the mirror out of date.
                     self._complain(fault)
                     await self._clock.sleep(MIRROR_WAIT_S)
         finally:
@@ -129,7 +129,7 @@ class SyncWorker:
             self._turn_away(DaemonAbsent("the daemon is stopping", hint="try again"))
 
     def _complain(self, fault: Exception) -> None:
-        """Tell what reading is stuck by; seldom, for the log may be on the disk that is full."""
+        """Log why reading stopped; rarely, because the log may be on the full disk."""
         if isinstance(fault, MirrorError):
             self._stuck_by = fault
             self._turn_away(fault)
@@ -163,7 +163,7 @@ class SyncWorker:
             return
         wait_s = self._rate_limiter.wait_s(urgent=job.is_urgent)
         if wait_s > 0:
-            # Something more urgent may come while we wait: it is picked then, not now.
+            # A more urgent job may come meanwhile, so the job is chosen after the wait.
             await self._wait(wait_s)
             return
         await self._rate_limiter.spend(for_sweep=job.is_for_sweep)
@@ -179,13 +179,13 @@ class SyncWorker:
     async def _next_job(self, now: datetime) -> Job | None:
         paused_until = self._fetcher.failures.paused_until
         if paused_until is not None and paused_until > now:
-            # Who looks is told why nothing else is asked.
+            # The call of a visitor shows why no other call is made.
             return Job("look") if self._has_visitor else None
         await self._finish_sweeps(now)
         try:
             job = await self._first_of(self._turns.order, now)
         except MirrorIncompatible as fault:
-            # Where only what sweeps have left is damaged, deliveries are still confirmed.
+            # If only the jobs of sweeps are damaged, the reads that confirm deliveries go on.
             self._sweeps_damaged = fault
             job = await self._first_of(DELIVERIES, now)
             if job is None:
@@ -204,15 +204,22 @@ class SyncWorker:
             and not fetcher.unkept.has_page
             and (list_from is None or list_from <= now)
         )
-        busy = self._busy | fetcher.unkept.items
         if not self._has_visitor:
-            return await self._ledger.next_job(now, busy, kinds, listing=listing)
+            return await self._next_of(kinds, now, listing=listing)
         before = kinds[: kinds.index("look")] if "look" in kinds else kinds
-        job = await self._ledger.next_job(now, busy, before, listing=listing)
+        job = await self._next_of(before, now, listing=listing)
         return job or Job("look")
 
+    async def _next_of(
+        self, kinds: tuple[JobKind, ...], now: datetime, *, listing: bool
+    ) -> Job | None:
+        busy = self._busy | self._fetcher.unkept.items
+        return await self._database.read(
+            lambda db: job_queue.next_job(db, now, busy, kinds, listing=listing)
+        )
+
     async def _finish_sweeps(self, now: datetime) -> None:
-        """End sweeps; one whose end is damaged must not stop what others read."""
+        """End sweeps. If damage prevents the end of one, other reads go on."""
         if self._end_from is not None and self._end_from > now:
             return
         try:
@@ -223,12 +230,12 @@ class SyncWorker:
             self._end_from = self._sweeps_damaged = None
 
     async def _next_due_at(self, now: datetime) -> datetime | None:
-        """Return when something becomes due by itself; what is being read comes when it lands."""
+        """Return when the next job becomes due; a call in flight wakes the worker when it ends."""
         failures = self._fetcher.failures
         if failures.paused_until is not None and failures.paused_until > now:
             return failures.paused_until
         moments = (
-            await self._ledger.next_due_at(now),
+            await self._database.read(lambda db: job_queue.next_due_at(db, now)),
             failures.list_paused_until,
             self._fetcher.unkept.next_at,
             self._end_from,
@@ -243,7 +250,7 @@ class SyncWorker:
         await self._wait(None if at is None else max(0.0, (at - now).total_seconds()))
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait until woken, or for `seconds` if given."""
+        """Wait until `wake` is called, or for `seconds` if given."""
         if seconds is None:
             await self._wake.wait()
             return
@@ -259,7 +266,7 @@ class SyncWorker:
     def _take_off(self, job: Job) -> None:
         if job.kind == "look":
             visitor = next((one for one in self._visitors if not one.done()), None)
-            if visitor is not None:  # who left meanwhile leaves a paid call unused
+            if visitor is not None:  # if the visitor has left, its call stays unused
                 visitor.set_result(None)
             return
         if job.item_id is None:

@@ -1,7 +1,7 @@
-"""Deliveries into the mirror: what waits while one batch is being written forms the next.
+"""Writes deliveries in batches: the deliveries that wait during one batch form the next.
 
-A delivery's future is resolved only after its transaction is on disk. One batch is in flight at a
-time; a failed batch fails everyone in it and leaves nothing half done.
+A delivery is answered only after its transaction is on disk. One batch is in flight at a time. If
+a batch fails, all of its deliveries fail, and none of them is written.
 """
 
 from __future__ import annotations
@@ -9,55 +9,57 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import structlog
 from msgspec.structs import replace
 
 from syncd.clock import Clock, Jump
-from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery, Mention, Outcome
 from syncd.core.policy import Policy
-from syncd.core.ports import DeliveryLedger
 from syncd.core.records import DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
+from syncd.store import Database, deliveries
 
 log = structlog.get_logger(__name__)
 
-# A batch this large is written in well under a second; larger ones gain nothing per delivery.
+# A batch of this size is written in well under a second. A larger one is no faster per delivery.
 MAX_BATCH = 500
-# At a few thousand a second this is some seconds of work; Dreamship gives up after 30.
+# Some seconds of work, at a few thousand deliveries a second. Dreamship waits for 30 seconds.
 MAX_WAITING = 10_000
 
 
 class BatchWriter:
-    """Makes deliveries durable, many in one commit, each answered after it."""
+    """Makes deliveries durable, many in one commit, and answers each after the commit."""
 
     def __init__(
         self,
-        ledger: DeliveryLedger,
+        database: Database,
         clock: Clock,
         remote_clock: RemoteClock,
         policy: Policy,
         *,
-        on_questions: Callable[[], None] = lambda: None,
+        missed_grace: timedelta,
+        on_requests: Callable[[], None] = lambda: None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.policy = policy
-        self._ledger = ledger
+        self.missed_grace = missed_grace
+        self._database = database
         self._clock = clock
         self._remote_clock = remote_clock
-        self._on_questions = on_questions
+        self._on_requests = on_requests
         self._max_waiting = max_waiting
         self._waiting: list[tuple[Delivery, asyncio.Future[Outcome]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
 
     async def submit(self, delivery: Delivery) -> Outcome:
-        """Return what became of a delivery, after it is on disk.
+        """Return the outcome of a delivery, after it is on disk.
 
-        Raises MirrorUnavailable when it could not be made durable and BacklogFull when too many
-        wait; in both cases nothing of it was kept and Dreamship shall try again.
+        Raises MirrorUnavailable if the delivery cannot be made durable, and BacklogFull if too many
+        wait. In both cases nothing of it is stored, and Dreamship should repeat it.
         """
         if self._closed:
             raise MirrorUnavailable("shutting down")
@@ -70,20 +72,20 @@ class BatchWriter:
         return await future
 
     def follow(self, jump: Jump) -> None:
-        """Move what waits to be written when this host's clock jumps."""
+        """Move the times of the waiting deliveries when this host's clock jumps."""
         self._waiting = [
             (replace(delivery, arrived_at=jump.timer(delivery.arrived_at)), future)
             for delivery, future in self._waiting
         ]
 
     async def close(self) -> None:
-        """Finish what was received; refuse what comes after."""
+        """Write the deliveries that were received, and refuse later ones."""
         self._closed = True
         if self._writer is not None:
             await self._writer
 
     async def _write_all(self) -> None:
-        # Everything that became ready in this turn of the loop joins the first batch.
+        # Every delivery that is ready in this turn of the loop joins the first batch.
         await asyncio.sleep(0)
         while self._waiting:
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
@@ -92,28 +94,28 @@ class BatchWriter:
 
     async def _write(self, batch: list[tuple[Delivery, asyncio.Future[Outcome]]]) -> None:
         try:
-            judged = await self._commit([delivery for delivery, _ in batch])
+            results = await self._commit([delivery for delivery, _ in batch])
         except SyncdError as fault:
             _fail(batch, fault)
-        except Exception as fault:  # noqa: BLE001 - whoever waits must learn of any fault at all
+        except Exception as fault:  # noqa: BLE001 - each waiting request must be answered
             await self._write_apart(batch, fault)
         else:
-            for (_, future), verdict in zip(batch, judged, strict=True):
-                if not future.done():  # its connection may have been lost meanwhile
-                    future.set_result(verdict.outcome)
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():  # the client may have disconnected meanwhile
+                    future.set_result(result.outcome)
             if any(
-                one.rule or one.outcome == "verifying" or one.delivery.mention for one in judged
+                one.rule or one.outcome == "verifying" or one.delivery.mention for one in results
             ):
-                self._on_questions()
-            _tell(judged)
+                self._on_requests()
+            _log(results)
 
     async def _write_apart(
         self, batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: Exception
     ) -> None:
-        """Keep one delivery that cannot be written from failing its neighbours, or itself for ever.
+        """Write each delivery by itself, so that one that cannot be written fails no other.
 
-        No such delivery is known. Were there one, its retries would come back until Dreamship
-        turns the endpoint off; kept whole and reported it loses nothing.
+        No such delivery is known. Its repetitions would fail until Dreamship disables the endpoint.
+        So it is quarantined: stored whole, and reported.
         """
         if len(batch) > 1:
             for one in batch:
@@ -123,7 +125,8 @@ class BatchWriter:
         if delivery.quarantined is not None and delivery.mention is None:
             _fail(batch, MirrorUnavailable(f"a delivery could not be kept: {fault!r}"))
             return
-        # What it names may have changed; if even that cannot be written, the body alone is kept.
+        # The variant that it names may have changed. If even that cannot be written, only the body
+        # is stored.
         update = delivery.update
         named = None if update is None else Mention((update.variant_id,), is_certain=True)
         odd = replace(
@@ -135,16 +138,14 @@ class BatchWriter:
         )
         await self._write([(odd, future)])
 
-    async def _commit(self, deliveries: list[Delivery]) -> list[DeliveryResult]:
-        now = self._clock.now()
-        source_now = self._remote_clock.now()
-        policy = self.policy
-        return await self._ledger.deliver(
-            deliveries,
-            lambda snapshot: apply_deliveries(
-                snapshot, deliveries, policy, now=now, source_now=source_now
-            ),
-            now,
+    async def _commit(self, batch: list[Delivery]) -> list[DeliveryResult]:
+        # Read here, in the thread of the loop: a reload may replace them at any time.
+        policy, missed_grace = self.policy, self.missed_grace
+        now, source_now = self._clock.now(), self._remote_clock.now()
+        return await self._database.write_blocking_loop(
+            lambda db: deliveries.apply(
+                db, batch, policy, now=now, source_now=source_now, missed_grace=missed_grace
+            )
         )
 
 
@@ -154,10 +155,10 @@ def _fail(batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: SyncdErr
             future.set_exception(fault)
 
 
-def _tell(judged: Sequence[DeliveryResult]) -> None:
-    """Tell of each delivery somebody has to look at, and at debug of every one."""
-    is_debug = log.is_enabled_for(logging.DEBUG)  # asked once: a batch may have hundreds
-    for one in judged:
+def _log(results: Sequence[DeliveryResult]) -> None:
+    """Log each quarantined delivery, and at level debug every delivery."""
+    is_debug = log.is_enabled_for(logging.DEBUG)  # once: a batch may have hundreds of deliveries
+    for one in results:
         if one.outcome == "quarantined":
             log.warning(
                 "a delivery was not understood",

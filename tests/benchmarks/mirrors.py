@@ -8,8 +8,8 @@ from pathlib import Path
 from syncd.config import Config
 from syncd.core.timestamps import to_text
 from syncd.daemon.services import policy_of
-from syncd.store import process_state
-from syncd.store.connection import leave, open_for_writing
+from syncd.store import reapply_policy
+from syncd.store.connection import close_for_readers, open_for_writing
 
 FIRST_VARIANT = 48_000
 VARIANTS_PER_ITEM = 50
@@ -46,10 +46,10 @@ def fill(path: Path, variants: int, config: Config | None = None) -> None:
         (read_at,),
     )
     if config is not None:
-        # Else the daemon would judge every variant anew when it starts.
-        process_state.is_new_policy(connection, policy_of(config))
+        # So that the daemon does not apply its policy to every variant when it starts.
+        reapply_policy.mark_applied(connection, policy_of(config))
     connection.execute("COMMIT")
-    leave(connection)
+    close_for_readers(connection)
 
 
 def _items(variants: int) -> range:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
-from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import OUTCOMES, Delivery, Mention
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
@@ -62,14 +61,15 @@ class Mirror:
         return [first, second]
 
     def _record(self, delivery: Delivery, policy: Policy) -> DeliveryResult:
-        (judged,) = deliveries.record(
+        (result,) = deliveries.apply(
             self._db,
             [delivery],
-            lambda known: apply_deliveries(known, [delivery], policy, now=NOW, source_now=NOW),
+            policy,
             now=NOW,
+            source_now=NOW,
             missed_grace=timedelta(minutes=10),
         )
-        return judged
+        return result
 
     def _check_doubted(self, mention: Mention) -> None:
         """Check that what is named and not understood is not sold."""

@@ -70,11 +70,11 @@ def for_ever(reports: Queries) -> Any:
         ).fetchone()
 
 
-def test_a_slow_query_is_interrupted(store: Database) -> None:
+def test_a_slow_query_is_interrupted(database: Database) -> None:
     """The next query is answered."""
 
     async def scenario() -> None:
-        query_runner = QueryRunner(store.path, limit_s=0.1)
+        query_runner = QueryRunner(database.path, limit_s=0.1)
         with pytest.raises(Overloaded):
             await query_runner.ask(for_ever)
         assert await query_runner.ask(lambda reports: reports.newest_seq()) == 0
@@ -83,11 +83,11 @@ def test_a_slow_query_is_interrupted(store: Database) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def test_stopping_interrupts_a_slow_query(store: Database) -> None:
+def test_stopping_interrupts_a_slow_query(database: Database) -> None:
     """The daemon does not wait for its end."""
 
     async def scenario() -> None:
-        query_runner = QueryRunner(store.path)
+        query_runner = QueryRunner(database.path)
         asked = asyncio.create_task(query_runner.ask(for_ever))
         await asyncio.sleep(0.1)
         await query_runner.close()

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from syncd.errors import UsageError
-from syncd.store import backups
+from syncd.store import backup as backups
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -204,7 +204,7 @@ def test_an_interrupted_backup_leaves_no_file(
 ) -> None:
     """In the middle of the copy; exit code 130."""
     slow = (
-        "import sys, time; from syncd.store import backups as b\n"
+        "import sys, time; from syncd.store import backup as b\n"
         "b._fill = lambda *_: time.sleep(30)\n"
         "import syncd.cli; syncd.cli.main()"
     )

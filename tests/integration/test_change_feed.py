@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,14 +131,19 @@ def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
 
 def clean_up(site: Site) -> None:
     """Let 200 days pass for the mirror, while nobody else writes it."""
-    store = Database(site.mirror, missed_grace=timedelta())
-    store.open()
+    database = Database(site.mirror)
+    database.open()
     now = datetime.now(UTC) + 200 * DAY
-    while asyncio.run(
-        store.prune(deliveries_before=now - 30 * DAY, changes_before=now - 90 * DAY, now=now)
-    ):
+    once = partial(
+        prune,
+        deliveries_before=now - 30 * DAY,
+        changes_before=now - 90 * DAY,
+        now=now,
+        missed_grace=timedelta(),
+    )
+    while asyncio.run(database.write(once)):
         pass
-    store.close()
+    database.close()
 
 
 # One position at a time.

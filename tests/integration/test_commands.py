@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -205,7 +204,7 @@ def test_changes_are_printed_oldest_first(shared: Daemon) -> None:
 
 def test_an_empty_result_is_reported_on_stderr(site: Site) -> None:
     """A script that counts the lines of stdout gets none."""
-    store = Database(site.mirror, missed_grace=timedelta(seconds=1))
+    store = Database(site.mirror)
     store.open()
     store.close()
     for arguments, says in (

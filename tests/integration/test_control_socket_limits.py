@@ -21,7 +21,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core import pagination
 from syncd.core.model import Page, SourceItem
 from syncd.core.pagination import Position
 from syncd.core.timestamps import to_text
@@ -243,17 +242,9 @@ def test_requested_ids_do_not_join_the_catalogue(memory: sqlite3.Connection) -> 
     how["position"] = Position()
     sweep_id = sweeps.begin(memory, "schedule", now, items=(), is_catalogue=True, **how)
     page = Page((SourceItem(7, "Mug", None),), 1, has_next=False, began_at=now, source_at=None)
-    sweep_pages.listed(memory, sweep_id, page, Position(), lambda _: whole())
+    sweep_pages.apply(memory, sweep_id, page, Position(), ())
     listed = memory.execute("SELECT item_id FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
     assert listed.fetchall() == [(7,)]
-
-
-def whole() -> Position:
-    """Return the position after a list that is whole."""
-    seen = pagination.look([7], set(), listed=0, count=1, has_next=False, broken_rows=0)
-    position = pagination.following(Position(), seen, ())
-    assert pagination.is_whole(position)
-    return position
 
 
 def test_parallel_requests_are_limited_and_refuse_no_delivery(site: Site) -> None:

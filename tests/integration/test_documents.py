@@ -38,7 +38,6 @@ from systemd.machine import SUITE
 from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
 from syncd.config import SECTIONS, Config, in_force, load
-from syncd.core.apply_read import apply_read
 from syncd.core.model import OUTCOMES, ItemRead, Labels, SourceVariant
 from syncd.core.policy import Policy
 from syncd.core.status_document import StatusDocument
@@ -201,13 +200,7 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     told = (SourceVariant(1, "in_stock", Labels()), SourceVariant(2, "out_of_stock", Labels()))
     seen = ItemRead(77, "Mug", told, now, now)
     policy = Policy(sellable=frozenset({"in_stock"}), settle=timedelta(seconds=60))
-    reads.record(
-        writer,
-        seen,
-        lambda known: apply_read(known, seen, policy, now=now),
-        policy,
-        now,
-    )
+    reads.apply(writer, seen, policy, now=now)
     writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (to_text(now),))
     reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
     yield reader

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ def tomorrow(db):
         time.sleep(60)
     db.conn.execute("CREATE VIEW freshness AS SELECT 'new' AS daemon_seen_at")
 
-store = Database(Path(sys.argv[1]), missed_grace=timedelta())
+store = Database(Path(sys.argv[1]))
 store.open()
 store.close()
 """
@@ -85,7 +84,7 @@ def test_an_upgrade_keeps_all_rows_beside_a_reader(site: Site, script: Path) -> 
         before = seen(reader)
         assert len(before["availability"]) == 20
         assert len(before["changes"]) > 20
-        store = Database(site.mirror, missed_grace=timedelta(seconds=1))
+        store = Database(site.mirror)
         store.open()
         assert seen(reader) == before
         reader.execute("COMMIT")
@@ -114,7 +113,7 @@ def test_a_mirror_from_the_middle_of_a_version_is_migrated(tmp_path: Path) -> No
                 DELETE FROM _sqlite_migrations WHERE name != 'first_contract';"""
     make(then, fixture("0.1.0").read_text() + undone)
     assert tables(then) != tables(now)
-    store = Database(then, missed_grace=timedelta())
+    store = Database(then)
     store.open()
     store.close()
     assert tables(then) == tables(now)
@@ -161,7 +160,7 @@ def test_an_interrupted_migration_leaves_no_trace(tmp_path: Path) -> None:
             upgrade.kill()
         assert seen(reader) == before
     assert tables(mirror) == today
-    store = Database(mirror, missed_grace=timedelta())
+    store = Database(mirror)
     store.open()
     store.close()
     assert tables(mirror) == today

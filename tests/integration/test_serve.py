@@ -556,14 +556,16 @@ def test_it_can_listen_on_a_unix_socket(site: Site) -> None:
     assert daemon.told("stopped")
 
 
-def test_a_late_body_gets_408(store: Database) -> None:
+def test_a_late_body_gets_408(database: Database) -> None:
     """On a real socket; here after 2 s instead of 10 s."""
 
     async def scenario() -> tuple[bytes, int]:
         now = partial(datetime.now, UTC)
         policy = Policy(frozenset(), timedelta(seconds=1))
         clock = SteadyClock()
-        batch_writer = BatchWriter(store, clock, RemoteClock(clock), policy)
+        batch_writer = BatchWriter(
+            database, clock, RemoteClock(clock), policy, missed_grace=timedelta()
+        )
         webhook = WebhookEndpoint(batch_writer, lambda: ["key"], now, max_body_bytes=1000)
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
         server = HttpServer(

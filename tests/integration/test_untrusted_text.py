@@ -16,7 +16,6 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import httpx
@@ -31,7 +30,6 @@ from syncd import logs
 from syncd.cli import run
 from syncd.control import client
 from syncd.control.messages import Differences
-from syncd.core.apply_read import apply_read
 from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, SourceVariant
 from syncd.core.plain_text import json_text, shortened, visible
@@ -133,8 +131,7 @@ def mirror(
             told = (SourceVariant(VARIANT_ID, "in_stock", Labels("a", "b", "c")),)
             seen = ItemRead(77, "Mug", told, NOW, NOW)
             policy = Policy(frozenset({"in_stock"}), settle=timedelta(seconds=60))
-            judge = partial(apply_read, read=seen, policy=policy, now=NOW)
-            reads.record(writer, seen, judge, policy, NOW)
+            reads.apply(writer, seen, policy, now=NOW)
             writer.execute(
                 """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome,
                        rule)

@@ -104,7 +104,7 @@ class Disk(Inline):
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         name = getattr(fn, "__name__", "")
         work = getattr(args[0], "func", args[0]) if args else None
-        if name in {"_transact", "transact"} and self.fails(getattr(work, "__qualname__", "")):
+        if name in {"_write", "write"} and self.fails(getattr(work, "__qualname__", "")):
             full: Future[T] = Future()
             full.set_exception(MirrorUnavailable("database or disk is full", hint="free some"))
             return full
@@ -320,7 +320,7 @@ def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) 
     """
 
     def fails(work: str) -> bool:
-        is_call = "log_call" in work
+        is_call = "RateLimiter.spend" in work
         is_mark = work == "mark"
         return (
             what == "everything"
@@ -363,7 +363,7 @@ def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) 
 
 @given(
     st.lists(
-        st.tuples(st.floats(0.1, 900), st.sampled_from(["read", "log_call", "mark", ""])),
+        st.tuples(st.floats(0.1, 900), st.sampled_from(["read", "RateLimiter.spend", "mark", ""])),
         max_size=8,
     )
 )

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.core.apply_deliveries import apply_deliveries
-from syncd.core.apply_read import apply_read
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant, VariantUpdate
 from syncd.core.policy import Policy
-from syncd.core.records import ChangeSet
 from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
-from syncd.store import Database
+from syncd.store import Database, process_state
+from syncd.store.deliveries import apply as apply_deliveries
+from syncd.store.reads import apply as apply_read
+from syncd.store.reapply_policy import reapply
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -211,8 +212,8 @@ def assert_feed_tells_all(mirror: Path) -> None:
         assert table == {}
 
 
-async def live(store: Database, history: list[tuple[tuple[Any, ...], int]]) -> None:
-    """Let a history happen to a store."""
+async def live(database: Database, history: list[tuple[tuple[Any, ...], int]]) -> None:
+    """Apply a history to a mirror."""
     now, policy = BEGAN, Policy(frozenset({"in_stock", "low_stock"}), timedelta(seconds=60))
     for number, (event, pause_s) in enumerate(history):
         now += timedelta(seconds=pause_s, microseconds=1)
@@ -221,26 +222,27 @@ async def live(store: Database, history: list[tuple[tuple[Any, ...], int]]) -> N
                 event_at = None if age_s is None else now + timedelta(seconds=age_s)
                 update = VariantUpdate(variant_id, item_id, value, event_at, Labels())
                 batch = [Delivery(f"event {number}", b"{}", now, update=update)]
-                await store.deliver(batch, judge_deliveries(batch, policy, now), now)
+                await database.write(
+                    partial(
+                        apply_deliveries,
+                        batch=batch,
+                        policy=policy,
+                        now=now,
+                        source_now=now,
+                        missed_grace=timedelta(seconds=1),
+                    )
+                )
             case ("read", item_id, told, age_s):
                 variants = told and tuple(
                     SourceVariant(one, value, Labels()) for one, value in told.items()
                 )
                 began_at = now - timedelta(seconds=age_s)
                 seen = ItemRead(item_id, "An item", variants, began_at, began_at)
-                await store.read(seen, judge_read(seen, policy, now), policy, now)
+                await database.write(partial(apply_read, read=seen, policy=policy, now=now))
             case ("policy", sellable, item_id):
                 items = frozenset({item_id} if item_id else ())
                 policy = Policy(frozenset(sellable), timedelta(seconds=60), items)
-                await store.apply_policy(policy, itertools.repeat(now).__next__)
-
-
-def judge_deliveries(batch: list[Delivery], policy: Policy, now: datetime) -> Any:
-    return lambda snapshot: apply_deliveries(snapshot, batch, policy, now=now, source_now=now)
-
-
-def judge_read(seen: ItemRead, policy: Policy, now: datetime) -> Any:
-    return lambda known: apply_read(known, seen, policy, now=now)
+                await reapply(database, policy, itertools.repeat(now).__next__)
 
 
 @settings(max_examples=50)
@@ -251,24 +253,24 @@ def test_the_feed_equals_availability_after_any_history(
     """Deliveries, reads, removals and reloads in any order."""
     with tempfile.TemporaryDirectory() as folder:
         mirror = Path(folder) / "availability.db"
-        store = Database(mirror, missed_grace=timedelta(seconds=1))
-        store.open()
+        database = Database(mirror)
+        database.open()
         try:
-            asyncio.run(live(store, history))
+            asyncio.run(live(database, history))
         finally:
-            store.close()
+            database.close()
         assert_feed_tells_all(mirror)
 
 
 def test_another_configuration_is_applied_to_every_variant(
-    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any number of slices; the feed has each change once."""
-    monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.reapply_policy.SLICE", 3)
     mirror = tmp_path / "availability.db"
     told = dict.fromkeys(range(1, 11), "in_stock")
     history: list[Any] = [(("read", 70, told, 0), 1), (("policy", {"low_stock"}, 0), 1)]
-    asyncio.run(live(store, history))
+    asyncio.run(live(database, history))
     with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as reader:
         assert reader.execute("SELECT count(*), sum(sellable) FROM availability").fetchone() == (
             10,
@@ -280,30 +282,30 @@ def test_another_configuration_is_applied_to_every_variant(
 
 
 def test_deliveries_do_not_wait_for_another_configuration(
-    store: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large mirror is decided in slices, with deliveries between them."""
-    monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.reapply_policy.SLICE", 3)
 
     async def judge() -> None:
         told = dict.fromkeys(range(1, 31), "in_stock")
-        await live(store, [(("read", 70, told, 0), 1)])
+        await live(database, [(("read", 70, told, 0), 1)])
         policy, now = Policy(frozenset({"low_stock"}), timedelta(seconds=60)), datetime.now(UTC)
-        judging = asyncio.create_task(store.apply_policy(policy, lambda: now))
+        judging = asyncio.create_task(reapply(database, policy, lambda: now))
         await asyncio.sleep(0)
-        await store.mark_accepting(now)
+        await database.write(lambda db: process_state.mark_accepting(db, now))
         assert not judging.done()
         assert await judging
-        assert not await store.apply_policy(policy, lambda: now)
+        assert not await reapply(database, policy, lambda: now)
 
     asyncio.run(judge())
 
 
 def test_an_interrupted_configuration_change_is_reverted(
-    store: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed halfway and started with the old one: no variant keeps the new decision."""
-    monkeypatch.setattr("syncd.store.reapply_policy.JUDGED_AT_ONCE", 3)
+    monkeypatch.setattr("syncd.store.reapply_policy.SLICE", 3)
     old, new = (Policy(frozenset({value}), timedelta(seconds=60)) for value in ("a", "preorder"))
     slices = itertools.count()
 
@@ -319,19 +321,19 @@ def test_an_interrupted_configuration_change_is_reverted(
 
     async def judge() -> None:
         told = dict.fromkeys(range(1, 31), "preorder")
-        await live(store, [(("policy", {"a"}, 0), 1), (("read", 70, told, 0), 1)])
-        await store.apply_policy(old, lambda: datetime.now(UTC))
+        await live(database, [(("policy", {"a"}, 0), 1), (("read", 70, told, 0), 1)])
+        await reapply(database, old, lambda: datetime.now(UTC))
         with pytest.raises(RuntimeError):
-            await store.apply_policy(new, clock)
+            await reapply(database, new, clock)
         assert sold() == 4 * 3
-        assert await store.apply_policy(old, lambda: datetime.now(UTC))
+        assert await reapply(database, old, lambda: datetime.now(UTC))
         assert sold() == 0
 
     asyncio.run(judge())
 
 
 def test_deliveries_are_refused_at_once_while_the_mirror_is_missing(
-    store: Database, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
     """Without a wait of 20 ms each."""
     waited: list[float | None] = []
@@ -349,7 +351,7 @@ def test_deliveries_are_refused_at_once_while_the_mirror_is_missing(
 
             patched.setattr(threading.Event, "wait", noted)
             with pytest.raises(MirrorUnavailable):
-                await store.deliver([], lambda _: ChangeSet(), datetime.now(UTC))
+                await database.write_blocking_loop(lambda _: None)
         (tmp_path / "elsewhere").rename(tmp_path / "availability.db")
 
     asyncio.run(refuse())

@@ -39,11 +39,11 @@ def dump() -> str:
         mirror = Path(folder) / "availability.db"
         days = timedelta(days=1)
         months = Months(mirror, per_day=100, deliveries=days, changes=days, items=1)
-        months.store.open()
+        months.database.open()
         try:
             asyncio.run(_live(months))
         finally:
-            months.store.close()
+            months.database.close()
         with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as connection:
             return "\n".join(_lines(connection)) + "\n"
 

@@ -78,7 +78,7 @@ def _partial_taken_for_whole() -> list[Any]:
     def read(known: ItemSnapshot, seen: ItemRead, *given: Any, **how: Any) -> ChangeSet:
         return apply_read.apply_read(known, replace(seen, is_whole=True), *given, **how)
 
-    return [mock.patch("syncd.sync.fetcher.apply_read", read)]
+    return [mock.patch("syncd.store.reads.apply_read", read)]
 
 
 BREAKS: dict[str, Patches] = {

@@ -16,23 +16,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulation.clock import BEGIN, Inline
-from syncd.core.apply_deliveries import apply_deliveries
-from syncd.core.apply_read import apply_read
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
 from syncd.demo.fake_dreamship import UPDATED, Catalog, WebhookSender
-from syncd.store import Database
+from syncd.store import Database, deliveries, reads, retention
 
 VALUES = ("in_stock", "out_of_stock", "low_stock")
 POLICY = Policy(frozenset({"in_stock", "low_stock"}), timedelta(seconds=60))
 BATCH = 100
+MISSED_GRACE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Months:
         self._variants = sorted(self._catalogue.variants)
         self._rng = random.Random(3)
         self._longest_s = 0.0
-        self.store = Database(mirror, missed_grace=timedelta(minutes=10), executor=Inline())
+        self.database = Database(mirror, executor=Inline())
 
     def days(self, count: int) -> Iterator[Evening]:
         """Live so many days, and tell of each."""
-        self.store.open()
+        self.database.open()
         try:
             with asyncio.Runner() as runner:
                 runner.run(self._fill())
@@ -81,7 +81,7 @@ class Months:
                     runner.run(self._live())
                     yield self._evening(day)
         finally:
-            self.store.close()
+            self.database.close()
 
     async def _fill(self) -> None:
         for item_id in self._catalogue.names:
@@ -90,15 +90,7 @@ class Months:
                 for v in self._catalogue.of_item(item_id)
             )
             seen = ItemRead(item_id, "An item", told, self.now, self.now)
-            now = self.now
-            await self.store.read(
-                seen,
-                lambda known, seen=seen, now=now: apply_read(  # type: ignore[misc]
-                    known, seen, POLICY, now=now
-                ),
-                POLICY,
-                now,
-            )
+            await self.database.write(partial(reads.apply, read=seen, policy=POLICY, now=self.now))
 
     async def _live(self) -> None:
         """Take a day's deliveries and prune after each hour; one of them is not understood."""
@@ -130,19 +122,24 @@ class Months:
         return parse(self._postman.body(event), self.now)
 
     async def _deliver(self, batch: list[Delivery], now: datetime) -> None:
-        await self.store.deliver(
-            batch,
-            lambda known: apply_deliveries(known, batch, POLICY, now=now, source_now=now),
-            now,
+        await self.database.write(
+            lambda db: deliveries.apply(
+                db, batch, POLICY, now=now, source_now=now, missed_grace=MISSED_GRACE
+            )
         )
 
     async def _prune(self, now: datetime) -> None:
+        prune = partial(
+            retention.prune,
+            deliveries_before=now - self._kept[0],
+            changes_before=now - self._kept[1],
+            now=now,
+            missed_grace=MISSED_GRACE,
+        )
         gone = 1
         while gone:
             began = time.perf_counter()
-            gone = await self.store.prune(
-                deliveries_before=now - self._kept[0], changes_before=now - self._kept[1], now=now
-            )
+            gone = await self.database.write(prune)
             self._longest_s = max(self._longest_s, time.perf_counter() - began)
 
     def _evening(self, day: int) -> Evening:

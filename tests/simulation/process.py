@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from simulation.clock import Clock, Inline
 from simulation.source import Source
-from simulation.witness import Step, WatchedStore
+from simulation.witness import Step, Witness
 from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core import payload
@@ -25,7 +26,8 @@ from syncd.core.jobs import SweepCause, SweepSummary
 from syncd.core.webhook_health import WebhookHealth
 from syncd.daemon.services import Services
 from syncd.errors import MirrorUnavailable, SyncdError
-from syncd.store import Beat
+from syncd.store import process_state, sweeps
+from syncd.store.process_state import Beat
 from syncd.sync.sweeps import due_since, next_after_failure
 
 T = TypeVar("T")
@@ -76,11 +78,11 @@ class _Disk(Inline):
             full: Future[T] = Future()
             full.set_exception(MirrorUnavailable("disk full"))
             return full
-        process.store.step = None
+        process.witness.step = None
         done = super().submit(fn, *args, **kwargs)
-        is_look = getattr(fn, "__name__", "") == "_look"  # writes nothing
-        if process.is_up and not is_look and done.exception() is None:
-            process.on_commit(process.store.step, process.services.remote_clock.now())
+        is_read = getattr(fn, "__name__", "") == "_read"  # writes nothing
+        if process.is_up and not is_read and done.exception() is None:
+            process.on_commit(process.witness.step, process.services.remote_clock.now())
         return _cancelled() if process.dies("after") else done
 
 
@@ -94,6 +96,7 @@ class Process:
         clock: Clock,
         source: Source,
         chance: Random,
+        witness: Witness,
         disk_faults: float,
         on_commit: Callable[[Step | None, datetime], None],
         on_swept: Callable[[SweepSummary], None],
@@ -125,10 +128,8 @@ class Process:
             executor=self._disk,
             on_finished=self._sweep_ended,
         )
-        self.store = WatchedStore(
-            config.mirror.path, missed_grace=config.reconcile.missed_grace, executor=self._disk
-        )
-        self.services.store = self.store
+        self.database = self.services.database
+        self.witness = witness
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return what `work` returned as a part of this life, None if it died with it."""
@@ -175,7 +176,7 @@ class Process:
 
     async def stop(self) -> None:
         """End gracefully, as on SIGTERM."""
-        connection = self.store._writer._connection
+        connection = self.database._connection
         await self.services.close()
         self._kill()
         if connection is not None:
@@ -203,11 +204,10 @@ class Process:
             if (old := path.with_name(path.name + end)).exists():
                 shutil.copy(old, self.image.with_name(path.name + end))
         self._kill()
-        writer = self.store._writer
-        if writer._connection is not None:
-            writer._connection.close()
-            writer._connection = None
-        writer._lock.release()
+        if self.database._connection is not None:
+            self.database._connection.close()
+            self.database._connection = None
+        self.database._lock.release()
         shutil.rmtree(path.parent)
 
     def heal(self) -> None:
@@ -252,10 +252,10 @@ class Process:
                 await self.services.notice_clock()
                 if self.services.is_resuming:
                     await self._resume()
-                mark = self.clock.mark()
-                await self.store.heartbeat(
-                    Beat(mark, WebhookHealth(), None, self.services.remote_clock.offset, {})
+                beat = Beat(
+                    self.clock.mark(), WebhookHealth(), None, self.services.remote_clock.offset, {}
                 )
+                await self.database.write(partial(process_state.beat, sign=beat))
             except MirrorUnavailable:
                 await self.clock.sleep(1)
             else:
@@ -296,7 +296,7 @@ class Process:
 
     async def _wants_locating(self) -> bool:
         try:
-            return await self.store.has_unplaced_variants()
+            return await self.database.read(sweeps.has_unplaced_variants)
         except MirrorUnavailable:
             return True
 

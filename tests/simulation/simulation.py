@@ -23,6 +23,7 @@ from simulation.process import Process, reader, task_factory
 from simulation.scenario import Scenario, drawn
 from simulation.source import Source
 from simulation.truth import Truth
+from simulation.witness import Witness
 from simulation.world import CATEGORIES, World
 from syncd.config import Config
 from syncd.core import payload
@@ -58,7 +59,8 @@ def simulate(seed: int, *, scenario: Scenario | None = None, verbose: bool = Fal
             run = _Run(scenario or drawn(seed), folder, report, verbose=verbose)
             structlog.configure(processors=[run.heard], cache_logger_on_first_use=False)
             runner.get_loop().set_task_factory(task_factory)
-            runner.run(run.play())
+            with run.witness.watching():
+                runner.run(run.play())
     finally:
         structlog.configure(**configured)
         shutil.rmtree(folder, ignore_errors=True)
@@ -75,6 +77,7 @@ class _Run:
         self._folder = folder
         self._answered: set[str] = set()
         self._lives = 0
+        self.witness = Witness()
         self._beside: set[asyncio.Task[object]] = set()
         self._is_rough = True
 
@@ -291,6 +294,7 @@ class _Run:
             clock=self.host,
             source=self.source,
             chance=self.scenario.chance(f"life {self._lives}"),
+            witness=self.witness,
             disk_faults=self.scenario.disk_faults,
             is_rough=lambda: self._is_rough,
             on_commit=self.checks.committed,

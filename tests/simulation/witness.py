@@ -1,60 +1,65 @@
-"""The store with somebody looking on: what was judged in the transaction that just ended."""
+"""Notes what the transaction that just ended has applied."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
+from unittest import mock
 
 from syncd.core.apply_read import is_no_evidence
 from syncd.core.model import Delivery, ItemRead
-from syncd.core.policy import Policy
 from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, ItemSnapshot
-from syncd.store import Database
+from syncd.store import deliveries, probe, reads
 
 
 @dataclass
 class Step:
-    """What one transaction was about."""
+    """What one transaction applied: deliveries, or a read."""
 
     judged: tuple[DeliveryResult, ...] = ()
     seen: ItemRead | None = None
     was_overtaken: bool = False
 
 
-class WatchedStore(Database):
-    """A Store that notes in `step` what it is committing."""
+class Witness:
+    """Has in `step` what was applied since it was reset."""
 
     step: Step | None = None
 
-    async def deliver(
-        self, batch: Sequence[Delivery], judge: Callable[[BatchSnapshot], ChangeSet], now: datetime
-    ) -> list[DeliveryResult]:
-        def noted(snapshot: BatchSnapshot) -> ChangeSet:
-            writes = judge(snapshot)
-            self.step = Step(judged=tuple(writes.results))
-            return writes
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch each transaction: the simulation has one thread and one daemon at a time."""
+        # Not from the core: `broken` may have replaced them in the store.
+        apply_deliveries = vars(deliveries)["apply_deliveries"]
+        apply_read, rehearse = vars(reads)["apply_read"], probe.rehearse
 
-        return await super().deliver(batch, noted, now)
+        def noted_deliveries(
+            snapshot: BatchSnapshot, batch: Sequence[Delivery], *given: Any, **how: Any
+        ) -> ChangeSet:
+            change_set: ChangeSet = apply_deliveries(snapshot, batch, *given, **how)
+            self.step = Step(judged=tuple(change_set.results))
+            return change_set
 
-    async def read(
-        self,
-        seen: ItemRead,
-        judge: Callable[[ItemSnapshot], ChangeSet],
-        policy: Policy,
-        now: datetime,
-        *,
-        rehearses: bool = False,
-    ) -> ChangeSet:
-        def noted(known: ItemSnapshot) -> ChangeSet:
-            writes = judge(known)
-            last = None if known.item is None else known.item.confirmed_at
-            overtaken = last is not None and seen.began_at < last
-            self.step = (
-                None
-                if rehearses
-                else Step(seen=seen, was_overtaken=overtaken or is_no_evidence(known, seen))
-            )
-            return writes
+        def noted_read(
+            snapshot: ItemSnapshot, read: ItemRead, *given: Any, **how: Any
+        ) -> ChangeSet:
+            last = None if snapshot.item is None else snapshot.item.confirmed_at
+            overtaken = last is not None and read.began_at < last
+            self.step = Step(seen=read, was_overtaken=overtaken or is_no_evidence(snapshot, read))
+            change_set: ChangeSet = apply_read(snapshot, read, *given, **how)
+            return change_set
 
-        return await super().read(seen, noted, policy, now, rehearses=rehearses)
+        def unnoted(db: sqlite3.Connection, *given: Any) -> Any:
+            result = rehearse(db, *given)
+            self.step = None
+            return result
+
+        with (
+            mock.patch.object(deliveries, "apply_deliveries", noted_deliveries),
+            mock.patch.object(reads, "apply_read", noted_read),
+            mock.patch.object(probe, "rehearse", unnoted),
+        ):
+            yield

@@ -59,9 +59,9 @@ def tomorrow(db):
         db.conn.execute(sql)
 
 for _ in range(2):
-    store = Database(Path(sys.argv[1]), missed_grace=timedelta())
+    store = Database(Path(sys.argv[1]))
     store.open()
-    db = store._writer._connection
+    db = store._connection
     assert db.execute("SELECT count(*) FROM variants WHERE more > ''").fetchone()[0] > 100
     db.execute("DROP INDEX variants_more")
     db.execute("ALTER TABLE variants DROP COLUMN more")

@@ -23,7 +23,8 @@ from syncd.clock import Jump
 from syncd.core.timestamps import from_text, to_text
 from syncd.daemon.scheduler import _Every
 from syncd.errors import MirrorUnavailable
-from syncd.store import Database, wall_time
+from syncd.store import Database, process_state, wall_time
+from syncd.store.process_state import SavedState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -284,7 +285,7 @@ def test_a_429_pause_keeps_its_length(by: timedelta) -> None:
         day.host.offset += by
         await day.services.notice_clock()
         assert budget.wait_s(urgent=True) == pytest.approx(90, abs=0.1)
-        remembered = await day.services.store.restore(day.clock.now())
+        remembered = await _restored(day)
         assert remembered.paused_until is not None
         left = remembered.paused_until - day.clock.now()
         assert left.total_seconds() == pytest.approx(90, abs=0.1)
@@ -316,21 +317,21 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
     async def story(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
         await day.heartbeat.beat()
-        writer = day.services.store._writer
+        database = day.services.database
 
         def refuse() -> None:
             raise MirrorUnavailable("no space is left on the disk")
 
-        sound, writer._require_same_files = writer._require_same_files, refuse  # type: ignore[method-assign]
+        sound, database._require_same_files = database._require_same_files, refuse  # type: ignore[method-assign]
         day.host.offset += by
         await asyncio.sleep(1)
         with pytest.raises(MirrorUnavailable):
             await day.services.notice_clock()
         assert day.clock.now() == day.host.wall()
         await asyncio.sleep(5)
-        writer._require_same_files = sound  # type: ignore[method-assign]
+        database._require_same_files = sound  # type: ignore[method-assign]
         await day.services.batch_writer.submit(_parsed(day, day._body(21, "low_stock")))
-        asked = await writer.look(
+        asked = await database.read(
             lambda db: db.execute(
                 "SELECT item_id, settle_at FROM refresh_queue ORDER BY item_id"
             ).fetchall()
@@ -348,15 +349,15 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
     day(story)
 
 
-def test_a_failed_move_fails_one_transaction_only(store: Database) -> None:
+def test_a_failed_move_fails_one_transaction_only(database: Database) -> None:
     """The next deliveries are accepted, whatever failed."""
 
     async def story() -> None:
         jump = jumped(-HOUR)
         with mock.patch("syncd.store.wall_time.follow", side_effect=KeyError("odd")):
             with pytest.raises(KeyError):
-                await store.follow(jump)
-            await store.trust_clock()
+                await database.write_first(lambda db: wall_time.follow(db, jump, HOUR))
+            await database.write(process_state.trust_clock)
 
     asyncio.run(story())
 
@@ -449,30 +450,30 @@ def test_a_clock_ahead_of_dreamship_deletes_nothing() -> None:
     async def story(day: Day) -> None:
         pruned = []
 
-        async def prune(**_: Any) -> int:
+        def prune(*_: Any, **__: Any) -> int:
             pruned.append(day.clock.now())
             return 0
 
-        day.services.store.prune = prune  # type: ignore[method-assign]
         day.schedule._scheduler.add_job(print, _Every(HOUR), id="prune")
         day.schedule._scheduler.start(paused=True)
-        await day.schedule._prune()
-        assert len(pruned) == 1
-        day.clock.follow(day.schedule.follow)
-        day.host.offset += 365 * DAY
-        await day.services.notice_clock()
-        for _ in range(10):
+        with mock.patch("syncd.store.retention.prune", prune):
             await day.schedule._prune()
-        assert (await day.services.store.restore(day.clock.now())).is_clock_suspect
-        # What Dreamship says now is that this host is a year ahead.
-        await day.sweep()
-        await day.schedule._prune()
-        assert len(pruned) == 1
-        day.host.offset -= 365 * DAY
-        await day.services.notice_clock()
-        await day.schedule._prune()
-        assert len(pruned) == 2
-        assert not (await day.services.store.restore(day.clock.now())).is_clock_suspect
+            assert len(pruned) == 1
+            day.clock.follow(day.schedule.follow)
+            day.host.offset += 365 * DAY
+            await day.services.notice_clock()
+            for _ in range(10):
+                await day.schedule._prune()
+            assert (await _restored(day)).is_clock_suspect
+            # What Dreamship says now is that this host is a year ahead.
+            await day.sweep()
+            await day.schedule._prune()
+            assert len(pruned) == 1
+            day.host.offset -= 365 * DAY
+            await day.services.notice_clock()
+            await day.schedule._prune()
+            assert len(pruned) == 2
+            assert not (await _restored(day)).is_clock_suspect
         day.schedule._scheduler.shutdown(wait=False)
 
     day(story)
@@ -496,6 +497,11 @@ def test_an_unconfirmed_clock_is_trusted_after_a_day() -> None:
         day.schedule._scheduler.shutdown(wait=False)
 
     day(story)
+
+
+async def _restored(day: Day) -> SavedState:
+    now = day.clock.now()
+    return await day.services.database.read(lambda db: process_state.restore(db, now))
 
 
 def _parsed(day: Day, body: bytes) -> Any:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import json
 from msgspec.structs import replace
 
-from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
-from syncd.core.records import BatchSnapshot, ChangeSet
 from syncd.store import deliveries, replay
 
 NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
@@ -39,22 +36,18 @@ def odd(one: Delivery) -> Delivery:
     return replace(one, action=None, update=None, quarantined="it could not be written")
 
 
-def judge(snapshot: BatchSnapshot, batch: Sequence[Delivery]) -> ChangeSet:
-    return apply_deliveries(snapshot, batch, POLICY, now=NOW, source_now=NOW)
-
-
 def test_a_copy_is_a_duplicate_after_two_replays(memory: sqlite3.Connection) -> None:
     """Between them, the row that had taken its key was pruned."""
 
     def take(*batch: Delivery) -> list[str]:
-        judged = deliveries.record(
-            memory, batch, lambda known: judge(known, batch), now=NOW, missed_grace=GRACE
+        results = deliveries.apply(
+            memory, batch, POLICY, now=NOW, source_now=NOW, missed_grace=GRACE
         )
-        return [one.outcome for one in judged]
+        return [one.outcome for one in results]
 
     def again() -> list[str | None]:
         ids = replay.quarantined(memory)
-        done = replay.replay(memory, ids, judge, now=NOW, missed_grace=GRACE)
+        done = replay.apply(memory, ids, POLICY, now=NOW, source_now=NOW, missed_grace=GRACE)
         return [one.outcome for one in done]
 
     first, late = delivery(1), delivery(0)

@@ -9,7 +9,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -19,17 +21,16 @@ from payloads import PAYLOADS, body_at
 
 from syncd.clock import SteadyClock
 from syncd.core import lenient_json
-from syncd.core.apply_deliveries import apply_deliveries
-from syncd.core.apply_read import apply_read
 from syncd.core.explain import decisions, sentences
 from syncd.core.lenient_json import Conflict, NotJsonError
 from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
-from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult
+from syncd.core.records import DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
-from syncd.store import deliveries, reads, replay
+from syncd.store import Database, reads, replay
+from syncd.store.deliveries import apply as apply_to_mirror
 from syncd.store.history import story
 from syncd.store.migrations import migrate
 from syncd.webhook.batch_writer import BatchWriter
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
 SETTLE = timedelta(minutes=1)
+GRACE = timedelta(minutes=10)
+T = TypeVar("T")
 POLICY = Policy(frozenset({"in_stock", "low_stock"}), SETTLE)
 ITEM, VARIANT, SIBLING = 77, 3_346_951, 3_346_952
 GENUINE = body_at(next(path for path in PAYLOADS if path.stem == "item-by-id"))
@@ -62,26 +65,16 @@ class Mirror:
     ) -> None:
         """Take the answer of a read."""
         seen = ItemRead(item_id, "Tee", variants, began_at, began_at, is_whole=is_whole)
-        reads.record(
-            self.db,
-            seen,
-            lambda known: apply_read(known, seen, self.policy, now=began_at),
-            self.policy,
-            began_at,
-        )
+        reads.apply(self.db, seen, self.policy, now=began_at)
 
     def take(self, *bodies: bytes, at: datetime = NOW) -> list[DeliveryResult]:
         """Take deliveries in one batch."""
-        return self.judge([parse(body, at) for body in bodies], at)
+        return self.apply([parse(body, at) for body in bodies], at)
 
-    def judge(self, batch: Sequence[Delivery], at: datetime = NOW) -> list[DeliveryResult]:
+    def apply(self, batch: Sequence[Delivery], at: datetime = NOW) -> list[DeliveryResult]:
         """Take parsed deliveries in one batch."""
-        return deliveries.record(
-            self.db,
-            batch,
-            lambda known: apply_deliveries(known, batch, self.policy, now=at, source_now=at),
-            now=at,
-            missed_grace=timedelta(minutes=10),
+        return apply_to_mirror(
+            self.db, batch, self.policy, now=at, source_now=at, missed_grace=GRACE
         )
 
     def row(self, variant_id: int = VARIANT) -> dict[str, Any]:
@@ -301,13 +294,7 @@ def test_an_unknown_variant_outside_the_catalog_is_not_searched(
 def test_ids_of_other_objects_are_no_variant_ids(mirror: Mirror) -> None:
     """A colour has an id too, and an id without an object type may belong to anything."""
     twelve = ItemRead(5, "Mug", (in_stock(12), in_stock(4)), NOW - SETTLE, NOW - SETTLE)
-    reads.record(
-        mirror.db,
-        twelve,
-        lambda known: apply_read(known, twelve, POLICY, now=NOW - SETTLE),
-        POLICY,
-        NOW - SETTLE,
-    )
+    reads.apply(mirror.db, twelve, POLICY, now=NOW - SETTLE)
     mirror.take(GENUINE[:-1], ABOUT_NOTHING.replace(b"%d" % VARIANT, b"999"))
     assert mirror.state() == DOUBTED
     assert (mirror.state(12), mirror.state(4)) == (UNTOUCHED, UNTOUCHED)
@@ -352,24 +339,27 @@ def test_a_truncated_item_event_verifies_no_variant(mirror: Mirror) -> None:
 def test_a_delivery_that_fails_to_apply_is_verified(mirror: Mirror, fails: str) -> None:
     """Its variant is known; if even that fails to be stored, the body is kept."""
 
-    class Ledger:
-        async def deliver(
-            self,
-            batch: Sequence[Delivery],
-            judge: Callable[[BatchSnapshot], ChangeSet],
-            now: datetime,
-        ) -> list[DeliveryResult]:
-            del judge, now
-            if any(one.update or (fails == "mention" and one.mention) for one in batch):
-                raise OverflowError("a fault of ours")
-            return mirror.judge(batch)
+    class Memory(Database):
+        async def write_blocking_loop(self, function: Callable[[sqlite3.Connection], T]) -> T:
+            return function(mirror.db)
+
+    def apply(
+        db: sqlite3.Connection, batch: Sequence[Delivery], *_: Any, **__: Any
+    ) -> list[DeliveryResult]:
+        del db
+        if any(one.update or (fails == "mention" and one.mention) for one in batch):
+            raise OverflowError("a fault of ours")
+        return mirror.apply(batch)
 
     async def submit() -> str:
         clock = SteadyClock()
-        batch_writer = BatchWriter(Ledger(), clock, RemoteClock(clock), POLICY)
+        batch_writer = BatchWriter(
+            Memory(Path("not-used.db")), clock, RemoteClock(clock), POLICY, missed_grace=GRACE
+        )
         return await batch_writer.submit(parse(GENUINE, NOW))
 
-    assert asyncio.run(submit()) == "quarantined"
+    with mock.patch("syncd.webhook.batch_writer.deliveries.apply", apply):
+        assert asyncio.run(submit()) == "quarantined"
     assert mirror.state() == (DOUBTED if fails == "claim" else UNTOUCHED)
 
 
@@ -390,13 +380,8 @@ def test_a_replay_that_understands_the_body_replaces_the_quarantine(mirror: Mirr
     mirror.db.execute("UPDATE deliveries SET body = ?", (GENUINE,))
 
     def again() -> list[str | None]:
-        done = replay.replay(
-            mirror.db,
-            replay.quarantined(mirror.db),
-            lambda known, batch: apply_deliveries(known, batch, POLICY, now=NOW, source_now=NOW),
-            now=NOW,
-            missed_grace=timedelta(minutes=10),
-        )
+        ids = replay.quarantined(mirror.db)
+        done = replay.apply(mirror.db, ids, POLICY, now=NOW, source_now=NOW, missed_grace=GRACE)
         return [one.outcome for one in done]
 
     assert again() == ["verifying"]

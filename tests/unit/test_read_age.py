@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,9 +22,10 @@ from syncd.core.read_age import (
     told_age,
 )
 from syncd.demo.fake_dreamship.faults import http_date
-from syncd.dreamship.rate_limiter import RateLimiter
 from syncd.dreamship.remote_clock import RemoteClock
+from syncd.store import Database
 from syncd.sync.cached_answers import LONGEST, CachedAnswers
+from syncd.sync.rate_limiter import RateLimiter
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -384,18 +386,10 @@ def test_stored_times_of_the_far_future_outdate_no_event() -> None:
     assert first.rule == "first-word"
 
 
-class _NoLog:
-    async def log_call(self, now: datetime, *, for_sweep: bool) -> None:
-        raise NotImplementedError
-
-    async def log_throttled(
-        self, now: datetime, paused_until: datetime, *, for_sweep: bool
-    ) -> None:
-        raise NotImplementedError
-
-
 def cached() -> CachedAnswers:
-    return CachedAnswers(RateLimiter(HandClock(), _NoLog(), start(45)), lambda: 0.5)
+    return CachedAnswers(
+        RateLimiter(Database(Path("not-used.db")), HandClock(), start(45)), lambda: 0.5
+    )
 
 
 def copy(age: timedelta, fresh_for: timedelta | None = None) -> ItemRead:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from simulation.clock import BEGIN, Inline
 from syncd.clock import Mark
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import WebhookHealth, WebhooksState
-from syncd.store import Beat, Database, retention
+from syncd.store import Database, process_state, retention
+from syncd.store.process_state import Beat
 
 DAY = timedelta(days=1)
 
@@ -27,9 +29,9 @@ class Shelf:
 
     def __init__(self, path: Path) -> None:
         self.now = BEGIN
-        self.store = Database(path, missed_grace=timedelta(days=2), executor=Inline())
-        self.store.open()
-        connection = self.store._writer._connection
+        self.database = Database(path, executor=Inline())
+        self.database.open()
+        connection = self.database._connection
         assert connection is not None
         self.db = connection
 
@@ -51,18 +53,18 @@ class Shelf:
 
     def prune(self, deliveries: timedelta = 30 * DAY, changes: timedelta = 30 * DAY) -> list[int]:
         """Prune until nothing is left to do; return how many went in each slice."""
-
-        def once() -> Awaitable[int]:
-            return self.store.prune(
-                deliveries_before=self.now - deliveries,
-                changes_before=self.now - changes,
-                now=self.now,
-            )
+        prune = partial(
+            retention.prune,
+            deliveries_before=self.now - deliveries,
+            changes_before=self.now - changes,
+            now=self.now,
+            missed_grace=timedelta(days=2),
+        )
 
         async def all_of_it() -> list[int]:
-            gone = [await once()]
+            gone = [await self.database.write(prune)]
             while gone[-1]:
-                gone.append(await once())
+                gone.append(await self.database.write(prune))
             return gone
 
         return asyncio.run(all_of_it())
@@ -80,7 +82,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
     """Give an empty mirror."""
     one = Shelf(tmp_path / "availability.db")
     yield one
-    one.store.close()
+    one.database.close()
 
 
 def test_the_newest_expired_change_stays(shelf: Shelf) -> None:
@@ -136,7 +138,7 @@ def test_webhook_states_are_kept_as_long_as_changes(shelf: Shelf) -> None:
 
     def beat(state: WebhooksState) -> None:
         sign = Beat(Mark(shelf.now), WebhookHealth(state), None, timedelta(0), {})
-        asyncio.run(shelf.store.heartbeat(sign))
+        asyncio.run(shelf.database.write(lambda db: process_state.beat(db, sign)))
 
     def kept() -> list[Any]:
         return shelf.kept("SELECT state FROM webhook_states ORDER BY change_id")

@@ -1,4 +1,4 @@
-"""The one budget for everything this daemon asks Dreamship, kept across restarts."""
+"""The one call budget for all calls to Dreamship. It survives restarts."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from msgspec.structs import replace
 
 from syncd.clock import Clock, Jump
 from syncd.core import rate_limit
-from syncd.core.ports import CallLog
 from syncd.errors import MirrorError
+from syncd.store import Database, process_state
 
 
 class RateLimiter:
-    """Says when a call may leave and remembers, durably and beforehand, that it did."""
+    """Says when a call may leave, and stores each call before it leaves."""
 
-    def __init__(self, clock: Clock, log: CallLog, state: rate_limit.RateState) -> None:
+    def __init__(self, database: Database, clock: Clock, state: rate_limit.RateState) -> None:
+        self._database = database
         self._clock = clock
-        self._log = log
         self._pace = state
 
     def wait_s(self, *, urgent: bool) -> float:
-        """Return the seconds until the next call may leave; 0 when it may leave now."""
+        """Return the seconds until the next call may leave; 0 if it may leave now."""
         now = self._clock.now()
         return (rate_limit.next_call_at(self._pace, now, urgent=urgent) - now).total_seconds()
 
     async def spend(self, *, for_sweep: bool) -> None:
-        """Take one call from the budget; on disk before the call leaves.
+        """Take one call from the budget. It is on disk when this returns, and the call may leave.
 
-        Raises MirrorError leaves, and then nothing was taken: the call must not leave.
+        Raises leaves of MirrorError; then nothing is taken, and the call must not leave.
         """
         now = self._clock.now()
         self._pace = rate_limit.called(self._pace, now)
         try:
-            await self._log.log_call(now, for_sweep=for_sweep)
+            await self._database.write(
+                lambda db: process_state.log_call(db, now, for_sweep=for_sweep)
+            )
         except MirrorError:
             self._pace = rate_limit.not_called(self._pace, now)
             raise
@@ -45,18 +47,21 @@ class RateLimiter:
         await self.spend(for_sweep=False)
 
     def answered(self) -> None:
-        """Learn from a good answer."""
+        """Adjust the rate after a good answer."""
         self._pace = rate_limit.answered(self._pace)
 
     async def throttled(self, wait_s: float | None, *, for_sweep: bool, slows: bool = True) -> None:
-        """Learn from a 429; one that is about a single item or page only counts (`slows` False)."""
+        """Adjust the rate after a 429; `slows` False: one item or page alone is throttled."""
         now = self._clock.now()
         if slows:
             self._pace = rate_limit.throttled(self._pace, now, wait_s)
-        await self._log.log_throttled(now, self._pace.paused_until or now, for_sweep=for_sweep)
+        paused_until = self._pace.paused_until or now
+        await self._database.write(
+            lambda db: process_state.log_throttled(db, now, paused_until, for_sweep=for_sweep)
+        )
 
     def follow(self, jump: Jump) -> None:
-        """Move with this host's clock: a pause stays as long as it was, and calls as long ago."""
+        """Move all times with this host's clock, so that each pause keeps its length."""
         paused_until = self._pace.paused_until
         self._pace = replace(
             self._pace,
@@ -65,14 +70,14 @@ class RateLimiter:
         )
 
     def limit(self, calls_per_minute: int) -> None:
-        """Take a new limit from the configuration."""
+        """Use a new limit of the configuration."""
         self._pace = rate_limit.start(
             calls_per_minute, self._pace.calls, paused_until=self._pace.paused_until
         )
 
     @property
     def per_minute(self) -> float:
-        """The rate in force, lowered while recovering from a 429."""
+        """The current rate; it is lower for a while after a 429."""
         return self._pace.per_minute
 
     @property
@@ -82,5 +87,5 @@ class RateLimiter:
 
     @property
     def paused_until(self) -> datetime | None:
-        """Until when a 429 asked to wait."""
+        """The end of the pause that a 429 asked for."""
         return self._pace.paused_until

@@ -1,0 +1,226 @@
+"""One write thread, one connection, one transaction at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from syncd.errors import MirrorUnavailable
+from syncd.store.connection import close_for_readers, close_without_checkpoint, open_for_writing
+from syncd.store.files import Lock, files_of, is_of_syncd, resolve
+from syncd.store.translation import overwritten, translated
+
+T = TypeVar("T")
+
+# The longest time for which the loop waits. To apply a batch of 500 deliveries takes about 20 ms.
+BLOCK_LOOP_S = 0.02
+
+
+class Database:
+    """The file of the mirror, and the one thread that reads and writes it for the daemon.
+
+    The functions that it runs take the connection. `path` is the real path once the file is open.
+    """
+
+    def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
+        self.path = path
+        self._configured_path = path
+        self._lock = Lock()
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
+        self._connection: sqlite3.Connection | None = None
+        self._files: tuple[tuple[int, int], ...] = ()
+        self._first: list[Callable[[sqlite3.Connection], object]] = []
+
+    def open(self) -> None:
+        """Lock the mirror, and create or migrate it; raises the leaves of MirrorError."""
+        with translated(self._configured_path):
+            # Only once: a link that changes later is an error.
+            self.path = resolve(self._configured_path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(self.path)
+        try:
+            self._connection = open_for_writing(self.path)
+            with translated(self.path):
+                if not is_of_syncd(self._lock.header()):
+                    # So that the file itself, and not only its log, says that it is a mirror.
+                    self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._files = files_of(self.path)
+                if self._files[0] != self._lock.file:
+                    raise _replaced(self.path)
+        except BaseException:
+            self._release()
+            raise
+
+    async def open_in_thread(self) -> None:
+        """Open the mirror without blocking the loop: to migrate a large mirror takes a while."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self.open)
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of `function`, which must not write."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._read, function
+        )
+
+    async def write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of `function` once its transaction is on disk.
+
+        Raises MirrorUnavailable if the transaction cannot be committed; then nothing is written.
+        """
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._write, function
+        )
+
+    async def write_blocking_loop(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Write, and block the loop until the transaction only waits for the disk.
+
+        Two threads that run Python code compete for the interpreter lock and slow each other down.
+        """
+        finished = threading.Event()
+
+        def run(db: sqlite3.Connection) -> T:
+            try:
+                return function(db)
+            finally:
+                finished.set()
+
+        def write() -> T:
+            try:
+                return self._write(run)
+            finally:
+                finished.set()  # the transaction may fail before it runs the function
+
+        future = asyncio.get_running_loop().run_in_executor(self._executor, write)
+        finished.wait(BLOCK_LOOP_S)
+        return await future
+
+    async def write_first(self, function: Callable[[sqlite3.Connection], object]) -> None:
+        """Write, or else run `function` at the beginning of the next transaction that commits.
+
+        Raises MirrorUnavailable if it cannot be written yet.
+        """
+        loop = asyncio.get_running_loop()
+        # In the thread, so that everything that the thread was given earlier runs before.
+        added = loop.run_in_executor(self._executor, self._first.append, function)
+        await asyncio.gather(added, self.write(lambda _: None))
+
+    async def ping(self) -> None:
+        """Return once the thread has finished its earlier work, even if the mirror is unusable."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, int)
+
+    def close(self) -> None:
+        """Finish the work that was begun, and close the mirror so that readers can go on."""
+        self._executor.shutdown(wait=True)
+        if self._connection is not None and self._has_own_file():
+            close_for_readers(self._connection)
+            self._connection = None
+        self._release()
+
+    def _has_own_file(self) -> bool:
+        try:
+            return not self._lock.is_overwritten()
+        except OSError:
+            return False  # the file cannot be examined
+
+    def _release(self) -> None:
+        if self._connection is not None:
+            # A checkpoint would write pages of the mirror into another database.
+            close_without_checkpoint(self._connection)
+            self._connection = None
+        self._lock.release()
+
+    def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._open_connection()
+        with translated(self.path), _without_cached_pages_after_error(db):
+            if self._lock.is_overwritten():
+                raise overwritten(self.path)
+            return function(db)
+
+    def _write(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._open_connection()
+        with translated(self.path), _without_cached_pages_after_error(db):
+            self._require_same_files()
+            # IMMEDIATE: a transaction that reads first and writes later fails at once ("database
+            # is locked") if another connection wrote in between.
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                done = self._run_first(db)
+                result = function(db)
+                db.execute("COMMIT")
+                del self._first[:done]
+            except BaseException:
+                # A full disk may have rolled the transaction back already.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            # The files may have been replaced meanwhile, and then no shop sees the transaction.
+            self._require_same_files()
+            return result
+
+    def _run_first(self, db: sqlite3.Connection) -> int:
+        """Run the functions of `write_first`; return their number."""
+        done = 0
+        for function in self._first:
+            try:
+                function(db)
+            except sqlite3.Error:
+                raise
+            except Exception:
+                # A bug in the function may fail one transaction, but not each one after it.
+                del self._first[done]
+                raise
+            done += 1
+        return done
+
+    def _require_same_files(self) -> None:
+        """Raise MirrorUnavailable if shops read other files than this process writes.
+
+        This process does not open the new files: the log may belong to another database, and the
+        state in memory belongs to the old files. Once the old files are back, it uses them again;
+        otherwise a restart is needed.
+        """
+        if self._lock.is_overwritten():
+            raise overwritten(self.path)
+        try:
+            is_same = files_of(self.path) == self._files and self._is_at_configured_path
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise _replaced(self.path)
+
+    @property
+    def _is_at_configured_path(self) -> bool:
+        """Tell whether the configured path, which may be a link, leads to the open file."""
+        if self._configured_path == self.path:
+            return True
+        found = self._configured_path.stat()
+        return (found.st_dev, found.st_ino) == self._files[0]
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise MirrorUnavailable("the mirror is closed")
+        return self._connection
+
+
+@contextlib.contextmanager
+def _without_cached_pages_after_error(db: sqlite3.Connection) -> Iterator[None]:
+    """Drop cached pages after an error: a damaged page may have been repaired on disk since."""
+    try:
+        yield
+    except sqlite3.DatabaseError:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("PRAGMA shrink_memory")
+        raise
+
+
+def _replaced(path: Path) -> MirrorUnavailable:
+    return MirrorUnavailable(
+        f"the mirror at {path} was deleted or replaced while it was in use",
+        hint="put the same files back, or restart: then what is there now is used, and "
+        "without a file a sweep fills a new one",
+    )
