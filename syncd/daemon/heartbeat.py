@@ -9,8 +9,8 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from syncd.clock import Jump
 from syncd.core import webhook_health
+from syncd.core.clock_jump import Jump
 from syncd.core.status import Assessment, DaemonSnapshot, DaySummary, assess
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
@@ -192,7 +192,7 @@ class Heartbeat:
             else await self._query_runner.ask(lambda queries: queries.habit(last))
         )
         is_quiet = webhook_health.is_quiet(rate, now)
-        await self._schedule.quiet(now if is_quiet else None)
+        await self._schedule.quiet(now, is_quiet=is_quiet)
 
     @property
     def _unwritten_401(self) -> int:

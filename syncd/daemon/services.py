@@ -10,9 +10,10 @@ from datetime import datetime
 
 import structlog
 
-from syncd.clock import Jump, SteadyClock
+from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core import rate_limit
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepSummary
 from syncd.core.policy import Policy
 from syncd.core.records import ReplayResult

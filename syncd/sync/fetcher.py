@@ -10,8 +10,9 @@ from functools import partial
 
 import structlog
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
 from syncd.core import pagination
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, SweepSummary
 from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position

@@ -13,9 +13,10 @@ from typing import Literal
 
 import structlog
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
 from syncd.core import pagination
 from syncd.core.backoff import backoff
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, SweepSummary
 from syncd.core.pagination import Position
 from syncd.core.policy import Policy

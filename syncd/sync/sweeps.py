@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -189,13 +189,3 @@ class SweepManager:
 
     def _first_position(self) -> Position | None:
         return None if self._lists_nothing else pagination.first(self.categories)
-
-
-def next_after_failure(failures: int, every: timedelta) -> timedelta:
-    """Return the wait before the next sweep after `failures` in a row: longer each time."""
-    return min(every, timedelta(minutes=2.0 ** min(failures - 1, 10)))
-
-
-def due_since(last: datetime | None, every: timedelta, now: datetime) -> bool:
-    """Tell whether a sweep is due; `last`: when the last complete one ended."""
-    return last is None or now - last >= every or last > now

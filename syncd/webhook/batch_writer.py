@@ -14,7 +14,8 @@ from datetime import timedelta
 import structlog
 from msgspec.structs import replace
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.core.clock_jump import Jump
 from syncd.core.model import Delivery, Mention, Outcome
 from syncd.core.policy import Policy
 from syncd.core.records import DeliveryResult
