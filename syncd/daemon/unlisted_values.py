@@ -58,4 +58,4 @@ class UnlistedValueReporter:
 
     def _count(self) -> UnknownValues:
         with contextlib.closing(Queries(self._services.config.mirror.path)) as reports:
-            return reports.unknown_values(self._services.fetcher.policy, MOST)
+            return reports.unknown_values(self._services.active.current.policy, MOST)

@@ -40,7 +40,7 @@ HEADERS_READ = frozenset({_HEADER, b"content-length", b"transfer-encoding", b"x-
 class WebhookEndpoint:
     """Answers deliveries, and counts its answers (syncd/docs/reference.md lists them).
 
-    `keys` is asked for each delivery, so that rotated keys hold from the next one on.
+    `keys` and `max_body_bytes` are called for each delivery, so that a reload takes effect at once.
     """
 
     def __init__(
@@ -49,10 +49,9 @@ class WebhookEndpoint:
         keys: Callable[[], Sequence[str]],
         now: Callable[[], datetime],
         *,
-        max_body_bytes: int,
+        max_body_bytes: Callable[[], int],
         refusals: Refusals | None = None,
     ) -> None:
-        self.max_body_bytes = max_body_bytes
         self.refusals = refusals or Refusals("webhook")
         # By outcome, and by code what was refused.
         self.answered = self.refusals.counted
@@ -62,6 +61,7 @@ class WebhookEndpoint:
         self.forged_since_delivery = 0
         self._batch_writer = batch_writer
         self._keys = keys
+        self._max_body_bytes = max_body_bytes
         self._now = now
         self._bodies = Bodies()
 
@@ -72,17 +72,18 @@ class WebhookEndpoint:
             await _answer(send, 405, _error("deliveries are posted"), (b"allow", b"POST"))
             return
         signature, length = _signature_and_length(scope)
+        max_body_bytes = self._max_body_bytes()
         if not signature:
             await self._refuse(send, scope, MISSING)
             return
         # The parser takes any number of zeros; int() does not.
-        if length.isdigit() and int(length.lstrip(b"0") or b"0") > self.max_body_bytes:
-            await self._too_large(send, scope)
+        if length.isdigit() and int(length.lstrip(b"0") or b"0") > max_body_bytes:
+            await self._too_large(send, scope, max_body_bytes)
             return
         try:
-            body = await self._bodies.read(receive, self.max_body_bytes)
+            body = await self._bodies.read(receive, max_body_bytes)
         except BodyTooLargeError:
-            await self._too_large(send, scope)
+            await self._too_large(send, scope, max_body_bytes)
             return
         except TooMuchHeldError:
             self._complain("too many bodies arrive slowly; one was refused", "503")
@@ -142,14 +143,14 @@ class WebhookEndpoint:
         )
         await _answer(send, 401, _error(why))
 
-    async def _too_large(self, send: Send, scope: Scope) -> None:
+    async def _too_large(self, send: Send, scope: Scope, max_body_bytes: int) -> None:
         self._complain(
             "a body over webhook.max_body_bytes was refused",
             "413",
-            limit=self.max_body_bytes,
+            limit=max_body_bytes,
             client=_client(scope),
         )
-        await _answer(send, 413, _error(f"more than {self.max_body_bytes} bytes"))
+        await _answer(send, 413, _error(f"more than {max_body_bytes} bytes"))
 
     def _complain(self, event: str, status: str, **told: object) -> None:
         """Count what was refused, and tell of it now and then."""

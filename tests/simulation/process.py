@@ -30,7 +30,7 @@ from syncd.core.webhook_health import WebhookHealth
 from syncd.daemon.scheduler import sweep_periods
 from syncd.daemon.services import Services
 from syncd.errors import MirrorUnavailable, SyncdError
-from syncd.store import process_state, sweeps
+from syncd.store import Database, process_state, sweeps
 from syncd.store.process_state import Beat
 
 T = TypeVar("T")
@@ -124,14 +124,8 @@ class Process:
         self._replanned = asyncio.Event()
         self._poked = asyncio.Event()
         self._disk = _Disk(self, chance, disk_faults)
-        self.services = Services(
-            config,
-            clock=self.clock,
-            source=source,
-            executor=self._disk,
-            on_finished=self._sweep_ended,
-        )
-        self.database = self.services.database
+        self._source = source
+        self.database = Database(config.mirror.path, executor=self._disk)
         self.witness = witness
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -148,8 +142,10 @@ class Process:
 
     async def start(self, when_open: Callable[[], None]) -> None:
         """Begin as the daemon does: the services, a sweep if one is due, the schedule."""
-        services = self.services
-        await services.open()
+        services = self.services = await Services.open(
+            self.config, clock=self.clock, source=self._source, database=self.database
+        )
+        services.follow_sweeps(self._sweep_ended)
         when_open()
         services.fetcher.failures.chance = self._chance.random
         self.is_up = True
