@@ -1,4 +1,4 @@
-"""The root: wires everything, starts it in order, and ends it so that nothing received is lost."""
+"""The daemon: wires all parts, starts them in order, and stops them without losing a delivery."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Daemon:
         )
         self._spawn(ticker.run())
         self._spawn(ticker.watch_clock())
-        # What is loaded by now stays loaded; to look through all of it takes some 10 ms.
+        # Everything that is loaded by now stays loaded; the collector needs about 10 ms for it.
         gc.freeze()
         log.info(
             "ready",
@@ -180,23 +180,23 @@ class Daemon:
         await self._schedule.pulse()
         await self._notify("WATCHDOG=1")
 
-    async def _notify(self, note: str) -> None:
-        """Tell the service manager; a mirror that cannot even be read does not silence us."""
+    async def _notify(self, message: str) -> None:
+        """Notify the service manager, also if the mirror cannot be read."""
         try:
             status = [await self._status_service.line()]
         except MirrorError:
             status = []
-        systemd.notify(self._environ, note, *status)
+        systemd.notify(self._environ, message, *status)
 
     def _on_sweep_finished(self, summary: SweepSummary) -> None:
         names = ("sweep_id", "result", "items", "changed", "added", "removed", "missed", "calls")
-        told = {name: getattr(summary, name) for name in (*names, "throttled", "seconds")}
+        details = {name: getattr(summary, name) for name in (*names, "throttled", "seconds")}
         if summary.result == "complete":
-            log.info("sweep ended", **told)
+            log.info("sweep ended", **details)
         else:
             log.warning(
                 "sweep ended",
-                **told,
+                **details,
                 fault=summary.error or "some items could not be read",
                 failed_items=summary.failed_items,
                 held=summary.held,

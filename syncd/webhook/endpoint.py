@@ -68,7 +68,7 @@ class WebhookEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["method"] != "POST":
-            self.refusals.note(405, "not a POST", _client(scope))
+            self.refusals.count(405, "not a POST", _client(scope))
             await _answer(send, 405, _error("deliveries are posted"), (b"allow", b"POST"))
             return
         signature, length = _signature_and_length(scope)
@@ -100,7 +100,7 @@ class WebhookEndpoint:
     async def _refuse_forged(self, send: Send, scope: Scope, signature: bytes) -> None:
         if coding := _foreign_coding(scope):
             # The signature is over what is encoded here; it may be right (RFC 9112, 6.1).
-            self.refusals.note(501, "an unknown transfer coding", _client(scope))
+            self.refusals.count(501, "an unknown transfer coding", _client(scope))
             await _answer(send, 501, _error(f"no transfer coding but chunked: {coding}"))
             return
         self.forged_since_delivery += looks_signed(signature)
@@ -169,7 +169,7 @@ def application(webhook: WebhookEndpoint, path: str, is_healthy: Callable[[], bo
 
     async def healthz(scope: Scope, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
-            webhook.refusals.note(405, "not a GET of /healthz", _client(scope))
+            webhook.refusals.count(405, "not a GET of /healthz", _client(scope))
             await _answer(send, 405, _error("only read"), (b"allow", b"GET, HEAD"))
         elif is_healthy():
             await _answer(send, 200, b'{"durable":true}')
@@ -184,7 +184,7 @@ def application(webhook: WebhookEndpoint, path: str, is_healthy: Callable[[], bo
             await healthz(scope, send)
         else:
             hint = f"deliveries are posted to {path}"
-            webhook.refusals.note(404, "another path", _client(scope), hint)
+            webhook.refusals.count(404, "another path", _client(scope), hint)
             await _answer(send, 404, _error("no such path"))
 
     return application
