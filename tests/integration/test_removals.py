@@ -94,7 +94,7 @@ def shelf(items: int) -> Shelf:
 
 
 class Running:
-    """A running engine over a shelf, and what a shop reads of it."""
+    """Running services over a shelf, and what a shop reads of it."""
 
     def __init__(self, services: Services, path: Path) -> None:
         self.services = services

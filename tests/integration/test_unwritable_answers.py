@@ -113,7 +113,7 @@ class Disk(Inline):
 
 
 class Life:
-    """One engine from its start to its end."""
+    """The services of one process from start to end."""
 
     def __init__(self, path: Path, items: int) -> None:
         host = Clock()

@@ -100,7 +100,7 @@ class Shelves:
 
 
 class Day:
-    """One daemon on one such source: the real engine, schedule and monitor, driven by hand.
+    """One daemon on one such source: the real services, schedule and heartbeat, driven by hand.
 
     APScheduler reads the host's clock, so `_sweeping` begins the regular sweeps in its place.
     """

@@ -1,4 +1,4 @@
-"""One life of the daemon: the real engine on a real file, and how it may end at any step."""
+"""One life of the daemon: the real services on a real file, which may end at any step."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class _Disk(Inline):
 
 
 class Process:
-    """A daemon from start to end: engine, schedule, and the tasks that die with it."""
+    """A daemon from start to end: services, schedule, and the tasks that die with it."""
 
     def __init__(
         self,
