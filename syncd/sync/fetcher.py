@@ -10,12 +10,13 @@ from functools import partial
 
 import structlog
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.config.runtime import ActiveConfig
 from syncd.core import pagination
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, SweepSummary
 from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position
-from syncd.core.policy import Policy
 from syncd.core.records import ChangeSet
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
@@ -37,32 +38,29 @@ class Fetcher:
         database: Database,
         source: Source,
         rate_limiter: RateLimiter,
+        active: ActiveConfig,
         *,
         clock: Clock,
         remote_clock: RemoteClock,
-        policy: Policy,
         accepting_since: datetime | None = None,
-        categories: tuple[int, ...] = (),
         rng: random.Random | None = None,
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
     ) -> None:
-        self.policy = policy
-        self.categories = categories
-        self.source = source
         self.is_listing = False
         self.accepting_since = accepting_since
         self.failures = ReadFailures(
             database,
-            lambda: self.source,
+            source,
             rate_limiter,
             clock,
-            policy=lambda: self.policy,
-            categories=lambda: self.categories,
+            active,
             rng=rng,
             on_finished=on_finished,
         )
         self.unkept = Unkept(database, clock, self._postpone_unkept)
         self._database = database
+        self._source = source
+        self._active = active
         self._rate_limiter = rate_limiter
         self._clock = clock
         self._remote_clock = remote_clock
@@ -136,29 +134,32 @@ class Fetcher:
                 job.item_id, not_before, error, max_attempts=max_attempts(tries)
             )
         elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
+            categories = self._active.current.categories
             await self.failures.continue_listing(
-                job.sweep_id, pagination.skipped(job.position, self.categories, error)
+                job.sweep_id, pagination.skipped(job.position, categories, error)
             )
 
     async def finish_sweeps(self) -> None:
         """End each sweep that has nothing left to read."""
         if not await self._database.read(sweeps.any_ready):
             return
-        now, policy, categories = self._clock.now(), self.policy, self.categories
-        ended = await self._database.write(lambda db: sweeps.finish(db, now, policy, categories))
+        now, current = self._clock.now(), self._active.current
+        ended = await self._database.write(
+            lambda db: sweeps.finish(db, now, current.policy, current.categories)
+        )
         for summary in ended:
             if summary.is_catalogue and summary.result == "complete":
                 await self._close_unplaced(summary.began_at)
             self._on_finished(summary)
 
     async def _close_unplaced(self, began_at: datetime) -> None:
-        now, policy = self._clock.now(), self.policy
+        now, policy = self._clock.now(), self._active.current.policy
         await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
 
     async def _read(self, item_id: int) -> Keep:
         began_at = self._clock.now()
         try:
-            read = await self.source.item(item_id)
+            read = await self._source.item(item_id)
         except SourceGone as gone:
             read = ItemRead(
                 item_id,
@@ -189,7 +190,8 @@ class Fetcher:
         await self.failures.postpone_failed(item_id, at, error)
 
     async def _save_read(self, read: ItemRead, *, rehearses: bool = False) -> None:
-        now, policy, accepting_since = self._clock.now(), self.policy, self.accepting_since
+        now, policy = self._clock.now(), self._active.current.policy
+        accepting_since = self.accepting_since
 
         def apply(db: sqlite3.Connection) -> ChangeSet:
             return reads.apply(db, read, policy, now=now, accepting_since=accepting_since)
@@ -206,7 +208,7 @@ class Fetcher:
 
     async def _list(self, sweep_id: int, position: Position) -> Keep | None:
         try:
-            page = await self.source.page(position.category, position.page)
+            page = await self._source.page(position.category, position.page)
         except SourceGone as fault:
             await self._page_is_gone(sweep_id, position, fault)
             return None
@@ -222,7 +224,7 @@ class Fetcher:
     async def _keep_page(
         self, sweep_id: int, position: Position, page: Page, *, rehearses: bool
     ) -> None:
-        categories = self.categories
+        categories = self._active.current.categories
 
         def apply(db: sqlite3.Connection) -> None:
             sweep_pages.apply(db, sweep_id, page, position, categories)
@@ -261,10 +263,11 @@ class Fetcher:
 
     async def _page_is_gone(self, sweep_id: int, position: Position, fault: SourceGone) -> None:
         """Continue after a page that does not exist: the list ended, or the category is gone."""
+        categories = self._active.current.categories
         if position.page > 1:
             await self.failures.continue_listing(
                 sweep_id,
-                pagination.cut_short(position, self.categories, listed=position.listed),
+                pagination.cut_short(position, categories, listed=position.listed),
             )
             return
         if position.category is None:
@@ -274,5 +277,5 @@ class Fetcher:
             raise check.fault or fault
         log.warning("Dreamship has no such category", category_id=position.category)
         await self.failures.continue_listing(
-            sweep_id, pagination.abandoned(position, self.categories, "Dreamship has none")
+            sweep_id, pagination.abandoned(position, categories, "Dreamship has none")
         )
