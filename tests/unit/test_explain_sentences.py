@@ -1,0 +1,16 @@
+"""`explain` has a sentence for each rule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syncd.core.explain import RULES
+from syncd.core.merge import Rule
+
+if TYPE_CHECKING:
+    pass
+
+
+def test_every_rule_has_a_sentence() -> None:
+    """`explain` can describe each decision."""
+    assert set(RULES) == set(Rule.__args__)  # type: ignore[attr-defined]
