@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,9 +11,6 @@ from hypothesis import strategies as st
 from syncd.admin.page import CHANGES, _lasting, chart, strip
 from syncd.admin.page.charts import COLUMNS, WIDTH
 from syncd.core.timestamps import to_text
-
-if TYPE_CHECKING:
-    pass
 
 
 @given(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +13,6 @@ from syncd.cli.doctor_checks import (
     about_connections,
     about_delivery,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_an_unknown_connection_limit_is_a_warning() -> None:

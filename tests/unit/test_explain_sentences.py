@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from syncd.core.explain import RULES
 from syncd.core.merge import Rule
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_every_rule_has_a_sentence() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,9 +15,6 @@ from syncd.core.pagination import Position
 from syncd.core.timestamps import to_text
 from syncd.store import job_queue, sweep_pages, sweeps
 from syncd.sync.read_order import Turns
-
-if TYPE_CHECKING:
-    pass
 
 INVENTED = range(5_000_000, 5_050_000)
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from syncd.store.places import Mount, mounts
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_the_list_of_mounts_is_parsed() -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
 
 from syncd.core.plain_text import json_text, shortened, visible
-
-if TYPE_CHECKING:
-    pass
 
 # Set the title, clear the screen, a link, an 8-bit CSI, a bell, another line, another column,
 # right to left, isolates, no width, a line separator, a tag character; markup; and plain text.

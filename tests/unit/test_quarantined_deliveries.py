@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,9 +33,6 @@ from syncd.store import deliveries, reads, replay
 from syncd.store.history import story
 from syncd.store.migrations import migrate
 from syncd.webhook.batch_writer import BatchWriter
-
-if TYPE_CHECKING:
-    pass
 
 NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
 SETTLE = timedelta(minutes=1)
