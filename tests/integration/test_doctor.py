@@ -24,12 +24,7 @@ from proxies import PATH, Front, nginx
 from syncd.cli.doctor import deliver
 from syncd.cli.doctor_checks import REACHES as OUTSIDE
 from syncd.cli.doctor_checks import (
-    Answer,
-    FileInfo,
-    about_access,
     about_clock,
-    about_connections,
-    about_delivery,
 )
 from syncd.core.signature import HEADER
 
@@ -305,41 +300,6 @@ def test_a_low_limit_of_open_files_is_found(site: Site) -> None:
     done = subprocess.run(needed, env=site.environ, capture_output=True, text=True, check=False)
     found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}[CONNECTIONS]
     assert (found["verdict"], found["told"][:15]) == ("pass", "500 connections")
-
-
-def test_an_unknown_connection_limit_is_a_warning() -> None:
-    """It does not pass."""
-    assert about_connections(None, 500, 1100, is_running=True).verdict == "warn"
-
-
-FOLDER = FileInfo("/var/lib/syncd", stat.S_IFDIR | 0o750, "syncd")
-FILE = FileInfo("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
-
-
-@pytest.mark.parametrize(
-    ("folder", "file", "verdict"),
-    [
-        (0o750, 0o640, "pass"),
-        (0o755, 0o644, "pass"),
-        (0o700, 0o640, "fail"),
-        (0o750, 0o600, "fail"),
-        (0o750, 0o660, "warn"),
-    ],
-)
-def test_access_is_checked_for_the_group(folder: int, file: int, verdict: str) -> None:
-    """Execute on the folders, read on the files, write on none."""
-    seen_folder = FileInfo(FOLDER.path, stat.S_IFDIR | folder, "syncd")
-    seen_file = FileInfo(FILE.path, stat.S_IFREG | file, "syncd")
-    assert about_access([seen_folder], [seen_file]).verdict == verdict
-    assert about_access([FOLDER], []).verdict == "warn"
-
-
-@pytest.mark.parametrize("code", [204, 308, 400, 403, 404, 413, 500, 503, 504])
-def test_every_unexpected_status_code_fails_with_a_hint(code: int) -> None:
-    """Whichever server answers."""
-    for error in ("", "in our words"):
-        finding = about_delivery(Answer(code, 200, error=error, server="nginx"))
-        assert (finding.verdict, bool(finding.hint)) == ("fail", True)
 
 
 def test_init_writes_a_configuration_that_lacks_only_the_key(tmp_path: Path) -> None:

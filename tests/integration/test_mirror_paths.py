@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from syncd.store.places import Mount, mounts
-
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
@@ -443,13 +441,3 @@ def test_a_killed_first_start_is_continued(site: Site) -> None:
     subprocess.run([sys.executable, "-c", made, str(site.mirror)], check=True)
     assert site.mirror.stat().st_size == 4096
     assert site.serve().site.differences == 0
-
-
-def test_the_list_of_mounts_is_parsed() -> None:
-    """Escaped blanks included; unknown lines are skipped."""
-    text = (
-        "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
-        "40 22 0:35 / /mnt/a\\040b rw - virtiofs share rw\n"
-        "odd\n"
-    )
-    assert mounts(text) == [Mount("/", "ext4"), Mount("/mnt/a b", "virtiofs")]

@@ -32,7 +32,7 @@ from syncd.control import client
 from syncd.control.messages import Differences
 from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Labels, SourceVariant
-from syncd.core.plain_text import json_text, shortened, visible
+from syncd.core.plain_text import visible
 from syncd.core.policy import Policy
 from syncd.core.records import Change, ReplayResult
 from syncd.core.status_document import StatusDocument
@@ -67,39 +67,6 @@ def hidden(text: str) -> set[str]:
     return {one for one in text if unicodedata.category(one)[0] == "C" or one in "\u2028\u2029"} - {
         "\n"
     }
-
-
-# The rules.
-
-
-@given(TEXT)
-def test_shown_text_is_one_visible_line(text: str) -> None:
-    """Plain text is unchanged, spaces of other scripts too."""
-    shown = visible(text)
-    assert not hidden(shown)
-    assert "\n" not in shown
-    assert visible(shown) == shown
-    if not hidden(text) and "\n" not in text:
-        assert shown == text
-    assert not hidden(visible(repr(text)))
-
-
-@given(
-    st.recursive(TEXT | st.integers(0, 9), lambda one: st.lists(one) | st.dictionaries(TEXT, one))
-)
-def test_json_is_exact_and_printable(document: Any) -> None:
-    """With JSON's own escapes; a reader gets the original text."""
-    text = json_text(document)
-    assert not hidden(text)
-    assert "\n" not in text
-    assert json.decode(text) == document
-    assert json.decode(json.format(text, indent=2)) == document
-
-
-def test_a_long_text_says_that_it_is_cut() -> None:
-    """And its full length."""
-    assert shortened("x" * 30, 30) == "x" * 30
-    assert shortened("x" * 31, 30) == f"{'x' * 30}… (31 characters)"
 
 
 # The commands, in this process.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 import pytest
@@ -36,9 +36,6 @@ from syncd.store.deliveries import apply as apply_to_mirror
 from syncd.store.history import story
 from syncd.store.migrations import migrate
 from syncd.webhook.batch_writer import BatchWriter
-
-if TYPE_CHECKING:
-    pass
 
 NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
 SETTLE = timedelta(minutes=1)
