@@ -68,9 +68,8 @@ def test_a_strip_describes_its_states() -> None:
         ("silent", 185, 15),
     ]
     assert strip("Webhooks", [], BEGIN, BEGIN).summary == "not known yet"
-    assert (
-        strip("Webhooks", rows[3:], BEGIN, BEGIN).summary == "unknown now, no changes in 24 hours"
-    )
+    expected = "unknown now, no changes in 24 hours"
+    assert strip("Webhooks", rows[3:], BEGIN, BEGIN).summary == expected
 
 
 @pytest.mark.parametrize(
