@@ -38,9 +38,9 @@ def tomorrow(db):
         time.sleep(60)
     db.conn.execute("CREATE VIEW freshness AS SELECT 'new' AS daemon_seen_at")
 
-store = Database(Path(sys.argv[1]))
-store.open()
-store.close()
+database = Database(Path(sys.argv[1]))
+database.open()
+database.close()
 """
 
 
@@ -84,12 +84,12 @@ def test_an_upgrade_keeps_all_rows_beside_a_reader(site: Site, script: Path) -> 
         before = seen(reader)
         assert len(before["availability"]) == 20
         assert len(before["changes"]) > 20
-        store = Database(site.mirror)
-        store.open()
+        database = Database(site.mirror)
+        database.open()
         assert seen(reader) == before
         reader.execute("COMMIT")
         assert seen(reader) == before
-        store.close()
+        database.close()
         assert seen(reader) == before
         daemon = site.serve(filled=False)
         assert daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
@@ -113,9 +113,9 @@ def test_a_mirror_from_the_middle_of_a_version_is_migrated(tmp_path: Path) -> No
                 DELETE FROM _sqlite_migrations WHERE name != 'first_contract';"""
     make(then, fixture("0.1.0").read_text() + undone)
     assert tables(then) != tables(now)
-    store = Database(then)
-    store.open()
-    store.close()
+    database = Database(then)
+    database.open()
+    database.close()
     assert tables(then) == tables(now)
 
 
@@ -160,9 +160,9 @@ def test_an_interrupted_migration_leaves_no_trace(tmp_path: Path) -> None:
             upgrade.kill()
         assert seen(reader) == before
     assert tables(mirror) == today
-    store = Database(mirror)
-    store.open()
-    store.close()
+    database = Database(mirror)
+    database.open()
+    database.close()
     assert tables(mirror) == today
     subprocess.run(command, check=True)
     assert tables(mirror) != today

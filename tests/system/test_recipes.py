@@ -59,14 +59,14 @@ def tomorrow(db):
         db.conn.execute(sql)
 
 for _ in range(2):
-    store = Database(Path(sys.argv[1]))
-    store.open()
-    db = store._connection
+    database = Database(Path(sys.argv[1]))
+    database.open()
+    db = database._connection
     assert db.execute("SELECT count(*) FROM variants WHERE more > ''").fetchone()[0] > 100
     db.execute("DROP INDEX variants_more")
     db.execute("ALTER TABLE variants DROP COLUMN more")
     db.execute("DELETE FROM _sqlite_migrations WHERE name = 'tomorrow'")
-    store.close()
+    database.close()
 """
 
 

@@ -18,17 +18,21 @@ PARTS = ("loop", "scheduler", "writer")
 _FOR_EVER_S = 3600.0
 
 
-def _found(name: str) -> Any:
-    """Return the one object of a class, wherever it is kept."""
-    gc.unfreeze()  # what was there when the daemon was ready is hidden else
-    return next(one for one in gc.get_objects() if type(one).__name__ == name)
+def _found(module: str, name: str) -> Any:
+    """Return the one object of a class, wherever it is referenced."""
+    gc.unfreeze()  # otherwise the objects that existed when the daemon was ready are hidden
+    return next(
+        one
+        for one in gc.get_objects()
+        if (type(one).__module__, type(one).__name__) == (module, name)
+    )
 
 
 def _block(part: str) -> None:
     if part == "writer":
-        _found("Writer")._executor.submit(time.sleep, _FOR_EVER_S)
+        _found("syncd.store.database", "Database")._executor.submit(time.sleep, _FOR_EVER_S)
         return
-    scheduler = _found("AsyncIOScheduler")
+    scheduler = _found("apscheduler.schedulers.asyncio", "AsyncIOScheduler")
     loop = scheduler._eventloop
     if part == "loop":
         loop.call_soon_threadsafe(time.sleep, _FOR_EVER_S)
