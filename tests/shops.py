@@ -414,6 +414,8 @@ def _node(code: str) -> bool:
 
 
 def _runs(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
     environ = {"PATH": os.environ["PATH"], "NODE_PATH": str(NODE_MODULES)}
     done = subprocess.run(command, env=environ, capture_output=True, check=False)
     return done.returncode == 0

@@ -37,7 +37,8 @@ _TOO_DEEP = "nested deeper than any documented object"
 _GZIP = b"\x1f\x8b"
 _BLANK = "\ufeff\0\x1a \t\r\n\f\v\u00a0"
 _STRUCTURE = frozenset('{}[]"')
-_TEXT = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# A text without an end goes on to the end of the document: each byte is read once.
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = re.compile(r"[^][{}]+")
 _LONE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
