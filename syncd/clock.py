@@ -1,9 +1,9 @@
-"""The one "now" of a process, and what happens when the wall clock of its host jumps.
+"""The one "now" of a process, also when the wall clock of its host jumps.
 
-Wall time is what the mirror and Dreamship know; elapsed time is what a wait, a pause or a period
-means. `SteadyClock` starts at wall time and goes on by elapsed time, so that no two moments of one
-process are in the wrong order. A check every second compares both; a difference is a `Jump`, and
-everything that holds a moment follows it at once.
+The mirror and Dreamship use wall time; a wait, a pause or a period uses elapsed time. `SteadyClock`
+starts at wall time and goes on by elapsed time, so that the moments of one process keep their
+order. A check every second compares both. A difference is a `Jump`, and everything that holds a
+moment follows it at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """Time as it passes outside; a test brings its own."""
+    """The time of this host; a test brings its own."""
 
     def now(self) -> datetime:
         """Return this host's moment, in UTC."""
@@ -45,7 +45,7 @@ class RawClock(Protocol):
 
     @property
     def boot_id(self) -> str:
-        """Return what `elapsed_s` counts from; empty when that cannot be told."""
+        """Return the begin of `elapsed_s`; empty if it is unknown."""
         ...
 
     def wall(self) -> datetime:
@@ -73,7 +73,7 @@ class HostClock:
 
 
 class Mark(Struct, frozen=True):
-    """The same moment on both clocks, so that the next process can tell what one of them did."""
+    """The same moment on both clocks, so that the next process can find out whether one jumped."""
 
     at: datetime
     boot_id: str = ""
@@ -81,7 +81,7 @@ class Mark(Struct, frozen=True):
 
 
 class SteadyClock:
-    """Fulfils ports.Clock on the readings of a host; only `check` lets its time jump."""
+    """Implements Clock on the readings of a host; only `check` lets its time jump."""
 
     def __init__(self, raw: RawClock | None = None) -> None:
         self._raw = raw or HostClock()
@@ -92,15 +92,15 @@ class SteadyClock:
         self._checked_at = wall
 
     def now(self) -> datetime:
-        """See ports.Clock."""
+        """See Clock."""
         return self._at(self._raw.elapsed_s())
 
     def elapsed_s(self) -> float:
-        """Return elapsed seconds, for what must not follow the wall clock at all."""
+        """Return elapsed seconds, for waits that must not follow the wall clock."""
         return self._raw.elapsed_s()
 
     async def sleep(self, seconds: float) -> None:
-        """See ports.Clock."""
+        """See Clock."""
         await asyncio.sleep(seconds)
 
     def mark(self) -> Mark:
@@ -113,7 +113,7 @@ class SteadyClock:
         self._followers.append(follower)
 
     def resume(self, last: Mark | None, noted_at: datetime) -> Jump | None:
-        """Go on after a process that left this mark, if any, and noted nothing after `noted_at`."""
+        """Continue after a process that left this mark, if any; its newest moment is `noted_at`."""
         wall, elapsed_s = self._read()
         jump: Jump | None
         if last and last.boot_id == self._raw.boot_id != "" and elapsed_s >= last.elapsed_s:
@@ -129,7 +129,7 @@ class SteadyClock:
         return jump if jump.shift or jump.is_absence else None
 
     def check(self) -> Jump | None:
-        """Compare both clocks; returns what everything in the mirror has to follow."""
+        """Compare both clocks; return the jump that everything in the mirror has to follow."""
         wall, elapsed_s = self._read()
         before, seen_at = self._at(elapsed_s), self._checked_at
         ahead = wall - before
@@ -157,7 +157,7 @@ class SteadyClock:
         return self._anchor_at + timedelta(seconds=passed_s + slewed_s)
 
     def _read(self) -> tuple[datetime, float]:
-        """Read both clocks in the same instant: a process may be stopped between two readings."""
+        """Read both clocks in the same instant: a process may be suspended between two readings."""
         while True:
             elapsed_s = self._raw.elapsed_s()
             wall = self._raw.wall()

@@ -147,7 +147,7 @@ class _Collector:
         yield _states("webhooks_state", "1 for the state it has.", WEBHOOK_STATES, webhooks.state)
         yield _one(
             "missed_changes_last_day",
-            "Changes of 24 hours that no delivery told.",
+            "Changes of 24 hours that no delivery reported.",
             webhooks.missed_24h,
         )
         yield _one(

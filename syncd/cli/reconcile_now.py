@@ -32,7 +32,7 @@ from syncd.printing import show, show_json
 _EXIT = {"complete": 0, "partial": 1, "failed": 4}
 # Of the items that could not be read; --json has all of them.
 _NAMED = 20
-_TOLD = (
+_SUMMARY_KEYS = (
     "result",
     "items",
     "variants",
@@ -94,9 +94,9 @@ def command(
             hint="add them to [catalog] in the configuration",
         )
     request = messages.ReconcileRequest(list(items), accept_removals, dry_run)
-    with _progress() as teller:
+    with _progress() as bar:
         try:
-            ended = _by_daemon(config, request, teller)
+            ended = _by_daemon(config, request, bar)
         except DaemonAbsent as absent:
             if absent.was_reached:
                 raise
@@ -104,9 +104,9 @@ def command(
             require_owner(config.mirror.path)
             from syncd import running  # noqa: PLC0415 - with a daemon it is not needed
 
-            ended = running.run(_by_itself(config, request, teller))
+            ended = running.run(_by_itself(config, request, bar))
     summary = ended.summary if isinstance(ended, messages.Differences) else ended
-    document = {name: getattr(summary, name) for name in _TOLD}
+    document = {name: getattr(summary, name) for name in _SUMMARY_KEYS}
     if isinstance(ended, messages.Differences):
         document["differences"] = [_difference(change) for change in ended.differences]
     if as_json:
@@ -149,28 +149,32 @@ def _show_differences(ended: messages.Differences) -> None:
     show(f"{len(ended.differences)} differences; nothing was written")
 
 
-class _Teller:
-    """Shows how far a sweep is, on a terminal."""
+class _ProgressBar:
+    """Shows the progress of a sweep, on a terminal."""
 
     def __init__(self, bar: Progress | None) -> None:
         self._bar = bar
         self._task = None if bar is None else bar.add_task("asking Dreamship", total=None, eta="")
 
-    def tell(self, progress: messages.Progress) -> None:
+    def update(self, progress: messages.Progress) -> None:
         """Show one step."""
         if self._bar is None or self._task is None:
             return
         eta = "" if progress.eta_seconds is None else f"{_duration(progress.eta_seconds)} left"
-        what = "joined a running sweep" if progress.joined else "reading items"
+        description = "joined a running sweep" if progress.joined else "reading items"
         self._bar.update(
-            self._task, completed=progress.checked, total=progress.total, description=what, eta=eta
+            self._task,
+            completed=progress.checked,
+            total=progress.total,
+            description=description,
+            eta=eta,
         )
 
 
 @contextmanager
-def _progress() -> Iterator[_Teller]:
+def _progress() -> Iterator[_ProgressBar]:
     if not sys.stderr.isatty():
-        yield _Teller(None)
+        yield _ProgressBar(None)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -179,21 +183,21 @@ def _progress() -> Iterator[_Teller]:
         TextColumn("{task.fields[eta]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Teller(bar)
+        yield _ProgressBar(bar)
 
 
 def _by_daemon(
-    config: Config, request: messages.ReconcileRequest, teller: _Teller
+    config: Config, request: messages.ReconcileRequest, bar: _ProgressBar
 ) -> SweepSummary | messages.Differences:
-    for told in client.ask_reconcile(config.control.socket, request):
-        if not isinstance(told, messages.Progress):
-            return told
-        teller.tell(told)
+    for message in client.ask_reconcile(config.control.socket, request):
+        if not isinstance(message, messages.Progress):
+            return message
+        bar.update(message)
     raise DaemonAbsent("the daemon said nothing", was_reached=True)
 
 
 async def _by_itself(
-    config: Config, request: messages.ReconcileRequest, teller: _Teller
+    config: Config, request: messages.ReconcileRequest, bar: _ProgressBar
 ) -> SweepSummary | messages.Differences:
     from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
@@ -205,20 +209,20 @@ async def _by_itself(
         )
     async with await Services.open(config) as services:
 
-        def tell(progress: SweepProgress) -> None:
+        def report(progress: SweepProgress) -> None:
             eta = services.sweep_manager.eta(progress)
             seconds = None if eta is None else eta.total_seconds()
-            teller.tell(messages.Progress(progress.checked, progress.total, seconds))
+            bar.update(messages.Progress(progress.checked, progress.total, seconds))
 
         if request.dry_run:
             dry_run = services.dry_run()
-            summary = await dry_run.look(request.items, on_progress=tell)
+            summary = await dry_run.look(request.items, on_progress=report)
             return messages.Differences(summary, dry_run.differences)
         sweep_id, _ = await services.sweep_manager.request(
             "operator", items=request.items or None, accept_removals=request.accept_removals
         )
         services.start_reading()
-        return await services.sweep_manager.wait(sweep_id, on_progress=tell)
+        return await services.sweep_manager.wait(sweep_id, on_progress=report)
 
 
 def _show(summary: SweepSummary) -> None:

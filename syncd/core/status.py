@@ -174,12 +174,12 @@ def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> list[str]:
         )
     if now.webhooks_state == "silent":
         reasons.append(
-            "Deliveries have stopped: reads found changes that no delivery told. Most likely "
+            "Deliveries have stopped: reads found changes that no delivery reported. Most likely "
             "Dreamship disabled the endpoint; turn it on in the Dreamship app."
         )
     elif now.webhooks_state == "failing":
         reasons.append(
-            "Changes of the last day that reads found and no delivery told: "
+            "Changes of the last day that reads found and no delivery reported: "
             f"{len(day.evidence.missed_at)}; check that the webhook URL reaches this host."
         )
     forged = now.forged_since_delivery

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -96,9 +95,8 @@ class Services:
     ) -> Services:
         active = ActiveConfig(config)
         policy, missed_grace = active.current.policy, active.current.missed_grace
-        jump = None
-        if (last := await database.read(wall_time.last_noted)) is not None:
-            jump = clock.resume(*last)
+        last = await database.read(wall_time.last_noted)
+        jump = None if last is None else clock.resume(*last)
         if jump is not None:
             await _move(database, jump, active)
         now = clock.now()
@@ -137,7 +135,7 @@ class Services:
             active,
             on_begun=lambda cause: worker.resume() if cause == "operator" else worker.wake(),
         )
-        is_absence = jump is not None and jump.is_absence
+        absence = jump if jump is not None and jump.is_absence else None
         services = cls(
             active=active,
             clock=clock,
@@ -151,9 +149,9 @@ class Services:
             worker=worker,
             batch_writer=batch_writer,
             sweep_manager=sweep_manager,
-            down=(jump.since, jump.after) if jump is not None and is_absence else None,
+            down=None if absence is None else (absence.since, absence.after),
             # Deliveries may have been given up meanwhile, or their repetitions are late.
-            is_resuming=jump is not None and is_absence and jump.away > missed_grace,
+            is_resuming=absence is not None and absence.away > missed_grace,
             _sweep_listeners=listeners,
         )
         services.follow_sweeps(services._end_downtime)
@@ -165,12 +163,7 @@ class Services:
         """Return the services."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close the services."""
         await self.close()
 
@@ -289,8 +282,7 @@ async def _move(database: Database, jump: Jump, active: ActiveConfig) -> None:
 async def _fail_excess(database: Database, now: datetime, policy: Policy) -> None:
     """End the sweeps that an earlier version allowed, and this one would refuse."""
     most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
-    ended = await database.write(lambda db: sweeps.fail_excess(db, now, policy, **most))
-    for summary in ended:
+    for summary in await database.write(lambda db: sweeps.fail_excess(db, now, policy, **most)):
         log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
 

@@ -100,7 +100,7 @@ def _changes(frame: Frame) -> Table:
     for name in ("variant", "was", "is", "found by"):
         table.add_column(name, min_width=12)
     for one in [] if frame.look is None else frame.look.last_changes:
-        found = f"{one.cause}, no delivery told" if one.missed else one.cause
+        found = f"{one.cause}, no delivery reported" if one.missed else one.cause
         table.add_row(
             str(one.variant_id),
             _value(one.old_availability, "(new)", is_sellable=one.old_sellable),

@@ -401,7 +401,7 @@ def test_a_suspended_machine_reports_no_missed_webhook() -> None:
         assert status.mirror.sellable < status.mirror.variants
         reasons = " ".join(status.reasons)
         assert "I was down" not in reasons
-        assert "no delivery told" not in reasons
+        assert "no delivery reported" not in reasons
 
     day(story)
 
