@@ -1,4 +1,4 @@
-"""Opening the one file: who may write, how durable, and how it is left behind."""
+"""Connections to the mirror: how they are opened, and how the writer closes the file."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ BUSY_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_MS = 500
 REFUSED_TIMEOUT_S = 1.0
 REFUSED_PAUSE_S = 0.002
-# After a long reader let the log grow, the file shrinks back to this.
+# A long read transaction lets the log grow. Afterwards SQLite truncates it to this size.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 class ReadConnection(sqlite3.Connection):
-    """A connection that can only read, and asks again where SQLite refuses a reader by mistake.
+    """A connection that can only read. It repeats a statement that SQLite refuses by mistake.
 
-    A reader that may not write `-shm` and looks while a writer is changing its header takes it for
-    one that needs recovery, and does not look twice (SQLite's `walIndexReadHdr`): the statement
-    ends with SQLITE_READONLY. While a killed writer's successor recovers it is the truth, and
-    passes as well.
+    A reader that may not write `-shm` may read its header while a writer changes it. Then SQLite
+    believes that the header needs recovery, and ends the statement with SQLITE_READONLY (function
+    `walIndexReadHdr`). During a real recovery, after a writer was killed, the error passes too.
     """
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
-        """Run one statement, again for up to a second while it is refused so."""
+        """Run one statement; repeat it for up to a second while SQLite refuses it in this way."""
         until = time.monotonic() + REFUSED_TIMEOUT_S
         while True:
             try:
@@ -46,16 +45,16 @@ class ReadConnection(sqlite3.Connection):
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Return the writer's connection to the mirror at `path`, created and migrated as needed.
+    """Return the writer's connection to the mirror at `path`; create or migrate the file if needed.
 
-    It is the only one that may write, and so the only one that copies the log into the database.
-    A second one beside it would spare deliveries the wait for that, and could lose what was
-    answered 200: SQLite before 3.51.3 (3.50.7, 3.44.6) may skip committed pages when one
-    connection begins the log anew while another copies it (sqlite.org/wal.html, "The WAL-Reset
-    Bug").
+    Only this connection writes, and so only it copies the log into the database (the checkpoint).
+    With a second connection for checkpoints, deliveries would not wait for them, but answered
+    deliveries could be lost: SQLite before 3.51.3 (3.50.7, 3.44.6) may skip committed pages when
+    one connection restarts the log during the checkpoint of another (sqlite.org/wal.html, "The
+    WAL-Reset Bug").
 
-    Raises MirrorIncompatible for a file that is no mirror of this contract and MirrorUnavailable
-    when the file cannot be used now.
+    Raises MirrorIncompatible if the file is not a mirror of this contract, and MirrorUnavailable if
+    the file cannot be used now.
     """
     with translated(path):
         path = resolve(path)
@@ -65,8 +64,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         )
         try:
             _contract(connection, path)
-            # The first statement to the end of the list runs once a process; FULL is what makes
-            # "answered 200" mean "on disk" in WAL mode.
+            # In WAL mode, a commit is on disk only with FULL. An answer 200 promises that.
             for pragma in (
                 "journal_mode = WAL",
                 "synchronous = FULL",
@@ -75,9 +73,9 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             ):
                 connection.execute(f"PRAGMA {pragma}")
             migrate(connection)
-            # Only now: a new index of a large mirror is sorted on disk.
+            # After the migrations: a new index of a large mirror must be sorted on disk.
             connection.execute("PRAGMA temp_store = MEMORY")
-            # Reading makes the log, if it is not there yet.
+            # A read creates the log if it does not exist yet.
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except BaseException:
             close_without_checkpoint(connection)
@@ -86,7 +84,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def open_for_reading(path: Path, *, check_same_thread: bool = True) -> ReadConnection:
-    """Return a connection that can only read, as a shop's would be."""
+    """Return a connection that can only read, like the connection of a shop."""
     with translated(path):
         path = resolve(path)
         if not path.exists():
@@ -115,33 +113,32 @@ def open_for_reading(path: Path, *, check_same_thread: bool = True) -> ReadConne
 
 
 def close_for_readers(connection: sqlite3.Connection) -> None:
-    """End the writer so that a reader without write permission can go on reading.
+    """Close the writer's connection so that readers without write permission can still read.
 
-    The last clean close of a WAL database deletes `-wal` and `-shm`, and a reader that may not
-    write the folder cannot make them anew: "attempt to write a readonly database"
-    (measured; syncd/README.md, "Traps"). So the log is emptied into the database and both files
-    stay.
+    The last clean close of a WAL database deletes `-wal` and `-shm`. A reader that may not write
+    the folder cannot create them: "attempt to write a readonly database" (measured;
+    syncd/README.md, "Traps"). So this copies the log into the database, and keeps both files.
     """
     with contextlib.suppress(sqlite3.Error):
-        # A reader that stays in its transaction must not hold the end up; the log then stays, too.
+        # A reader that stays in its transaction must not delay the end; the log then stays.
         connection.execute(f"PRAGMA busy_timeout = {LEAVE_TIMEOUT_MS}")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     close_without_checkpoint(connection)
 
 
 def close_without_checkpoint(connection: sqlite3.Connection) -> None:
-    """Close the writer without a checkpoint; the files may be damaged, or not its own any more."""
+    """Close the connection without a checkpoint; the files may be damaged or replaced."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
         connection.close()
     else:
-        # 3.11 cannot say so, and closes what it collects: one reference that nobody gives back
-        # keeps it from collecting this, and the kernel closes the files when the process ends.
+        # Python 3.11 has no such setting, and closes each connection that it collects. One extra
+        # reference prevents that, and the kernel closes the files when the process ends.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _contract(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the contract number of the file, 0 for an empty one; refuse what is not ours."""
+    """Return the contract number of the file, 0 if it is empty; refuse any other database."""
     contract = int(connection.execute("PRAGMA user_version").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
@@ -160,6 +157,6 @@ def _contract(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _is_half_made(connection: sqlite3.Connection) -> bool:
-    """Tell whether only the list of migrations exists: killed during the very first start."""
+    """Tell whether only the list of migrations exists: the first start was interrupted."""
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     return all("_sqlite_migrations" in name for name in names)

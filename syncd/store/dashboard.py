@@ -1,4 +1,4 @@
-"""The last 24 hours as the status page draws them."""
+"""The last 24 hours, as the status page shows them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from syncd.store.history import dicts
 
 HOURS = 24
 _RECENT = 20
-# As many columns as a day has hours, so that all charts look alike.
+# As many columns as a day has hours, so that all charts look the same.
 _SWEEPS = 24
-# The webhook may change its state every few seconds; more than this nobody can make out.
+# The webhook may change its state every few seconds; a chart cannot show more than this.
 _STATES = 100
 
 
 class Day(Struct, frozen=True):
-    """Counts by hour (oldest first), and the newest of everything (newest first).
+    """Counts of each hour (oldest first), and the newest rows of each kind (newest first).
 
-    `deliveries`, `changes` and `confirmed` have one row an hour, the first of which `begins` the
-    day: `label`, and a count by kind. `stale` are the items not confirmed in it, `verifying` the
-    variants in doubt. `webhooks` says since when the webhook was in which `state`.
+    `deliveries`, `changes` and `confirmed` have one row for each hour: `label`, and a count of each
+    kind. `begins` is the beginning of the first hour. `stale` counts the items that were not
+    confirmed since then, `verifying` the verifying variants. `webhooks` has each `state` of the
+    webhook, and when it began.
     """
 
     begins: datetime
@@ -40,7 +41,7 @@ class Day(Struct, frozen=True):
 
     @property
     def drift(self) -> list[Row]:
-        """How far the mirror was off at each sweep, the oldest first; filling it was no drift."""
+        """The differences that each sweep found, oldest first; not those of the first fill."""
         return [
             row | {"label": row["ended_at"][:16].replace("T", " ")}
             for row in reversed(self.sweeps)
@@ -116,7 +117,7 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
 
 
 def find(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
-    """Return up to `limit` variants of this id or item id, or with this in a name."""
+    """Return up to `limit` variants with this id or item id, or with this text in a name."""
     like = f"%{text.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
     return dicts(
         db.execute(

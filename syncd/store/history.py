@@ -1,4 +1,4 @@
-"""What the mirror keeps about one variant, and the deliveries it keeps, for people who ask."""
+"""The history of one variant, and the stored deliveries, for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NEWEST = 10
 
 
 def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
-    """Return everything that is kept about one variant, its newest history first."""
+    """Return all that is stored about one variant, the newest rows first."""
     db.execute("BEGIN")
     try:
         row = dicts(db.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,)))
@@ -44,7 +44,7 @@ def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                            SELECT delivery_id FROM deliveries WHERE variant_id = :variant_id
                            ORDER BY delivery_id DESC LIMIT :newest)
                        OR delivery_id IN (
-                           -- Not understood, and they name the variant, or its item alone.
+                           -- Quarantined deliveries that name the variant, or only its item.
                            SELECT delivery_id FROM deliveries d WHERE outcome = 'quarantined'
                              AND CASE WHEN d.named_variants IS NULL
                                  THEN d.item_id = (SELECT v.item_id FROM variants v
@@ -77,10 +77,10 @@ def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
 def deliveries(
     db: sqlite3.Connection, outcome: str | None, limit: int, *, with_body: bool
 ) -> list[Row]:
-    r"""Return kept deliveries, newest first; the body as text, or null when it was not kept.
+    r"""Return stored deliveries, newest first; the body as text, or null if it is not stored.
 
-    In a body that is no UTF-8, each odd byte is written as `\xff`. `named_variants` are those that
-    a body names which was not understood.
+    If a body is not UTF-8, each invalid byte becomes text such as `\xff`. `named_variants` are the
+    variants that a quarantined body names.
     """
     body = ", CAST(body AS BLOB) AS body" if with_body else ""
     found = dicts(
@@ -100,6 +100,6 @@ def deliveries(
 
 
 def dicts(cursor: sqlite3.Cursor) -> list[Row]:
-    """Return rows by their columns' names."""
+    """Return each row as a dict with the names of the columns."""
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,4 +1,4 @@
-"""What the mirror tells people and shops: read through a connection that cannot write."""
+"""Queries of people and shops, through a connection that cannot write."""
 
 from __future__ import annotations
 

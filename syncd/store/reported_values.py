@@ -1,4 +1,4 @@
-"""Which unlisted values of availability were reported already."""
+"""The unlisted values of availability that were reported already."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from syncd.core.plain_text import shortened
 from syncd.core.status import MAX_VALUE_CHARS
 from syncd.store.rows import get_state, put_state
 
-# The newest values. Dreamship may invent any number of them.
+# Only the newest values are stored, because Dreamship may send any number of them.
 REMEMBERED = 2000
 
 
 def unreported(db: sqlite3.Connection, values: Sequence[str]) -> list[str]:
-    """Return those of `values` that were never reported, in their order."""
+    """Return the values that were never reported, in their order."""
     reported = set(_reported(db))
     return [value for value in values if value not in reported]
 

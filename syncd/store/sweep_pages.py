@@ -1,4 +1,4 @@
-"""The pages that a sweep lists: which items they show, and which page is next."""
+"""The pages of the list that a sweep reads: their items, and which page is next."""
 
 from __future__ import annotations
 

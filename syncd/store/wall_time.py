@@ -1,4 +1,4 @@
-"""Every moment in the mirror by this host's clock, and how it follows a jump of that clock."""
+"""The times in the mirror by this host's clock, and how they follow a jump of the clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncd.store.rows import get_state, put_state
 
 Columns = tuple[tuple[str, tuple[str, ...]], ...]
 
-# What a wait is counted from, or ends at: it stays as long as it was.
+# The beginning or the end of a wait: it moves with the clock, so the wait keeps its length.
 _TIMERS: Columns = (
     ("items", ("not_before",)),
     ("variants", ("delivered_at",)),
@@ -23,9 +23,9 @@ _TIMERS: Columns = (
     ("unplaced_variants", ("delivered_at",)),
     ("calls", ("at",)),
 )
-# When something was seen: it never lies in the future. Moments by Dreamship's clock (event_at,
-# read_at) are not of this host, and `change_log` keeps its own: readers of the feed know their
-# position by them.
+# The time of an observation: it never lies in the future. Times of Dreamship's clock (event_at,
+# read_at) do not belong to this host. `change_log` keeps its times, because readers of the feed
+# remember their position by them.
 _NOTES: Columns = (
     ("items", ("confirmed_at",)),
     ("variants", ("confirmed_at", "changed_at", "decided_at", "missing_since")),
@@ -39,18 +39,18 @@ _NOTE_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at")
 
 
 def last_mark(db: sqlite3.Connection) -> Mark | None:
-    """Return the last sign of life."""
+    """Return the mark of the last sign of life."""
     seen_at = maybe_from_text(get_state(db, "daemon_seen_at"))
     if seen_at is None:
         return None
     kept = get_state(db, "clock_mark")
     mark = Mark(seen_at) if kept is None else msgspec.json.decode(kept, type=Mark)
-    # An older version may have given a sign of life since, without a mark.
+    # An older version may have stored a later sign of life, without a mark.
     return mark if mark.at == seen_at else Mark(seen_at)
 
 
 def last_noted(db: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
-    """Return the last sign of life and the newest moment noted; None in a new mirror."""
+    """Return the last mark and the newest stored time; None in a new mirror."""
     mark = last_mark(db)
     found = db.execute(
         """SELECT max(confirmed_at) FROM items UNION ALL SELECT max(received_at) FROM deliveries"""
@@ -62,20 +62,20 @@ def last_noted(db: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
 
 
 def put_mark(db: sqlite3.Connection, mark: Mark) -> None:
-    """Keep one sign of life, on both clocks."""
+    """Store the mark of one sign of life, with the times of both clocks."""
     put_state(db, "daemon_seen_at", to_text(mark.at))
     put_state(db, "clock_mark", msgspec.json.encode(mark).decode())
 
 
 def follow(db: sqlite3.Connection, jump: Jump, missed_grace: timedelta) -> None:
-    """Move what was noted, in one transaction; after an absence nothing before is missed."""
+    """Move the stored times; after an absence, no earlier change counts as a missed delivery."""
     if jump.shift:
         _move(db, jump)
     if jump.is_set_back:
-        _forget_the_future(db, jump)
+        _clamp_future_timestamps(db, jump)
     if jump.is_absence:
         put_state(db, "accepting_since", to_text(jump.after))
-        # A late delivery could still have told of these when nothing ran any more.
+        # During the absence, a late delivery of these changes could not arrive.
         db.execute(
             "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
             (to_text(jump.seen_at - missed_grace),),
@@ -111,11 +111,11 @@ def _move(db: sqlite3.Connection, jump: Jump) -> None:
     put_state(db, "clock_offset_s", str(offset_s))
 
 
-def _forget_the_future(db: sqlite3.Connection, jump: Jump) -> None:
-    """Let what has no column of its own count until now, and no longer."""
+def _clamp_future_timestamps(db: sqlite3.Connection, jump: Jump) -> None:
+    """Limit to now the times that are not stored in columns of their own."""
     now = jump.after
-    judged = msgspec.json.decode(get_state(db, "webhooks") or "{}", type=WebhookHealth)
-    put_state(db, "webhooks", msgspec.json.encode(health_after(judged, jump)).decode())
+    health = msgspec.json.decode(get_state(db, "webhooks") or "{}", type=WebhookHealth)
+    put_state(db, "webhooks", msgspec.json.encode(health_after(health, jump)).decode())
     hour = to_text(now.replace(minute=0, second=0, microsecond=0))
     db.execute(
         """INSERT INTO counts SELECT name, ?1, sum(n) FROM counts WHERE hour > ?1 GROUP BY name
@@ -123,18 +123,18 @@ def _forget_the_future(db: sqlite3.Connection, jump: Jump) -> None:
         (hour,),
     )
     db.execute("DELETE FROM counts WHERE hour > ?", (hour,))
-    # It would be counted when the clock gets there, as if it had just been found.
+    # When the clock reaches such a time, the old change would count as a new one.
     db.execute(
         "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
         (to_text(now),),
     )
 
 
-def health_after(judged: WebhookHealth, jump: Jump) -> WebhookHealth:
-    """Return what was judged of the webhook, its moments moved."""
-    since, forgiven = judged.since, judged.forgiven_until
+def health_after(health: WebhookHealth, jump: Jump) -> WebhookHealth:
+    """Return the health of the webhook with its times moved."""
+    since, forgiven = health.since, health.forgiven_until
     return WebhookHealth(
-        judged.state,
+        health.state,
         None if since is None else jump.noted(since),
         None if forgiven is None else jump.noted(forgiven),
     )

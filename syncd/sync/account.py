@@ -1,8 +1,8 @@
-"""Does Dreamship answer this key at all? Only the list of items tells: every key may read it.
+"""Finds out whether Dreamship answers this key: every key may read the list of items.
 
-One item, one page or one category may be refused, missing or broken by itself, and a gateway may
-answer for Dreamship. Before any of that is blamed on the key, the network or the catalogue, the
-list is asked.
+One item, page or category may be refused, missing or broken alone, and a gateway may answer instead
+of Dreamship. So the list is read before such a failure counts against the key, the network or the
+whole catalogue.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from syncd.sync.rate_limiter import RateLimiter
 
 AccountState = Literal["answers", "refused", "unreachable", "throttled"]
 
-# So long an answer of the list is good for what it shows about the account.
+# An answer of the list shows the state of the account for this time.
 GOOD_FOR = timedelta(minutes=2)
 
 
 class AccountCheck(Struct, frozen=True):
-    """What the list showed about the account; `fault` is what it answered instead of items.
+    """The state of the account, and the error that the list answered instead of items.
 
-    A caller that gets "throttled" has the budget learn from the fault.
+    A caller that gets "throttled" must pass the error to the rate limiter.
     """
 
     state: AccountState
@@ -36,7 +36,7 @@ class AccountCheck(Struct, frozen=True):
 
 
 class Account:
-    """Asks the list when it matters, inside the budget, and remembers that it answered."""
+    """Reads the list when it is needed, within the budget, and remembers its last answer."""
 
     def __init__(
         self, source: Callable[[], Source], rate_limiter: RateLimiter, clock: Clock
@@ -48,15 +48,15 @@ class Account:
         self._one_check = asyncio.Lock()
 
     def list_answered(self) -> None:
-        """Note that the list has answered just now."""
+        """Note that the list answers now."""
         self._listed_at = self._clock.now()
 
     def forget(self) -> None:
-        """Forget what the list has shown: the key or the address may be another one now."""
+        """Forget the last answer of the list: the key or the address may have changed."""
         self._listed_at = None
 
     async def check(self, *, is_new: bool = False) -> AccountCheck:
-        """Return whether the list answers; asked anew if `is_new`, or if it was not lately."""
+        """Return whether the list answers; `is_new`: read it, even after a recent answer."""
         began_at = self._clock.now()
         async with self._one_check:
             good_since = began_at if is_new else self._clock.now() - GOOD_FOR
