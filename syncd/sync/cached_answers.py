@@ -9,6 +9,7 @@ import structlog
 from msgspec import Struct
 
 from syncd.clock import Jump
+from syncd.core.backoff import backoff
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
 from syncd.sync.rate_limiter import RateLimiter
@@ -97,8 +98,8 @@ class CachedAnswers:
         if answer.age < COPY_AGE:
             return answer.age
         first_s = BROKEN_WAIT_S if answer.age >= BROKEN_AGE else FIRST_WAIT_S
-        seconds = min(LONGEST_WAIT_S, first_s * 2.0 ** min(tries - 1, 10))
-        wait = timedelta(seconds=seconds * (0.75 + self._chance() / 2))
+        chance = 0.75 + self._chance() / 2
+        wait = backoff(tries, chance, base_s=first_s / 2, cap_s=LONGEST_WAIT_S)
         if answer.fresh_for is not None:
             left = answer.fresh_for + timedelta(seconds=1)
             # A cache may keep a copy for longer than its lifetime.
