@@ -95,7 +95,7 @@ def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
         level = "loud"
         """,
     )
-    named = {fault.split(":")[0] for fault in found}
+    named = {error.split(":")[0] for error in found}
     assert named == {
         "colour",
         "dreamship.base_url",
@@ -177,8 +177,8 @@ def test_the_first_source_of_keys_wins(tmp_path: Path) -> None:
     assert keys("", {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == []
 
 
-def test_a_missing_key_is_a_fault(tmp_path: Path) -> None:
-    """The fault names every way to give one."""
+def test_a_missing_key_is_an_error(tmp_path: Path) -> None:
+    """The error names every way to give one."""
     with pytest.raises(ConfigurationError) as caught:
         loaded(tmp_path, "").require_keys()
     for way in ("$SYNCD_DREAMSHIP_API_KEYS", "credential", "api_key_file", "api_keys"):
@@ -186,7 +186,7 @@ def test_a_missing_key_is_a_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "# nothing\n"])
-def test_a_missing_or_empty_key_file_is_a_fault(tmp_path: Path, content: str | None) -> None:
+def test_a_missing_or_empty_key_file_is_an_error(tmp_path: Path, content: str | None) -> None:
     """Whoever names a key file wants to use it."""
     if content is not None:
         (tmp_path / "keys").write_text(content)
@@ -212,7 +212,7 @@ def test_the_first_configuration_file_found_is_used(
 def test_an_unreadable_folder_is_skipped_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next place is used; without one, the fault names the unreadable place."""
+    """The next place is used; without one, the error names the unreadable place."""
     monkeypatch.chdir(tmp_path)
     stat = Path.stat
 
@@ -266,7 +266,7 @@ def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     assert load(tmp_path / "c.toml", {}).log.level == "debug"
 
 
-def test_an_unknown_home_folder_is_a_fault_of_the_key(
+def test_an_unknown_home_folder_is_an_error_of_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No HOME, no such user, or a relative path."""
@@ -279,7 +279,7 @@ def test_an_unknown_home_folder_is_a_fault_of_the_key(
     assert str(loaded(tmp_path, '[mirror]\npath = "~/a.db"').mirror.path) == "/home/shop/a.db"
 
 
-def test_a_folder_name_that_is_not_utf_8_is_a_fault(tmp_path: Path) -> None:
+def test_a_folder_name_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
     """A status document could not contain the path of the mirror."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
@@ -336,7 +336,7 @@ GOOD_KEY = "Hush_0123-abc/DEF+x.y~z=="
     ],
 )
 def test_a_malformed_key_is_named_by_line_or_number(tmp_path: Path, text: str, told: str) -> None:
-    """The fault says what is wrong, and never contains the key."""
+    """The error says what is wrong, and never contains the key."""
     (tmp_path / "keys").write_text(f"# ours\n{text}\n", encoding="utf-8")
     found = errors_of(tmp_path, '[dreamship]\napi_key_file = "keys"')
     assert len(found) == 1
@@ -346,9 +346,9 @@ def test_a_malformed_key_is_named_by_line_or_number(tmp_path: Path, text: str, t
     written = msgspec.json.encode(text).decode()
     in_list = errors_of(tmp_path, f"[dreamship]\napi_keys = [{written}]")
     assert in_list[0].startswith("dreamship.api_keys: entry 1 holds")
-    for fault in (*found, *in_variable, *in_list):
-        assert told in fault
-        assert GOOD_KEY[:4] not in fault
+    for error in (*found, *in_variable, *in_list):
+        assert told in error
+        assert GOOD_KEY[:4] not in error
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ def test_addresses_survive_a_round_trip(text: str) -> None:
     "text", ["", ":80", "host", "host:", "host:65536", "::1:80", "unix:x", "a b:1", "host:-1"]
 )
 def test_an_invalid_address_says_what_to_write_instead(text: str) -> None:
-    """In the text of the fault."""
+    """In the text of the error."""
     with pytest.raises(ValueError, match=r"host:port|absolute"):
         parse_address(text)
 
