@@ -14,6 +14,8 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncd.errors import SourceError, SourceRefused
+
 # A listing that moved while it was read is read again, this often at most.
 MAX_ATTEMPTS = 3
 # Pages in a row that bring nothing new and yet name a next one: it does not end by itself.
@@ -97,7 +99,7 @@ def believable_count(count: object) -> int | None:
     return count if 0 <= count <= MAX_ITEMS else None
 
 
-def look(
+def page_stats(
     ids: Sequence[int],
     before: AbstractSet[int],
     *,
@@ -182,6 +184,26 @@ def abandoned(position: Position, categories: tuple[int, ...], why: str) -> Posi
     """Return where to go on without the rest of a category that cannot be listed."""
     here = _with_fault(position, f"{_named(position)}: {why}")
     return _after_last(here, categories, is_short=False)
+
+
+def after_missing(position: Position, categories: tuple[int, ...]) -> Position:
+    """Return the position after a page that Dreamship does not have."""
+    if position.page > 1:
+        return cut_short(position, categories, listed=position.listed)
+    return abandoned(position, categories, "Dreamship has none")
+
+
+def after_unreadable(
+    position: Position, categories: tuple[int, ...], error: SourceError
+) -> Position:
+    """Return the position after a page that cannot be read; a refusal concerns its category."""
+    skip = abandoned if isinstance(error, SourceRefused) else skipped
+    return skip(position, categories, error.message)
+
+
+def is_start_of_list(position: Position) -> bool:
+    """Return whether this is the first page of the list, which shows the state of the account."""
+    return position.category is None and position.page == 1
 
 
 def is_whole(position: Position) -> bool:

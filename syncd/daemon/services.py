@@ -156,13 +156,11 @@ class Services:
         """Return a dry run: it reads the catalogue and writes nothing."""
         return DryRun(
             database=self.database,
-            source=self.fetcher.source,
+            reader=self.fetcher.reader,
             rate_limiter=self.rate_limiter,
             # Without a worker there is nobody to wait for.
             turn=self.rate_limiter.turn if self._reading is None else self.worker.visit,
-            account=self.fetcher.failures.account,
             clock=self.clock,
-            remote_clock=self.remote_clock,
             policy=self.fetcher.policy,
             items=self.config.catalog.items,
             categories=self.config.catalog.categories,

@@ -141,7 +141,7 @@ class ReadFailures:
     async def _was_refused(self, job: Job, fault: SourceRefused) -> None:
         """If the list is refused too, the key is refused; otherwise only this part."""
         check = AccountCheck("refused", fault)
-        if not _is_the_list(job):
+        if not _is_start_of_list(job):
             check = await self.account.check()
         if check.fault is None:
             await self._failed(job, fault)
@@ -178,19 +178,18 @@ class ReadFailures:
         """Postpone one item or page, longer each time; a sweep gives it up after some attempts."""
         part = part_of(job)
         tries = self._tries[part] = self._tries.get(part, 0) + 1
-        not_before = self._clock.now() + self._wait(fault, tries)
+        not_before = self._clock.now() + wait_after(fault, tries, self.chance())
         if job.item_id is not None:
             await self.postpone_failed(job.item_id, not_before, fault.message)
             return
         self.list_paused_until = not_before
         # While there is only the list to read, only more failures show that Dreamship is down.
-        is_alone = _is_the_list(job) and self._in_a_row >= tries
+        is_alone = _is_start_of_list(job) and self._in_a_row >= tries
         if job.sweep_id is not None and tries >= TRIES_PER_SWEEP and not is_alone:
             await self._skip_page(job.sweep_id, job, fault)
 
     async def _skip_page(self, sweep_id: int, job: Job, fault: SourceError) -> None:
-        position = job.position
-        if not _is_the_list(job):
+        if not _is_start_of_list(job):
             check = await self.account.check()
             if check.fault is not None:
                 await self._check_failed(job, check, check.fault)
@@ -198,8 +197,9 @@ class ReadFailures:
         log.warning("a page cannot be read; the sweep goes on without it", **named(job))
         self.list_paused_until = None
         self._tries.pop(part_of(job), None)
-        skip = pagination.abandoned if isinstance(fault, SourceRefused) else pagination.skipped
-        await self.continue_listing(sweep_id, skip(position, self._categories(), fault.message))
+        await self.continue_listing(
+            sweep_id, pagination.after_unreadable(job.position, self._categories(), fault)
+        )
 
     async def postpone_failed(
         self,
@@ -230,15 +230,20 @@ class ReadFailures:
             self.paused_until = now + REFUSED_WAIT
         else:
             self.unreachable = fault.message
-            self.paused_until = now + self._wait(fault, self._in_a_row, cap_s=DOWN_CAP_S)
+            self.paused_until = now + wait_after(
+                fault, self._in_a_row, self.chance(), cap_s=DOWN_CAP_S
+            )
         error = f"{state}: {fault.message}"
         for summary in await self._database.write(lambda db: sweeps.fail(db, now, policy, error)):
             self._on_finished(summary)
 
-    def _wait(self, fault: SourceError, tries: int, *, cap_s: float = 300.0) -> timedelta:
-        """Return the wait after so many attempts; the answer may ask for a longer one."""
-        asked = timedelta(seconds=min(MAX_WAIT_S, fault.wait_s or 0.0))
-        return max(asked, backoff(tries, self.chance(), cap_s=cap_s))
+
+def wait_after(
+    error: SourceError, attempts: int, chance: float, *, cap_s: float = 300.0
+) -> timedelta:
+    """Return the wait after so many failed attempts; the last answer may ask for a longer one."""
+    requested = timedelta(seconds=min(MAX_WAIT_S, error.wait_s or 0.0))
+    return max(requested, backoff(attempts, chance, cap_s=cap_s))
 
 
 def named(job: Job) -> dict[str, object]:
@@ -252,6 +257,5 @@ def part_of(job: Job) -> Hashable:
     return job.item_id or (job.sweep_id, position.run, position.category, position.page)
 
 
-def _is_the_list(job: Job) -> bool:
-    """Tell whether a job reads the first page of the list, which shows the state of the account."""
-    return job.item_id is None and job.position.category is None and job.position.page == 1
+def _is_start_of_list(job: Job) -> bool:
+    return job.item_id is None and pagination.is_start_of_list(job.position)

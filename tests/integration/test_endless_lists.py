@@ -69,7 +69,7 @@ def test_a_dry_run_of_an_endless_list_ends(site: Site) -> None:
         services = Services(load(site.config, {}))
         await services.open()
         try:
-            return await services.dry_run().look(())
+            return await services.dry_run().run(())
         finally:
             await services.close()
 
