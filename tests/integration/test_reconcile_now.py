@@ -303,8 +303,8 @@ class Endless:
     async def request(self, *_: object, **__: object) -> tuple[int, bool]:
         return 1, False
 
-    async def wait(self, _: int, tell: Callable[[SweepProgress], None]) -> None:
-        tell(SweepProgress(1, datetime.now(UTC), 0, None, 0))
+    async def wait(self, _: int, on_progress: Callable[[SweepProgress], None]) -> None:
+        on_progress(SweepProgress(1, datetime.now(UTC), 0, None, 0))
         await asyncio.Event().wait()
 
     def eta(self, _: SweepProgress) -> None:
