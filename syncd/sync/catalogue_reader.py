@@ -50,7 +50,7 @@ class CatalogueReader:
                 # A wrong base URL answers 404 to everything: this counts while the list answers.
                 check = await self.account.check()
                 if check.state != "answers":
-                    raise check.fault or gone from gone
+                    raise check.error or gone from gone
         return self._remote_clock.placed(read, item_id)
 
     async def page(self, position: Position) -> Page:

@@ -178,9 +178,9 @@ class DryRun(Struct):
     async def _list_answers(self) -> bool:
         """Return whether the list answers; if not, the failure does not concern one part alone."""
         check = await self.reader.account.check()
-        if isinstance(check.fault, SourceThrottled):
-            await self.rate_limiter.throttled(check.fault.wait_s, for_sweep=False)
-        return check.fault is None
+        if isinstance(check.error, SourceThrottled):
+            await self.rate_limiter.throttled(check.error.wait_s, for_sweep=False)
+        return check.error is None
 
     async def _new_item(self, item_id: int) -> ItemRead:
         """Read one item; a copy from a cache does not show the current differences."""

@@ -89,8 +89,8 @@ class Fetcher:
             try:
                 keep = await self._answer(job)
                 await self._keep_first(job, keep)
-            except SourceError as fault:
-                await self.failures.failed(job, fault)
+            except SourceError as error:
+                await self.failures.failed(job, error)
             except MirrorError:
                 raise
             except Exception:
@@ -99,8 +99,8 @@ class Fetcher:
                 await self.failures.failed(
                     job, SourceAnswerInvalid("for no known reason; the log has more")
                 )
-        except MirrorError as fault:
-            await self.unkept.failed(job, fault, keep)
+        except MirrorError as error:
+            await self.unkept.failed(job, error, keep)
 
     async def _answer(self, job: Job) -> Keep | None:
         """Make the call; return the function that writes its answer, if there is one to write."""
@@ -131,17 +131,17 @@ class Fetcher:
         self._rate_limiter.answered()
 
     async def _postpone_unkept(
-        self, job: Job, not_before: datetime, fault: MirrorError, tries: int
+        self, job: Job, not_before: datetime, error: MirrorError, tries: int
     ) -> None:
         """Postpone a part whose answer cannot be written; sweeps give it up after some attempts."""
-        error = f"the mirror could not take it: {fault.message}"
+        reason = f"the mirror could not take it: {error.message}"
         if job.item_id is not None:
             await self.failures.postpone_failed(
-                job.item_id, not_before, error, max_attempts=max_attempts(tries)
+                job.item_id, not_before, reason, max_attempts=max_attempts(tries)
             )
         elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
             await self.failures.continue_listing(
-                job.sweep_id, pagination.skipped(job.position, self.categories, error)
+                job.sweep_id, pagination.skipped(job.position, self.categories, reason)
             )
 
     async def finish_sweeps(self) -> None:
@@ -231,7 +231,7 @@ class Fetcher:
         if position.page == 1:
             check = await self.failures.account.check()
             if check.state != "answers":
-                raise check.fault or error
+                raise check.error or error
             log.warning("Dreamship has no such category", category_id=position.category)
         await self.failures.continue_listing(
             sweep_id, pagination.after_missing(position, self.categories)
