@@ -17,17 +17,12 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from syncd.core.clock_jump import Jump
+
 CHECK_EVERY_S = 1.0
-# A longer gap than this is an absence: deliveries may have been refused meanwhile.
-AWAY_AFTER = timedelta(seconds=60)
 # A smaller difference is corrected by running up to a tenth faster or slower, without a step.
 SLEWED = timedelta(seconds=1)
 SLEW_SHARE = 0.1
-# What was noted within this time before a jump keeps its distance to now; what is older only stays
-# older.
-RECENT = timedelta(hours=1)
-# How long a host was off whose clock is behind what it noted before: it cannot be known.
-UNKNOWN_ABSENCE = timedelta(days=1)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UPTIME = Path("/proc/uptime")
 _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -83,70 +78,6 @@ class Mark(Struct, frozen=True):
     at: datetime
     boot_id: str = ""
     elapsed_s: float = 0.0
-
-
-class Jump(Struct, frozen=True):
-    """The wall clock did not go on from where it was, or nothing ran for a while.
-
-    `before` and `after` are the same moment, by the clock as it was and as it is. `seen_at` is
-    when this process (or the one before it) last ran, by the clock as it was. `is_same_boot`: the
-    elapsed time is known; else it is only what the wall clock says.
-    """
-
-    before: datetime
-    after: datetime
-    seen_at: datetime
-    is_same_boot: bool = True
-
-    @property
-    def shift(self) -> timedelta:
-        """How far the wall clock was set ahead; negative: set back."""
-        return self.after - self.before
-
-    @property
-    def is_set_back(self) -> bool:
-        """Whether moments that were noted before lie in the future now."""
-        return self.after < self.before
-
-    @property
-    def away(self) -> timedelta:
-        """How long nothing ran, at the longest."""
-        if not self.is_same_boot and self.after < self.seen_at:
-            return UNKNOWN_ABSENCE
-        return max(self.before, self.after) - self.seen_at
-
-    @property
-    def since(self) -> datetime:
-        """From when on nothing ran, by the clock as it is."""
-        return min(self.seen_at, self.after)
-
-    @property
-    def is_absence(self) -> bool:
-        """Whether deliveries may have been refused meanwhile."""
-        return self.away > AWAY_AFTER
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the clock may be far ahead of the truth now."""
-        is_long_off = not self.is_same_boot and self.away >= UNKNOWN_ABSENCE
-        return self.shift > AWAY_AFTER or (is_long_off and not self.is_set_back)
-
-    def timer(self, moment: datetime) -> datetime:
-        """Return where a deadline, or a moment that a wait is counted from, lies now."""
-        if moment > self.before - RECENT:
-            try:
-                return moment + self.shift
-            except OverflowError:
-                return self.after
-        return min(moment, self.after - RECENT)
-
-    def noted(self, moment: datetime) -> datetime:
-        """Return where a moment lies now at which something was seen: never in the future.
-
-        The order of such moments stays as it was. After a jump ahead they stay where they are: the
-        time between may have passed.
-        """
-        return min(self.timer(moment), self.after) if self.is_set_back else moment
 
 
 class SteadyClock:

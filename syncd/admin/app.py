@@ -105,7 +105,7 @@ class _Guarded:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_POLICY]
-                self._refusals.note_answer(message["status"], scope)
+                self._refusals.count_answer(message["status"], scope)
             await send(message)
 
         hosts = [value for name, value in scope["headers"] if name == b"host"]

@@ -203,15 +203,13 @@ async def _by_itself(
             f"there is no mirror at {config.mirror.path} to compare with",
             hint="leave --dry-run out, and it is filled",
         )
-    services = Services(config)
-    await services.open()
+    async with await Services.open(config) as services:
 
-    def tell(progress: SweepProgress) -> None:
-        eta = services.sweep_manager.eta(progress)
-        seconds = None if eta is None else eta.total_seconds()
-        teller.tell(messages.Progress(progress.checked, progress.total, seconds))
+        def tell(progress: SweepProgress) -> None:
+            eta = services.sweep_manager.eta(progress)
+            seconds = None if eta is None else eta.total_seconds()
+            teller.tell(messages.Progress(progress.checked, progress.total, seconds))
 
-    try:
         if request.dry_run:
             dry_run = services.dry_run()
             summary = await dry_run.run(request.items, on_progress=tell)
@@ -221,8 +219,6 @@ async def _by_itself(
         )
         services.start_reading()
         return await services.sweep_manager.wait(sweep_id, on_progress=tell)
-    finally:
-        await services.close()
 
 
 def _show(summary: SweepSummary) -> None:

@@ -73,9 +73,5 @@ async def _by_itself(config: Config, request: messages.ReplayRequest) -> list[Re
     from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
-    services = Services(config)
-    await services.open()
-    try:
+    async with await Services.open(config) as services:
         return await services.replay(request.ids, is_quarantined=request.quarantined)
-    finally:
-        await services.close()

@@ -96,7 +96,7 @@ def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                refusals.note_answer(message["status"], scope)
+                refusals.count_answer(message["status"], scope)
             await send(message)
 
         await inner(scope, receive, send_counted)
@@ -144,7 +144,7 @@ async def _lines(
     except SyncdError as error:
         if isinstance(error, UsageError | Overloaded):
             # The answer has begun with 200; only its last line says that it is a refusal.
-            refusals.note_answer(_code(error), scope)
+            refusals.count_answer(_code(error), scope)
         yield json.encode(encode_error(error)) + b"\n"
     except asyncio.CancelledError:
         yield json.encode({"error": "the daemon is stopping", "hint": "try again"}) + b"\n"

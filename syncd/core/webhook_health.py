@@ -1,4 +1,4 @@
-"""Do deliveries still arrive? Judged by what reads found that no delivery had told."""
+"""Whether deliveries still arrive: reads find the changes that no delivery has reported."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from msgspec import Struct
 
 WebhooksState = Literal["unknown", "healthy", "failing", "silent"]
 
-# One lost delivery happens; three and not one arriving is an endpoint turned off.
+# One lost delivery is normal. Three of them, and no delivery since, mean a disabled endpoint.
 SILENT_AFTER = 3
-# What it takes to leave `failing`: so long without a miss, and so much told since the last.
+# The state leaves `failing` after so long without a missed delivery, and so many deliveries since.
 CALM = timedelta(hours=1)
 CALM_DELIVERIES = 3
-# Deliveries that stay away ten times as long as usual are worth a look, but not every few minutes.
+# Deliveries that stay away ten times as long as usual deserve a sweep, but not every few minutes.
 QUIET_FACTOR = 10
 QUIET_AT_LEAST = timedelta(minutes=15)
-# Fewer deliveries a day than this are no habit that can be broken.
-HABIT = 24
+# Fewer deliveries a day have no usual distance.
+FEWEST_FOR_RATE = 24
 
 
 class Evidence(Struct, frozen=True):
-    """What the last day showed.
+    """The deliveries and the missed deliveries of the last day.
 
-    `missed_at`: when reads found changes that no delivery told within the grace, while deliveries
-    could be taken. `told_at`: the last deliveries about variants, a few are enough.
-    `last_delivery_at`: the last authentic one, whatever it was about.
+    `missed_at`: when reads found changes that no delivery reported within the grace, while
+    deliveries could be accepted. `reported_at`: the last deliveries about variants; a few are
+    enough. `last_delivery_at`: the last authentic delivery, on any subject.
     """
 
     missed_at: Sequence[datetime]
-    told_at: Sequence[datetime]
+    reported_at: Sequence[datetime]
     last_delivery_at: datetime | None
 
 
 class DeliveryRate(Struct, frozen=True):
-    """How often deliveries come: the first, the last and the number of the last one's 24 hours."""
+    """The deliveries of the 24 hours before the last one: the number, the first and the last."""
 
     count: int = 0
     first_at: datetime | None = None
@@ -44,18 +44,18 @@ class DeliveryRate(Struct, frozen=True):
 
 
 class WebhookHealth(Struct, frozen=True):
-    """The state of the webhook, since when, and until when misses are over and forgiven."""
+    """The state of the webhook, its begin, and until when missed deliveries no longer count."""
 
     state: WebhooksState = "unknown"
     since: datetime | None = None
     forgiven_until: datetime | None = None
 
 
-def judge(before: WebhookHealth, evidence: Evidence, now: datetime) -> WebhookHealth:
+def assess_webhooks(before: WebhookHealth, evidence: Evidence, now: datetime) -> WebhookHealth:
     """Return the state of the webhook (syncd/docs/reconciling.md, "How reconciling works").
 
-    With hysteresis: `silent` lasts until the next authentic delivery, however long that takes, and
-    that one ends it; `failing` until deliveries have explained what changed for a while.
+    With hysteresis: only an authentic delivery ends `silent`. `failing` ends once deliveries have
+    reported all changes for a while.
     """
     last = evidence.last_delivery_at
     forgiven = before.forgiven_until
@@ -67,7 +67,7 @@ def judge(before: WebhookHealth, evidence: Evidence, now: datetime) -> WebhookHe
     state: WebhooksState
     if sum(1 for at in missed if last is None or at > last) >= SILENT_AFTER:
         state = "silent"
-    elif missed and not _is_calm(missed[-1], evidence.told_at, now):
+    elif missed and not _is_calm(missed[-1], evidence.reported_at, now):
         state = "failing"
     else:
         state = "unknown" if last is None else "healthy"
@@ -75,15 +75,15 @@ def judge(before: WebhookHealth, evidence: Evidence, now: datetime) -> WebhookHe
     return WebhookHealth(state, since, forgiven)
 
 
-def is_quiet(habit: DeliveryRate, now: datetime) -> bool:
-    """Tell whether deliveries stay away for so long that it is worth asking the source."""
-    if habit.first_at is None or habit.last_at is None or habit.count < HABIT:
+def is_quiet(rate: DeliveryRate, now: datetime) -> bool:
+    """Tell whether deliveries stay away for so long that a sweep is due."""
+    if rate.first_at is None or rate.last_at is None or rate.count < FEWEST_FOR_RATE:
         return False
-    usual = (habit.last_at - habit.first_at) / habit.count
-    return now - habit.last_at > max(QUIET_AT_LEAST, QUIET_FACTOR * usual)
+    usual = (rate.last_at - rate.first_at) / rate.count
+    return now - rate.last_at > max(QUIET_AT_LEAST, QUIET_FACTOR * usual)
 
 
-def _is_calm(last_missed_at: datetime, told_at: Sequence[datetime], now: datetime) -> bool:
-    # Orders that go on arriving show nothing about what is said of variants.
-    told_since = sum(1 for at in told_at if at > last_missed_at)
-    return now - last_missed_at >= CALM and told_since >= CALM_DELIVERIES
+def _is_calm(last_missed_at: datetime, reported_at: Sequence[datetime], now: datetime) -> bool:
+    # Deliveries about orders do not prove that those about variants arrive.
+    deliveries_since = sum(1 for at in reported_at if at > last_missed_at)
+    return now - last_missed_at >= CALM and deliveries_since >= CALM_DELIVERIES

@@ -1,4 +1,4 @@
-"""The root: wires everything, starts it in order, and ends it so that nothing received is lost."""
+"""The daemon: wires all parts, starts them in order, and stops them without losing a delivery."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp
 
-from syncd import __version__, logs, running
+from syncd import __version__, running
 from syncd.admin import app as admin
 from syncd.config import Config
-from syncd.config.reloading import with_fixed
 from syncd.control import server as control_server
 from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
@@ -24,12 +23,13 @@ from syncd.daemon import systemd
 from syncd.daemon.control_handlers import ControlHandlers
 from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.listeners import Listeners
+from syncd.daemon.reloader import Reloader
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
 from syncd.daemon.ticker import Ticker
 from syncd.daemon.unlisted_values import UnlistedValueReporter
-from syncd.errors import MirrorError, SyncdError
+from syncd.errors import MirrorError
 from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
 from syncd.http_server.server import HttpServer
@@ -43,95 +43,83 @@ HEARTBEAT_S = 20.0
 LONGEST_STOP_S = 42.0
 
 
+class Signals:
+    """The signals that a daemon gets, as events."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.reloading = asyncio.Event()
+
+    def catch(self) -> None:
+        """Set the events from now on; without this, SIGHUP ends a process that starts."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reloading.set)
+
+
 class Daemon:
     """One process that serves deliveries and keeps the mirror equal to Dreamship.
 
-    `reload` returns the configuration as it is in the file now; it may raise ConfigurationError.
+    `reload` returns the configuration in the file; it may raise ConfigurationError.
     """
 
     def __init__(
-        self, config: Config, *, reload: Callable[[], Config], environ: MutableMapping[str, str]
+        self,
+        services: Services,
+        listeners: Listeners,
+        signals: Signals,
+        *,
+        reload: Callable[[], Config],
+        environ: MutableMapping[str, str],
     ) -> None:
-        self._config = config
-        self._reload = reload
+        self._services = services
+        self._listeners = listeners
+        self._signals = signals
         self._environ = environ
-        self._keys = tuple(key.reveal() for key in config.keys)
-        # Those of before, too: a key that was rotated out may still be valid elsewhere.
-        self._secrets = config.secrets
-        self._stopping = asyncio.Event()
-        self._reloading = asyncio.Event()
-        self._owns_control_socket = False
         self._servers: list[HttpServer] = []
         self._refusals = {name: Refusals(name) for name in ("webhook", "admin", "control")}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._services = Services(config, on_finished=self._on_sweep_finished)
-        self._schedule = Scheduler(self._services)
-        self._unlisted_values = UnlistedValueReporter(self._services)
-        self._webhook: endpoint.WebhookEndpoint
-        self._heartbeat: Heartbeat
-        self._status_service: StatusService
-
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; raises leaves of SyncdError when it cannot begin."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
-        # Early, or a reload that comes too soon would end the process.
-        loop.add_signal_handler(signal.SIGHUP, self._reloading.set)
-        # The mirror first: who holds it alone may take the sockets of the one before.
-        if not await self._open():
-            return
-        try:
-            listeners = Listeners(self._config, self._environ)
-        except BaseException:
-            await self._services.close()
-            raise
-        if (down := self._services.down) is not None:
-            log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
-        for oddity in oddities(self._services.database.path):
-            log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
+        self._max_connections = connections_for(raise_open_files())
+        self._schedule = Scheduler(services)
+        self._unlisted_values = UnlistedValueReporter(services)
         self._webhook = endpoint.WebhookEndpoint(
-            self._services.batch_writer,
+            services.batch_writer,
             # Read for each delivery: after a reload the new keys hold at once.
-            lambda: self._keys,
-            self._services.clock.now,
-            max_body_bytes=self._config.webhook.max_body_bytes,
+            lambda: services.active.current.keys,
+            services.clock.now,
+            max_body_bytes=lambda: services.config.webhook.max_body_bytes,
             refusals=self._refusals["webhook"],
         )
-        max_connections = connections_for(raise_open_files())
         self._heartbeat = Heartbeat(
-            self._services, self._schedule, self._webhook, max_connections=max_connections
+            services, self._schedule, self._webhook, max_connections=self._max_connections
         )
         self._status_service = StatusService(
-            self._services, self._heartbeat, self._webhook, refusals=self._refusals.values()
+            services, self._heartbeat, self._webhook, refusals=self._refusals.values()
         )
+        self._reloader = Reloader(
+            services,
+            self._schedule,
+            self._unlisted_values,
+            load=reload,
+            notify_ready=lambda: self._notify("READY=1"),
+            environ=environ,
+        )
+        services.follow_sweeps(self._on_sweep_finished)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, and close the services."""
         try:
-            self._owns_control_socket = listeners.owns_control_socket
-            limiter = ConnectionLimiter(time.monotonic, max_connections=max_connections)
-            await self._serve(listeners, limiter)
-            self._spawn(self._reload_when_asked())
+            limiter = ConnectionLimiter(time.monotonic, max_connections=self._max_connections)
+            await self._serve(self._listeners, limiter)
+            self._spawn(self._reloader.run(self._signals.reloading))
             self._spawn(self._unlisted_values.run())
-            await self._stopping.wait()
+            await self._signals.stopping.wait()
         finally:
             await self._stop()
 
-    async def _open(self) -> bool:
-        """Take the mirror; return False when stopped meanwhile: a migration may take minutes."""
-        opening = asyncio.create_task(self._services.open())
-        stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if opening.done():
-            await opening
-            return True
-        log.info("stopping")
-        opening.cancel()
-        await asyncio.wait({opening}, timeout=LONGEST_STOP_S)
-        log.info("stopped")
-        return False
-
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
-        config, status = self._config, self._status_service
+        config, status = self._services.config, self._status_service
         handlers = ControlHandlers(self._services)
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
@@ -172,7 +160,7 @@ class Daemon:
         )
         self._spawn(ticker.run())
         self._spawn(ticker.watch_clock())
-        # What is loaded by now stays loaded; to look through all of it takes some 10 ms.
+        # Everything that is loaded by now stays loaded; the collector needs about 10 ms for it.
         gc.freeze()
         log.info(
             "ready",
@@ -192,70 +180,29 @@ class Daemon:
         await self._schedule.pulse()
         await self._notify("WATCHDOG=1")
 
-    async def _notify(self, note: str) -> None:
-        """Tell the service manager; a mirror that cannot even be read does not silence us."""
+    async def _notify(self, message: str) -> None:
+        """Notify the service manager, also if the mirror cannot be read."""
         try:
             status = [await self._status_service.line()]
         except MirrorError:
             status = []
-        systemd.notify(self._environ, note, *status)
+        systemd.notify(self._environ, message, *status)
 
     def _on_sweep_finished(self, summary: SweepSummary) -> None:
         names = ("sweep_id", "result", "items", "changed", "added", "removed", "missed", "calls")
-        told = {name: getattr(summary, name) for name in (*names, "throttled", "seconds")}
+        details = {name: getattr(summary, name) for name in (*names, "throttled", "seconds")}
         if summary.result == "complete":
-            log.info("sweep ended", **told)
+            log.info("sweep ended", **details)
         else:
             log.warning(
                 "sweep ended",
-                **told,
+                **details,
                 fault=summary.error or "some items could not be read",
                 failed_items=summary.failed_items,
                 held=summary.held,
             )
         self._schedule.sweep_ended(summary)
         self._unlisted_values.wake()
-
-    async def _reload_when_asked(self) -> None:
-        while True:
-            await self._reloading.wait()
-            self._reloading.clear()
-            try:
-                await self._on_reload()
-            except Exception:
-                log.exception("the reload failed for no known reason")
-
-    async def _on_reload(self) -> None:
-        systemd.notify_reloading(self._environ)
-        try:
-            config = await asyncio.to_thread(self._reload)
-            config.require_keys()
-            config, waiting = with_fixed(self._config, config)
-            if waiting:
-                log.warning("a restart is needed for these to take effect", keys=waiting)
-            self._config = config
-            self._keys = tuple(key.reveal() for key in config.keys)
-            self._webhook.max_body_bytes = config.webhook.max_body_bytes
-            self._secrets |= config.secrets
-            logs.configure(config.log.level, config.log.format, secrets=self._secrets)
-            await self._services.reconfigure(config)
-            self._schedule.reload()
-            self._unlisted_values.wake()
-            log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")
-        except MirrorError as fault:
-            log.error(
-                "the mirror could not be judged by the new configuration; reload again",
-                fault=fault.message,
-                hint=fault.hint,
-            )
-        except SyncdError as fault:
-            log.error(
-                "the new configuration is faulty; the old one stays in force",
-                fault=fault.message,
-                hint=fault.hint,
-            )
-        finally:
-            await self._notify("READY=1")
 
     async def _stop(self) -> None:
         log.info("stopping")
@@ -280,13 +227,13 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._status_service.close()
         await self._heartbeat.close()
-        if self._owns_control_socket:
-            # While the mirror is still ours: the next daemon makes its own once it has it.
-            self._config.control.socket.unlink(missing_ok=True)
+        if self._listeners.owns_control_socket:
+            # While this process has the mirror: the next daemon makes its socket once it has it.
+            self._services.config.control.socket.unlink(missing_ok=True)
         await self._services.close()
 
     def _is_healthy(self) -> bool:
-        return self._webhook.write_error is None and not self._stopping.is_set()
+        return self._webhook.write_error is None and not self._signals.stopping.is_set()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -294,6 +241,43 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
 
+async def serve(
+    config: Config, *, reload: Callable[[], Config], environ: MutableMapping[str, str]
+) -> None:
+    """Serve until SIGTERM or SIGINT; raises leaves of SyncdError if the daemon cannot start."""
+    signals = Signals()
+    signals.catch()
+    # The mirror first: the process that has it may take the sockets of the one before.
+    services = await _open(config, signals.stopping)
+    if services is None:
+        return
+    try:
+        listeners = Listeners(config, environ)
+    except BaseException:
+        await services.close()
+        raise
+    if (down := services.down) is not None:
+        log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
+    for oddity in oddities(services.database.path):
+        log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
+    await Daemon(services, listeners, signals, reload=reload, environ=environ).run()
+
+
+async def _open(config: Config, stopping: asyncio.Event) -> Services | None:
+    """Open the services; return None if stopped meanwhile: a migration may take minutes."""
+    opening = asyncio.create_task(Services.open(config))
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if opening.done():
+        return await opening
+    log.info("stopping")
+    opening.cancel()
+    await asyncio.wait({opening}, timeout=LONGEST_STOP_S)
+    log.info("stopped")
+    return None
+
+
 def run(config: Config, *, reload: Callable[[], Config]) -> None:
-    """Serve in this process until told to end."""
-    running.run(Daemon(config, reload=reload, environ=os.environ).run())
+    """Serve in this process until a signal ends it."""
+    running.run(serve(config, reload=reload, environ=os.environ))

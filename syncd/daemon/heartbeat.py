@@ -1,4 +1,4 @@
-"""The heartbeat: it stores that the daemon lives, judges its health, and reports changes of it."""
+"""The heartbeat: stores that the daemon lives, assesses its health, and reports changes of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import datetime
 import structlog
 from msgspec.structs import replace
 
-from syncd.clock import Jump
 from syncd.core import webhook_health
+from syncd.core.clock_jump import Jump
 from syncd.core.status import Assessment, DaemonSnapshot, DaySummary, assess
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
@@ -67,7 +67,7 @@ class Heartbeat:
         await self._query_runner.close()
 
     async def beat(self) -> None:
-        """Store that the daemon lives, and judge whether deliveries still arrive."""
+        """Store that the daemon lives, and assess whether deliveries still arrive."""
         services = self._services
         count_401 = self._unwritten_401
         try:
@@ -80,7 +80,7 @@ class Heartbeat:
                 return  # the results belong to the clock as it was; the next beat follows soon
             before, self._webhooks = (
                 self._webhooks,
-                webhook_health.judge(self._webhooks, day.evidence, now),
+                webhook_health.assess_webhooks(self._webhooks, day.evidence, now),
             )
             snapshot = replace(snapshot, webhooks_state=self._webhooks.state)
             assessment = assess(snapshot, day)
@@ -192,7 +192,7 @@ class Heartbeat:
             else await self._query_runner.ask(lambda queries: queries.habit(last))
         )
         is_quiet = webhook_health.is_quiet(rate, now)
-        await self._schedule.quiet(now if is_quiet else None)
+        await self._schedule.quiet(now, is_quiet=is_quiet)
 
     @property
     def _unwritten_401(self) -> int:

@@ -1,4 +1,4 @@
-"""Where a daemon listens: on what it was handed, else on what it binds, and for whom."""
+"""The sockets on which a daemon listens: those that it was handed, else those that it binds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Listeners:
     """The sockets of one daemon by name: `webhook`, `control` and, unless it is off, `admin`."""
 
     def __init__(self, config: Config, environ: MutableMapping[str, str]) -> None:
-        """Bind what was not handed over; raises ConfigurationError, and then none is open."""
+        """Bind the sockets that were not handed over; raises ConfigurationError with none open."""
         handed = systemd.take_sockets(environ)
         self.owns_control_socket = "control" not in handed
         wanted: dict[str, Callable[[], socket.socket]] = {
-            # For the web server's user; who posts there needs a key all the same.
+            # For the user of the web server; a delivery needs a key all the same.
             "webhook": lambda: _bound(config.webhook.listen, "webhook.listen", mode=0o666),
             "control": lambda: bind_unix(config.control.socket, key="control.socket"),
         }
@@ -30,7 +30,7 @@ class Listeners:
         try:
             for name, bind in wanted.items():
                 self.sockets[name] = handed.get(name) or bind()
-            self._require_private(is_told=bool(environ.get(REMOTE_ADMIN_VARIABLE)))
+            self._require_private(may_be_remote=bool(environ.get(REMOTE_ADMIN_VARIABLE)))
         except BaseException:
             for one in self.sockets.values():
                 one.close()
@@ -38,15 +38,15 @@ class Listeners:
 
     @property
     def is_admin_remote(self) -> bool:
-        """Whether others than this host may reach the admin listener."""
+        """Whether other hosts may reach the admin listener."""
         return "admin" in self.sockets and _is_remote(self.sockets["admin"])
 
-    def _require_private(self, *, is_told: bool) -> None:
-        """Refuse what others could reach: the configuration does not say where a name leads."""
+    def _require_private(self, *, may_be_remote: bool) -> None:
+        """Refuse sockets that others can reach; a configured name may lead anywhere."""
         faults = []
         if self.sockets["control"].family != socket.AF_UNIX:
             faults.append("control.socket: is no unix socket, and whoever reaches it may act")
-        if self.is_admin_remote and not is_told:
+        if self.is_admin_remote and not may_be_remote:
             faults.append(
                 "admin.listen: is not on loopback, and anybody who reaches it may read it"
             )

@@ -1,4 +1,7 @@
-"""When what happens by itself: sweeps, their repetition after a failure, locating, cleaning up."""
+"""Runs with APScheduler what `core/schedule.py` says is due.
+
+APScheduler goes by the wall clock: when that jumps, every job moves with it.
+"""
 
 from __future__ import annotations
 
@@ -7,154 +10,113 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from syncd.clock import Jump
 from syncd.config import Config
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepSummary
+from syncd.core.schedule import ClockTrust, Schedule, SweepPeriods, Task, is_ahead
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.store import process_state, retention, sweeps
-from syncd.sync.sweeps import due_since, next_after_failure
 
 log = structlog.get_logger(__name__)
 
-LOCATE_CHECK_S = 10.0
-PRUNE_EVERY_S = 3600.0
-# The first time soon: a daemon that is restarted every hour would never clean up.
-PRUNE_FIRST_S = 5.0
-# How soon to look again whether the clock is believed by now.
-PRUNE_AGAIN_S = 60.0
-# A host whose clock differs by less from Dreamship's is right about days.
-CLOCKS_AGREE = timedelta(hours=1)
-# So long without another jump a clock is believed that nothing has confirmed.
-BELIEVED_AFTER_S = 24 * 3600.0
-# So that many daemons do not sweep in the same second after Dreamship was down.
-JITTER_SHARE = 0.1
-LONGEST_JITTER_S = 300
+# Between two slices of a deletion, so that deliveries go first.
+PAUSE_S = 0.05
 
 
 class _NoCancelled(logging.Filter):
-    """Drops what APScheduler tells, with a traceback, of a job that our end has cancelled."""
+    """Drops the tracebacks that APScheduler logs for jobs that the end of the daemon cancels."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        fault = record.exc_info[1] if record.exc_info else None
-        return not isinstance(fault, asyncio.CancelledError)
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, asyncio.CancelledError)
 
 
 logging.getLogger("apscheduler.executors.default").addFilter(_NoCancelled())
 
 
-class _Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Fires one period after the last run; runs that were missed are not counted out one by one.
+class _Planned(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Asks the schedule for the next run, and never makes up for missed runs one by one.
 
     APScheduler's own interval would, and a clock set ahead by years would take memory and minutes.
     """
 
-    def __init__(self, period: timedelta, jitter: timedelta = timedelta()) -> None:
-        self.period = period
-        self._jitter = jitter
+    def __init__(self, schedule: Schedule, task: Task) -> None:
+        self._schedule = schedule
+        self._task = task
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
         del previous
-        jitter = self._jitter * random.random()  # noqa: S311 - no secret
-        return now + self.period + jitter
-
-    @property
-    def longest(self) -> timedelta:
-        """The longest wait that this may ask for."""
-        return self.period + self._jitter
+        return self._schedule.begin(self._task, now)
 
 
 class Scheduler:
-    """Runs the jobs of one daemon; a run that was missed is made up once, never two at a time.
-
-    APScheduler goes by the wall clock: when that jumps, every job moves with it.
-    """
+    """Runs the tasks of one daemon, each never twice at a time; a missed run is made up once."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._is_silent = False
-        self._failures = 0
-        self._reloaded_at: datetime | None = None
-        self._located_at: datetime | None = None
-        self._quiet_until: datetime | None = None
-        self._quiet_looks = 0
-        self._doubted_s: float | None = None
-        self._doubted_answers = 0
-        self._told_doubt = False
+        self._schedule = Schedule(sweep_periods(services.config), random.random)
+        self._clock_trust = ClockTrust()
+        self._has_warned = False
         self._scheduler = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"max_instances": 1, "coalesce": True, "misfire_grace_time": None},
         )
 
     async def start(self) -> None:
-        """Begin: a sweep at once if one is due."""
-        services, every = self._services, self._config.reconcile.every
-        saved_state, now = services.saved_state, services.clock.now()
-        self._failures = saved_state.failures
+        """Begin: with a sweep at once if one is due."""
+        services, saved_state = self._services, self._services.saved_state
         services.clock.follow(self.follow)
         if saved_state.is_clock_suspect:
-            self._doubted_s = services.clock.elapsed_s()
-        is_due = due_since(saved_state.complete_at, every, now)
+            self._clock_trust.doubt(services.clock.elapsed_s(), 0)
+        is_due = self._schedule.start(
+            services.clock.now(),
+            complete_at=saved_state.complete_at,
+            failures=saved_state.failures,
+        )
         if services.is_resuming:
             await self.resume()
         elif is_due or services.is_new_policy:
             await services.sweep_manager.request("start")
-        self._scheduler.add_job(
-            _run,
-            self._sweep_trigger(),
-            args=[self._sweep],
-            id="sweep",
-            next_run_time=now + every
-            if is_due or saved_state.complete_at is None
-            else saved_state.complete_at + every,
-        )
-        self._scheduler.add_job(
-            _run, _Every(timedelta(seconds=LOCATE_CHECK_S)), args=[self._locate]
-        )
-        # Soon for the first time: a daemon that is often started again must prune, too.
-        self._scheduler.add_job(
-            _run,
-            _Every(timedelta(seconds=PRUNE_EVERY_S)),
-            args=[self._prune],
-            id="prune",
-            next_run_time=now + timedelta(seconds=PRUNE_FIRST_S),
-        )
+        runs: dict[Task, Callable[[], Awaitable[None]]] = {
+            "sweep": self._sweep,
+            "locate": self._locate,
+            "prune": self._prune,
+        }
+        for task, run in runs.items():
+            self._scheduler.add_job(
+                _run,
+                _Planned(self._schedule, task),
+                args=[run],
+                id=task,
+                next_run_time=self._schedule.next_at(task),
+            )
         self._scheduler.start()
 
     def stop(self) -> None:
-        """End; what runs is not waited for."""
+        """End, without waiting for a task that runs."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     async def resume(self) -> None:
-        """Sweep after an absence: what was read before it may have changed since."""
+        """Sweep after an absence: earlier reads may be outdated."""
         await self._services.sweep_manager.restart()
         self._services.is_resuming = False
 
     def follow(self, jump: Jump) -> None:
-        """Move each job with this host's clock; none waits for longer than its period."""
+        """Move each task with this host's clock."""
         if jump.is_doubtful:
-            self._doubted_s = self._services.clock.elapsed_s()
-            self._doubted_answers = self._services.remote_clock.answers
-        if self._located_at is not None:
-            self._located_at = jump.timer(self._located_at)
-        if self._quiet_until is not None:
-            self._quiet_until = jump.timer(self._quiet_until)
-        if self._reloaded_at is not None:
-            self._reloaded_at = jump.noted(self._reloaded_at)
-        if not self._scheduler.running:
-            return
-        for job in self._scheduler.get_jobs():
-            trigger = job.trigger
-            latest = jump.after + (trigger.longest if isinstance(trigger, _Every) else timedelta())
-            job.modify(next_run_time=min(jump.timer(job.next_run_time), latest))
+            services = self._services
+            self._clock_trust.doubt(services.clock.elapsed_s(), services.remote_clock.answers)
+        self._schedule.follow(jump)
+        self._reschedule("sweep", "locate", "prune")
 
     async def pulse(self) -> None:
         """Return once the scheduler has come round."""
@@ -167,89 +129,51 @@ class Scheduler:
         await came_round.wait()
 
     def reload(self) -> None:
-        """Take over a new configuration: it may have mended what made the last sweep fail."""
-        self._reloaded_at = self._services.clock.now()
-        self._set_period(is_due=self._failures > 0)
+        """Use a new configuration."""
+        self._schedule.reload(sweep_periods(self._services.config), self._services.clock.now())
+        self._reschedule("sweep")
 
     def adapt(self, *, is_silent: bool) -> None:
-        """Take over that deliveries stopped or came back."""
-        if is_silent != self._is_silent:
-            self._is_silent = is_silent
-            self._set_period()
+        """Sweep more often while deliveries have stopped."""
+        self._schedule.set_silent(self._services.clock.now(), is_silent=is_silent)
+        self._reschedule("sweep")
 
-    async def quiet(self, since: datetime | None) -> None:
-        """Ask the source early while deliveries stay away (None: they do not), ever more rarely."""
-        if since is None:
-            self._quiet_until, self._quiet_looks = None, 0
-        elif self._quiet_until is None or since >= self._quiet_until:
-            wait = self._config.reconcile.every_when_silent * 2**self._quiet_looks
-            self._quiet_until = since + wait
-            self._quiet_looks = min(self._quiet_looks + 1, 10)
+    async def quiet(self, now: datetime, *, is_quiet: bool) -> None:
+        """Sweep early while deliveries stay away for unusually long."""
+        if self._schedule.wants_quiet_sweep(now, is_quiet=is_quiet):
             await self._services.sweep_manager.request("quiet")
 
     def sweep_ended(self, summary: SweepSummary) -> None:
-        """Try again soon after a sweep of the catalogue that was not complete."""
-        if not summary.is_catalogue or not self._scheduler.running:
-            return
-        if summary.result == "complete" or summary.held:
-            # What was held back waits for a person; reading it all again soon would not help.
-            self._failures = 0
-            return
-        self._failures += 1
-        wait = next_after_failure(self._failures, self._config.reconcile.every_when_silent)
-        is_outdated = self._reloaded_at is not None and summary.began_at < self._reloaded_at
-        again_at = self._services.clock.now() + (timedelta() if is_outdated else wait * _jittered())
-        job = self._scheduler.get_job("sweep")
-        job.modify(next_run_time=min(job.next_run_time, again_at))
+        """Plan the sweep after one that ended."""
+        self._schedule.end_sweep(summary, self._services.clock.now())
+        self._reschedule("sweep")
 
     @property
     def next_sweep_at(self) -> datetime | None:
         """When the next sweep begins by itself."""
-        job = self._scheduler.get_job("sweep")
-        return None if job is None else job.next_run_time
+        return self._schedule.next_at("sweep")
 
-    @property
-    def _config(self) -> Config:
-        return self._services.config
-
-    def _sweep_trigger(self) -> _Every:
-        reconcile = self._config.reconcile
-        every = reconcile.every_when_silent if self._is_silent else reconcile.every
-        return _Every(every, min(timedelta(seconds=LONGEST_JITTER_S), every * JITTER_SHARE))
-
-    def _set_period(self, *, is_due: bool = False) -> None:
-        """Have the sweep repeated by the period in force; the next one never moves to later.
-
-        A host may reload more often than it sweeps.
-        """
-        if not self._scheduler.running:
-            return
-        now, trigger, job = (
-            self._services.clock.now(),
-            self._sweep_trigger(),
-            self._scheduler.get_job("sweep"),
-        )
-        next_at = now if is_due else trigger.get_next_fire_time(None, now)
-        job.modify(trigger=trigger, next_run_time=min(job.next_run_time, next_at))
+    def _reschedule(self, *tasks: Task) -> None:
+        if self._scheduler.running:
+            for task in tasks:
+                self._scheduler.modify_job(task, next_run_time=self._schedule.next_at(task))
 
     async def _sweep(self) -> None:
         await self._services.sweep_manager.request("schedule")
 
     async def _locate(self) -> None:
-        """Sweep for variants whose item only the catalogue knows, but not all the time."""
+        """Sweep for variants whose item only the catalogue knows."""
         services = self._services
         if not await services.database.read(sweeps.has_unplaced_variants):
             return
-        now = services.clock.now()
-        if due_since(self._located_at, self._config.reconcile.every_when_silent, now):
-            self._located_at = now
+        if self._schedule.wants_locating(services.clock.now()):
             await services.sweep_manager.request("locate")
 
     async def _prune(self) -> None:
-        config, now = self._config, self._services.clock.now()
+        config, now = self._services.config, self._services.clock.now()
         if not await self._trusts_clock():
-            again_at = now + timedelta(seconds=PRUNE_AGAIN_S)
-            self._scheduler.modify_job("prune", next_run_time=again_at)
+            self._schedule.retry_prune(now)
+            self._reschedule("prune")
             return
         prune = partial(
             retention.prune,
@@ -259,38 +183,35 @@ class Scheduler:
             missed_grace=config.reconcile.missed_grace,
         )
         while self._scheduler.running and await self._services.database.write(prune):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # not a poll but a pause: deliveries go first
+            await asyncio.sleep(PAUSE_S)
 
     async def _trusts_clock(self) -> bool:
-        """Tell whether what is old by this host's clock may be deleted.
-
-        After the clock ran ahead only once Dreamship's `Date` agrees with it, or after a day.
-        """
+        """Tell whether rows that are old by this host's clock may be deleted."""
         clock, remote_clock = self._services.clock, self._services.remote_clock
-        is_ahead = remote_clock.answers > 0 and remote_clock.offset < -CLOCKS_AGREE
-        if self._doubted_s is None:
-            return not is_ahead
-        is_confirmed = remote_clock.answers > self._doubted_answers and not is_ahead
-        if not is_confirmed and clock.elapsed_s() < self._doubted_s + BELIEVED_AFTER_S:
-            if not self._told_doubt:
-                log.warning(
-                    "nothing old is deleted until Dreamship's clock agrees with this host's"
-                )
-            self._told_doubt = True
-            return False
-        await self._services.database.write(process_state.trust_clock)
-        self._doubted_s, self._told_doubt = None, False
-        return not is_ahead
+        answers, offset = remote_clock.answers, remote_clock.offset
+        if self._clock_trust.is_doubted:
+            if not self._clock_trust.is_confirmed(clock.elapsed_s(), answers, offset):
+                if not self._has_warned:
+                    log.warning(
+                        "nothing old is deleted until Dreamship's clock agrees with this host's"
+                    )
+                self._has_warned = True
+                return False
+            await self._services.database.write(process_state.trust_clock)
+            self._clock_trust.confirm()
+            self._has_warned = False
+        return not is_ahead(answers, offset)
 
 
-async def _run(job: Callable[[], Awaitable[None]]) -> None:
-    """Run a job; the end of the daemon, which cancels it, is no fault that the log must show.
+def sweep_periods(config: Config) -> SweepPeriods:
+    """Return the settings of the schedule."""
+    return SweepPeriods(config.reconcile.every, config.reconcile.every_when_silent)
 
-    Nor is a mirror that cannot be used: the beat reports it, once, and every job is run again.
+
+async def _run(task: Callable[[], Awaitable[None]]) -> None:
+    """Run a task; neither the end of the daemon nor a mirror that cannot be used is its failure.
+
+    The heartbeat reports the mirror, and each task runs again.
     """
     with contextlib.suppress(asyncio.CancelledError, MirrorError):
-        await job()
-
-
-def _jittered() -> float:
-    return 1 + random.random() * JITTER_SHARE  # noqa: S311 - no secret
+        await task()

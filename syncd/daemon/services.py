@@ -1,24 +1,29 @@
-"""The parts that make and keep a mirror, wired: what the daemon runs, and a command without one."""
+"""The parts that make and keep a mirror, wired: for the daemon, and for a command without one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
-from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import TracebackType
+from typing import Self
 
 import structlog
 
-from syncd.clock import Jump, SteadyClock
+from syncd.clock import SteadyClock
 from syncd.config import Config
+from syncd.config.runtime import ActiveConfig
 from syncd.core import rate_limit
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepSummary
 from syncd.core.policy import Policy
 from syncd.core.records import ReplayResult
 from syncd.core.timestamps import to_text
 from syncd.dreamship.client import DreamshipClient
 from syncd.dreamship.remote_clock import RemoteClock
+from syncd.dreamship.replaceable_source import ReplaceableSource
 from syncd.dreamship.source import Source
 from syncd.store import Database, process_state, sweeps, wall_time
 from syncd.store.process_state import SavedState
@@ -33,147 +38,190 @@ from syncd.webhook.replay import replay
 
 log = structlog.get_logger(__name__)
 
-
-def policy_of(config: Config) -> Policy:
-    """Return what the configuration says about judging."""
-    return Policy(
-        sellable=frozenset(value.strip().casefold() for value in config.availability.sellable),
-        settle=config.reconcile.settle,
-        removal_limit_percent=config.reconcile.removal_limit_percent,
-        items=frozenset(config.catalog.items),
-        has_categories=bool(config.catalog.categories),
-    )
+SweepListener = Callable[[SweepSummary], None]
 
 
+@dataclass(kw_only=True, eq=False)
 class Services:
-    """Mirror, batch writer, worker and sweeps of one configuration, on an injected clock.
+    """The parts of one process, all of them ready. `open` makes them, `async with` closes them.
 
-    `source` and `executor` are for simulations; else they are Dreamship's API and a thread.
+    `down`: when the process did not run, until a complete sweep has begun since. `is_resuming`: a
+    sweep has to begin because of that.
     """
 
-    def __init__(
-        self,
+    active: ActiveConfig
+    clock: SteadyClock
+    database: Database
+    saved_state: SavedState
+    is_new_policy: bool
+    remote_clock: RemoteClock
+    rate_limiter: RateLimiter
+    source: Source
+    fetcher: Fetcher
+    worker: SyncWorker
+    batch_writer: BatchWriter
+    sweep_manager: SweepManager
+    down: tuple[datetime, datetime] | None
+    is_resuming: bool
+    _sweep_listeners: list[SweepListener]
+    _reading: asyncio.Task[None] | None = field(default=None, init=False)
+
+    @classmethod
+    async def open(
+        cls,
         config: Config,
         *,
         clock: SteadyClock | None = None,
         source: Source | None = None,
-        executor: Executor | None = None,
-        on_finished: Callable[[SweepSummary], None] = lambda _: None,
-    ) -> None:
-        self.config = config
-        self.clock = clock or SteadyClock()
-        self.database = Database(config.mirror.path, executor=executor)
-        self.saved_state: SavedState
-        self._source = source
-        self._own_source: DreamshipClient | None = None
-        self._on_finished = on_finished
-        self._reading: asyncio.Task[None] | None = None
-        self.down: tuple[datetime, datetime] | None = None
-        self.is_resuming = False
+        database: Database | None = None,
+    ) -> Services:
+        """Open the mirror and continue where the last process ended; raises MirrorError leaves.
 
-    async def open(self) -> None:
-        """Take the mirror and go on where the last process ended; raises MirrorError leaves.
-
-        Nothing is held when it raises or is cancelled.
+        Nothing stays open if it raises or is cancelled. Simulations bring their own clock, source
+        and database.
         """
-        if self._source is None:
-            self.config.require_keys()
+        if source is None:
+            config.require_keys()
+        database = database or Database(config.mirror.path)
         try:
-            await self.database.open_in_thread()
-            await self._go_on()
+            await database.open_in_thread()
+            return await cls._build(config, database, clock or SteadyClock(), source)
         except BaseException:
-            await asyncio.to_thread(self.database.close)
+            await asyncio.to_thread(database.close)
             raise
 
-    async def _go_on(self) -> None:
-        config, clock = self.config, self.clock
-        if (last := await self.database.read(wall_time.last_noted)) is not None:
+    @classmethod
+    async def _build(
+        cls, config: Config, database: Database, clock: SteadyClock, source: Source | None
+    ) -> Services:
+        active = ActiveConfig(config)
+        policy, missed_grace = active.current.policy, active.current.missed_grace
+        jump = None
+        if (last := await database.read(wall_time.last_noted)) is not None:
             jump = clock.resume(*last)
-            if jump is not None:
-                await self._move(jump)
-                if jump.is_absence:
-                    self.down = jump.since, jump.after
-                    # Deliveries may have been given up meanwhile, or are late by retries.
-                    self.is_resuming = jump.away > config.reconcile.missed_grace
+        if jump is not None:
+            await _move(database, jump, active)
         now = clock.now()
-        self.saved_state = await self.database.read(lambda db: process_state.restore(db, now))
-        policy = policy_of(config)
-        if self.saved_state.accepting_since is None:
-            await self.database.write(lambda db: process_state.mark_accepting(db, now))
-        await self._end_excess(now, policy)
-        self.is_new_policy = await reapply(self.database, policy, clock.now)
-        self.remote_clock = RemoteClock(clock, self.saved_state.clock_offset)
-        self.rate_limiter = RateLimiter(
-            self.database,
-            clock,
-            rate_limit.start(
-                config.dreamship.calls_per_minute,
-                self.saved_state.calls,
-                paused_until=self.saved_state.paused_until,
-            ),
+        saved_state = await database.read(lambda db: process_state.restore(db, now))
+        if saved_state.accepting_since is None:
+            await database.write(lambda db: process_state.mark_accepting(db, now))
+        await _fail_excess(database, now, policy)
+        is_new_policy = await reapply(database, policy, clock.now)
+        remote_clock = RemoteClock(clock, saved_state.clock_offset)
+        pace = rate_limit.start(
+            config.dreamship.calls_per_minute,
+            saved_state.calls,
+            paused_until=saved_state.paused_until,
         )
-        self.fetcher = Fetcher(
-            self.database,
-            self._source or self._new_source(config),
-            self.rate_limiter,
+        rate_limiter = RateLimiter(database, clock, pace)
+        source = source or ReplaceableSource(_client(config, clock))
+        listeners: list[SweepListener] = []
+        fetcher = Fetcher(
+            database,
+            source,
+            rate_limiter,
+            active,
             clock=clock,
-            remote_clock=self.remote_clock,
-            policy=policy,
-            accepting_since=self.saved_state.accepting_since,
-            categories=config.catalog.categories,
-            on_finished=self._has_finished,
+            remote_clock=remote_clock,
+            accepting_since=saved_state.accepting_since,
+            on_finished=lambda summary: _call(listeners, summary),
         )
-        self.worker = SyncWorker(self.database, self.fetcher, self.rate_limiter, clock)
-        self.batch_writer = BatchWriter(
-            self.database,
+        worker = SyncWorker(database, fetcher, rate_limiter, clock)
+        batch_writer = BatchWriter(
+            database, clock, remote_clock, active, on_requests=worker.wake_soon
+        )
+        sweep_manager = SweepManager(
+            database,
+            rate_limiter,
             clock,
-            self.remote_clock,
-            policy,
-            missed_grace=config.reconcile.missed_grace,
-            on_requests=self.worker.wake_soon,
+            active,
+            on_begun=lambda cause: worker.resume() if cause == "operator" else worker.wake(),
         )
-        self.sweep_manager = SweepManager(
-            self.database,
-            self.rate_limiter,
-            clock,
-            policy=policy,
-            items=config.catalog.items,
-            categories=config.catalog.categories,
-            on_begun=lambda cause: (
-                self.worker.resume() if cause == "operator" else self.worker.wake()
-            ),
+        is_absence = jump is not None and jump.is_absence
+        services = cls(
+            active=active,
+            clock=clock,
+            database=database,
+            saved_state=saved_state,
+            is_new_policy=is_new_policy,
+            remote_clock=remote_clock,
+            rate_limiter=rate_limiter,
+            source=source,
+            fetcher=fetcher,
+            worker=worker,
+            batch_writer=batch_writer,
+            sweep_manager=sweep_manager,
+            down=(jump.since, jump.after) if jump is not None and is_absence else None,
+            # Deliveries may have been given up meanwhile, or their repetitions are late.
+            is_resuming=jump is not None and is_absence and jump.away > missed_grace,
+            _sweep_listeners=listeners,
         )
-        clock.follow(self._follow)
+        services.follow_sweeps(services._end_downtime)
+        for part in (rate_limiter, remote_clock, fetcher, batch_writer, worker, services):
+            clock.follow(part.follow)
+        return services
 
-    async def _end_excess(self, now: datetime, policy: Policy) -> None:
-        """End what an earlier version let somebody ask for, and this one would refuse."""
-        most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
-        ended = await self.database.write(lambda db: sweeps.fail_excess(db, now, policy, **most))
-        for summary in ended:
-            log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
+    async def __aenter__(self) -> Self:
+        """Return the services."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the services."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Write the deliveries that were received, stop reading, and close the mirror."""
+        self.sweep_manager.close()
+        await self.batch_writer.close()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if isinstance(self.source, ReplaceableSource):
+            await self.source.aclose()
+        await asyncio.to_thread(self.database.close)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.active.current.config
+
+    def follow_sweeps(self, listener: SweepListener) -> None:
+        """Call `listener` at the end of each sweep."""
+        self._sweep_listeners.append(listener)
+
+    def start_reading(self) -> None:
+        """Begin to read from Dreamship."""
+        self._reading = asyncio.create_task(self.worker.run(), name="reader")
 
     def dry_run(self) -> DryRun:
         """Return a dry run: it reads the catalogue and writes nothing."""
+        current = self.active.current
         return DryRun(
             database=self.database,
             reader=self.fetcher.reader,
             rate_limiter=self.rate_limiter,
-            # Without a worker there is nobody to wait for.
+            # Without a worker no other call waits for its turn.
             turn=self.rate_limiter.turn if self._reading is None else self.worker.visit,
             clock=self.clock,
-            policy=self.fetcher.policy,
-            items=self.config.catalog.items,
-            categories=self.config.catalog.categories,
+            policy=current.policy,
+            items=current.items,
+            categories=current.categories,
         )
 
     async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[ReplayResult]:
-        """Judge kept deliveries again; raises UsageError when one of them is not kept."""
+        """Apply stored deliveries again; raises UsageError if one of them is not stored."""
+        current = self.active.current
         done = await replay(
             self.database,
             ids,
             is_quarantined=is_quarantined,
-            policy=self.batch_writer.policy,
-            missed_grace=self.batch_writer.missed_grace,
+            policy=current.policy,
+            missed_grace=current.missed_grace,
             clock=self.clock,
             remote_clock=self.remote_clock,
         )
@@ -187,89 +235,72 @@ class Services:
         return done
 
     async def notice_clock(self) -> None:
-        """Go on rightly after this host's clock jumped, or after a time in which nothing ran.
+        """Follow this host's clock if it jumped, or if nothing ran for a while.
 
-        What is in memory has followed when this returns or raises; raises MirrorError leaves when
-        the mirror could not yet.
+        The state in memory has followed when this returns or raises. Raises MirrorError leaves if
+        the mirror could not follow yet.
         """
         jump = self.clock.check()
         if jump is None:
             return
         if jump.is_absence:
             log.warning("I was down", since=to_text(jump.since), until=to_text(jump.after))
-        await self._move(jump)
+        await _move(self.database, jump, self.active)
 
-    async def _move(self, jump: Jump) -> None:
-        if jump.shift:
-            log.warning(
-                "this host's clock was set; what waits goes on waiting as long as before",
-                ahead_s=round(jump.shift.total_seconds(), 3),
-            )
-        missed_grace = self.config.reconcile.missed_grace
-        await self.database.write_first(lambda db: wall_time.follow(db, jump, missed_grace))
-
-    def _follow(self, jump: Jump) -> None:
-        for part in (
-            self.rate_limiter,
-            self.remote_clock,
-            self.fetcher,
-            self.batch_writer,
-            self.worker,
-        ):
-            part.follow(jump)
+    def follow(self, jump: Jump) -> None:
+        """Move the downtime with this host's clock; an absence is a new one."""
         if self.down is not None:
             self.down = jump.noted(self.down[0]), jump.noted(self.down[1])
         if jump.is_absence:
             self.down, self.is_resuming = (jump.since, jump.after), True
 
-    def start_reading(self) -> None:
-        """Begin to ask the source for whatever is worth asking."""
-        self._reading = asyncio.create_task(self.worker.run(), name="reader")
-
     async def reconfigure(self, config: Config) -> None:
-        """Go on with another configuration; what is fixed for a process's life stays as it was."""
-        before, self.config = self.config, config
-        policy = policy_of(config)
-        self.fetcher.policy = self.batch_writer.policy = self.sweep_manager.policy = policy
-        self.fetcher.categories = self.sweep_manager.categories = config.catalog.categories
-        self.sweep_manager.items = config.catalog.items
-        self.batch_writer.missed_grace = config.reconcile.missed_grace
+        """Use another configuration; `with_fixed` has kept what a process cannot change."""
+        before = self.config
+        self.active.replace(config)
         self.rate_limiter.limit(config.dreamship.calls_per_minute)
-        if self._source is None and (config.dreamship, config.keys) != (
-            before.dreamship,
-            before.keys,
-        ):
-            old = self._own_source
-            self.fetcher.source = self._new_source(config)
-            if old is not None:
-                await old.aclose()
+        is_new_client = (config.dreamship, config.keys) != (before.dreamship, before.keys)
+        if is_new_client and isinstance(self.source, ReplaceableSource):
+            await self.source.replace(_client(config, self.clock))
         self.worker.resume()
-        await reapply(self.database, policy, self.clock.now)
+        await reapply(self.database, self.active.current.policy, self.clock.now)
         if config.catalog != before.catalog:
             await self.sweep_manager.restart()
 
-    async def close(self) -> None:
-        """Finish what was received, stop reading, let go of the mirror."""
-        self.sweep_manager.close()
-        await self.batch_writer.close()
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        if self._own_source is not None:
-            await self._own_source.aclose()
-        await asyncio.to_thread(self.database.close)
-
-    def _has_finished(self, summary: SweepSummary) -> None:
-        is_whole = summary.is_catalogue and summary.result == "complete"
-        if self.down is not None and is_whole and summary.began_at >= self.down[1]:
+    def _end_downtime(self, summary: SweepSummary) -> None:
+        is_complete = summary.is_catalogue and summary.result == "complete"
+        if self.down is not None and is_complete and summary.began_at >= self.down[1]:
             self.down = None
-        self._on_finished(summary)
 
-    def _new_source(self, config: Config) -> Source:
-        self._own_source = DreamshipClient(
-            config.dreamship.base_url,
-            config.keys[0].reveal(),
-            timeout_s=config.dreamship.timeout_seconds,
-            now=self.clock.now,
+
+async def _move(database: Database, jump: Jump, active: ActiveConfig) -> None:
+    """Move every moment in the mirror with this host's clock."""
+    if jump.shift:
+        log.warning(
+            "this host's clock was set; what waits goes on waiting as long as before",
+            ahead_s=round(jump.shift.total_seconds(), 3),
         )
-        return self._own_source
+    missed_grace = active.current.missed_grace
+    await database.write_first(lambda db: wall_time.follow(db, jump, missed_grace))
+
+
+async def _fail_excess(database: Database, now: datetime, policy: Policy) -> None:
+    """End the sweeps that an earlier version allowed, and this one would refuse."""
+    most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
+    ended = await database.write(lambda db: sweeps.fail_excess(db, now, policy, **most))
+    for summary in ended:
+        log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
+
+
+def _call(listeners: Collection[SweepListener], summary: SweepSummary) -> None:
+    for listener in listeners:
+        listener(summary)
+
+
+def _client(config: Config, clock: SteadyClock) -> DreamshipClient:
+    return DreamshipClient(
+        config.dreamship.base_url,
+        config.keys[0].reveal(),
+        timeout_s=config.dreamship.timeout_seconds,
+        now=clock.now,
+    )

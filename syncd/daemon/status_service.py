@@ -47,7 +47,7 @@ class StatusService:
         # Two connections: the status never waits for a search.
         self._query_runner = QueryRunner(mirror, limit_s=STATUS_LIMIT_S)
         self._searches = QueryRunner(mirror, limit_s=SEARCH_LIMIT_S)
-        self._counts = CachedQuery(lambda queries: queries.counts(services.fetcher.policy))
+        self._counts = CachedQuery(lambda queries: queries.counts(services.active.current.policy))
         self._day = CachedQuery(Queries.day)
         self._last: tuple[DaemonSnapshot, MirrorCounts, DaySummary] | None = None
 

@@ -1,7 +1,7 @@
-"""The service manager's side: sockets it hands over, and what it is told.
+"""The service manager: the sockets that it hands over, and the notifications that it gets.
 
-The protocol is a datagram and two environment variables (sd_notify(3), sd_listen_fds(3)); nothing
-here does anything when the process was started by hand.
+The protocol is a datagram and two environment variables (sd_notify(3), sd_listen_fds(3)). In a
+process that was started by hand nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _FIRST_FD = 3
 # A service manager that does not read must not stop the loop.
 NOTIFY_LIMIT_S = 0.1
 _SHORTEST_BEAT_S = 0.1
-# As the service manager writes one; what is longer is no time and no count.
+# A number as the service manager writes it; a longer one is no time and no count.
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def notify(environ: MutableMapping[str, str], *lines: str) -> None:
-    """Tell the service manager, e.g. `READY=1`; silent when there is none or it went away."""
+    """Notify the service manager, e.g. `READY=1`; without one this does nothing."""
     address = environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -35,16 +35,16 @@ def notify(environ: MutableMapping[str, str], *lines: str) -> None:
             sender.settimeout(NOTIFY_LIMIT_S)
             sender.sendto("\n".join(lines).encode(), address)
     except (OSError, ValueError):
-        return  # it went away, or it is no address of a socket
+        return  # the service manager has gone, or this is not the address of a socket
 
 
 def notify_reloading(environ: MutableMapping[str, str]) -> None:
-    """Tell that a reload begins; which one, by the clock that Type=notify-reload compares."""
+    """Notify that a reload begins, with the time that Type=notify-reload compares."""
     notify(environ, "RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_s(environ: MutableMapping[str, str]) -> float | None:
-    """Return how often to send `WATCHDOG=1`: half of what the unit allows, None without one."""
+    """Return the period of `WATCHDOG=1`: half of the time that the unit allows, or None."""
     allowed, me = environ.get("WATCHDOG_USEC", ""), str(os.getpid())
     if not _NUMBER.fullmatch(allowed) or environ.get("WATCHDOG_PID", me) != me:
         return None
@@ -54,7 +54,7 @@ def watchdog_s(environ: MutableMapping[str, str]) -> float | None:
 def take_sockets(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
     """Return the sockets handed over, by `FileDescriptorName=`; one without a name is `webhook`.
 
-    Taken once: the variables are removed, so that no child takes them for its own.
+    The variables are removed, so that no child process takes the sockets for its own.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -70,7 +70,7 @@ def take_sockets(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
 
 
 def _handed(fd: int) -> socket.socket:
-    """Return the listening socket that has this number; raises ConfigurationError for any other."""
+    """Return the listening socket with this number; raises ConfigurationError if it is none."""
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:
@@ -86,8 +86,8 @@ def _handed(fd: int) -> socket.socket:
     return handed
 
 
-def _no_socket(fault: str) -> ConfigurationError:
+def _no_socket(reason: str) -> ConfigurationError:
     return ConfigurationError(
-        [f"$LISTEN_FDS: {fault}"],
+        [f"$LISTEN_FDS: {reason}"],
         hint="start it through syncd.socket, with ListenStream=, or unset LISTEN_FDS",
     )

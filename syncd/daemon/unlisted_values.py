@@ -1,4 +1,4 @@
-"""Values that `availability.sellable` does not list: not sold, and told once, with what to add."""
+"""Reports values that `availability.sellable` does not list, each once: they are not sold."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from syncd.store import Queries, reported_values
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY_S = 300.0
+CHECK_EVERY_S = 300.0
 # In one line of the log; the status names more of them.
-TOLD_AT_ONCE = 20
-# Remembered as told, the most frequent first.
-MOST = 1000
+MOST_IN_A_LINE = 20
+# Stored as reported, the most frequent first.
+MOST_STORED = 1000
 
 
 class UnlistedValueReporter:
-    """Looks through one mirror for new values after each sweep, and now and then."""
+    """Searches the mirror for new values after each sweep, and every few minutes."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Look soon."""
+        """Search soon."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Look whenever woken, until cancelled."""
+        """Search whenever woken, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), LOOK_EVERY_S)
+                await asyncio.wait_for(self._woken.wait(), CHECK_EVERY_S)
             self._woken.clear()
-            # What is wrong with the mirror is told by whoever keeps watch over it.
+            # The heartbeat reports errors of the mirror.
             with contextlib.suppress(MirrorError):
-                await self._look()
+                await self._report_new()
 
-    async def _look(self) -> None:
+    async def _report_new(self) -> None:
         unlisted = await asyncio.to_thread(self._count)
         values, database = list(unlisted.named), self._services.database
         if not await database.read(lambda db: reported_values.unreported(db, values)):
@@ -50,12 +50,12 @@ class UnlistedValueReporter:
         if new := await database.write(lambda db: reported_values.mark_reported(db, values)):
             log.warning(
                 "not sold: availability.sellable does not list these values",
-                variants={value: unlisted.named[value] for value in new[:TOLD_AT_ONCE]},
+                variants={value: unlisted.named[value] for value in new[:MOST_IN_A_LINE]},
                 values=len(new),
                 less_frequent=unlisted.more,
                 hint="add those that may be sold to availability.sellable, then reload",
             )
 
     def _count(self) -> UnknownValues:
-        with contextlib.closing(Queries(self._services.config.mirror.path)) as reports:
-            return reports.unknown_values(self._services.fetcher.policy, MOST)
+        with contextlib.closing(Queries(self._services.config.mirror.path)) as queries:
+            return queries.unknown_values(self._services.active.current.policy, MOST_STORED)

@@ -11,7 +11,8 @@ import structlog
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.core.clock_jump import Jump
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE
 

@@ -111,10 +111,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 is_head, of_bodies = self._part == _HEAD, self._framing.body - body_bytes
                 self._framing.end_read(len(data), of_bodies, is_head=is_head)
                 self._limiter.receive_part(self)
-        except RequestRefusedError as fault:
-            self._refuse(fault.code, fault.why)
-        except httptools.HttpParserError as fault:
-            cause = fault.__context__
+        except RequestRefusedError as error:
+            self._refuse(error.code, error.why)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
             if isinstance(cause, RequestRefusedError):
                 self._refuse(cause.code, cause.why)
             else:
@@ -260,7 +260,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 return
             self._drop_arriving()
         self._part = _START
-        self.config.refusals.note(code, why, client_of(self.client, headers), hint)
+        self.config.refusals.count(code, why, client_of(self.client, headers), hint)
         self._last_answer = refusal(code, why)
         if self.flow.write_paused:
             self._limiter.enter(self)

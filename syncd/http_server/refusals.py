@@ -36,7 +36,7 @@ class Refusals:
         self.counted: Counter[str] = Counter()
         self._logged_at: dict[str, float] = {}
 
-    def note(self, code: int, why: str, client: str, hint: str = "") -> None:
+    def count(self, code: int, why: str, client: str, hint: str = "") -> None:
         """Count one refused request, and log it unless the same was logged a moment ago."""
         self.counted[str(code)] += 1
         if self.is_due(f"{code} {why} {hint}"):
@@ -50,11 +50,11 @@ class Refusals:
                 **({"hint": hint} if hint else {}),
             )
 
-    def note_answer(self, code: int, scope: Scope) -> None:
+    def count_answer(self, code: int, scope: Scope) -> None:
         """Count the answer of an application that refuses in many places, if it is a refusal."""
         if code >= HTTPStatus.BAD_REQUEST:
             client = client_of(scope.get("client"), scope["headers"])
-            self.note(code, HTTPStatus(code).phrase.lower(), client)
+            self.count(code, HTTPStatus(code).phrase.lower(), client)
 
     def is_due(self, kind: str) -> bool:
         """Tell whether to log this kind of refusal now; `kind` comes from a fixed set."""
@@ -66,7 +66,7 @@ class Refusals:
 
 
 class Places:
-    """What requests of one kind may have of the daemon: so many places at once."""
+    """How many requests of one kind the daemon answers at once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -74,7 +74,7 @@ class Places:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold a place; raises Overloaded when all are taken."""
+        """Hold one place; raises Overloaded if all are taken."""
         if self._taken >= self._most:
             count = "1 request" if self._most == 1 else f"{self._most} requests"
             raise Overloaded(

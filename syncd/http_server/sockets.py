@@ -1,4 +1,4 @@
-"""Sockets that are bound by us, not handed over."""
+"""Sockets that this process binds itself."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from syncd.errors import ConfigurationError
 
 
 def bind_tcp(host: str, port: int, *, key: str) -> socket.socket:
-    """Return a bound socket; raises ConfigurationError naming `key` and why it cannot be had."""
+    """Return a bound socket; raises ConfigurationError that names `key` and the reason."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
         bound = socket.socket(family, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as fault:
-        raise _cannot_listen(f"{host}:{port}", fault, key, port) from fault
+    except (OSError, UnicodeError) as error:
+        raise _cannot_listen(f"{host}:{port}", error, key, port) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(found[0][4])
-    except OSError as fault:
+    except OSError as error:
         bound.close()
-        raise _cannot_listen(f"{host}:{port}", fault, key, port) from fault
+        raise _cannot_listen(f"{host}:{port}", error, key, port) from error
     return bound
 
 
 def _cannot_listen(
-    where: str, fault: OSError | UnicodeError, key: str, port: int
+    where: str, error: OSError | UnicodeError, key: str, port: int
 ) -> ConfigurationError:
-    why = getattr(fault, "strerror", None) or "is no name of a host"
-    if isinstance(fault, socket.gaierror | UnicodeError):
+    why = getattr(error, "strerror", None) or "is no name of a host"
+    if isinstance(error, socket.gaierror | UnicodeError):
         hint = "write an address of this host, 127.0.0.1 for instance, or a name that leads to one"
     else:
-        hint = _TCP_HINTS.get(fault.errno or 0, "choose another address")
+        hint = _TCP_HINTS.get(error.errno or 0, "choose another address")
     return ConfigurationError(
         [f"{key}: cannot listen on {where}: {why}"], hint=hint.format(port=port)
     )
@@ -56,7 +56,7 @@ _TCP_HINTS[errno.EPERM] = _TCP_HINTS[errno.EACCES]
 
 
 def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
-    """Return a bound unix socket for owner and group; a dead one in its place is replaced."""
+    """Return a bound unix socket for owner and group; a dead socket at the path is replaced."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -66,7 +66,7 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
                 raise OSError(errno.EADDRINUSE, "another program listens on it")
             path.unlink()
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Nobody may connect between bind and chmod.
+        # With a later chmod, anybody could connect in between.
         before = os.umask(0o777 & ~mode)
         try:
             bound.bind(str(path))
@@ -75,12 +75,12 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
             raise
         finally:
             os.umask(before)
-    except (OSError, UnicodeError) as fault:
-        why = getattr(fault, "strerror", None) or str(fault) or "has a name nobody can open"
-        hint = _UNIX_HINTS.get(getattr(fault, "errno", None) or 0, _UNIX_HINT)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error) or "has a name nobody can open"
+        hint = _UNIX_HINTS.get(getattr(error, "errno", None) or 0, _UNIX_HINT)
         raise ConfigurationError(
             [f"{key}: cannot make the socket {path}: {why}"], hint=hint
-        ) from fault
+        ) from error
     return bound
 
 
@@ -94,7 +94,7 @@ _UNIX_HINTS = {
 
 
 def _is_answered(path: Path) -> bool:
-    """Tell whether somebody listens on a socket that is in the way."""
+    """Tell whether a process listens on the socket at a path."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         try:
             caller.connect(str(path))

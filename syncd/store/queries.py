@@ -192,7 +192,7 @@ class Queries:
                 missed=len(missed),
                 evidence=Evidence(
                     missed_at=[from_text(row[0]) for row in missed if not row[1]],
-                    told_at=[from_text(row[0]) for row in told],
+                    reported_at=[from_text(row[0]) for row in told],
                     last_delivery_at=maybe_from_text(last),
                 ),
                 invalid_signatures=counted.get("invalid_signature", 0),

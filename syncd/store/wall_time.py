@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from syncd.clock import RECENT, Jump, Mark
+from syncd.clock import Mark
+from syncd.core.clock_jump import RECENT, Jump
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state

@@ -8,7 +8,6 @@ whole catalogue.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -38,9 +37,7 @@ class AccountCheck(Struct, frozen=True):
 class Account:
     """Reads the list when it is needed, within the budget, and remembers its last answer."""
 
-    def __init__(
-        self, source: Callable[[], Source], rate_limiter: RateLimiter, clock: Clock
-    ) -> None:
+    def __init__(self, source: Source, rate_limiter: RateLimiter, clock: Clock) -> None:
         self._source = source
         self._rate_limiter = rate_limiter
         self._clock = clock
@@ -72,7 +69,7 @@ class Account:
             await self._clock.sleep(wait_s)
         await self._rate_limiter.spend(for_sweep=True)
         try:
-            await self._source().page(None, page)
+            await self._source.page(None, page)
         except SourceThrottled as error:
             return AccountCheck("throttled", error)
         except SourceRefused as error:

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec import Struct
 
-from syncd.clock import Jump
 from syncd.core.backoff import backoff
+from syncd.core.clock_jump import Jump
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
 from syncd.sync.rate_limiter import RateLimiter

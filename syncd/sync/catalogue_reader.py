@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from syncd.clock import Clock
 from syncd.core.model import ItemRead, Page
@@ -17,11 +17,7 @@ class CatalogueReader:
     """Makes calls to Dreamship. Each answer has the age of its content; nothing is written."""
 
     def __init__(
-        self,
-        source: Callable[[], Source],
-        account: Account,
-        clock: Clock,
-        remote_clock: RemoteClock,
+        self, source: Source, account: Account, clock: Clock, remote_clock: RemoteClock
     ) -> None:
         self.account = account
         self._source = source
@@ -35,7 +31,7 @@ class CatalogueReader:
         """
         began_at = self._clock.now()
         try:
-            read = await self._source().item(item_id)
+            read = await self._source.item(item_id)
         except SourceGone as gone:
             read = ItemRead(
                 item_id,
@@ -55,7 +51,7 @@ class CatalogueReader:
 
     async def page(self, position: Position) -> Page:
         """Read the page at `position`; raises leaves of SourceError."""
-        page = await self._source().page(position.category, position.page)
+        page = await self._source.page(position.category, position.page)
         page = self._remote_clock.placed(page, (position.category, position.page))
         if position.category is None and not page.age:
             self.account.list_answered()

@@ -10,12 +10,13 @@ from functools import partial
 
 import structlog
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.config.runtime import ActiveConfig
 from syncd.core import pagination
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, SweepSummary
 from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import Position
-from syncd.core.policy import Policy
 from syncd.core.records import ChangeSet
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
@@ -38,35 +39,29 @@ class Fetcher:
         database: Database,
         source: Source,
         rate_limiter: RateLimiter,
+        active: ActiveConfig,
         *,
         clock: Clock,
         remote_clock: RemoteClock,
-        policy: Policy,
         accepting_since: datetime | None = None,
-        categories: tuple[int, ...] = (),
         rng: random.Random | None = None,
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
     ) -> None:
-        self.policy = policy
-        self.categories = categories
-        self.source = source
         self.is_listing = False
         self.accepting_since = accepting_since
         self.failures = ReadFailures(
             database,
-            lambda: self.source,
+            source,
             rate_limiter,
             clock,
-            policy=lambda: self.policy,
-            categories=lambda: self.categories,
+            active,
             rng=rng,
             on_finished=on_finished,
         )
-        self.reader = CatalogueReader(
-            lambda: self.source, self.failures.account, clock, remote_clock
-        )
+        self.reader = CatalogueReader(source, self.failures.account, clock, remote_clock)
         self.unkept = Unkept(database, clock, self._postpone_unkept)
         self._database = database
+        self._active = active
         self._rate_limiter = rate_limiter
         self._clock = clock
         self._on_finished = on_finished
@@ -140,23 +135,26 @@ class Fetcher:
                 job.item_id, not_before, reason, max_attempts=max_attempts(tries)
             )
         elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
+            categories = self._active.current.categories
             await self.failures.continue_listing(
-                job.sweep_id, pagination.skipped(job.position, self.categories, reason)
+                job.sweep_id, pagination.skipped(job.position, categories, reason)
             )
 
     async def finish_sweeps(self) -> None:
         """End each sweep that has nothing left to read."""
         if not await self._database.read(sweeps.any_ready):
             return
-        now, policy, categories = self._clock.now(), self.policy, self.categories
-        ended = await self._database.write(lambda db: sweeps.finish(db, now, policy, categories))
+        now, current = self._clock.now(), self._active.current
+        ended = await self._database.write(
+            lambda db: sweeps.finish(db, now, current.policy, current.categories)
+        )
         for summary in ended:
             if summary.is_catalogue and summary.result == "complete":
                 await self._close_unplaced(summary.began_at)
             self._on_finished(summary)
 
     async def _close_unplaced(self, began_at: datetime) -> None:
-        now, policy = self._clock.now(), self.policy
+        now, policy = self._clock.now(), self._active.current.policy
         await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
 
     async def _keep_item(self, item_id: int, read: ItemRead, *, rehearses: bool) -> None:
@@ -172,7 +170,8 @@ class Fetcher:
         await self.failures.postpone_failed(item_id, at, error)
 
     async def _save_read(self, read: ItemRead, *, rehearses: bool = False) -> None:
-        now, policy, accepting_since = self._clock.now(), self.policy, self.accepting_since
+        now, policy = self._clock.now(), self._active.current.policy
+        accepting_since = self.accepting_since
 
         def apply(db: sqlite3.Connection) -> ChangeSet:
             return reads.apply(db, read, policy, now=now, accepting_since=accepting_since)
@@ -202,7 +201,7 @@ class Fetcher:
     async def _keep_page(
         self, sweep_id: int, position: Position, page: Page, *, rehearses: bool
     ) -> None:
-        categories = self.categories
+        categories = self._active.current.categories
 
         def apply(db: sqlite3.Connection) -> None:
             sweep_pages.apply(db, sweep_id, page, position, categories)
@@ -226,6 +225,7 @@ class Fetcher:
 
     async def _page_is_gone(self, sweep_id: int, position: Position, error: SourceGone) -> None:
         """Continue after a page that does not exist: the list ended, or the category is gone."""
+        categories = self._active.current.categories
         if pagination.is_start_of_list(position):
             raise SourceAnswerInvalid(error.message, hint=error.hint) from error
         if position.page == 1:
@@ -234,5 +234,5 @@ class Fetcher:
                 raise check.error or error
             log.warning("Dreamship has no such category", category_id=position.category)
         await self.failures.continue_listing(
-            sweep_id, pagination.after_missing(position, self.categories)
+            sweep_id, pagination.after_missing(position, categories)
         )

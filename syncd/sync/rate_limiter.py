@@ -6,8 +6,9 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
 from syncd.core import rate_limit
+from syncd.core.clock_jump import Jump
 from syncd.errors import MirrorError
 from syncd.store import Database, process_state
 

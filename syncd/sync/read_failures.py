@@ -13,12 +13,13 @@ from typing import Literal
 
 import structlog
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.config.runtime import ActiveConfig
 from syncd.core import pagination
 from syncd.core.backoff import backoff
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, SweepSummary
 from syncd.core.pagination import Position
-from syncd.core.policy import Policy
 from syncd.core.rate_limit import MAX_WAIT_S
 from syncd.core.timestamps import maybe_text
 from syncd.dreamship.source import Source
@@ -51,12 +52,11 @@ class ReadFailures:
     def __init__(
         self,
         database: Database,
-        source: Callable[[], Source],
+        source: Source,
         rate_limiter: RateLimiter,
         clock: Clock,
+        active: ActiveConfig,
         *,
-        policy: Callable[[], Policy],
-        categories: Callable[[], tuple[int, ...]],
         rng: random.Random | None = None,
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
     ) -> None:
@@ -69,8 +69,7 @@ class ReadFailures:
         self._database = database
         self._rate_limiter = rate_limiter
         self._clock = clock
-        self._policy = policy
-        self._categories = categories
+        self._active = active
         self._on_finished = on_finished
         self._in_a_row = 0
         self._answered = 0
@@ -197,8 +196,9 @@ class ReadFailures:
         log.warning("a page cannot be read; the sweep goes on without it", **named(job))
         self.list_paused_until = None
         self._tries.pop(part_of(job), None)
+        categories = self._active.current.categories
         await self.continue_listing(
-            sweep_id, pagination.after_unreadable(job.position, self._categories(), error)
+            sweep_id, pagination.after_unreadable(job.position, categories, error)
         )
 
     async def postpone_failed(
@@ -223,7 +223,7 @@ class ReadFailures:
         self, state: Literal["refused", "unreachable"], error: SourceError
     ) -> None:
         """End every sweep, because the list itself cannot be read."""
-        now, policy = self._clock.now(), self._policy()
+        now, policy = self._clock.now(), self._active.current.policy
         if state == "refused":
             log.error("Dreamship refuses the api key", fault=error.message, hint=error.hint)
             self.refused = error.message

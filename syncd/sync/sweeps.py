@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
 
 from syncd.clock import Clock
+from syncd.config.runtime import ActiveConfig, RuntimeConfig
 from syncd.core import pagination
 from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
-from syncd.core.policy import Policy
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
 from syncd.store import Database, sweeps
 from syncd.sync.rate_limiter import RateLimiter
@@ -50,18 +50,14 @@ class SweepManager:
         database: Database,
         rate_limiter: RateLimiter,
         clock: Clock,
+        active: ActiveConfig,
         *,
-        policy: Policy,
-        items: tuple[int, ...] = (),
-        categories: tuple[int, ...] = (),
         on_begun: Callable[[SweepCause], None] = lambda _: None,
     ) -> None:
-        self.policy = policy
-        self.items = items
-        self.categories = categories
         self._database = database
         self._rate_limiter = rate_limiter
         self._clock = clock
+        self._active = active
         self._on_begun = on_begun
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
@@ -94,13 +90,14 @@ class SweepManager:
                         await self._database.write(lambda db: sweeps.accept_removals(db, open_id))
                     return open_id, True
                 await self._drop(open_id)
+            current = self._active.current
             begin = partial(
                 sweeps.begin,
                 cause=cause,
                 now=self._clock.now(),
-                items=self.items if items is None else items,
+                items=current.items if items is None else items,
                 is_catalogue=items is None,
-                position=None if items is not None else self._first_position(),
+                position=None if items is not None else _first_position(current),
                 accepts_removals=accept_removals,
             )
             sweep_id = await self._database.write(begin)
@@ -179,23 +176,12 @@ class SweepManager:
         return await self._database.read(lambda db: sweeps.progress(db, sweep_id))
 
     async def _drop(self, sweep_id: int) -> None:
-        policy, now = self.policy, self._clock.now()
+        policy, now = self._active.current.policy, self._clock.now()
         await self._database.write(lambda db: sweeps.drop(db, sweep_id, policy, now))
         log.info("sweep given up for a new one", sweep_id=sweep_id)
 
-    @property
-    def _lists_nothing(self) -> bool:
-        return bool(self.items) and not self.categories
 
-    def _first_position(self) -> Position | None:
-        return None if self._lists_nothing else pagination.first(self.categories)
-
-
-def next_after_failure(failures: int, every: timedelta) -> timedelta:
-    """Return the wait before the next sweep after `failures` in a row: longer each time."""
-    return min(every, timedelta(minutes=2.0 ** min(failures - 1, 10)))
-
-
-def due_since(last: datetime | None, every: timedelta, now: datetime) -> bool:
-    """Tell whether a sweep is due; `last`: when the last complete one ended."""
-    return last is None or now - last >= every or last > now
+def _first_position(config: RuntimeConfig) -> Position | None:
+    """Return where a sweep begins to list; None if it reads only the configured items."""
+    lists_nothing = bool(config.items) and not config.categories
+    return None if lists_nothing else pagination.first(config.categories)

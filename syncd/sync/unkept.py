@@ -16,8 +16,9 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
 from syncd.core.backoff import backoff
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job
 from syncd.core.plain_text import shortened
 from syncd.errors import MirrorError

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, JobKind
 from syncd.core.plain_text import shortened
 from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 import structlog
 from msgspec.structs import replace
 
-from syncd.clock import Clock, Jump
+from syncd.clock import Clock
+from syncd.config.runtime import ActiveConfig
+from syncd.core.clock_jump import Jump
 from syncd.core.model import Delivery, Mention, Outcome
-from syncd.core.policy import Policy
 from syncd.core.records import DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
@@ -38,17 +38,15 @@ class BatchWriter:
         database: Database,
         clock: Clock,
         remote_clock: RemoteClock,
-        policy: Policy,
+        active: ActiveConfig,
         *,
-        missed_grace: timedelta,
         on_requests: Callable[[], None] = lambda: None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self.policy = policy
-        self.missed_grace = missed_grace
         self._database = database
         self._clock = clock
         self._remote_clock = remote_clock
+        self._active = active
         self._on_requests = on_requests
         self._max_waiting = max_waiting
         self._waiting: list[tuple[Delivery, asyncio.Future[Outcome]]] = []
@@ -139,12 +137,16 @@ class BatchWriter:
         await self._write([(odd, future)])
 
     async def _commit(self, batch: list[Delivery]) -> list[DeliveryResult]:
-        # Read here, in the thread of the loop: a reload may replace them at any time.
-        policy, missed_grace = self.policy, self.missed_grace
+        current = self._active.current
         now, source_now = self._clock.now(), self._remote_clock.now()
         return await self._database.write_blocking_loop(
             lambda db: deliveries.apply(
-                db, batch, policy, now=now, source_now=source_now, missed_grace=missed_grace
+                db,
+                batch,
+                current.policy,
+                now=now,
+                source_now=source_now,
+                missed_grace=current.missed_grace,
             )
         )
 

@@ -40,7 +40,7 @@ HEADERS_READ = frozenset({_HEADER, b"content-length", b"transfer-encoding", b"x-
 class WebhookEndpoint:
     """Answers deliveries, and counts its answers (syncd/docs/reference.md lists them).
 
-    `keys` is asked for each delivery, so that rotated keys hold from the next one on.
+    `keys` and `max_body_bytes` are called for each delivery, so that a reload takes effect at once.
     """
 
     def __init__(
@@ -49,10 +49,9 @@ class WebhookEndpoint:
         keys: Callable[[], Sequence[str]],
         now: Callable[[], datetime],
         *,
-        max_body_bytes: int,
+        max_body_bytes: Callable[[], int],
         refusals: Refusals | None = None,
     ) -> None:
-        self.max_body_bytes = max_body_bytes
         self.refusals = refusals or Refusals("webhook")
         # By outcome, and by code what was refused.
         self.answered = self.refusals.counted
@@ -62,27 +61,29 @@ class WebhookEndpoint:
         self.forged_since_delivery = 0
         self._batch_writer = batch_writer
         self._keys = keys
+        self._max_body_bytes = max_body_bytes
         self._now = now
         self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["method"] != "POST":
-            self.refusals.note(405, "not a POST", _client(scope))
+            self.refusals.count(405, "not a POST", _client(scope))
             await _answer(send, 405, _error("deliveries are posted"), (b"allow", b"POST"))
             return
         signature, length = _signature_and_length(scope)
+        max_body_bytes = self._max_body_bytes()
         if not signature:
             await self._refuse(send, scope, MISSING)
             return
         # The parser takes any number of zeros; int() does not.
-        if length.isdigit() and int(length.lstrip(b"0") or b"0") > self.max_body_bytes:
-            await self._too_large(send, scope)
+        if length.isdigit() and int(length.lstrip(b"0") or b"0") > max_body_bytes:
+            await self._too_large(send, scope, max_body_bytes)
             return
         try:
-            body = await self._bodies.read(receive, self.max_body_bytes)
+            body = await self._bodies.read(receive, max_body_bytes)
         except BodyTooLargeError:
-            await self._too_large(send, scope)
+            await self._too_large(send, scope, max_body_bytes)
             return
         except TooMuchHeldError:
             self._complain("too many bodies arrive slowly; one was refused", "503")
@@ -99,7 +100,7 @@ class WebhookEndpoint:
     async def _refuse_forged(self, send: Send, scope: Scope, signature: bytes) -> None:
         if coding := _foreign_coding(scope):
             # The signature is over what is encoded here; it may be right (RFC 9112, 6.1).
-            self.refusals.note(501, "an unknown transfer coding", _client(scope))
+            self.refusals.count(501, "an unknown transfer coding", _client(scope))
             await _answer(send, 501, _error(f"no transfer coding but chunked: {coding}"))
             return
         self.forged_since_delivery += looks_signed(signature)
@@ -142,14 +143,14 @@ class WebhookEndpoint:
         )
         await _answer(send, 401, _error(why))
 
-    async def _too_large(self, send: Send, scope: Scope) -> None:
+    async def _too_large(self, send: Send, scope: Scope, max_body_bytes: int) -> None:
         self._complain(
             "a body over webhook.max_body_bytes was refused",
             "413",
-            limit=self.max_body_bytes,
+            limit=max_body_bytes,
             client=_client(scope),
         )
-        await _answer(send, 413, _error(f"more than {self.max_body_bytes} bytes"))
+        await _answer(send, 413, _error(f"more than {max_body_bytes} bytes"))
 
     def _complain(self, event: str, status: str, **told: object) -> None:
         """Count what was refused, and tell of it now and then."""
@@ -168,7 +169,7 @@ def application(webhook: WebhookEndpoint, path: str, is_healthy: Callable[[], bo
 
     async def healthz(scope: Scope, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
-            webhook.refusals.note(405, "not a GET of /healthz", _client(scope))
+            webhook.refusals.count(405, "not a GET of /healthz", _client(scope))
             await _answer(send, 405, _error("only read"), (b"allow", b"GET, HEAD"))
         elif is_healthy():
             await _answer(send, 200, b'{"durable":true}')
@@ -183,7 +184,7 @@ def application(webhook: WebhookEndpoint, path: str, is_healthy: Callable[[], bo
             await healthz(scope, send)
         else:
             hint = f"deliveries are posted to {path}"
-            webhook.refusals.note(404, "another path", _client(scope), hint)
+            webhook.refusals.count(404, "another path", _client(scope), hint)
             await _answer(send, 404, _error("no such path"))
 
     return application

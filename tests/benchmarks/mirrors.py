@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from syncd.config import Config
+from syncd.config.runtime import runtime_config
 from syncd.core.timestamps import to_text
-from syncd.daemon.services import policy_of
 from syncd.store import reapply_policy
 from syncd.store.connection import close_for_readers, open_for_writing
 
@@ -47,7 +47,7 @@ def fill(path: Path, variants: int, config: Config | None = None) -> None:
     )
     if config is not None:
         # So that the daemon does not apply its policy to every variant when it starts.
-        reapply_policy.mark_applied(connection, policy_of(config))
+        reapply_policy.mark_applied(connection, runtime_config(config).policy)
     connection.execute("COMMIT")
     close_for_readers(connection)
 

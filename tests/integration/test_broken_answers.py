@@ -32,8 +32,7 @@ def reconcile(
     """Sweep as `reconcile-now` does without a daemon, but wait for no back-off."""
 
     async def run() -> SweepSummary:
-        services = Services(load(site.config, {}))
-        await services.open()
+        services = await Services.open(load(site.config, {}))
         services.fetcher.failures.chance = lambda: 0.0
         try:
             sweep_id, _ = await services.sweep_manager.request(

@@ -16,6 +16,7 @@ import click
 import pytest
 from documents import (
     ARCHITECTURE,
+    CONTRIBUTING,
     DOCUMENTS,
     README,
     ROOT,
@@ -318,11 +319,21 @@ def test_the_readme_installs_like_the_full_instructions() -> None:
 
 
 def test_the_supported_versions_are_tested() -> None:
-    """Debian is the release that test_install boots; Python is the declared minimum."""
-    tested = {row[0]: row[1] for row in rows(section("Supported versions"), "software")}
+    """The first Debian is the release that test_install boots; the first Python is the minimum."""
+    tested = {row[0]: row[1].split(", ") for row in rows(section("Supported versions"), "software")}
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
-    assert tested["Debian"] == f"12 ({SUITE})"
-    assert f">={tested['Python']}" == declared
+    assert tested["Debian"] == [f"12 ({SUITE})", "13 (trixie)"]
+    assert "debootstrap --variant=minbase --include=ca-certificates trixie" in text(".ci/trixie")
+    assert f">={tested['Python'][0]}" == declared
+
+
+def test_ci_runs_the_documented_parts() -> None:
+    """CI runs every part, in the documented order."""
+    documented = [spelled(row[0]) for row in rows(text(CONTRIBUTING), "part")]
+    (listed,) = re.findall(r"^for part in (.*); do$", text(".ci/run"), re.MULTILINE)
+    assert documented == [f".ci/{part}" for part in listed.split()]
+    found = {f".ci/{path.name}" for path in (ROOT / ".ci").iterdir() if path.is_file()}
+    assert found == {*documented, ".ci/run"}
 
 
 def test_every_document_is_known() -> None:

@@ -28,14 +28,10 @@ def reconcile(site: Site) -> SweepSummary:
     """Sweep as `reconcile-now` does without a daemon."""
 
     async def run() -> SweepSummary:
-        services = Services(load(site.config, {}))
-        await services.open()
-        try:
+        async with await Services.open(load(site.config, {})) as services:
             sweep_id, _ = await services.sweep_manager.request("operator")
             services.start_reading()
             return await services.sweep_manager.wait(sweep_id)
-        finally:
-            await services.close()
 
     return asyncio.run(asyncio.wait_for(run(), 50))
 
@@ -66,12 +62,8 @@ def test_a_dry_run_of_an_endless_list_ends(site: Site) -> None:
     site.api.faults.endless = True
 
     async def look() -> SweepSummary:
-        services = Services(load(site.config, {}))
-        await services.open()
-        try:
+        async with await Services.open(load(site.config, {})) as services:
             return await services.dry_run().run(())
-        finally:
-            await services.close()
 
     summary = asyncio.run(asyncio.wait_for(look(), 50))
     assert (summary.result, summary.changed, summary.removed) == ("partial", 0, 0)

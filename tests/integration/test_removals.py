@@ -94,7 +94,7 @@ def shelf(items: int) -> Shelf:
 
 
 class Running:
-    """A running engine over a shelf, and what a shop reads of it."""
+    """Running services over a shelf, and what a shop reads of it."""
 
     def __init__(self, services: Services, path: Path) -> None:
         self.services = services
@@ -109,7 +109,9 @@ class Running:
     async def reasons(self) -> list[str]:
         """Return what the status says is not well."""
         services = self.services
-        webhook = WebhookEndpoint(services.batch_writer, list, services.clock.now, max_body_bytes=1)
+        webhook = WebhookEndpoint(
+            services.batch_writer, list, services.clock.now, max_body_bytes=lambda: 1
+        )
         heartbeat = Heartbeat(services, Scheduler(services), webhook)
         status_service = StatusService(services, heartbeat, webhook)
         try:
@@ -171,13 +173,9 @@ def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None
     async def tell() -> None:
         clock = Hasty()
         source.now = clock.now
-        services = Services(config, source=source, clock=clock)
-        await services.open()
-        try:
+        async with await Services.open(config, source=source, clock=clock) as services:
             services.start_reading()
             await story(Running(services, path))
-        finally:
-            await services.close()
 
     asyncio.run(asyncio.wait_for(tell(), 30))
 

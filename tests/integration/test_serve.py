@@ -24,7 +24,8 @@ from msgspec import json
 from payloads import PAYLOADS, body_of
 
 from syncd.clock import SteadyClock
-from syncd.core.policy import Policy
+from syncd.config import Config
+from syncd.config.runtime import ActiveConfig
 from syncd.core.signature import HEADER, sign
 from syncd.demo.fake_dreamship import UPDATED, Event, stale
 from syncd.dreamship.remote_clock import RemoteClock
@@ -561,12 +562,9 @@ def test_a_late_body_gets_408(database: Database) -> None:
 
     async def scenario() -> tuple[bytes, int]:
         now = partial(datetime.now, UTC)
-        policy = Policy(frozenset(), timedelta(seconds=1))
         clock = SteadyClock()
-        batch_writer = BatchWriter(
-            database, clock, RemoteClock(clock), policy, missed_grace=timedelta()
-        )
-        webhook = WebhookEndpoint(batch_writer, lambda: ["key"], now, max_body_bytes=1000)
+        batch_writer = BatchWriter(database, clock, RemoteClock(clock), ActiveConfig(Config()))
+        webhook = WebhookEndpoint(batch_writer, lambda: ["key"], now, max_body_bytes=lambda: 1000)
         bound = bind_tcp("127.0.0.1", 0, key="webhook.listen")
         server = HttpServer(
             application(webhook, "/hook", lambda: True),

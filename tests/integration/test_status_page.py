@@ -158,7 +158,7 @@ def test_a_chart_stays_in_its_frame(rows: list[dict[str, int]]) -> None:
     """Columns are stacked from the bottom, the newest at the right, none above the frame."""
     drawn = chart("Changes", rows, CHANGES)
     total = sum(sum(row.values()) for row in rows)
-    assert drawn.said.startswith(f"{total}, at most " if total else "none")
+    assert drawn.summary.startswith(f"{total}, at most " if total else "none")
     assert all(COLUMNS - len(rows) <= bar.x < COLUMNS for bar in drawn.bars)
     for x in range(COLUMNS):
         column = [bar for bar in drawn.bars if bar.x == x]
@@ -197,14 +197,16 @@ def test_a_strip_describes_its_states() -> None:
         {"state": state, "began_at": to_text(BEGIN + timedelta(hours=at))} for state, at in hours
     ]
     drawn = strip("Webhooks", rows, BEGIN, BEGIN + timedelta(hours=23.5))
-    assert drawn.said == "healthy now, 2 changes in 24 hours"
+    assert drawn.summary == "healthy now, 2 changes in 24 hours"
     assert [(span.state, span.x, span.width) for span in drawn.drawn] == [
         ("healthy", 0, 185),
         ("healthy", 200, 35),
         ("silent", 185, 15),
     ]
-    assert strip("Webhooks", [], BEGIN, BEGIN).said == "not known yet"
-    assert strip("Webhooks", rows[3:], BEGIN, BEGIN).said == "unknown now, no changes in 24 hours"
+    assert strip("Webhooks", [], BEGIN, BEGIN).summary == "not known yet"
+    assert (
+        strip("Webhooks", rows[3:], BEGIN, BEGIN).summary == "unknown now, no changes in 24 hours"
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from syncd.core.payload import parse
 from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship import iso
 from syncd.errors import MirrorError, MirrorUnavailable
+from syncd.store import Database
 from syncd.sync.unkept import MAX_HELD
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Disk(Inline):
 
 
 class Life:
-    """One engine from its start to its end."""
+    """The services of one process from start to end."""
 
     def __init__(self, path: Path, items: int) -> None:
         host = Clock()
@@ -124,12 +125,19 @@ class Life:
         self.source = Shelves(self.clock, items)
         self.disk = Disk()
         self.path = path
-        config = Config(
+        self.config = Config(
             dreamship=Dreamship(calls_per_minute=45),
             mirror=Mirror(path=path),
             keys=(Secret("key"),),
         )
-        self.services = Services(config, clock=self.clock, source=self.source, executor=self.disk)
+
+    async def begin(self) -> None:
+        """Open the mirror, and begin to read."""
+        database = Database(self.path, executor=self.disk)
+        self.services = await Services.open(
+            self.config, clock=self.clock, source=self.source, database=database
+        )
+        self.services.start_reading()
 
     async def deliver(self, variant_id: int, value: str) -> None:
         """Take a delivery, if the mirror can."""
@@ -165,8 +173,7 @@ def live(
 
     async def run() -> T:
         life = Life(path, items)
-        await life.services.open()
-        life.services.start_reading()
+        await life.begin()
         try:
             return await story(life)
         finally:

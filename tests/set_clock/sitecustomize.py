@@ -14,6 +14,7 @@ if told := os.environ.get("SET_CLOCK"):
     from apscheduler.schedulers import base
 
     from syncd import clock
+    from syncd.core import clock_jump
 
     _AHEAD = Path(told)
 
@@ -32,4 +33,4 @@ if told := os.environ.get("SET_CLOCK"):
     base.datetime = _Set
     clock.HostClock.wall = _wall  # type: ignore[method-assign]
     if away_s := os.environ.get("SET_CLOCK_AWAY_S"):
-        clock.AWAY_AFTER = timedelta(seconds=float(away_s))
+        clock_jump.AWAY_AFTER = timedelta(seconds=float(away_s))

@@ -35,6 +35,7 @@ from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
+from syncd.store import Database
 from syncd.webhook.endpoint import WebhookEndpoint
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class Shelves:
 
 
 class Day:
-    """One daemon on one such source: the real engine, schedule and monitor, driven by hand.
+    """One daemon on one such source: the real services, schedule and heartbeat, driven by hand.
 
     APScheduler reads the host's clock, so `_sweeping` begins the regular sweeps in its place.
     """
@@ -111,25 +112,23 @@ class Day:
         self.host = Clock()
         self.clock = SteadyClock(self.host)
         self.source = Shelves(items, self.clock, rows_have_variants=rows_have_variants)
-        self.services = Services(
-            replace(
-                config,
-                mirror=replace(config.mirror, path=folder / "mirror.db"),
-                dreamship=replace(config.dreamship, calls_per_minute=calls_per_minute),
-            ),
-            clock=self.clock,
-            source=self.source,
-            executor=Inline(),
+        self._config = replace(
+            config,
+            mirror=replace(config.mirror, path=folder / "mirror.db"),
+            dreamship=replace(config.dreamship, calls_per_minute=calls_per_minute),
         )
         self._chance = random.Random(1)
         self.is_delivering = True
 
     async def begin(self) -> float:
         """Fill the mirror; return how many seconds that took."""
-        await self.services.open()
+        database = Database(self._config.mirror.path, executor=Inline())
+        self.services = await Services.open(
+            self._config, clock=self.clock, source=self.source, database=database
+        )
         self.schedule = Scheduler(self.services)
         self.webhook = WebhookEndpoint(
-            self.services.batch_writer, list, self.clock.now, max_body_bytes=1
+            self.services.batch_writer, list, self.clock.now, max_body_bytes=lambda: 1
         )
         self.heartbeat = Heartbeat(self.services, self.schedule, self.webhook)
         self.status_service = StatusService(self.services, self.heartbeat, self.webhook)

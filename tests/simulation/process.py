@@ -1,14 +1,15 @@
-"""One life of the daemon: the real engine on a real file, and how it may end at any step."""
+"""One life of the daemon: the real services on a real file, which may end at any step."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -22,19 +23,20 @@ from simulation.witness import Step, Witness
 from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core import payload
+from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepCause, SweepSummary
+from syncd.core.schedule import LOCATE_EVERY, Schedule
 from syncd.core.webhook_health import WebhookHealth
+from syncd.daemon.scheduler import sweep_periods
 from syncd.daemon.services import Services
 from syncd.errors import MirrorUnavailable, SyncdError
-from syncd.store import process_state, sweeps
+from syncd.store import Database, process_state, sweeps
 from syncd.store.process_state import Beat
-from syncd.sync.sweeps import due_since, next_after_failure
 
 T = TypeVar("T")
 Death = Literal["before", "after"]
 
 LIFE: contextvars.ContextVar[Process | None] = contextvars.ContextVar("LIFE", default=None)
-LOCATE_CHECK_S = 10.0
 BEAT_S = 20.0
 
 
@@ -87,7 +89,7 @@ class _Disk(Inline):
 
 
 class Process:
-    """A daemon from start to end: engine, schedule, and the tasks that die with it."""
+    """A daemon from start to end: services, schedule, and the tasks that die with it."""
 
     def __init__(
         self,
@@ -117,18 +119,13 @@ class Process:
         self.last_sweep: SweepSummary | None = None
         self._chance = chance
         self._tell = tell
-        self._failures = 0
-        self._located_s: float | None = None
+        # A random number of its own: the schedule must not change what else happens.
+        self._schedule = Schedule(sweep_periods(config), Random(0).random)
+        self._replanned = asyncio.Event()
         self._poked = asyncio.Event()
         self._disk = _Disk(self, chance, disk_faults)
-        self.services = Services(
-            config,
-            clock=self.clock,
-            source=source,
-            executor=self._disk,
-            on_finished=self._sweep_ended,
-        )
-        self.database = self.services.database
+        self._source = source
+        self.database = Database(config.mirror.path, executor=self._disk)
         self.witness = witness
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -144,22 +141,26 @@ class Process:
             raise
 
     async def start(self, when_open: Callable[[], None]) -> None:
-        """Begin as the daemon does: the engine, a sweep if one is due, the schedule."""
-        services = self.services
-        await services.open()
+        """Begin as the daemon does: the services, a sweep if one is due, the schedule."""
+        services = self.services = await Services.open(
+            self.config, clock=self.clock, source=self._source, database=self.database
+        )
+        services.follow_sweeps(self._sweep_ended)
         when_open()
         services.fetcher.failures.chance = self._chance.random
         self.is_up = True
-        every, now = self.config.reconcile.every, self.clock.now()
         saved_state = services.saved_state
-        self._failures = saved_state.failures
-        self._begin(self._sweeping(every))
+        services.clock.follow(self._follow)
+        is_due = self._schedule.start(
+            self.clock.now(), complete_at=saved_state.complete_at, failures=saved_state.failures
+        )
+        self._begin(self._sweeping())
         self._begin(self._locating())
         await self.notice_clock()
         self._begin(self._beating())
         if services.is_resuming:
             await self._resume()
-        elif services.is_new_policy or due_since(saved_state.complete_at, every, now):
+        elif services.is_new_policy or is_due:
             await self._request("start")
         services.start_reading()
 
@@ -230,14 +231,24 @@ class Process:
     async def _take(self, body: bytes) -> str:
         return await self.services.batch_writer.submit(payload.parse(body, self.clock.now()))
 
-    async def _sweeping(self, every: timedelta) -> None:
-        complete_at, now = self.services.saved_state.complete_at, self.clock.now()
-        if complete_at is not None and timedelta() < now - complete_at < every:
-            await self.clock.sleep((complete_at + every - now).total_seconds())
-            await self._request("schedule")
+    async def _sweeping(self) -> None:
+        """Begin sweeps when the schedule says so: see syncd.daemon.scheduler."""
         while True:
-            await self.clock.sleep(every.total_seconds())
-            await self._request("schedule")
+            self._replanned.clear()
+            now, next_at = self.clock.now(), self._schedule.next_at("sweep")
+            assert next_at is not None
+            if next_at <= now:
+                self._schedule.begin("sweep", now)
+                await self._request("schedule")
+                continue
+            with contextlib.suppress(TimeoutError):
+                wait_s = (next_at - now).total_seconds()
+                await asyncio.wait_for(self._replanned.wait(), wait_s)
+            await self.clock.awake.wait()
+
+    def _follow(self, jump: Jump) -> None:
+        self._schedule.follow(jump)
+        self._replanned.set()
 
     async def _beating(self) -> None:
         """See syncd.daemon.heartbeat, which checks every second; here while anything may happen."""
@@ -274,25 +285,19 @@ class Process:
             else:
                 return
 
-    async def _again(self, wait: timedelta) -> None:
-        await self.clock.sleep(wait.total_seconds())
-        await self._request("schedule")
-
     async def _locating(self) -> None:
-        """See syncd.daemon.scheduler, which looks each ten seconds; here when there is news."""
-        every = self.config.reconcile.every_when_silent
+        """See syncd.daemon.scheduler, which asks every ten seconds; here only after deliveries."""
         while True:
             self._poked.clear()
             if not await self._wants_locating():
                 await self._poked.wait()
-                await self.clock.sleep(LOCATE_CHECK_S)
+                await self.clock.sleep(LOCATE_EVERY.total_seconds())
                 continue
-            now_s = asyncio.get_running_loop().time()
-            if self._located_s is None or now_s - self._located_s >= every.total_seconds():
-                self._located_s = now_s
+            wait = LOCATE_EVERY
+            if self._schedule.wants_locating(self.clock.now()):
                 await self._request("locate")
-            left = every - timedelta(seconds=now_s - self._located_s)
-            await self.clock.sleep(max(LOCATE_CHECK_S, left.total_seconds()))
+                wait = self.config.reconcile.every_when_silent
+            await self.clock.sleep(wait.total_seconds())
 
     async def _wants_locating(self) -> bool:
         try:
@@ -310,12 +315,8 @@ class Process:
         self.last_sweep = summary
         if summary.result == "complete":
             self.on_swept(summary)
-            self._failures = 0
-            return
-        self._failures += 1
-        self._begin(
-            self._again(next_after_failure(self._failures, self.config.reconcile.every_when_silent))
-        )
+        self._schedule.end_sweep(summary, self.clock.now())
+        self._replanned.set()
 
 
 def _cancelled() -> Future[Any]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd import clock
-from syncd.clock import AWAY_AFTER, RECENT, HostClock, Jump, Mark, SteadyClock
+from syncd.clock import HostClock, Mark, SteadyClock
+from syncd.core.clock_jump import AWAY_AFTER, RECENT, Jump
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)

@@ -20,6 +20,8 @@ from msgspec import json
 from payloads import PAYLOADS, body_at
 
 from syncd.clock import SteadyClock
+from syncd.config import Config
+from syncd.config.runtime import ActiveConfig
 from syncd.core import lenient_json
 from syncd.core.explain import decisions, sentences
 from syncd.core.lenient_json import Conflict, NotJsonError
@@ -354,7 +356,7 @@ def test_a_delivery_that_fails_to_apply_is_verified(mirror: Mirror, fails: str) 
     async def submit() -> str:
         clock = SteadyClock()
         batch_writer = BatchWriter(
-            Memory(Path("not-used.db")), clock, RemoteClock(clock), POLICY, missed_grace=GRACE
+            Memory(Path("not-used.db")), clock, RemoteClock(clock), ActiveConfig(Config())
         )
         return await batch_writer.submit(parse(GENUINE, NOW))
 

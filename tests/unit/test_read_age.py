@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.clock import Jump
+from syncd.core.clock_jump import Jump
 from syncd.core.merge import ValueState, on_delivery
 from syncd.core.model import ItemRead
 from syncd.core.rate_limit import start

@@ -15,8 +15,8 @@ from syncd.core.webhook_health import (
     DeliveryRate,
     Evidence,
     WebhookHealth,
+    assess_webhooks,
     is_quiet,
-    judge,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -31,7 +31,7 @@ def judged(
 ) -> WebhookHealth:
     told = [at(m) for m in delivered]
     evidence = Evidence([at(m) for m in missed], told, told[-1] if told else None)
-    return judge(before, evidence, at(now))
+    return assess_webhooks(before, evidence, at(now))
 
 
 NEW = WebhookHealth()
@@ -81,7 +81,7 @@ def test_order_events_do_not_end_failing() -> None:
     failing = judged(NEW, missed=[0, 1, 2, 3], delivered=[4], now=5)
     assert failing.state == "failing"
     evidence = Evidence([at(0)], [at(-1)], at(500))
-    assert judge(failing, evidence, at(501)).state == "failing"
+    assert assess_webhooks(failing, evidence, at(501)).state == "failing"
 
 
 @given(

@@ -1,4 +1,4 @@
-"""Charts of the page: counts in, columns and strips out, each with the words that say the same."""
+"""Charts of the page: columns and strips from counts, each with the same content in words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from syncd.core.timestamps import from_text
 COLUMNS = 24
 # In the charts' own units a column is as wide as that, and a chart a hundred high.
 WIDTH = 10.0
-# A state of a minute is a fact, though a screen has no point so small.
+# A state of one minute must be visible, although it is smaller than a pixel.
 _THINNEST = 1.5
-# Colour alone tells some people nothing.
+# Some people cannot see the colours.
 _HEIGHTS = {"healthy": 35, "unknown": 50, "failing": 75, "silent": 100}
 
 
@@ -29,17 +29,17 @@ class Bar(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True):
-    """Columns, the oldest first. `said` is what it shows, for those who cannot see it."""
+    """Columns, the oldest first. `summary` has the content in words."""
 
     title: str
     kinds: list[str]
     bars: list[Bar]
     rows: Sequence[Row]
-    said: str
+    summary: str
 
 
 class Span(Struct, frozen=True):
-    """How long one state lasted. `ended_at` None: it still does."""
+    """The time of one state. `ended_at` is None for the state of now."""
 
     state: str
     began_at: datetime
@@ -51,16 +51,16 @@ class Span(Struct, frozen=True):
 
 
 class Strip(Struct, frozen=True):
-    """States over the day, those that a chart of its hours shows. `spans` has the newest first."""
+    """The states of one day. `spans` has the newest first."""
 
     title: str
     states: list[str]
     spans: list[Span]
-    said: str
+    summary: str
 
     @property
     def drawn(self) -> Iterator[Span]:
-        """What the day saw of them, short ones on top."""
+        """The states of the day, short ones on top."""
         seen = (span for span in self.spans if span.width)
         return iter(sorted(seen, key=lambda span: span.width, reverse=True))
 
@@ -83,8 +83,8 @@ def chart(
                 y -= height
                 bars.append(Bar(x, round(y, 2), round(height, 2), kind))
     used = [kind for kind in kinds if any(row.get(kind) for row in rows)]
-    said = f"{sum(sums)}, at most {most} in one {each}" if most else "none"
-    return Chart(title, used, bars, rows, said + also)
+    summary = f"{sum(sums)}, at most {most} in one {each}" if most else "none"
+    return Chart(title, used, bars, rows, summary + also)
 
 
 def strip(title: str, states: Sequence[Row], begins: datetime, now: datetime) -> Strip:
@@ -106,10 +106,10 @@ def strip(title: str, states: Sequence[Row], begins: datetime, now: datetime) ->
     known = list(dict.fromkeys(span.state for span in of_the_day))
     # Nothing is known of what was before the oldest one.
     changes = sum(span.began_at >= begins for span in spans[:-1])
-    said = "not known yet"
+    summary = "not known yet"
     if spans:
-        said = f"{spans[0].state} now, {changes or 'no'} change{'s'[: changes != 1]} in 24 hours"
-    return Strip(title, known, spans, said)
+        summary = f"{spans[0].state} now, {changes or 'no'} change{'s'[: changes != 1]} in 24 hours"
+    return Strip(title, known, spans, summary)
 
 
 def _x(at: datetime, begins: datetime) -> float:

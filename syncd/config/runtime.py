@@ -1,0 +1,60 @@
+"""The configuration in force. A reload replaces it as a whole, so that no part sees half of it.
+
+A part reads `current` once at the begin of its work, in the thread of the loop, and hands the
+values to the transaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from syncd.config.settings import Config
+from syncd.core.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """A configuration with the values that are derived from it. `keys` verify signatures."""
+
+    config: Config = field(repr=False)
+    policy: Policy
+    keys: tuple[str, ...] = field(repr=False)
+
+    @property
+    def items(self) -> tuple[int, ...]:
+        """The mirrored items; with no items and no categories the whole catalogue is mirrored."""
+        return self.config.catalog.items
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """The mirrored categories."""
+        return self.config.catalog.categories
+
+    @property
+    def missed_grace(self) -> timedelta:
+        """How late a delivery may report a change that a read has found."""
+        return self.config.reconcile.missed_grace
+
+
+class ActiveConfig:
+    """Holds the configuration in force."""
+
+    def __init__(self, config: Config) -> None:
+        self.current = runtime_config(config)
+
+    def replace(self, config: Config) -> None:
+        """Put another configuration in force."""
+        self.current = runtime_config(config)
+
+
+def runtime_config(config: Config) -> RuntimeConfig:
+    """Derive what the parts of a process need."""
+    policy = Policy(
+        sellable=frozenset(value.strip().casefold() for value in config.availability.sellable),
+        settle=config.reconcile.settle,
+        removal_limit_percent=config.reconcile.removal_limit_percent,
+        items=frozenset(config.catalog.items),
+        has_categories=bool(config.catalog.categories),
+    )
+    return RuntimeConfig(config, policy, tuple(key.reveal() for key in config.keys))

@@ -1,0 +1,30 @@
+"""Dreamship's API behind one object for the life of a process; a reload replaces its client."""
+
+from __future__ import annotations
+
+from syncd.core.model import ItemRead, Page
+from syncd.dreamship.client import DreamshipClient
+
+
+class ReplaceableSource:
+    """Implements Source with the client in force."""
+
+    def __init__(self, client: DreamshipClient) -> None:
+        self._client = client
+
+    async def item(self, item_id: int) -> ItemRead:
+        """See Source."""
+        return await self._client.item(item_id)
+
+    async def page(self, category_id: int | None, page: int) -> Page:
+        """See Source."""
+        return await self._client.page(category_id, page)
+
+    async def replace(self, client: DreamshipClient) -> None:
+        """Use another client from now on, and close the one before."""
+        before, self._client = self._client, client
+        await before.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client in force."""
+        await self._client.aclose()
