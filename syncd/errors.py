@@ -24,11 +24,11 @@ class SyncdError(Exception):
 
 
 class ConfigurationError(SyncdError):
-    """The configuration cannot be used; `faults` names each key and what is wrong with it."""
+    """The configuration cannot be used; `errors` has each error, with the name of its key."""
 
-    def __init__(self, faults: list[str], *, hint: str = "") -> None:
-        super().__init__("; ".join(faults), hint=hint)
-        self.faults = faults
+    def __init__(self, errors: list[str], *, hint: str = "") -> None:
+        super().__init__("; ".join(errors), hint=hint)
+        self.errors = errors
 
 
 class UsageError(SyncdError):

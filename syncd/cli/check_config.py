@@ -24,18 +24,18 @@ from syncd.printing import show, show_json
 def command(config_path: str | None, *, as_json: bool) -> None:
     """Check the configuration and print what is in force, secrets masked.
 
-    Every fault is named at once, with its key; what is wrong with the environment, the proxy
-    variables for instance, with its variable. With --json a fault is a document as well.
+    It reports all errors at once, each with its key, or with its variable if the environment is
+    wrong. With --json, errors are a document too.
     """
     file: Path | None = None
     passed_over: list[str] = []
     try:
         file, passed_over = search(config_path, os.environ)
         config = load_for_daemon(str(file))
-    except ConfigurationError as fault:
+    except ConfigurationError as error:
         if as_json:
             shown = None if file is None else str(absolute(file))
-            show_json({"faults": fault.faults, "hint": fault.hint, "file": shown})
+            show_json({"faults": error.errors, "hint": error.hint, "file": shown})
         raise
     if as_json:
         show_json({"file": str(absolute(file))} | in_force(config))

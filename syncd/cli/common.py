@@ -1,4 +1,4 @@
-"""What every command shares: where the configuration is, and what their options take."""
+"""The options that commands share, and the loading of the configuration."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def json_option(function: F) -> F:
 
 
 secrets: set[str] = set()
-"""Everything this process read that must never be written down, for whatever it says at its end."""
+"""All secrets that this process has read; error messages mask them."""
 
 
 def load_config(config_path: str | None, *, with_keys: bool = True) -> Config:
-    """Return the configuration in force; raises ConfigurationError naming every fault.
+    """Return the configuration in force; raises ConfigurationError with every error.
 
-    What only reads the mirror or the socket takes it without keys, which the members of the
-    mirror's group may not read.
+    Commands that only read the mirror or the socket load no api keys: members of the mirror's group
+    may run these commands, but may not read the keys.
     """
     config = load(find(config_path, os.environ), os.environ, with_keys=with_keys)
     secrets.update(config.secrets)
@@ -50,15 +50,15 @@ def load_config(config_path: str | None, *, with_keys: bool = True) -> Config:
 
 
 def load_for_daemon(config_path: str | None) -> Config:
-    """Return the configuration of a process that asks Dreamship and writes the mirror.
+    """Return the configuration of a process that calls Dreamship and writes the mirror.
 
-    Raises ConfigurationError naming every fault of file, keys and environment.
+    Raises ConfigurationError with every error of the file, the keys and the environment.
     """
-    # With httpx, which what only reads the mirror does without.
+    # It imports httpx, which commands that only read the mirror do not need.
     from syncd.config import environment  # noqa: PLC0415
 
     config = load_config(config_path)
-    faults: list[str] = []
+    errors: list[str] = []
     hints: list[str] = []
     for check in (
         config.require_keys,
@@ -67,16 +67,16 @@ def load_for_daemon(config_path: str | None) -> Config:
     ):
         try:
             check()
-        except ConfigurationError as fault:
-            faults += fault.faults
-            hints.append(fault.hint)
-    if faults:
-        raise ConfigurationError(faults, hint="; ".join(hints))
+        except ConfigurationError as error:
+            errors += error.errors
+            hints.append(error.hint)
+    if errors:
+        raise ConfigurationError(errors, hint="; ".join(hints))
     return config
 
 
 class WholeNumber(click.IntRange):
-    """A whole number of a range; says what is wrong with another in plain words."""
+    """A whole number of a range, with a plain error message."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or raise click.BadParameter."""

@@ -76,9 +76,9 @@ def _show(finding: Finding) -> None:
 def _examine(config_path: str | None) -> Iterator[Finding]:
     try:
         config = load_for_daemon(config_path)
-    except ConfigurationError as fault:
-        for one in fault.faults:
-            yield Finding("the configuration is right", "fail", one, fault.hint)
+    except ConfigurationError as error:
+        for one in error.errors:
+            yield Finding("the configuration is right", "fail", one, error.hint)
         return
     yield Finding(
         "the configuration is right", "pass", f"api keys: {len(config.keys)}, {config.keys_from}"

@@ -216,7 +216,7 @@ async def _by_itself(
 
         if request.dry_run:
             dry_run = services.dry_run()
-            summary = await dry_run.look(request.items, on_progress=report)
+            summary = await dry_run.run(request.items, on_progress=report)
             return messages.Differences(summary, dry_run.differences)
         sweep_id, _ = await services.sweep_manager.request(
             "operator", items=request.items or None, accept_removals=request.accept_removals

@@ -32,7 +32,7 @@ _HINTS = {
 
 def tell(fault: SyncdError, secrets: Collection[str] = ()) -> None:
     """Write a fault on stderr."""
-    lines = fault.faults if isinstance(fault, ConfigurationError) else [fault.message]
+    lines = fault.errors if isinstance(fault, ConfigurationError) else [fault.message]
     say(lines, fault.hint, secrets)
 
 

@@ -1,4 +1,4 @@
-"""One frozen configuration from a TOML file and the environment, every fault reported together."""
+"""One frozen configuration from a TOML file and the environment, or all its errors together."""
 
 from syncd.config.loading import SYSTEM_PATH, find, load, search
 from syncd.config.redaction import in_force, to_toml

@@ -1,4 +1,4 @@
-"""Reading the small files of a configuration, whatever their names turn out to lead to."""
+"""Reading the small files of a configuration safely, even if a name leads to a pipe or device."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _KINDS = {
 def read_small(path: Path) -> str:
     """Return the text of a file.
 
-    Raises OSError or UnicodeError; what is no ordinary file, or endless, is an OSError, too,
-    instead of a wait for what never comes.
+    Raises OSError or UnicodeError. A pipe, a device or an endless file is an OSError too, so that
+    no caller waits for ever.
     """
-    # Without O_NONBLOCK, a pipe that nobody writes to would never be opened.
+    # Without O_NONBLOCK, open() waits for a writer of a pipe.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         kind = stat.S_IFMT(os.fstat(fd).st_mode)
@@ -37,17 +37,17 @@ def read_small(path: Path) -> str:
     return content.decode()
 
 
-def reason(fault: OSError | UnicodeError) -> str:
-    """Return why a file could not be read, in a few words without its name."""
-    if isinstance(fault, UnicodeDecodeError):
-        return f"is not UTF-8 (byte {fault.start})"
-    if isinstance(fault, UnicodeError):
+def reason(error: OSError | UnicodeError) -> str:
+    """Return why a file could not be read, without its name."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not UTF-8 (byte {error.start})"
+    if isinstance(error, UnicodeError):
         return "has a name that this locale cannot write"
-    return fault.strerror or "cannot be read"
+    return error.strerror or "cannot be read"
 
 
 def absolute(path: Path) -> Path:
-    """Return a path to show; the current folder may be gone, or closed to this user."""
+    """Return an absolute path to show, if the current folder exists and is accessible."""
     try:
         return path.absolute()
     except OSError:

@@ -1,22 +1,34 @@
-"""TOML and environment into one frozen Config, every fault found reported together."""
+"""TOML and environment into one frozen Config; all errors are reported together."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
 
 from syncd.config.files import absolute, read_small, reason
-from syncd.config.keys import keys_of
-from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, Config
-from syncd.config.validators import CHECKS, is_loopback
+from syncd.config.keys import parse_secret, read_keys
+from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, Config, declared
+from syncd.config.types import Address, Secret, parse_address, parse_duration, parse_path
+from syncd.config.validators import describe, is_loopback
 from syncd.errors import ConfigurationError
 
 SYSTEM_PATH = Path("/etc/syncd/config.toml")
 _WORDS = re.compile(r"[A-Za-z_-]{1,40}")
+_NAMES = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number with a fraction",
+    str: "text",
+    list: "a list",
+    dict: "a table",
+}
 _EXAMPLE = "`syncd init` writes one; or name the file with --config"
 
 
@@ -30,7 +42,7 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def search(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, list[str]]:
-    """Return what `find` does, and which places this user may not look at, each with why."""
+    """Return the result of `find`, and the places that this user cannot access, with reasons."""
     if explicit:
         return Path(explicit), []
     if environ.get("SYNCD_CONFIG"):
@@ -42,13 +54,14 @@ def search(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, list
             candidate.stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as fault:
-            passed_over.append(f"{absolute(candidate)} cannot be looked at: {fault.strerror}")
+        except OSError as error:
+            passed_over.append(f"{absolute(candidate)} cannot be accessed: {error.strerror}")
         else:
             return candidate, passed_over
     if passed_over:
         raise ConfigurationError(
-            passed_over, hint="call it from a folder this user may enter, or name it with --config"
+            passed_over,
+            hint="run it in a folder that this user may enter, or use --config",
         )
     raise ConfigurationError(
         [
@@ -59,24 +72,25 @@ def search(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, list
 
 
 def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> Config:
-    """Return the configuration in `path` with the keys of `environ`, checked whole.
+    """Return the checked configuration in `path` with the api keys of `environ`.
 
-    Relative paths in it start at its own folder. Without keys no source of them is read, which not
-    everybody who may read the configuration may do. Raises ConfigurationError naming every fault.
+    Relative paths in the file start at its own folder. With `with_keys=False` no source of api keys
+    is read: a reader of the configuration may lack the right to read them. Raises
+    ConfigurationError with every error.
     """
     document = _parsed(path)
     folder = absolute(path).parent
-    faults: list[str] = []
+    errors: list[str] = []
     if not with_keys and isinstance(section := document.get("dreamship"), dict):
         section.pop("api_keys", None)
-    sections = {name: _section(name, document.get(name, {}), folder, faults) for name in SECTIONS}
-    faults += [_unknown(name, SECTIONS, "") for name in document if name not in SECTIONS]
+    sections = {name: _section(name, document.get(name, {}), folder, errors) for name in SECTIONS}
+    errors += [_unknown(name, SECTIONS, "") for name in document if name not in SECTIONS]
     config = Config(**sections)
-    _check_listeners(config, environ, faults)
-    keys, keys_from = keys_of(config, environ, faults) if with_keys else ((), "nowhere")
-    if faults:
+    _check_listeners(config, environ, errors)
+    keys, keys_from = read_keys(config, environ, errors) if with_keys else ((), "nowhere")
+    if errors:
         raise ConfigurationError(
-            faults, hint=f"correct {path}; config.example.toml documents every key"
+            errors, hint=f"correct {path}; config.example.toml documents every key"
         )
     return Config(**sections, keys=keys, keys_from=keys_from)
 
@@ -84,45 +98,89 @@ def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> C
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         text = read_small(path).removeprefix("\ufeff")
-    except UnicodeError as fault:
-        raise ConfigurationError([f"{path}: {reason(fault)}"], hint="save it as UTF-8") from None
-    except OSError as fault:
+    except UnicodeError as error:
+        raise ConfigurationError([f"{path}: {reason(error)}"], hint="save it as UTF-8") from None
+    except OSError as error:
         hint = _EXAMPLE
-        if isinstance(fault, PermissionError):
-            hint = "run it as a user who may read it (a member of its group), or name another one"
+        if isinstance(error, PermissionError):
+            hint = "run it as a user who may read the file (a member of its group), or name another"
         elif str(path).startswith("~"):
-            hint = "write the whole path: nothing has made a folder of the ~"
-        raise ConfigurationError([f"{path}: {reason(fault)}"], hint=hint) from None
+            hint = "write the whole path: the shell has not expanded the ~"
+        raise ConfigurationError([f"{path}: {reason(error)}"], hint=hint) from None
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as fault:
-        # A message of its own names line and column and, of the file, a character or a key; what
-        # else is raised (a number of 5,000 digits, brackets without end) only that.
+    except (ValueError, RecursionError) as error:
+        # The message of tomllib names line and column, and repeats one character or one key.
         raise ConfigurationError(
-            [f"{path}: is no TOML: {fault}"], hint="see https://toml.io"
+            [f"{path}: is not TOML: {error}"], hint="see https://toml.io"
         ) from None
 
 
-def _section(name: str, values: Any, folder: Path, faults: list[str]) -> Any:
-    section = SECTIONS[name]
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    timedelta: parse_duration,
+    Address: parse_address,
+    Secret: parse_secret,
+}
+
+
+def _section(name: str, values: Any, folder: Path, errors: list[str]) -> Any:
+    section, good = SECTIONS[name], {}
     if not isinstance(values, dict):
-        faults.append(f"{name}: takes a section [{name}]")
+        errors.append(f"{name}: must be a section [{name}]")
         return section()
-    good: dict[str, Any] = {}
+    keys = declared(section)
     for key, value in values.items():
-        check = CHECKS[name].get(key)
-        if check is None:
-            faults.append(_unknown(key, CHECKS[name], f"{name}."))
+        if key not in keys:
+            errors.append(_unknown(key, keys, f"{name}."))
             continue
+        # msgspec stops at the first error of a record, so each key is converted by itself.
         try:
-            good[key] = check(value, folder)
-        except ValueError as fault:
-            faults.append(f"{name}.{key}: {fault}")
+            good[key] = convert(value, keys[key], folder)
+        except ValueError as error:
+            errors.append(f"{name}.{key}: {error}")
     return section(**good)
 
 
+def convert(value: Any, kind: Any, folder: Path) -> Any:
+    """Return a TOML value as the declared type of its key; raises ValueError with the reason.
+
+    The reason never repeats text; messages of msgspec do.
+    """
+    base, *metadata = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    if type(None) in get_args(base):
+        if value == "":
+            return None
+        base = get_args(base)[0]
+    try:
+        if get_origin(base) is tuple:
+            entries = msgspec.convert(value, list[Any])
+            converted: Any = _entries(entries, get_args(base)[0], folder)
+        elif base is Path:
+            converted = parse_path(msgspec.convert(value, str), folder)
+        elif parse := _PARSERS.get(base):
+            converted = parse(msgspec.convert(value, str))
+        else:
+            converted = msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        found = f", not {_NAMES.get(type(value), 'a time')}" if " got " in str(error) else ""
+        raise ValueError(f"must be {describe(kind)}{found}") from None
+    for check in filter(callable, metadata):
+        converted = check(converted)
+    return converted
+
+
+def _entries(entries: list[Any], kind: Any, folder: Path) -> tuple[Any, ...]:
+    converted = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            converted.append(convert(entry, kind, folder))
+        except ValueError as error:
+            raise ValueError(f"entry {number} {error}") from None
+    return tuple(converted)
+
+
 def _unknown(name: str, known: Mapping[str, object], prefix: str) -> str:
-    # Ours are words; anything else may be an api key in the wrong place.
+    # Keys of syncd are words. Another name may be an api key in the wrong place.
     shown = name if _WORDS.fullmatch(name) else "…"
     near = difflib.get_close_matches(name, known, n=1)
     if near:
@@ -130,13 +188,13 @@ def _unknown(name: str, known: Mapping[str, object], prefix: str) -> str:
     return f"{prefix}{shown}: there is no such key"
 
 
-def _check_listeners(config: Config, environ: Mapping[str, str], faults: list[str]) -> None:
+def _check_listeners(config: Config, environ: Mapping[str, str], errors: list[str]) -> None:
     webhook, admin = config.webhook.listen, config.admin.listen
     if admin is not None and webhook == admin and (webhook.kind == "unix" or webhook.port):
-        faults.append("admin.listen: is the same as webhook.listen")
+        errors.append("admin.listen: must differ from webhook.listen")
     is_open = admin is not None and admin.kind == "tcp" and not is_loopback(admin.host)
     if is_open and not environ.get(REMOTE_ADMIN_VARIABLE):
-        faults.append(
-            "admin.listen: is not on loopback, and anybody who reaches it may read it; put a web "
-            f"server with a password before it, or set ${REMOTE_ADMIN_VARIABLE}=1"
+        errors.append(
+            "admin.listen: is not on loopback, and everybody who can reach it can read it; put a "
+            f"web server with a password in front of it, or set ${REMOTE_ADMIN_VARIABLE}=1"
         )

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import json
-from msgspec.structs import asdict
 
-from syncd.config.settings import SECTIONS, Config
+from syncd.config.settings import SECTIONS, Config, declared
 from syncd.config.types import Address, Secret, duration_text
+from syncd.config.validators import Masked
 
 
 def in_force(config: Config) -> dict[str, dict[str, Any]]:
     """Return every key with its value in force; secrets are `********`."""
     return {
-        section: {
-            key: _plain(f"{section}.{key}", value)
-            for key, value in asdict(getattr(config, section)).items()
+        name: {
+            key: _shown(getattr(getattr(config, name), key), kind)
+            for key, kind in declared(section).items()
         }
-        for section in SECTIONS
+        for name, section in SECTIONS.items()
     }
 
 
 def to_toml(config: Config) -> str:
-    """Return the configuration in force as TOML that `load` takes, but for the masked secrets."""
+    """Return the configuration in force as TOML that `load` accepts, with secrets masked."""
     lines: list[str] = []
     for section, values in in_force(config).items():
         lines.append(f"[{section}]")
@@ -36,37 +37,41 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _plain(key: str, value: Any) -> Any:
-    if key == "notify.url":
-        return _without_token(value)
-    if key == "notify.command":
-        # The program; an argument may be a token.
-        return [*value[:1], *(Secret.MASK for _ in value[1:])]
-    if key == "webhook.public_url":
-        return _without_query(value)
+def _shown(value: Any, kind: Any) -> Any:
+    plain = _plain(value)
+    for mark in getattr(kind, "__metadata__", ()):
+        if isinstance(mark, Masked):
+            plain = _MASKS[mark](plain)
+    return plain
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_plain("", one) for one in value]
+        return [_plain(one) for one in value]
     if isinstance(value, Secret | Path):
         return str(value)
     if isinstance(value, timedelta):
         return duration_text(value)
     if isinstance(value, Address):
         return value.text
-    if value is None:
-        return ""
-    return value
+    return "" if value is None else value
 
 
-def _without_token(url: str) -> str:
-    """Keep where it goes; path, query and user of such addresses are often the secret itself."""
+def _program(command: list[str]) -> list[str]:
+    """Mask the arguments, which may be tokens."""
+    return [*command[:1], *(Secret.MASK for _ in command[1:])]
+
+
+def _without_path(url: str) -> str:
+    """Mask path, query and user: in the URLs of chat services they are the secret."""
     return f"{_origin(url)}/{Secret.MASK}" if url else url
 
 
 def _without_query(url: str) -> str:
-    """Keep where it leads, but neither a user nor what is asked there."""
+    """Mask the query and drop the user."""
     parts = urlsplit(url)
-    asked = f"?{Secret.MASK}" if parts.query else ""
-    return f"{_origin(url)}{parts.path}{asked}" if url else url
+    query = f"?{Secret.MASK}" if parts.query else ""
+    return f"{_origin(url)}{parts.path}{query}" if url else url
 
 
 def _origin(url: str) -> str:
@@ -75,3 +80,10 @@ def _origin(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port is not None else ""
     return f"{parts.scheme}://{host}{port}"
+
+
+_MASKS: dict[Any, Callable[[Any], Any]] = {
+    Masked.ARGUMENTS: _program,
+    Masked.PATH: _without_path,
+    Masked.QUERY: _without_query,
+}

@@ -1,4 +1,4 @@
-"""What another configuration changes in a process that runs, and what waits for its restart."""
+"""Applying a new configuration to a running process: some keys need a restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from syncd.config.settings import Config
 
-# What a process has opened or bound, it keeps.
+# The process has opened or bound these.
 FIXED_UNTIL_RESTART = (
     ("webhook", "listen"),
     ("webhook", "path"),
@@ -17,12 +17,12 @@ FIXED_UNTIL_RESTART = (
 
 
 def with_fixed(before: Config, after: Config) -> tuple[Config, list[str]]:
-    """Return the new configuration with what only a restart changes as it was, and its keys."""
+    """Return the new configuration, and the keys that keep their old value until a restart."""
     waiting = []
     for section, key in FIXED_UNTIL_RESTART:
         old, new = getattr(before, section), getattr(after, section)
         if getattr(old, key) != getattr(new, key):
             waiting.append(f"{section}.{key}")
-            kept = replace(new, **{key: getattr(old, key)})
-            after = replace(after, **{section: kept})
+            new = replace(new, **{key: getattr(old, key)})
+            after = replace(after, **{section: new})
     return after, waiting

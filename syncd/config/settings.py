@@ -1,39 +1,61 @@
-"""The configuration and its defaults: one record for each section of the file."""
+"""The configuration: each key once, with its type, its constraint and its default.
+
+Loading, the error messages, `check-config` and the tests of the documents read these declarations.
+"""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from syncd.config.types import Address, Secret
+from syncd.config.validators import (
+    Between,
+    Id,
+    Masked,
+    Text,
+    check_base_url,
+    check_not_empty,
+    check_socket_path,
+    check_unique,
+    check_url,
+    check_webhook_path,
+)
 from syncd.errors import ConfigurationError
 
 KEYS_VARIABLE = "SYNCD_DREAMSHIP_API_KEYS"
 KEYS_CREDENTIAL = "dreamship-api-keys"
-# What it takes to let the admin listener be reached from elsewhere; set to anything.
+# Any value of this variable allows an admin listener that other hosts can reach.
 REMOTE_ADMIN_VARIABLE = "SYNCD_ADMIN_ALLOW_REMOTE"
+
+_Ids = Annotated[tuple[Id, ...], Meta(description="a list of different ids"), check_unique]
+_OptionalUrl = Annotated[str, Meta(description="an http or https address, or empty"), check_url]
 
 
 class Dreamship(Struct, frozen=True):
-    """Section `[dreamship]`: the account and how much of its rate limit is ours."""
+    """Section `[dreamship]`: the account, and the share of its rate limit that syncd may use."""
 
-    base_url: str = "https://api.dreamship.com/v1"
-    api_keys: tuple[Secret, ...] = ()
+    base_url: Annotated[str, Meta(description="an https address"), check_base_url] = (
+        "https://api.dreamship.com/v1"
+    )
+    api_keys: Annotated[tuple[Secret, ...], Meta(description="a list of api keys")] = ()
     api_key_file: Path | None = None
-    calls_per_minute: int = 45
-    timeout_seconds: float = 30
+    calls_per_minute: Annotated[int, Meta(ge=1, le=6000)] = 45
+    timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 30
 
 
 class Webhook(Struct, frozen=True):
     """Section `[webhook]`: the public listener."""
 
     listen: Address = Address("tcp", "127.0.0.1", 8787)
-    path: str = "/webhooks/dreamship"
-    max_body_bytes: int = 1_048_576
-    public_url: str = ""
+    path: Annotated[str, Meta(description="a path that starts with /"), check_webhook_path] = (
+        "/webhooks/dreamship"
+    )
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1_048_576
+    public_url: Annotated[_OptionalUrl, Masked.QUERY] = ""
 
 
 class Mirror(Struct, frozen=True):
@@ -43,37 +65,40 @@ class Mirror(Struct, frozen=True):
 
 
 class Catalog(Struct, frozen=True):
-    """Section `[catalog]`: the part of the catalogue that is mirrored; all of it when empty."""
+    """Section `[catalog]`: the mirrored part of the catalogue; if empty, the whole catalogue."""
 
-    items: tuple[int, ...] = ()
-    categories: tuple[int, ...] = ()
+    items: _Ids = ()
+    categories: _Ids = ()
 
 
 class Availability(Struct, frozen=True):
     """Section `[availability]`: the values that may be sold, compared trimmed and case-folded."""
 
-    sellable: tuple[str, ...] = ("available", "in_stock", "in stock", "low_stock")
+    # An empty list would take the whole shop off sale by mistake.
+    sellable: Annotated[
+        tuple[Text, ...], Meta(description="a list of texts, at least one"), check_not_empty
+    ] = ("available", "in_stock", "in stock", "low_stock")
 
 
 class Reconcile(Struct, frozen=True):
-    """Section `[reconcile]`: when to sweep and what to trust."""
+    """Section `[reconcile]`: when sweeps start, and which reads count as the truth."""
 
-    every: timedelta = timedelta(hours=6)
-    every_when_silent: timedelta = timedelta(minutes=30)
-    removal_limit_percent: int = 20
-    settle: timedelta = timedelta(seconds=60)
-    missed_grace: timedelta = timedelta(minutes=10)
+    every: Annotated[timedelta, Between("1s")] = timedelta(hours=6)
+    every_when_silent: Annotated[timedelta, Between("1s")] = timedelta(minutes=30)
+    removal_limit_percent: Annotated[int, Meta(ge=0, le=100)] = 20
+    settle: Annotated[timedelta, Between("0s", "1h")] = timedelta(seconds=60)
+    missed_grace: Annotated[timedelta, Between("0s", "7d")] = timedelta(minutes=10)
 
 
 class Retention(Struct, frozen=True):
-    """Section `[retention]`: how long history is kept."""
+    """Section `[retention]`: how long history is stored."""
 
-    deliveries: timedelta = timedelta(days=30)
-    changes: timedelta = timedelta(days=90)
+    deliveries: Annotated[timedelta, Between("1h")] = timedelta(days=30)
+    changes: Annotated[timedelta, Between("1h")] = timedelta(days=90)
 
 
 class Admin(Struct, frozen=True):
-    """Section `[admin]`: the reading listener; None when it is turned off."""
+    """Section `[admin]`: the read-only listener; None turns it off."""
 
     listen: Address | None = Address("tcp", "127.0.0.1", 8788)
 
@@ -81,14 +106,14 @@ class Admin(Struct, frozen=True):
 class Control(Struct, frozen=True):
     """Section `[control]`: the socket of `reconcile-now` and `status`."""
 
-    socket: Path = Path("/run/syncd/control.sock")
+    socket: Annotated[Path, check_socket_path] = Path("/run/syncd/control.sock")
 
 
 class Notify(Struct, frozen=True):
-    """Section `[notify]`: who is told when something needs a person."""
+    """Section `[notify]`: where syncd reports problems that need a person."""
 
-    command: tuple[str, ...] = ()
-    url: str = ""
+    command: Annotated[tuple[Text, ...], Meta(description="a list of texts"), Masked.ARGUMENTS] = ()
+    url: Annotated[_OptionalUrl, Masked.PATH] = ""
 
 
 class Log(Struct, frozen=True):
@@ -99,7 +124,7 @@ class Log(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """The whole configuration in force. `keys`: all verify, the first one reads."""
+    """The whole configuration in force. All `keys` verify signatures; the first key reads."""
 
     dreamship: Dreamship = Dreamship()
     webhook: Webhook = Webhook()
@@ -117,11 +142,11 @@ class Config(Struct, frozen=True):
 
     @property
     def secrets(self) -> set[str]:
-        """Everything that must never be written down: the keys, and an address with its token."""
+        """The texts that no log may contain: the keys, and an address that may contain a token."""
         return {key.reveal() for key in self.keys} | ({self.notify.url} - {""})
 
     def require_keys(self) -> None:
-        """Raise ConfigurationError when there is no api key: nothing could be verified or read."""
+        """Raise ConfigurationError if there is no api key to verify deliveries and to read with."""
         if not self.keys:
             raise ConfigurationError(
                 ["dreamship.api_keys: there is no api key"],
@@ -131,15 +156,12 @@ class Config(Struct, frozen=True):
 
 
 SECTIONS: dict[str, type[Struct]] = {
-    "dreamship": Dreamship,
-    "webhook": Webhook,
-    "mirror": Mirror,
-    "catalog": Catalog,
-    "availability": Availability,
-    "reconcile": Reconcile,
-    "retention": Retention,
-    "admin": Admin,
-    "control": Control,
-    "notify": Notify,
-    "log": Log,
+    name: kind
+    for name, kind in get_type_hints(Config).items()
+    if isinstance(kind, type) and issubclass(kind, Struct)
 }
+
+
+def declared(section: type[Struct]) -> dict[str, Any]:
+    """Return the keys of a section, each with its type and the metadata of its declaration."""
+    return get_type_hints(section, include_extras=True)

@@ -1,4 +1,4 @@
-"""Values of a configuration that are more than text: durations, addresses, secrets."""
+"""Values of a configuration that are more than text: durations, addresses, secrets, paths."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MAX_SOCKET_PATH_BYTES = 107
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return `90s`, `15m`, `6h` or `30d` as a duration; raises ValueError saying what to write."""
+    """Return `90s`, `15m`, `6h` or `30d` as a duration; ValueError says how to write one."""
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise ValueError("is no duration; write e.g. 90s, 15m, 6h or 30d")
+        raise ValueError("must be a duration such as 90s, 15m, 6h or 30d")
     seconds = int(found.group(1)) * _UNITS_S[found.group(2)]
     if seconds > _LONGEST.total_seconds():
         raise ValueError("is longer than ten years")
@@ -30,7 +30,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def duration_text(duration: timedelta) -> str:
-    """Return a duration as it is written, in the largest unit that has it whole."""
+    """Return a duration in the largest unit that makes it a whole number."""
     seconds = int(duration.total_seconds())
     for unit in ("d", "h", "m"):
         if seconds and seconds % _UNITS_S[unit] == 0:
@@ -48,36 +48,35 @@ class Address(Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """Return it as it is written in the configuration."""
+        """Return the form of the configuration."""
         if self.kind == "unix":
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parse_address(text: str) -> Address:
-    """Return `host:port`, `[v6]:port` or `unix:/path`; raises ValueError saying what to write."""
+    """Return `host:port`, `[v6]:port` or `unix:/path`; ValueError says how to write one."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path.startswith("/") or "\0" in path:
             raise ValueError("needs an absolute path after unix:")
         if len(path.encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
-            raise ValueError(f"is longer than the {MAX_SOCKET_PATH_BYTES} bytes allowed")
+            raise ValueError(f"is longer than the {MAX_SOCKET_PATH_BYTES} bytes of a socket's path")
         return Address("unix", path=path)
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        host = ""  # a bare v6 address: nobody can tell where its port begins
+        host = ""  # a bare v6 address: the start of its port is ambiguous
     is_port = port.isascii() and port.isdigit() and len(port) <= len(str(_MAX_PORT))
-    if not colon or not host or not is_port or int(port) > _MAX_PORT or not host.isprintable():
-        raise ValueError("is no address; write host:port, [v6]:port or unix:/path")
-    if any(character.isspace() or character in "[]/" for character in host):
-        raise ValueError("is no address; write host:port, [v6]:port or unix:/path")
+    is_host = host.isprintable() and not any(one.isspace() or one in "[]/" for one in host)
+    if not colon or not host or not is_host or not is_port or int(port) > _MAX_PORT:
+        raise ValueError("must be an address: host:port, [v6]:port or unix:/path")
     return Address("tcp", host=host, port=int(port))
 
 
 class Secret:
-    """Text that shows itself only to who asks for it by name: `reveal()`."""
+    """Text that only `reveal()` returns; every other form of it is masked."""
 
     __slots__ = ("_text",)
     MASK = "********"
@@ -108,18 +107,20 @@ class Secret:
         raise TypeError("a secret is not written anywhere")
 
 
-def absolute(text: str, folder: Path) -> Path:
-    """Return a path of the configuration; a relative one starts at the file's own folder.
+def parse_path(text: str, folder: Path) -> Path:
+    """Return a path of the configuration; a relative path starts at the file's own folder.
 
-    Raises ValueError when it leads to a home that is not known, or has a name nobody can open.
+    Raises ValueError if the path is empty, its home is unknown or no program can open its name.
     """
+    if not text.strip() or "\0" in text:
+        raise ValueError("must be a path")
     path = Path(text)
     if text.startswith("~"):
         try:
             path = path.expanduser()
         except RuntimeError:
             path = Path()
-        # $HOME may be anything, empty for instance.
+        # $HOME may have any value, for instance an empty one.
         if not path.is_absolute() or os.environ.get("HOME") == "":
             raise ValueError("starts with ~, and there is no such home: write the whole path")
     path = folder / path
@@ -127,7 +128,7 @@ def absolute(text: str, folder: Path) -> Path:
         os.fsencode(path)
         str(path).encode()
     except UnicodeEncodeError:
-        # Or syncd and the shop would not even mean the same file.
+        # syncd and the shop could open different files, and no status document could name it.
         raise ValueError(
             "has a name this locale cannot write: set LC_ALL=C.UTF-8, and name folders in UTF-8"
         ) from None

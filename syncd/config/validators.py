@@ -1,247 +1,134 @@
-"""What each key takes: one small function from a TOML value to ours, raising ValueError otherwise.
+"""The constraints that settings declare for keys, and their descriptions for people.
 
-A message never repeats text: it may be an api key in the wrong place.
+A check returns the value to use, or raises ValueError with a reason, which follows the name of the
+key. No message repeats text: the text may be an api key in the wrong place.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
 from datetime import timedelta
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import SplitResult, urlsplit
 
-from syncd.config.keys import secret
-from syncd.config.types import (
-    MAX_SOCKET_PATH_BYTES,
-    Address,
-    Secret,
-    absolute,
-    parse_address,
-    parse_duration,
-)
+from msgspec import Meta, Struct
 
-Check = Callable[[Any, Path], Any]
-_MAX_ID = 2**63 - 1
+from syncd.config.types import MAX_SOCKET_PATH_BYTES, Address, parse_duration
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1, description="an id, a whole number above 0")]
+Text = Annotated[
+    # No command can contain a NUL.
+    str, Meta(pattern=r"^[^\0]*[^\0\s][^\0]*$", description="text, not empty and without NUL")
+]
 
 
-def text(value: Any, folder: Path) -> str:
-    """Take text."""
-    del folder
-    if not isinstance(value, str):
-        raise ValueError(f"takes text in quotes, not {_kind(value)}")  # noqa: TRY004 - as all here
+class Masked(Enum):
+    """The part of a value that may be secret and that is never shown."""
+
+    ARGUMENTS = auto()
+    PATH = auto()
+    QUERY = auto()
+
+
+class Between(Struct, frozen=True):
+    """The shortest and the longest duration that a key takes."""
+
+    shortest: str
+    longest: str = "3650d"
+
+    def __call__(self, value: timedelta) -> timedelta:
+        """Require a duration of this range."""
+        if not parse_duration(self.shortest) <= value <= parse_duration(self.longest):
+            raise ValueError(f"must be from {self.shortest} to {self.longest}")
+        return value
+
+
+def describe(kind: Any) -> str:
+    """Return the values that a declared type takes, as people write them."""
+    base, *metadata = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+    for meta in metadata:
+        if isinstance(meta, Between):
+            return f"a duration from {meta.shortest} to {meta.longest}"
+        if isinstance(meta, Meta):
+            return meta.description or _describe_range(base, meta)
+    if get_origin(base) is Literal:
+        return f"one of {', '.join(get_args(base))}"
+    options = get_args(base) or (base,)
+    name = "an address" if Address in options else "a path" if Path in options else "text"
+    return f"{name}, or empty" if type(None) in options else name
+
+
+def _describe_range(base: Any, meta: Meta) -> str:
+    if base is int:
+        return f"a whole number from {meta.ge} to {meta.le}"
+    return f"a number above {meta.gt}, at most {meta.le}"
+
+
+def check_not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Require at least one entry."""
+    if not value:
+        raise ValueError("is empty; name at least one value")
     return value
 
 
-def whole(lowest: int, highest: int) -> Check:
-    """Take a whole number of a range."""
-
-    def check(value: Any, folder: Path) -> int:
-        del folder
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"takes a whole number, not {_kind(value)}")  # noqa: TRY004
-        if not lowest <= value <= highest:
-            raise ValueError(f"{value} is not between {lowest} and {highest}")
-        return value
-
-    return check
+def check_unique(value: tuple[int, ...]) -> tuple[int, ...]:
+    """Require that no id occurs twice."""
+    repeated = sorted({one for one in value if value.count(one) > 1})
+    if repeated:
+        raise ValueError(f"names {', '.join(map(str, repeated))} more than once")
+    return value
 
 
-def seconds(value: Any, folder: Path) -> float:
-    """Take a number of seconds, up to five minutes."""
-    del folder
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"takes a number of seconds, not {_kind(value)}")  # noqa: TRY004
-    if not 0 < value <= 300:  # noqa: PLR2004 - five minutes
-        raise ValueError(f"{value} is not above 0 and at most 300")
-    return float(value)
+def check_socket_path(value: Path) -> Path:
+    """Require a path that fits into the address of a unix socket."""
+    if len(str(value).encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"is longer than the {MAX_SOCKET_PATH_BYTES} bytes of a socket's path")
+    return value
 
 
-def duration(shortest: str, longest: str = "3650d") -> Check:
-    """Take a duration of a range."""
-
-    def check(value: Any, folder: Path) -> timedelta:
-        found = parse_duration(text(value, folder))
-        if not parse_duration(shortest) <= found <= parse_duration(longest):
-            raise ValueError(f"is not between {shortest} and {longest}")
-        return found
-
-    return check
-
-
-def address(value: Any, folder: Path) -> Address:
-    """Take where to listen."""
-    return parse_address(text(value, folder))
-
-
-def address_or_off(value: Any, folder: Path) -> Address | None:
-    """Take where to listen; empty text turns the listener off."""
-    return None if value == "" else address(value, folder)
-
-
-def path(value: Any, folder: Path) -> Path:
-    """Take a path; a relative one starts at the folder of the configuration file."""
-    if not text(value, folder).strip() or "\0" in value:
-        raise ValueError("must name a path")
-    found = absolute(value, folder)
-    try:
-        str(found).encode()
-    except UnicodeEncodeError:
-        # Neither JSON, nor a page, nor a log could show it.
-        raise ValueError(
-            "starts at a folder whose name is not UTF-8; name an absolute path"
-        ) from None
-    return found
-
-
-def socket_path(value: Any, folder: Path) -> Path:
-    """Take a path short enough for a socket."""
-    found = path(value, folder)
-    if len(str(found).encode(errors="replace")) > MAX_SOCKET_PATH_BYTES:
-        raise ValueError(f"is longer than the {MAX_SOCKET_PATH_BYTES} bytes a socket may have")
-    return found
-
-
-def path_or_none(value: Any, folder: Path) -> Path | None:
-    """Take a path, or empty text for none."""
-    return None if value == "" else path(value, folder)
-
-
-def choice(*allowed: str) -> Check:
-    """Take one of some words."""
-
-    def check(value: Any, folder: Path) -> str:
-        if text(value, folder) not in allowed:
-            raise ValueError(f"is none of {', '.join(allowed)}")
-        return str(value)
-
-    return check
-
-
-def texts(value: Any, folder: Path) -> tuple[str, ...]:
-    """Take a list of texts, none of them empty; no command can have a NUL in it."""
-    found = _list(value, "of texts")
-    if not all(isinstance(one, str) and one.strip() and "\0" not in one for one in found):
-        raise ValueError("takes a list of texts, none of them empty and none with a NUL")
-    return tuple(text(one, folder) for one in found)
-
-
-def sellable(value: Any, folder: Path) -> tuple[str, ...]:
-    """Take the sellable values; none at all would take the whole shop off sale by a slip."""
-    found = texts(value, folder)
-    if not found:
-        raise ValueError("is empty: nothing could ever be sold")
-    return found
-
-
-def ids(value: Any, folder: Path) -> tuple[int, ...]:
-    """Take a list of ids, each once."""
-    check = whole(1, _MAX_ID)
-    found = tuple(check(one, folder) for one in _list(value, "of ids"))
-    twice = sorted({one for one in found if found.count(one) > 1})
-    if twice:
-        raise ValueError(f"names {', '.join(map(str, twice))} more than once")
-    return found
-
-
-def secrets(value: Any, folder: Path) -> tuple[Secret, ...]:
-    """Take a list of api keys."""
-    del folder
-    found = _list(value, "of api keys")
-    if not all(isinstance(one, str) for one in found):
-        raise ValueError("takes a list of texts in quotes")
-    return tuple(secret(one) for one in found)
-
-
-def base_url(value: Any, folder: Path) -> str:
-    """Take the API's address: https, or http on this host alone, since the key travels with it."""
-    url = _url(text(value, folder))
+def check_base_url(value: str) -> str:
+    """Require https, or http to this host only, because each call carries the api key."""
+    url = _url(value)
     if url.query or url.fragment or url.username is not None or url.password is not None:
-        raise ValueError("takes no user, query or fragment")
+        raise ValueError("must have no user, query or fragment")
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
-        raise ValueError("must be https: the api key would travel in the clear")
-    return str(value).rstrip("/")
+        raise ValueError("must be https, or the api key travels unencrypted")
+    return value.rstrip("/")
 
 
-def url_or_empty(value: Any, folder: Path) -> str:
-    """Take an http or https address, or empty text for none; the value may hold a token."""
-    if text(value, folder):
+def check_url(value: str) -> str:
+    """Require an http or https address, or empty text."""
+    if value:
         _url(value)
-    return str(value)
+    return value
 
 
-def webhook_path(value: Any, folder: Path) -> str:
-    """Take the path deliveries are posted to."""
-    found = text(value, folder)
-    if not found.startswith("/") or any(character in found for character in "?#{} "):
+def check_webhook_path(value: str) -> str:
+    """Require a path that deliveries can be posted to."""
+    if not value.startswith("/") or any(character in value for character in "?#{} "):
         raise ValueError("must start with / and have no space, query or braces")
-    if found == "/healthz":
-        raise ValueError("/healthz is taken")
-    return found
+    if value == "/healthz":
+        raise ValueError("must not be /healthz, which is the health check")
+    return value
 
 
-def _url(value: str) -> Any:
+def _url(value: str) -> SplitResult:
     try:
         url = urlsplit(value)
-        url.port  # noqa: B018 - reading it checks it
+        url.port  # noqa: B018 - reading the port checks it
     except ValueError:
-        raise ValueError("is no http or https address") from None
+        raise ValueError("must be an http or https address") from None
     is_odd = not value.isprintable() or " " in value
     if url.scheme not in {"http", "https"} or not url.hostname or is_odd:
-        raise ValueError("is no http or https address")
+        raise ValueError("must be an http or https address")
     return url
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this host can reach an address."""
+    """Return whether only this host can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _list(value: Any, of_what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"takes a list {of_what}, not {_kind(value)}")  # noqa: TRY004
-    return value
-
-
-def _kind(value: Any) -> str:
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "text"}
-    return kinds.get(type(value), "a table" if isinstance(value, dict) else "a list")
-
-
-CHECKS: dict[str, dict[str, Check]] = {
-    "dreamship": {
-        "base_url": base_url,
-        "api_keys": secrets,
-        "api_key_file": path_or_none,
-        "calls_per_minute": whole(1, 6000),
-        "timeout_seconds": seconds,
-    },
-    "webhook": {
-        "listen": address,
-        "path": webhook_path,
-        "max_body_bytes": whole(1024, 64 * 1024 * 1024),
-        "public_url": url_or_empty,
-    },
-    "mirror": {"path": path},
-    "catalog": {"items": ids, "categories": ids},
-    "availability": {"sellable": sellable},
-    "reconcile": {
-        "every": duration("1s"),
-        "every_when_silent": duration("1s"),
-        "removal_limit_percent": whole(0, 100),
-        "settle": duration("0s", "1h"),
-        "missed_grace": duration("0s", "7d"),
-    },
-    "retention": {"deliveries": duration("1h"), "changes": duration("1h")},
-    "admin": {"listen": address_or_off},
-    "control": {"socket": socket_path},
-    "notify": {"command": texts, "url": url_or_empty},
-    "log": {
-        "level": choice("debug", "info", "warning", "error"),
-        "format": choice("auto", "json", "console"),
-    },
-}

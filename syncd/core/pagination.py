@@ -1,8 +1,8 @@
-"""Where a listing goes on. Pure: the pages come in, the next position goes out.
+"""The next position of a listing: a pure function of the position and the page.
 
-Pages are asked for by number and `next` is never followed: where it points does not matter. A
-listing may move while it is read (items slide between pages), so whatever shows that it did has it
-read again; what a listing does not show is never gone because of that, it is asked for by itself.
+Pages are read by number, so the address in `next` does not matter. A listing may change while it is
+read, because items move between pages. Each sign of a change causes another reading of the listing.
+An item that a listing does not show is not removed for that reason: it is read by itself.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct
 from msgspec.structs import replace
 
-# A listing that moved while it was read is read again, this often at most.
+from syncd.errors import SourceError, SourceRefused
+
+# The most readings of a listing that changes while it is read.
 MAX_ATTEMPTS = 3
-# Pages in a row that bring nothing new and yet name a next one: it does not end by itself.
+# After so many pages in a row with a next page but without new items, the list ends.
 MAX_BARREN = 3
-# Pages in a row that cannot be read, where nothing says how many follow.
+# After so many unreadable pages in a row the list ends, if its length is unknown.
 MAX_BROKEN = 2
-# Of those that could not be read, so many are named.
+# The most unreadable parts that are reported.
 MAX_FAULTS = 5
 
 # Items of one list. Reading so many takes more than a day, at the 60 calls a minute of one key.
 MAX_ITEMS = 100_000
-# Some lists show 25 items a page, whatever they are asked for.
+# Some lists have 25 items a page, whatever the limit.
 MAX_PAGES = 1_000
 
 _NOWHERE = frozenset({"", "null", "none", "false", "undefined", "#"})
@@ -33,7 +35,7 @@ _PAGE_OF_URL = re.compile(r"[?&]page=(\d{1,9})(?:[&#]|$)")
 
 
 class Position(Struct, frozen=True):
-    """Where the listing of a sweep stands, so that a restart goes on there.
+    """The position of a sweep in a listing; a restart continues there.
 
     `category` None: the whole catalogue. `run` numbers the readings of a listing in this sweep, of
     which `attempt` are of this category. `count` is the total that the first page of this run
@@ -97,7 +99,7 @@ def believable_count(count: object) -> int | None:
     return count if 0 <= count <= MAX_ITEMS else None
 
 
-def look(
+def page_stats(
     ids: Sequence[int],
     before: AbstractSet[int],
     *,
@@ -116,12 +118,12 @@ def look(
 
 
 def first(categories: tuple[int, ...]) -> Position:
-    """Return where to begin: the whole catalogue when no category is named."""
+    """Return the first position: in the whole catalogue if there are no categories."""
     return Position(categories[0] if categories else None)
 
 
 def following(position: Position, seen: PageStats, categories: tuple[int, ...]) -> Position:
-    """Return where to go on after a page; `page` 0: the listing is whole."""
+    """Return the position after a page; `page` 0: the listing is complete."""
     is_first = position.page == 1
     moved = (
         position.shifted
@@ -153,9 +155,9 @@ def following(position: Position, seen: PageStats, categories: tuple[int, ...]) 
 
 
 def cut_short(position: Position, categories: tuple[int, ...], *, listed: int) -> Position:
-    """Return where to go on when the page that was promised is not there any more.
+    """Return the position after a page that was announced and does not exist any more.
 
-    When the pages before it showed as many items as the list counts, they were all of them.
+    If the pages before it had as many items as the list counts, the list is complete.
     """
     if position.count is None:
         return _after_last(position, categories, is_short=True)
@@ -166,7 +168,7 @@ def cut_short(position: Position, categories: tuple[int, ...], *, listed: int) -
 
 
 def skipped(position: Position, categories: tuple[int, ...], why: str) -> Position:
-    """Return where to go on without a page that cannot be read; `why` names its fault."""
+    """Return the position after a page that cannot be read; `why` is the reason."""
     here = _with_fault(position, f"{_named(position)}: {why}")
     here = replace(here, broken=position.broken + 1)
     if here.count is not None and here.page_items:
@@ -179,18 +181,38 @@ def skipped(position: Position, categories: tuple[int, ...], why: str) -> Positi
 
 
 def abandoned(position: Position, categories: tuple[int, ...], why: str) -> Position:
-    """Return where to go on without the rest of a category that cannot be listed."""
+    """Return the position after a category whose rest cannot be listed."""
     here = _with_fault(position, f"{_named(position)}: {why}")
     return _after_last(here, categories, is_short=False)
 
 
+def after_missing(position: Position, categories: tuple[int, ...]) -> Position:
+    """Return the position after a page that Dreamship does not have."""
+    if position.page > 1:
+        return cut_short(position, categories, listed=position.listed)
+    return abandoned(position, categories, "Dreamship has none")
+
+
+def after_unreadable(
+    position: Position, categories: tuple[int, ...], error: SourceError
+) -> Position:
+    """Return the position after a page that cannot be read; a refusal concerns its category."""
+    skip = abandoned if isinstance(error, SourceRefused) else skipped
+    return skip(position, categories, error.message)
+
+
+def is_start_of_list(position: Position) -> bool:
+    """Return whether this is the first page of the list, which shows the state of the account."""
+    return position.category is None and position.page == 1
+
+
 def is_whole(position: Position) -> bool:
-    """Tell whether nothing is left to list."""
+    """Return whether the listing is complete."""
     return position.page == 0
 
 
 def again(position: Position, categories: tuple[int, ...]) -> Position | None:
-    """Return a new reading of a whole listing that is known to have moved; None: often enough."""
+    """Return the start of another reading of a changed listing; None after too many readings."""
     if position.run >= MAX_ATTEMPTS * max(1, len(categories)) or position.faults:
         return None
     return replace(first(categories), run=position.run + 1, attempt=MAX_ATTEMPTS)

@@ -99,7 +99,7 @@ class ControlHandlers:
         self, items: list[int], on_progress: Callable[[SweepProgress], None]
     ) -> ReconcileMessage:
         dry_run = self._services.dry_run()
-        summary = await dry_run.look(items, on_progress=on_progress)
+        summary = await dry_run.run(items, on_progress=on_progress)
         return Differences(summary, dry_run.differences)
 
     async def replay(self, request: ReplayRequest) -> list[ReplayResult]:

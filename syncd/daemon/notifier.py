@@ -1,7 +1,7 @@
-"""Notifications: a command gets them as JSON on its standard input, and a URL by POST.
+"""Notifications: a command that receives JSON on its standard input, and a POST to a URL.
 
-Neither ever blocks the daemon: each notification is sent by a task of its own, again with back-off
-after a failure, and dropped after some tries.
+Neither delays the daemon: a task of its own sends each notification, tries again with backoff, and
+gives up after some attempts.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ import structlog
 
 from syncd import http_client
 from syncd.config import KEYS_VARIABLE
-from syncd.core.backoff import backoff
+from syncd.core.backoff import backoff, retry
 from syncd.core.model import JsonObject
 from syncd.core.plain_text import json_text
 from syncd.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
 
-TRIES = 6
+ATTEMPTS = 6
 COMMAND_LIMIT_S = 30.0
 URL_LIMIT_S = 10.0
 KILL_LIMIT_S = 2.0
 _JSON = {"Content-Type": "application/json"}
 
 
+class _NotSent(Exception):
+    """The reason why a notification was not sent; it contains no secret."""
+
+
 class Notifier:
-    """Sends notifications to the command and the URL of `[notify]`, if they are set."""
+    """Sends notifications to the command and the URL of `[notify]`, whichever are set."""
 
     def __init__(
         self, *, sleep: Callable[[float], Awaitable[None]], limit_s: float = COMMAND_LIMIT_S
@@ -43,88 +47,94 @@ class Notifier:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, message: JsonObject, *, command: Sequence[str], url: str) -> None:
-        """Begin to send one notification; returns at once."""
-        # The command may print it.
+        """Start to send one notification; returns at once."""
+        # The command may print the text.
         body = json_text(message).encode()
         if command:
-            self._begin("command", lambda: self._run(command, body))
+            self._start("command", lambda: self._run(command, body))
         if url:
-            self._begin("url", lambda: _post(url, body))
+            self._start("url", lambda: _post(url, body))
 
     async def settled(self) -> None:
-        """Return once no notification is on its way."""
+        """Return when no notification is being sent."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """Cancel the notifications that are on their way."""
+        """Cancel the notifications that are being sent."""
         for task in self._tasks:
             task.cancel()
         await self.settled()
 
-    def _begin(self, way: str, send: Callable[[], Awaitable[str | None]]) -> None:
+    def _start(self, way: str, send: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(self._send(way, send), name=f"notify {way}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, way: str, send: Callable[[], Awaitable[str | None]]) -> None:
-        for attempt in range(1, TRIES + 1):
-            try:
-                failure = await send()
-            except Exception as error:  # noqa: BLE001
-                # For instance no thread to look up the name, or no descriptor: it must be logged.
-                failure = f"notify.{way} failed: {type(error).__name__}"
-            if failure is None:
-                return
-            log.warning("a notification failed", way=way, fault=failure, attempt=attempt)
-            if attempt < TRIES:
-                chance = random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
-                await self._sleep(backoff(attempt, chance, base_s=2).total_seconds())
-        log.error("a notification was given up", way=way)
+    async def _send(self, way: str, send: Callable[[], Awaitable[None]]) -> None:
+        def report(attempt: int, error: Exception) -> None:
+            # An unexpected error, such as no descriptor left, is retried and reported as well.
+            unexpected = f"notify.{way} failed: {type(error).__name__}"
+            reason = str(error) if isinstance(error, _NotSent) else unexpected
+            log.warning("a notification failed", way=way, fault=reason, attempt=attempt)
 
-    async def _run(self, command: Sequence[str], body: bytes) -> str | None:
-        """Return why it failed, without the output of the command: that may contain anything."""
+        try:
+            await retry(
+                send,
+                on=(Exception,),
+                attempts=ATTEMPTS,
+                # Jitter needs no secure randomness.
+                wait=lambda attempt, _: backoff(attempt, random.uniform(0.5, 1), base_s=2),  # noqa: S311
+                sleep=self._sleep,
+                on_error=report,
+            )
+        except Exception:  # noqa: BLE001
+            log.error("a notification was given up", way=way)
+
+    async def _run(self, command: Sequence[str], body: bytes) -> None:
+        """Run the command; its output may contain anything and is not repeated."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
-                # A group of its own, so that what it starts can be ended with it.
+                # A process group of its own, so that its children can be ended with it.
                 start_new_session=True,
-                # It needs its own environment, but not our keys.
+                # The command does not need the api keys.
                 env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
             )
         except (OSError, ValueError) as error:
             # ValueError: an argument that this locale cannot write.
             why = getattr(error, "strerror", None) or type(error).__name__
-            return f"notify.command cannot be run: {why}"
+            raise _NotSent(f"notify.command cannot be run: {why}") from None
         try:
             async with asyncio.timeout(self._limit_s):
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     await process.communicate(body)
         except TimeoutError:
-            return f"notify.command did not end within {self._limit_s:g} s"
+            raise _NotSent(f"notify.command did not end within {self._limit_s:g} s") from None
         finally:
             if process.returncode is None:
-                await _end(process)
-        return None if process.returncode == 0 else f"notify.command ended {process.returncode}"
+                await _kill(process)
+        if process.returncode:
+            raise _NotSent(f"notify.command ended {process.returncode}")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a command that still runs, with what it has started."""
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a running command and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # It stays while the kernel waits for a disk that does not answer; nobody else waits for that.
+    # The process stays while the kernel waits for a disk that does not answer.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(KILL_LIMIT_S):
             await process.wait()
 
 
-async def _post(url: str, body: bytes) -> str | None:
-    """Return why it failed; the address may hold a token and is not repeated."""
+async def _post(url: str, body: bytes) -> None:
+    """Post to the URL, which may contain a token and is not repeated."""
     try:
-        # The code alone is read: a body may be as long and as slow as its sender likes.
+        # Only the status is read: a body may be as long and as slow as its sender likes.
         async with (
             asyncio.timeout(URL_LIMIT_S),
             http_client.async_client(url, timeout=URL_LIMIT_S, follow_redirects=False) as client,
@@ -132,8 +142,9 @@ async def _post(url: str, body: bytes) -> str | None:
         ):
             pass
     except ConfigurationError as error:
-        # What the environment names for the way there; it repeats no value either.
-        return f"notify.url cannot be reached: {error.message}"
+        # The message names a variable of the environment, and does not repeat its value.
+        raise _NotSent(f"notify.url cannot be reached: {error.message}") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        return f"notify.url could not be reached: {type(error).__name__}"
-    return None if answer.is_success else f"notify.url answered {answer.status_code}"
+        raise _NotSent(f"notify.url could not be reached: {type(error).__name__}") from None
+    if not answer.is_success:
+        raise _NotSent(f"notify.url answered {answer.status_code}")

@@ -196,13 +196,11 @@ class Services:
         current = self.active.current
         return DryRun(
             database=self.database,
-            source=self.source,
+            reader=self.fetcher.reader,
             rate_limiter=self.rate_limiter,
             # Without a worker no other call waits for its turn.
             turn=self.rate_limiter.turn if self._reading is None else self.worker.visit,
-            account=self.fetcher.failures.account,
             clock=self.clock,
-            remote_clock=self.remote_clock,
             policy=current.policy,
             items=current.items,
             categories=current.categories,

@@ -27,7 +27,7 @@ def apply(
     if began_at is None:
         return
     shown = [item.item_id for item in page.items]
-    stats = pagination.look(
+    stats = pagination.page_stats(
         shown,
         _listed_in(db, sweep_id, position.run, shown),
         listed=position.listed,

@@ -31,7 +31,7 @@ class AccountCheck(Struct, frozen=True):
     """
 
     state: AccountState
-    fault: SourceError | None = None
+    error: SourceError | None = None
 
 
 class Account:
@@ -70,11 +70,11 @@ class Account:
         await self._rate_limiter.spend(for_sweep=True)
         try:
             await self._source.page(None, page)
-        except SourceThrottled as fault:
-            return AccountCheck("throttled", fault)
-        except SourceRefused as fault:
-            return AccountCheck("refused", fault)
-        except SourceError as fault:
-            return AccountCheck("unreachable", fault)
+        except SourceThrottled as error:
+            return AccountCheck("throttled", error)
+        except SourceRefused as error:
+            return AccountCheck("refused", error)
+        except SourceError as error:
+            return AccountCheck("unreachable", error)
         self.list_answered()
         return AccountCheck("answers")

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 from msgspec import Struct
 
+from syncd.core.backoff import backoff
 from syncd.core.clock_jump import Jump
 from syncd.core.model import ItemRead, Page
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
@@ -24,9 +25,9 @@ BROKEN_WAIT_S = 3.0
 LONGEST = timedelta(hours=1)
 # Asking again takes at most this part of the budget.
 SHARE = 4
-# So many items, or one that was asked for so often, are worth a reason in the status.
-TOLD_AFTER_ITEMS = 3
-TOLD_AFTER_TRIES = 2
+# So many items, or so many copies of one item, cause a reason in the status.
+REPORT_AFTER_ITEMS = 3
+REPORT_AFTER_TRIES = 2
 
 
 class _Waiting(Struct):
@@ -44,13 +45,13 @@ class CachedAnswers:
         self._chance = chance
         self._waiting: dict[int | None, _Waiting] = {}
         self._age = timedelta()
-        self._is_told = False
+        self._is_reported = False
 
     def is_new(self, item_id: int | None) -> None:
         """Note that Dreamship itself answered for an item (None: for a page of the catalogue)."""
         self._waiting.pop(item_id, None)
-        if self._is_told and not self._waiting:
-            self._is_told = False
+        if self._is_reported and not self._waiting:
+            self._is_reported = False
             log.info("answers no longer come from a cache")
 
     def ask_again_at(self, item_id: int | None, answer: ItemRead | Page, now: datetime) -> datetime:
@@ -68,7 +69,7 @@ class CachedAnswers:
         wait = min(LONGEST, max(wait, self._apart() * len(self._waiting)))
         self._age = answer.age
         self._waiting[item_id] = _Waiting(tries, now + wait)
-        self._tell(item_id)
+        self._report(item_id)
         return now + wait
 
     def follow(self, jump: Jump) -> None:
@@ -78,10 +79,10 @@ class CachedAnswers:
 
     @property
     def reason(self) -> str | None:
-        """What to tell a person; None while copies are too few to matter."""
+        """The reason for the status; None while copies are too few to matter."""
         waiting = self._waiting
-        if len(waiting) < TOLD_AFTER_ITEMS and all(
-            one.tries < TOLD_AFTER_TRIES for one in waiting.values()
+        if len(waiting) < REPORT_AFTER_ITEMS and all(
+            one.tries < REPORT_AFTER_TRIES for one in waiting.values()
         ):
             return None
         how_old = "unknown"
@@ -97,8 +98,8 @@ class CachedAnswers:
         if answer.age < COPY_AGE:
             return answer.age
         first_s = BROKEN_WAIT_S if answer.age >= BROKEN_AGE else FIRST_WAIT_S
-        seconds = min(LONGEST_WAIT_S, first_s * 2.0 ** min(tries - 1, 10))
-        wait = timedelta(seconds=seconds * (0.75 + self._chance() / 2))
+        chance = 0.75 + self._chance() / 2
+        wait = backoff(tries, chance, base_s=first_s / 2, cap_s=LONGEST_WAIT_S)
         if answer.fresh_for is not None:
             left = answer.fresh_for + timedelta(seconds=1)
             # A cache may keep a copy for longer than its lifetime.
@@ -113,12 +114,12 @@ class CachedAnswers:
         for item_id in [one for one, waits in self._waiting.items() if waits.until < moment]:
             del self._waiting[item_id]
 
-    def _tell(self, item_id: int | None) -> None:
+    def _report(self, item_id: int | None) -> None:
         about = {"item_id": item_id, "age_s": self._age.total_seconds()}
-        if self._is_told or self.reason is None:
+        if self._is_reported or self.reason is None:
             log.debug("an answer came from a cache", **about)
             return
-        self._is_told = True
+        self._is_reported = True
         log.warning(
             "answers come from a cache",
             **about,

@@ -13,16 +13,14 @@ from msgspec.structs import replace
 from syncd.clock import Clock
 from syncd.core import pagination
 from syncd.core.apply_read import apply_read
-from syncd.core.backoff import backoff
+from syncd.core.backoff import retry
 from syncd.core.jobs import SweepProgress, SweepSummary
-from syncd.core.model import ItemRead, Page, SweepResult
+from syncd.core.model import ItemRead, SweepResult
 from syncd.core.pagination import MAX_FAULTS, Position
 from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE
 from syncd.core.records import Change, ItemSnapshot, count
 from syncd.core.removals import row_shows_every_variant
-from syncd.dreamship.remote_clock import RemoteClock
-from syncd.dreamship.source import Source
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,
@@ -32,9 +30,9 @@ from syncd.errors import (
 )
 from syncd.store import Database
 from syncd.store import items as stored_items
-from syncd.sync.account import Account
+from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.rate_limiter import RateLimiter
-from syncd.sync.read_failures import DOWN_AFTER, TRIES_PER_SWEEP
+from syncd.sync.read_failures import DOWN_AFTER, TRIES_PER_SWEEP, wait_after
 from syncd.sync.sweeps import require_few
 
 log = structlog.get_logger(__name__)
@@ -49,24 +47,22 @@ class DryRun(Struct):
     """
 
     database: Database
-    source: Source
+    reader: CatalogueReader
     rate_limiter: RateLimiter
     turn: Callable[[], Awaitable[None]]
-    account: Account
     clock: Clock
-    remote_clock: RemoteClock
     policy: Policy
     items: tuple[int, ...] = ()
     categories: tuple[int, ...] = ()
     differences: list[Change] = field(default_factory=list)
-    _faults: list[str] = field(default_factory=list)
+    _errors: list[str] = field(default_factory=list)
     _in_a_row: int = 0
     _done: set[int] = field(default_factory=set)
     _calls: int = 0
     _throttled: int = 0
     _variants: int = 0
 
-    async def look(
+    async def run(
         self,
         only: Collection[int],
         *,
@@ -92,7 +88,7 @@ class DryRun(Struct):
                 failed.append(item_id)
                 continue
             if only and read.variants is None:
-                self._faults.append(f"Dreamship has no item {item_id}")
+                self._errors.append(f"Dreamship has no item {item_id}")
             if not read.is_whole:
                 failed.append(item_id)
             await self._compare(read)
@@ -100,7 +96,7 @@ class DryRun(Struct):
         if failed and not self._done:
             result: SweepResult = "failed"
         else:
-            result = "partial" if failed or self._faults else "complete"
+            result = "partial" if failed or self._errors else "complete"
         return SweepSummary(
             sweep_id=0,
             is_catalogue=not only,
@@ -116,7 +112,7 @@ class DryRun(Struct):
             throttled=self._throttled,
             seconds=round((self.clock.now() - began_at).total_seconds(), 3),
             failed_items=failed,
-            error="; ".join([*self._faults[:MAX_FAULTS], *_more(len(self._faults) - MAX_FAULTS)]),
+            error="; ".join([*self._errors[:MAX_FAULTS], *_more(len(self._errors) - MAX_FAULTS)]),
         )
 
     async def _list(self) -> list[int]:
@@ -133,112 +129,87 @@ class DryRun(Struct):
 
     async def _list_page(self, position: Position, listed: set[int]) -> Position:
         try:
-            page: Page = await self._asked(
-                lambda: self.source.page(position.category, position.page)
-            )
-            page = self.remote_clock.placed(page, (position.category, position.page))
+            page = await self._call(lambda: self.reader.page(position))
         except SourceGone:
-            if position.page > 1:
-                return pagination.cut_short(position, self.categories, listed=len(listed))
-            if position.category is None or not await self._list_answers():
+            if position.page == 1 and not await self._concerns_page_alone(position):
                 raise
-            return self._without(
-                pagination.abandoned(position, self.categories, "Dreamship has none")
-            )
-        except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as fault:
-            is_the_list = position.category is None and position.page == 1
-            if is_the_list or not await self._list_answers():
+            return self._noted(pagination.after_missing(position, self.categories))
+        except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as error:
+            if not await self._concerns_page_alone(position):
                 raise
-            go_on = pagination.abandoned if isinstance(fault, SourceRefused) else pagination.skipped
-            return self._without(go_on(position, self.categories, fault.message))
-        shown = [item.item_id for item in page.items]
-        stats = pagination.look(
-            shown,
+            return self._noted(pagination.after_unreadable(position, self.categories, error))
+        ids = [item.item_id for item in page.items]
+        stats = pagination.page_stats(
+            ids,
             listed,
             listed=len(listed),
             count=page.count,
             has_next=page.has_next,
             broken_rows=page.broken_rows,
         )
-        listed.update(shown)
-        longest = max((len(item.variants or ()) for item in page.items), default=0)
-        for item in page.items:
-            is_new = item.variants and page.age < COPY_AGE
-            if is_new and item.item_id not in self._done:
-                await self._compare(
-                    ItemRead(
-                        item.item_id,
-                        item.name,
-                        item.variants,
-                        page.began_at,
-                        page.source_at,
-                        is_whole=item.is_whole and len(item.variants or ()) < longest,
-                        is_row=True,
-                    )
-                )
-        return self._without(pagination.following(position, stats, self.categories))
+        listed.update(ids)
+        for row in rows_with_variants(page):
+            if page.age < COPY_AGE and row.item_id not in self._done:
+                await self._compare(row)
+        return self._noted(pagination.following(position, stats, self.categories))
 
-    def _without(self, position: Position) -> Position:
+    async def _concerns_page_alone(self, position: Position) -> bool:
+        return not pagination.is_start_of_list(position) and await self._list_answers()
+
+    def _noted(self, position: Position) -> Position:
         """Note the parts of the list that could not be read before `position`."""
-        self._faults += [fault for fault in position.faults if fault not in self._faults]
+        self._errors += [error for error in position.faults if error not in self._errors]
         return position
 
     async def _read(self, item_id: int) -> ItemRead | None:
-        began_at = self.clock.now()
         try:
-            read = await self._asked(lambda: self._item(item_id))
-        except SourceGone:
-            if not await self._list_answers():
-                raise
-            return ItemRead(item_id, None, None, began_at, None)
-        except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as fault:
+            read = await self._call(lambda: self._new_item(item_id))
+        except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as error:
             self._in_a_row += 1
-            is_in_doubt = isinstance(fault, SourceRefused) or self._in_a_row >= DOWN_AFTER
+            is_in_doubt = isinstance(error, SourceRefused) or self._in_a_row >= DOWN_AFTER
             if is_in_doubt and not await self._list_answers():
                 raise
-            log.warning("a read failed", item_id=item_id, fault=fault.message)
-            self._faults.append(f"item {item_id}: {fault.message}")
+            log.warning("a read failed", item_id=item_id, fault=error.message)
+            self._errors.append(f"item {item_id}: {error.message}")
             return None
         self._in_a_row = 0
         return read
 
     async def _list_answers(self) -> bool:
-        """Tell whether the list answers; if not, the failure does not concern one part alone."""
-        check = await self.account.check()
-        if isinstance(check.fault, SourceThrottled):
-            await self.rate_limiter.throttled(check.fault.wait_s, for_sweep=False)
-        return check.fault is None
+        """Return whether the list answers; if not, the failure does not concern one part alone."""
+        check = await self.reader.account.check()
+        if isinstance(check.error, SourceThrottled):
+            await self.rate_limiter.throttled(check.error.wait_s, for_sweep=False)
+        return check.error is None
 
-    async def _item(self, item_id: int) -> ItemRead:
+    async def _new_item(self, item_id: int) -> ItemRead:
         """Read one item; a copy from a cache does not show the current differences."""
-        copied = SourceAnswerInvalid(f"a cache answered for item {item_id}, not Dreamship")
-        try:
-            read = self.remote_clock.placed(await self.source.item(item_id), item_id)
-        except SourceGone as gone:
-            if gone.age < COPY_AGE:
-                raise
-            raise copied from gone
+        read = await self.reader.item(item_id)
         if read.age >= COPY_AGE:
-            raise copied
+            raise SourceAnswerInvalid(f"a cache answered for item {item_id}, not Dreamship")
         return read
 
-    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return the answer of a call within the budget, after several attempts if necessary."""
-        attempt = 0
+        return await retry(
+            lambda: self._unthrottled(call),
+            on=(SourceUnreachable, SourceAnswerInvalid),
+            attempts=TRIES_PER_SWEEP,
+            # Jitter needs no secure randomness.
+            wait=lambda attempt, error: wait_after(error, attempt, random.random()),  # noqa: S311
+            sleep=self.clock.sleep,
+        )
+
+    async def _unthrottled(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer of a call; a throttled call is repeated when the budget allows it."""
         while True:
             await self.turn()
             self._calls += 1
             try:
-                answer = await ask()
-            except SourceThrottled as fault:
+                answer = await call()
+            except SourceThrottled as error:
                 self._throttled += 1
-                await self.rate_limiter.throttled(fault.wait_s, for_sweep=False)
-            except (SourceUnreachable, SourceAnswerInvalid):
-                attempt += 1
-                if attempt >= TRIES_PER_SWEEP:
-                    raise
-                chance = random.random()  # noqa: S311 - jitter, no secret
-                await self.clock.sleep(backoff(attempt, chance).total_seconds())
+                await self.rate_limiter.throttled(error.wait_s, for_sweep=False)
             else:
                 self.rate_limiter.answered()
                 return answer
@@ -260,5 +231,5 @@ class DryRun(Struct):
         self._variants += len(read.variants or ())
 
 
-def _more(faults: int) -> list[str]:
-    return [f"and {faults} more"] if faults > 0 else []
+def _more(errors: int) -> list[str]:
+    return [f"and {errors} more"] if errors > 0 else []

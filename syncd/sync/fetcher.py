@@ -23,6 +23,7 @@ from syncd.dreamship.source import Source
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
 from syncd.store import Database, probe, reads, sweep_pages, sweeps
 from syncd.sync.cached_answers import CachedAnswers
+from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_failures import TRIES_PER_SWEEP, ReadFailures, named
 from syncd.sync.unkept import Keep, Unkept, max_attempts
@@ -57,13 +58,12 @@ class Fetcher:
             rng=rng,
             on_finished=on_finished,
         )
+        self.reader = CatalogueReader(source, self.failures.account, clock, remote_clock)
         self.unkept = Unkept(database, clock, self._postpone_unkept)
         self._database = database
-        self._source = source
         self._active = active
         self._rate_limiter = rate_limiter
         self._clock = clock
-        self._remote_clock = remote_clock
         self._on_finished = on_finished
         self.cached = CachedAnswers(rate_limiter, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
 
@@ -84,8 +84,8 @@ class Fetcher:
             try:
                 keep = await self._answer(job)
                 await self._keep_first(job, keep)
-            except SourceError as fault:
-                await self.failures.failed(job, fault)
+            except SourceError as error:
+                await self.failures.failed(job, error)
             except MirrorError:
                 raise
             except Exception:
@@ -94,15 +94,16 @@ class Fetcher:
                 await self.failures.failed(
                     job, SourceAnswerInvalid("for no known reason; the log has more")
                 )
-        except MirrorError as fault:
-            await self.unkept.failed(job, fault, keep)
+        except MirrorError as error:
+            await self.unkept.failed(job, error, keep)
 
     async def _answer(self, job: Job) -> Keep | None:
         """Make the call; return the function that writes its answer, if there is one to write."""
         began_at = self._clock.now()
         keep: Keep | None = None
         if job.item_id is not None:
-            keep = await self._read(job.item_id)
+            read = await self.reader.item(job.item_id)
+            keep = partial(self._keep_item, job.item_id, read)
         elif job.sweep_id is not None:
             keep = await self._list(job.sweep_id, job.position)
         seconds = (self._clock.now() - began_at).total_seconds()
@@ -125,18 +126,18 @@ class Fetcher:
         self._rate_limiter.answered()
 
     async def _postpone_unkept(
-        self, job: Job, not_before: datetime, fault: MirrorError, tries: int
+        self, job: Job, not_before: datetime, error: MirrorError, tries: int
     ) -> None:
         """Postpone a part whose answer cannot be written; sweeps give it up after some attempts."""
-        error = f"the mirror could not take it: {fault.message}"
+        reason = f"the mirror could not take it: {error.message}"
         if job.item_id is not None:
             await self.failures.postpone_failed(
-                job.item_id, not_before, error, max_attempts=max_attempts(tries)
+                job.item_id, not_before, reason, max_attempts=max_attempts(tries)
             )
         elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
             categories = self._active.current.categories
             await self.failures.continue_listing(
-                job.sweep_id, pagination.skipped(job.position, categories, error)
+                job.sweep_id, pagination.skipped(job.position, categories, reason)
             )
 
     async def finish_sweeps(self) -> None:
@@ -155,27 +156,6 @@ class Fetcher:
     async def _close_unplaced(self, began_at: datetime) -> None:
         now, policy = self._clock.now(), self._active.current.policy
         await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
-
-    async def _read(self, item_id: int) -> Keep:
-        began_at = self._clock.now()
-        try:
-            read = await self._source.item(item_id)
-        except SourceGone as gone:
-            read = ItemRead(
-                item_id,
-                None,
-                None,
-                began_at,
-                gone.source_at,
-                age=gone.age,
-                fresh_for=gone.fresh_for,
-            )
-            if not gone.age:
-                # A wrong base URL answers 404 to everything: this counts while the list answers.
-                check = await self.failures.account.check()
-                if check.state != "answers":
-                    raise check.fault or gone from gone
-        return partial(self._keep_item, item_id, self._remote_clock.placed(read, item_id))
 
     async def _keep_item(self, item_id: int, read: ItemRead, *, rehearses: bool) -> None:
         await self._save_read(read, rehearses=rehearses)
@@ -208,17 +188,14 @@ class Fetcher:
 
     async def _list(self, sweep_id: int, position: Position) -> Keep | None:
         try:
-            page = await self._source.page(position.category, position.page)
-        except SourceGone as fault:
-            await self._page_is_gone(sweep_id, position, fault)
+            page = await self.reader.page(position)
+        except SourceGone as error:
+            await self._page_is_gone(sweep_id, position, error)
             return None
-        page = self._remote_clock.placed(page, (position.category, position.page))
         if page.age:
             self.cached.ask_again_at(None, page, self._clock.now())
         else:
             self.cached.is_new(None)
-        if position.category is None and not page.age:
-            self.failures.account.list_answered()
         return partial(self._keep_page, sweep_id, position, page)
 
     async def _keep_page(
@@ -234,23 +211,8 @@ class Fetcher:
             await self._keep_rows(page)
 
     async def _keep_rows(self, page: Page) -> None:
-        longest = max((len(item.variants or ()) for item in page.items), default=0)
         failed_in_a_row = 0
-        for item in page.items:
-            # Some lists have an empty list of variants in each row, so it proves nothing.
-            if not item.variants:
-                continue
-            row = ItemRead(
-                item.item_id,
-                item.name,
-                item.variants,
-                page.began_at,
-                page.source_at,
-                age=page.age,
-                # A list may limit the variants of a row: the longest row may lack some.
-                is_whole=item.is_whole and len(item.variants) < longest,
-                is_row=True,
-            )
+        for row in rows_with_variants(page):
             try:
                 await self._save_read(row)
             except MirrorError:
@@ -261,21 +223,16 @@ class Fetcher:
             else:
                 failed_in_a_row = 0
 
-    async def _page_is_gone(self, sweep_id: int, position: Position, fault: SourceGone) -> None:
+    async def _page_is_gone(self, sweep_id: int, position: Position, error: SourceGone) -> None:
         """Continue after a page that does not exist: the list ended, or the category is gone."""
         categories = self._active.current.categories
-        if position.page > 1:
-            await self.failures.continue_listing(
-                sweep_id,
-                pagination.cut_short(position, categories, listed=position.listed),
-            )
-            return
-        if position.category is None:
-            raise SourceAnswerInvalid(fault.message, hint=fault.hint) from fault
-        check = await self.failures.account.check()
-        if check.state != "answers":
-            raise check.fault or fault
-        log.warning("Dreamship has no such category", category_id=position.category)
+        if pagination.is_start_of_list(position):
+            raise SourceAnswerInvalid(error.message, hint=error.hint) from error
+        if position.page == 1:
+            check = await self.failures.account.check()
+            if check.state != "answers":
+                raise check.error or error
+            log.warning("Dreamship has no such category", category_id=position.category)
         await self.failures.continue_listing(
-            sweep_id, pagination.abandoned(position, categories, "Dreamship has none")
+            sweep_id, pagination.after_missing(position, categories)
         )

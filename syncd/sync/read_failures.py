@@ -35,7 +35,7 @@ TRIES_PER_SWEEP = 4
 # After so many failures in a row Dreamship may be down, and the list is read to find out.
 DOWN_AFTER = 6
 # Fewer failures in a row are normal, and not reported.
-TOLD_AFTER = 3
+REPORT_AFTER = 3
 DOWN_CAP_S = 60.0
 # A part that is throttled so often, while others are answered, has a limit of its own.
 THROTTLED_ALONE = 2
@@ -103,103 +103,102 @@ class ReadFailures:
         self._throttled.pop(part, None)
         self.refused = self.unreachable = None
 
-    async def failed(self, job: Job, fault: SourceError) -> None:
+    async def failed(self, job: Job, error: SourceError) -> None:
         """Note that the call of a job failed, and postpone the part that the failure concerns."""
-        if isinstance(fault, SourceThrottled):
-            await self._was_throttled(job, fault)
-        elif isinstance(fault, SourceRefused):
-            await self._was_refused(job, fault)
+        if isinstance(error, SourceThrottled):
+            await self._was_throttled(job, error)
+        elif isinstance(error, SourceRefused):
+            await self._was_refused(job, error)
         else:
-            await self._failed(job, fault)
+            await self._failed(job, error)
 
     async def continue_listing(self, sweep_id: int, position: Position) -> None:
         """Continue the listing of a sweep at `position`, without the pages before it."""
         await self._database.write(lambda db: sweep_pages.go_to(db, sweep_id, position))
 
-    async def _was_throttled(self, job: Job, fault: SourceThrottled) -> None:
+    async def _was_throttled(self, job: Job, error: SourceThrottled) -> None:
         part = part_of(job)
         times, answered_before = self._throttled.get(part, (0, self._answered))
         self._throttled[part] = times + 1, answered_before
         # Others are answered meanwhile, so this part alone is throttled.
         is_its_own = times >= THROTTLED_ALONE and self._answered > answered_before
         await self._rate_limiter.throttled(
-            None if is_its_own else fault.wait_s, for_sweep=job.is_for_sweep, slows=not is_its_own
+            None if is_its_own else error.wait_s, for_sweep=job.is_for_sweep, slows=not is_its_own
         )
         log.warning(
             "throttled by Dreamship",
             **named(job),
-            asked_s=fault.wait_s,
+            asked_s=error.wait_s,
             paused_until=maybe_text(self._rate_limiter.paused_until),
         )
         if is_its_own:
-            await self._part_failed(job, fault)
+            await self._part_failed(job, error)
         elif job.item_id is not None:
             # After the pause another item goes first, because only this one may be throttled.
             await self._postpone(job.item_id, self._rate_limiter.paused_until or self._clock.now())
 
-    async def _was_refused(self, job: Job, fault: SourceRefused) -> None:
+    async def _was_refused(self, job: Job, error: SourceRefused) -> None:
         """If the list is refused too, the key is refused; otherwise only this part."""
-        check = AccountCheck("refused", fault)
-        if not _is_the_list(job):
+        check = AccountCheck("refused", error)
+        if not _is_start_of_list(job):
             check = await self.account.check()
-        if check.fault is None:
-            await self._failed(job, fault)
+        if check.error is None:
+            await self._failed(job, error)
         else:
-            await self._check_failed(job, check, check.fault)
+            await self._check_failed(job, check, check.error)
 
-    async def _failed(self, job: Job, fault: SourceError) -> None:
+    async def _failed(self, job: Job, error: SourceError) -> None:
         """Postpone a part that failed; after some failures in a row, check the account."""
         self._in_a_row += 1
-        if self._in_a_row >= TOLD_AFTER:
-            self.unreachable = fault.message
-        log.warning("a read failed", **named(job), fault=fault.message, in_a_row=self._in_a_row)
+        if self._in_a_row >= REPORT_AFTER:
+            self.unreachable = error.message
+        log.warning("a read failed", **named(job), fault=error.message, in_a_row=self._in_a_row)
         if self._in_a_row < DOWN_AFTER:
-            await self._part_failed(job, fault)
+            await self._part_failed(job, error)
             return
         check = await self.account.check(is_new=True)
-        if check.fault is None:
+        if check.error is None:
             self._in_a_row = 0
             self.unreachable = None
-            await self._part_failed(job, fault)
+            await self._part_failed(job, error)
         elif check.state == "unreachable":
-            await self._account_failed(check.state, check.fault)
+            await self._account_failed(check.state, check.error)
         else:
-            await self._check_failed(job, check, check.fault)
+            await self._check_failed(job, check, check.error)
 
-    async def _check_failed(self, job: Job, check: AccountCheck, fault: SourceError) -> None:
+    async def _check_failed(self, job: Job, check: AccountCheck, error: SourceError) -> None:
         """Note the failure of the list, which was read to check the account."""
         if check.state == "refused":
-            await self._account_failed(check.state, fault)
+            await self._account_failed(check.state, error)
         else:
-            await self.failed(job, fault)  # the list was unreachable this time, or throttled
+            await self.failed(job, error)  # the list was unreachable this time, or throttled
 
-    async def _part_failed(self, job: Job, fault: SourceError) -> None:
+    async def _part_failed(self, job: Job, error: SourceError) -> None:
         """Postpone one item or page, longer each time; a sweep gives it up after some attempts."""
         part = part_of(job)
         tries = self._tries[part] = self._tries.get(part, 0) + 1
-        not_before = self._clock.now() + self._wait(fault, tries)
+        not_before = self._clock.now() + wait_after(error, tries, self.chance())
         if job.item_id is not None:
-            await self.postpone_failed(job.item_id, not_before, fault.message)
+            await self.postpone_failed(job.item_id, not_before, error.message)
             return
         self.list_paused_until = not_before
         # While there is only the list to read, only more failures show that Dreamship is down.
-        is_alone = _is_the_list(job) and self._in_a_row >= tries
+        is_alone = _is_start_of_list(job) and self._in_a_row >= tries
         if job.sweep_id is not None and tries >= TRIES_PER_SWEEP and not is_alone:
-            await self._skip_page(job.sweep_id, job, fault)
+            await self._skip_page(job.sweep_id, job, error)
 
-    async def _skip_page(self, sweep_id: int, job: Job, fault: SourceError) -> None:
-        position = job.position
-        if not _is_the_list(job):
+    async def _skip_page(self, sweep_id: int, job: Job, error: SourceError) -> None:
+        if not _is_start_of_list(job):
             check = await self.account.check()
-            if check.fault is not None:
-                await self._check_failed(job, check, check.fault)
+            if check.error is not None:
+                await self._check_failed(job, check, check.error)
                 return
         log.warning("a page cannot be read; the sweep goes on without it", **named(job))
         self.list_paused_until = None
         self._tries.pop(part_of(job), None)
-        skip = pagination.abandoned if isinstance(fault, SourceRefused) else pagination.skipped
+        categories = self._active.current.categories
         await self.continue_listing(
-            sweep_id, skip(position, self._active.current.categories, fault.message)
+            sweep_id, pagination.after_unreadable(job.position, categories, error)
         )
 
     async def postpone_failed(
@@ -221,25 +220,30 @@ class ReadFailures:
         await self._database.write(lambda db: job_queue.postpone(db, item_id, not_before))
 
     async def _account_failed(
-        self, state: Literal["refused", "unreachable"], fault: SourceError
+        self, state: Literal["refused", "unreachable"], error: SourceError
     ) -> None:
         """End every sweep, because the list itself cannot be read."""
         now, policy = self._clock.now(), self._active.current.policy
         if state == "refused":
-            log.error("Dreamship refuses the api key", fault=fault.message, hint=fault.hint)
-            self.refused = fault.message
+            log.error("Dreamship refuses the api key", fault=error.message, hint=error.hint)
+            self.refused = error.message
             self.paused_until = now + REFUSED_WAIT
         else:
-            self.unreachable = fault.message
-            self.paused_until = now + self._wait(fault, self._in_a_row, cap_s=DOWN_CAP_S)
-        error = f"{state}: {fault.message}"
-        for summary in await self._database.write(lambda db: sweeps.fail(db, now, policy, error)):
+            self.unreachable = error.message
+            self.paused_until = now + wait_after(
+                error, self._in_a_row, self.chance(), cap_s=DOWN_CAP_S
+            )
+        reason = f"{state}: {error.message}"
+        for summary in await self._database.write(lambda db: sweeps.fail(db, now, policy, reason)):
             self._on_finished(summary)
 
-    def _wait(self, fault: SourceError, tries: int, *, cap_s: float = 300.0) -> timedelta:
-        """Return the wait after so many attempts; the answer may ask for a longer one."""
-        asked = timedelta(seconds=min(MAX_WAIT_S, fault.wait_s or 0.0))
-        return max(asked, backoff(tries, self.chance(), cap_s=cap_s))
+
+def wait_after(
+    error: SourceError, attempts: int, chance: float, *, cap_s: float = 300.0
+) -> timedelta:
+    """Return the wait after so many failed attempts; the last answer may ask for a longer one."""
+    requested = timedelta(seconds=min(MAX_WAIT_S, error.wait_s or 0.0))
+    return max(requested, backoff(attempts, chance, cap_s=cap_s))
 
 
 def named(job: Job) -> dict[str, object]:
@@ -253,6 +257,5 @@ def part_of(job: Job) -> Hashable:
     return job.item_id or (job.sweep_id, position.run, position.category, position.page)
 
 
-def _is_the_list(job: Job) -> bool:
-    """Tell whether a job reads the first page of the list, which shows the state of the account."""
-    return job.item_id is None and job.position.category is None and job.position.page == 1
+def _is_start_of_list(job: Job) -> bool:
+    return job.item_id is None and pagination.is_start_of_list(job.position)

@@ -63,7 +63,7 @@ def test_a_dry_run_of_an_endless_list_ends(site: Site) -> None:
 
     async def look() -> SweepSummary:
         async with await Services.open(load(site.config, {})) as services:
-            return await services.dry_run().look(())
+            return await services.dry_run().run(())
 
     summary = asyncio.run(asyncio.wait_for(look(), 50))
     assert (summary.result, summary.changed, summary.removed) == ("partial", 0, 0)

@@ -145,7 +145,7 @@ def test_an_inaccessible_current_folder_is_named(tmp_path: Path) -> None:
     """The documented command, called from root's home."""
     done = _in_closed_folder(tmp_path / "home", "check-config")
     said = refused(done)
-    assert f"{tmp_path}/home/config.toml cannot be looked at: Permission denied" in said
+    assert f"{tmp_path}/home/config.toml cannot be accessed: Permission denied" in said
     assert "--config" in said
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from syncd.daemon.notifier import TRIES, Notifier
+from syncd.daemon.notifier import ATTEMPTS, Notifier
 
 MESSAGE = {"event": "webhooks", "before": "healthy", "now": "silent"}
 
@@ -100,7 +100,7 @@ def test_a_notification_is_given_up_after_some_time(tmp_path: Path, what: str) -
     """With a line in the log."""
     command = script(tmp_path, "exit 7") if what == "fails" else [str(tmp_path / "nothing")]
     with capture_logs() as logs:
-        assert len(tell(command=command)) == TRIES - 1
+        assert len(tell(command=command)) == ATTEMPTS - 1
     assert logs[-1]["event"] == "a notification was given up"
 
 
@@ -119,7 +119,7 @@ def test_children_of_a_hanging_command_are_killed(tmp_path: Path) -> None:
     text = f"trap '' TERM\nsleep 60 & echo $! >> {tmp_path}/pids\n(sleep 60) & wait"
     tell(command=script(tmp_path, text), limit_s=0.2)
     pids = (tmp_path / "pids").read_text().split()
-    assert len(pids) == TRIES
+    assert len(pids) == ATTEMPTS
     deadline_s = time.monotonic() + 5
     # Whoever adopts orphans on this host may take a moment to bury them.
     while any(is_alive(pid) for pid in pids):
@@ -146,7 +146,7 @@ def test_the_url_is_not_logged() -> None:
     """It often contains a secret."""
     with capture_logs() as logs:
         tell(url="http://127.0.0.1:1/hook/secret-token")
-    assert len(logs) == TRIES + 1
+    assert len(logs) == ATTEMPTS + 1
     assert "secret-token" not in str(logs)
 
 
@@ -220,7 +220,7 @@ def test_a_fault_of_the_environment_is_logged(
     monkeypatch.setenv(variable, value)
     with capture_logs() as logged:
         tell(url="https://hooks.example.com/hush")
-    assert [line["event"] for line in logged].count("a notification failed") == TRIES
+    assert [line["event"] for line in logged].count("a notification failed") == ATTEMPTS
     assert logged[-1]["event"] == "a notification was given up"
     assert logged[0]["fault"].startswith(f"notify.url cannot be reached: {variable}: ")
     assert "hush" not in str(logged)

@@ -121,7 +121,7 @@ def test_the_log_names_some_new_values(flooded: Daemon) -> None:
     flooded.process.send_signal(signal.SIGHUP)
     site.until(lambda: any(line.get("less_frequent") for line in flooded.lines()))
     assert max(map(len, flooded.log.read_bytes().split(b"\n"))) < 16 * KB
-    (row,) = site.rows("SELECT length(value) AS n FROM state WHERE key = 'told_values'")
+    (row,) = site.rows("SELECT length(value) AS n FROM state WHERE key = 'reported_values'")
     assert row["n"] < 1000 * (MAX_VALUE_CHARS + 50)
 
 

@@ -34,7 +34,9 @@ from systemd.machine import SUITE
 
 from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
-from syncd.config import SECTIONS, Config, in_force, load
+from syncd.config import SECTIONS, Config, load
+from syncd.config.settings import declared
+from syncd.config.validators import describe
 from syncd.core.model import OUTCOMES
 from syncd.core.status_document import StatusDocument
 
@@ -128,13 +130,15 @@ def test_the_documented_exit_codes_are_those_of_the_program() -> None:
 
 
 def test_every_key_is_documented_with_its_default(tmp_path: Path) -> None:
-    """The table of keys, written as a configuration, is the default configuration."""
-    told = {spelled(row[0]): spelled(row[1]) for row in rows(section("Configuration"), "key")}
-    assert set(told) == {
-        f"{name}.{key}" for name, keys in in_force(Config()).items() for key in keys
+    """The table has the keys, the defaults and the constraints of their declarations."""
+    table = {spelled(row[0]): row for row in rows(section("Configuration"), "key")}
+    assert {key: row[2] for key, row in table.items()} == {
+        f"{name}.{key}": describe(kind)
+        for name, keys in SECTIONS.items()
+        for key, kind in declared(keys).items()
     }
     path = tmp_path / "config.toml"
-    path.write_text("\n".join(f"{key} = {value}" for key, value in told.items()))
+    path.write_text("\n".join(f"{key} = {spelled(row[1])}" for key, row in table.items()))
     assert load(path, {}) == Config()
 
 

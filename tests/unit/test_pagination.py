@@ -25,7 +25,7 @@ from syncd.core.pagination import (
     following,
     is_whole,
     leads_on,
-    look,
+    page_stats,
     skipped,
 )
 
@@ -205,7 +205,7 @@ def test_new_items_are_found_by_the_items_of_the_page(pages: list[list[int]]) ->
     """Not by all items of the run, of which there may be very many."""
     shown, listed = set[int](), 0
     for ids in pages:
-        seen = look(ids, shown & set(ids), listed=listed, count=None, has_next=True)
+        seen = page_stats(ids, shown & set(ids), listed=listed, count=None, has_next=True)
         listed = seen.listed
         assert seen.new == len(set(ids) - shown)
         shown |= set(ids)
