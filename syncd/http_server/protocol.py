@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from syncd.http_server.framing import Framing, RequestRefusedError, refusal
 from syncd.http_server.limits import ListenerConnections
+from syncd.http_server.output import ResponseOutput
 from syncd.http_server.refusals import Refusals, client_of
 from syncd.http_server.targets import foreign_protocol, from_absolute_form
 
@@ -88,6 +89,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """See asyncio.Protocol."""
         super().connection_made(transport)
+        self._output = ResponseOutput(transport, self.loop)
         self._limiter.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -173,6 +175,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._part = _BODY
         self._framing.begin_body(is_first=not self._unanswered)
         super().on_headers_complete()
+        self.cycle.transport = self._output  # type: ignore[assignment]  # the part that it uses
         self._unanswered.append(self.cycle)
         self._limiter.expect_rest(self)
 
@@ -197,6 +200,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for what was answered to be read or to go on arriving."""
+        self._output.flush()  # the answer to a HEAD has no body
         super().on_response_complete()
         self._unanswered = [one for one in self._unanswered if not one.response_complete]
         if self._last_answer is not None:
