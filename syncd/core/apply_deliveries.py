@@ -79,7 +79,8 @@ class _Batch(Struct):
             return
         stored = None if update is None else self._stored(update.variant_id)
         if update is not None and stored is not None and update.value != stored.value_state.value:
-            self._request_refresh(update, stored.item_id, delivery.arrived_at, None)
+            arrived_at = delivery.arrived_at
+            self._request_refresh(update, stored.item_id, arrived_at, None, is_applied=False)
 
     def apply_update(
         self, update: VariantUpdate, arrived_at: datetime
@@ -124,7 +125,7 @@ class _Batch(Struct):
             now=self.now,
         )
         urgent_at = self._urgent_at(stored, decision, arrived_at)
-        self._request_refresh(update, item_id, arrived_at, urgent_at)
+        self._request_refresh(update, item_id, arrived_at, urgent_at, is_applied=True)
         for seq, value in self.snapshot.missed.get(update.variant_id, ()):
             if value == update.value:
                 self.change_set.explained_misses.add(seq)
@@ -194,12 +195,16 @@ class _Batch(Struct):
         item_id: int | None,
         arrived_at: datetime,
         urgent_at: datetime | None,
+        *,
+        is_applied: bool,
     ) -> None:
+        settle_at = arrived_at + self.policy.settle
         if item_id is None:
             self.change_set.unplaced_variants.add(update.variant_id)
-        for one in (item_id, update.item_id):
-            if one is not None:
-                request_refresh(self.change_set, one, urgent_at, arrived_at + self.policy.settle)
+        else:
+            request_refresh(self.change_set, item_id, urgent_at, settle_at, of_delivery=is_applied)
+        if update.item_id is not None and update.item_id != item_id:
+            request_refresh(self.change_set, update.item_id, urgent_at, settle_at)
 
 
 def _unknown_value(variant_id: int) -> VariantUpdate:

@@ -35,9 +35,9 @@ def apply_read(
     """
     if policy.excludes(read.item_id):
         return ChangeSet()  # the read was requested before the configuration excluded the item
-    applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet())
+    found = {variant.variant_id: variant for variant in read.variants or ()}
+    applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet(), found)
     applying.is_whole = shows_every_variant(snapshot, read)
-    found: dict[int, SourceVariant] = {v.variant_id: v for v in read.variants or ()}
     values: dict[int, tuple[str, ...]] = {}
     for one in read.variants or ():
         values[one.variant_id] = (*values.get(one.variant_id, ()), one.value)
@@ -57,9 +57,8 @@ def apply_read(
             applying.add_variant(variant)
         else:
             applying.decide(stored, variant)
-    if applying.settles_at is not None:
-        # The deliveries requested a settled read already, but `settle` may be longer since then.
-        request_refresh(applying.change_set, read.item_id, None, applying.settles_at)
+    if not overtaken:
+        applying.request_settled_read()
     return applying.change_set
 
 
@@ -76,6 +75,19 @@ def is_no_evidence(snapshot: ItemSnapshot, read: ItemRead) -> bool:
     return count_missing(snapshot.variants, read) > 0
 
 
+def _delivered_at(snapshot: ItemSnapshot, variant_id: int) -> datetime | None:
+    """Return when the last delivery of a variant arrived."""
+    stored = snapshot.variants.get(variant_id)
+    if stored is None:
+        return snapshot.unplaced_deliveries.get(variant_id)
+    return stored.value_state.delivered_at
+
+
+def _is_settled(read: ItemRead, delivered_at: datetime, policy: Policy) -> bool:
+    """Tell whether a read is settled for a delivery."""
+    return read.began_at >= delivered_at + policy.settle
+
+
 class _Read(Struct):
     """One finished read that is being applied, variant by variant."""
 
@@ -85,8 +97,26 @@ class _Read(Struct):
     now: datetime
     accepting_since: datetime | None
     change_set: ChangeSet
+    found: dict[int, SourceVariant]
     is_whole: bool = True
-    settles_at: datetime | None = None
+
+    def request_settled_read(self) -> None:
+        """Request another read if this one is too early for a delivery of the item."""
+        stored = self.snapshot.variants
+        deliveries = [one.value_state.delivered_at for one in stored.values() if self._is_of(one)]
+        deliveries += [
+            delivered_at
+            for variant_id, delivered_at in self.snapshot.unplaced_deliveries.items()
+            if variant_id not in stored
+        ]
+        last = max((one for one in deliveries if one is not None), default=None)
+        if last is not None and not _is_settled(self.read, last, self.policy):
+            settle_at = last + self.policy.settle
+            request_refresh(self.change_set, self.read.item_id, None, settle_at)
+
+    def _is_of(self, stored: VariantState) -> bool:
+        """Tell whether a variant is one of the item, by the mirror or by this read."""
+        return stored.item_id == self.read.item_id or stored.variant_id in self.found
 
     def check_overtaken(self, stored: VariantState | None, variant: SourceVariant | None) -> None:
         """Request a read if an overtaken read disagrees with the mirror."""
@@ -135,8 +165,8 @@ class _Read(Struct):
         if variant is None:
             return
         value_state = self._decision(None, variant).value_state
-        delivered_at = self.snapshot.unplaced_deliveries.get(variant.variant_id)
-        if delivered_at is not None and not self._is_settled(delivered_at):
+        delivered_at = _delivered_at(self.snapshot, variant.variant_id)
+        if delivered_at is not None and not _is_settled(self.read, delivered_at, self.policy):
             # A delivery arrived while its item was unknown, and this read may be older.
             value_state = replace(with_conflict(value_state, None), delivered_at=delivered_at)
         state = VariantState(
@@ -156,8 +186,6 @@ class _Read(Struct):
         """Add what the read changes of a variant that the mirror has; most reads change nothing."""
         read = self.read
         decision = self._decision(stored, variant)
-        if stored.value_state.delivered_at is not None:
-            self._is_settled(stored.value_state.delivered_at)
         is_missing = (
             variant is None and decision.rule == "settled" and stored.value_state.value is not None
         )
@@ -186,15 +214,6 @@ class _Read(Struct):
         )
         if state != unchanged or not self.is_whole:
             self._add_change(stored, state, missed=decision.missed)
-
-    def _is_settled(self, delivered_at: datetime) -> bool:
-        """Tell whether this read is settled for a delivery; if not, remember when a read is."""
-        settles_at = delivered_at + self.policy.settle
-        if self.read.began_at >= settles_at:
-            return True
-        if self.settles_at is None or settles_at > self.settles_at:
-            self.settles_at = settles_at
-        return False
 
     def _decision(self, stored: VariantState | None, variant: SourceVariant | None) -> Decision:
         return on_read(

@@ -94,14 +94,15 @@ def count(changes: Iterable[Change]) -> ChangeCounts:
 class RefreshRequest(Struct, frozen=True):
     """A request to read an item: at `urgent_at` (None: not urgent), and at `settle_at`.
 
-    Several deliveries of one item share a request. The first one sets `settle_at`, so no variant
-    waits for another. From `final_at` on, a read is settled for all of them.
+    Several requests of one item become one. The first one sets `settle_at`, so no variant waits
+    for another. From `final_at` on, a read is settled for all of them. None: the deliveries of the
+    item's variants say so, and a read that is too early for one of them requests another read.
     """
 
     item_id: int
     urgent_at: datetime | None
     settle_at: datetime
-    final_at: datetime
+    final_at: datetime | None
 
 
 class DeliveryResult(Struct, frozen=True):
@@ -150,13 +151,14 @@ class ItemSnapshot(Struct, frozen=True):
 class BatchSnapshot(Struct):
     """What the mirror has stored about the variants of a batch of deliveries.
 
-    `stored_keys`: keys of stored deliveries. `missed`: recent changes without a delivery, as (seq,
-    availability) by variant. `not_in_catalog`: variants that a whole sweep did not find.
+    `stored_keys`: ids of stored deliveries by their keys. `missed`: recent changes without
+    a delivery, as (seq, availability) by variant. `not_in_catalog`: variants that a whole sweep did
+    not find.
     """
 
     variants: dict[int, VariantState] = field(default_factory=dict)
     items: dict[int, ItemState] = field(default_factory=dict)
-    stored_keys: set[tuple[str, str]] = field(default_factory=set)
+    stored_keys: dict[tuple[str, str], int] = field(default_factory=dict)
     missed: dict[int, list[tuple[int, str | None]]] = field(default_factory=dict)
     not_in_catalog: set[int] = field(default_factory=set)
 

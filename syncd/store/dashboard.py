@@ -10,6 +10,7 @@ from msgspec import Struct
 from syncd.core.model import Row, id_in
 from syncd.core.timestamps import to_text
 from syncd.store.history import dicts
+from syncd.store.time_ranges import first_id_since
 
 HOURS = 24
 _RECENT = 20
@@ -56,14 +57,14 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
     hours = [to_text(begins + timedelta(hours=n))[:13] for n in range(HOURS)]
     deliveries = db.execute(
         """SELECT substr(received_at, 1, 13), outcome, count(*) FROM deliveries
-           WHERE received_at >= ? GROUP BY 1, 2""",
-        (since,),
+           WHERE delivery_id >= ? AND received_at >= ? GROUP BY 1, 2""",
+        (first_id_since(db, "deliveries", begins), since),
     )
     changes = db.execute(
         """SELECT substr(recorded_at, 1, 13), CASE WHEN missed THEN 'missed' ELSE cause END,
                   count(*)
-           FROM change_log WHERE recorded_at >= ? GROUP BY 1, 2""",
-        (since,),
+           FROM change_log WHERE seq >= ? AND recorded_at >= ? GROUP BY 1, 2""",
+        (first_id_since(db, "change_log", begins), since),
     )
     confirmed = db.execute(
         """SELECT substr(confirmed_at, 1, 13), 'confirmed', count(*) FROM items

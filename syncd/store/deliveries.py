@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from syncd.core.apply_deliveries import apply_deliveries
 from syncd.core.model import Delivery
-from syncd.core.payload import TEST_ACTION, content_key
+from syncd.core.payload import TEST_ACTION
 from syncd.core.policy import Policy
 from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult
 from syncd.core.timestamps import maybe_text, to_text
-from syncd.store import rows
+from syncd.store import chains, rows
+from syncd.store.chains import Heads
+from syncd.store.views import LAST_DELIVERY_AT
 
 
 def apply(
@@ -33,11 +34,12 @@ def apply(
     """
     snapshot = load(db, batch, now - missed_grace)
     change_set = apply_deliveries(snapshot, batch, policy, now=now, source_now=source_now)
-    results = _save_deliveries(db, change_set.results)
-    save(db, change_set, now)
-    arrived = [one.arrived_at for one in batch if one.action != TEST_ACTION]
-    if arrived:
-        rows.put_state(db, "last_delivery_at", to_text(arrived[-1]))
+    if any(one.is_copy or one.delivery.action == TEST_ACTION for one in change_set.results):
+        _save_last_arrival(db, batch)
+    heads = chains.heads(db, change_set.variants)
+    results = _save_deliveries(db, change_set.results, snapshot.stored_keys, heads)
+    save(db, change_set, now, heads)
+    _count_copies(db, [result for result in results if result.is_copy])
     return results
 
 
@@ -62,15 +64,8 @@ def load(
     snapshot = BatchSnapshot(
         variants=variants,
         items=rows.items_by_id(db, item_ids),
-        stored_keys=_stored_keys(db, batch),
-        not_in_catalog={
-            row[0]
-            for row in db.execute(
-                """SELECT u.variant_id FROM json_each(?) j JOIN unplaced_variants u
-                   ON u.variant_id = j.value WHERE u.not_found_at IS NOT NULL""",
-                (ids,),
-            )
-        },
+        stored_keys=_stored_keys(db, batch, variants),
+        not_in_catalog=_not_in_catalog(db, variant_ids - variants.keys()),
     )
     for variant_id, seq, value in db.execute(
         """SELECT c.variant_id, c.seq, c.availability FROM json_each(?) j JOIN change_log c
@@ -81,9 +76,14 @@ def load(
     return snapshot
 
 
-def save(db: sqlite3.Connection, change_set: ChangeSet, now: datetime) -> None:
+def save(
+    db: sqlite3.Connection,
+    change_set: ChangeSet,
+    now: datetime,
+    heads: Mapping[int, Heads] | None = None,
+) -> None:
     """Save what a batch changes, except for the deliveries themselves."""
-    rows.save(db, change_set, now)
+    rows.save(db, change_set, now, heads)
     db.executemany(
         """INSERT INTO unplaced_variants (variant_id, delivered_at) VALUES (?, ?)
            ON CONFLICT (variant_id) DO UPDATE SET delivered_at = excluded.delivered_at,
@@ -97,9 +97,9 @@ def save(db: sqlite3.Connection, change_set: ChangeSet, now: datetime) -> None:
         )
 
 
-def unique_key(result: DeliveryResult) -> tuple[int | None, str, str]:
-    """Return the key that no other stored delivery has, in the order of the index."""
-    return (_variant_id(result.delivery), *result.key)
+def variant_id(delivery: Delivery) -> int | None:
+    """Return the variant that a delivery updates, if it updates one."""
+    return None if delivery.update is None else delivery.update.variant_id
 
 
 def item_id(delivery: Delivery) -> int | None:
@@ -116,58 +116,102 @@ def named_variants(delivery: Delivery) -> str | None:
     return rows.as_json(mention.variant_ids) if mention and mention.variant_ids else None
 
 
-def _stored_keys(db: sqlite3.Connection, batch: Sequence[Delivery]) -> set[tuple[str, str]]:
-    arrived = {(_variant_id(one), one.event_id, content_key(one)) for one in batch}
-    # SQLite cannot compare the content key: its JSON functions end a text at the first NUL.
-    stored = db.execute(
-        """SELECT d.variant_id, d.event_id, d.content_key FROM json_each(?) j JOIN deliveries d
-           ON d.variant_id IS json_extract(j.value, '$[0]')
-              AND d.event_id = json_extract(j.value, '$[1]')""",
-        (rows.as_json({one[:2] for one in arrived}),),
+def _not_in_catalog(db: sqlite3.Connection, unknown: Collection[int]) -> set[int]:
+    if not unknown:
+        return set()
+    found = db.execute(
+        """SELECT u.variant_id FROM json_each(?) j JOIN unplaced_variants u
+           ON u.variant_id = j.value WHERE u.not_found_at IS NOT NULL""",
+        (rows.as_json(unknown),),
     )
-    return {one[1:] for one in arrived & set(stored)}
+    return {row[0] for row in found}
+
+
+def _stored_keys(
+    db: sqlite3.Connection, batch: Sequence[Delivery], stored: Collection[int]
+) -> dict[tuple[str, str], int]:
+    """Return the ids of stored deliveries by their keys, for each one that may have a copy here.
+
+    `stored`: the variants of the batch that the mirror has. Their deliveries are in chains.
+    """
+    chained: set[tuple[int, str]] = set()
+    others: set[tuple[int | None, str]] = set()
+    for one in batch:
+        of_variant = variant_id(one)
+        if of_variant is not None and of_variant in stored:
+            chained.add((of_variant, one.event_id))
+        else:
+            others.add((of_variant, one.event_id))
+    found = chains.stored_copies(db, chained) if chained else []
+    if others:
+        found += db.execute(
+            """SELECT d.delivery_id, d.event_id, d.content_key
+               FROM json_each(?) j JOIN deliveries d ON d.rule IS NULL
+                   AND d.variant_id IS json_extract(j.value, '$[0]')
+                   AND d.event_id = json_extract(j.value, '$[1]')""",
+            (rows.as_json(others),),
+        ).fetchall()
+    return {(event_id, key): delivery_id for delivery_id, event_id, key in found}
 
 
 def _save_deliveries(
-    db: sqlite3.Connection, results: Sequence[DeliveryResult]
+    db: sqlite3.Connection,
+    results: Sequence[DeliveryResult],
+    stored_keys: Mapping[tuple[str, str], int],
+    heads: Mapping[int, Heads],
 ) -> list[DeliveryResult]:
-    """Store the deliveries; return the results with the number of each stored delivery."""
-    copies = [one for one in results if one.is_copy]
+    """Store the deliveries; return the results with the id of each stored delivery."""
+    ids = dict(stored_keys)
+    added: list[tuple[object, ...]] = []
+    numbered: list[DeliveryResult] = []
+    next_id = chains.next_delivery_id(db)
+    for result in results:
+        if not result.is_copy:
+            ids[result.key] = next_id
+            added.append((next_id, _chained(result, next_id, heads), *_row(result)))
+            next_id += 1
+        numbered.append(replace(result, delivery_id=ids[result.key]))
     db.executemany(
-        """INSERT INTO deliveries (event_id, content_key, received_at, event_at, action, variant_id,
-               item_id, outcome, rule, reason, body, named_variants)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        [_row(one) for one in results if not one.is_copy],
+        """INSERT INTO deliveries (delivery_id, previous_delivery_id, event_id, content_key,
+               received_at, event_at, action, variant_id, item_id, outcome, rule, reason, body,
+               named_variants)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        added,
     )
-    # There is one writer, so the numbers of one statement are consecutive.
-    last_id = db.execute("SELECT last_insert_rowid()").fetchone()[0]
-    numbers = itertools.count(last_id - (len(results) - len(copies)) + 1)
-    if copies:
-        # A copy that counts as a new event (equal bytes without a uuid) has an outcome of its own.
-        db.executemany(
-            """UPDATE deliveries SET duplicates = duplicates + 1,
-                   outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,
-                   rule = coalesce(?2, rule)
-               WHERE variant_id IS ?3 AND event_id = ?4 AND content_key = ?5""",
-            [(one.outcome, one.rule, *unique_key(one)) for one in copies],
-        )
-    return [
-        replace(one, delivery_id=_number(db, one) if one.is_copy else next(numbers))
-        for one in results
-    ]
+    return numbered
 
 
-def _number(db: sqlite3.Connection, copy: DeliveryResult) -> int:
-    row = db.execute(
-        """SELECT delivery_id FROM deliveries
-           WHERE variant_id IS ? AND event_id = ? AND content_key = ?""",
-        unique_key(copy),
-    ).fetchone()
-    return int(row[0])
+def _chained(result: DeliveryResult, delivery_id: int, heads: Mapping[int, Heads]) -> int | None:
+    """Make a delivery the head of the chain of its variant; return the delivery before it."""
+    of_variant = variant_id(result.delivery)
+    if of_variant is None or result.rule is None:
+        return None
+    head = heads[of_variant]
+    previous, head.delivery_id = head.delivery_id, delivery_id
+    return previous
 
 
-def _variant_id(delivery: Delivery) -> int | None:
-    return None if delivery.update is None else delivery.update.variant_id
+def _count_copies(db: sqlite3.Connection, copies: Sequence[DeliveryResult]) -> None:
+    # A copy that counts as a new event (equal bytes without a uuid) has an outcome of its own.
+    db.executemany(
+        """UPDATE deliveries SET duplicates = duplicates + 1,
+               outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,
+               rule = coalesce(?2, rule)
+           WHERE delivery_id = ?3""",
+        [(one.outcome, one.rule, one.delivery_id) for one in copies],
+    )
+    for one in copies:
+        of_variant = variant_id(one.delivery)
+        if of_variant is not None and one.rule is not None:
+            chains.insert_delivery(db, of_variant, one.delivery_id)
+
+
+def _save_last_arrival(db: sqlite3.Connection, batch: Sequence[Delivery]) -> None:
+    """Store when the last delivery arrived: the newest row of this batch may not show it."""
+    arrivals = [to_text(one.arrived_at) for one in batch if one.action != TEST_ACTION]
+    (stored,) = db.execute(LAST_DELIVERY_AT).fetchone()
+    if arrivals or stored is not None:
+        rows.put_state(db, "last_delivery_at", max([*arrivals, stored or ""]))
 
 
 def _row(result: DeliveryResult) -> tuple[object, ...]:
@@ -179,7 +223,7 @@ def _row(result: DeliveryResult) -> tuple[object, ...]:
         to_text(delivery.arrived_at),
         None if update is None else maybe_text(update.event_at),
         delivery.action,
-        _variant_id(delivery),
+        variant_id(delivery),
         item_id(delivery),
         result.outcome,
         result.rule,

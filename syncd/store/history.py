@@ -41,7 +41,17 @@ def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                                    THEN substr(content_key, instr(content_key, '=') + 1)
                               END AS told
                        FROM deliveries WHERE delivery_id IN (
-                           SELECT delivery_id FROM deliveries WHERE variant_id = :variant_id
+                           WITH RECURSIVE chain (delivery_id, depth) AS (
+                               SELECT last_delivery_id, 1 FROM variants
+                               WHERE variant_id = :variant_id
+                               UNION ALL
+                               SELECT d.previous_delivery_id, c.depth + 1
+                               FROM chain c JOIN deliveries d ON d.delivery_id = c.delivery_id
+                               WHERE c.depth < :newest)
+                           SELECT delivery_id FROM chain)
+                       OR delivery_id IN (
+                           SELECT delivery_id FROM deliveries
+                           WHERE variant_id = :variant_id AND rule IS NULL
                            ORDER BY delivery_id DESC LIMIT :newest)
                        OR delivery_id IN (
                            -- Quarantined deliveries that name the variant, or only its item.
@@ -60,7 +70,15 @@ def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                 db.execute(
                     """SELECT seq, old_availability, availability, sellable, cause, rule, missed,
                               recorded_at
-                       FROM change_log WHERE variant_id = ? ORDER BY seq DESC LIMIT ?""",
+                       FROM change_log WHERE seq IN (
+                           WITH RECURSIVE chain (seq, depth) AS (
+                               SELECT last_change_seq, 1 FROM variants WHERE variant_id = ?1
+                               UNION ALL
+                               SELECT l.previous_seq, c.depth + 1
+                               FROM chain c JOIN change_log l ON l.seq = c.seq
+                               WHERE c.depth < ?2)
+                           SELECT seq FROM chain)
+                       ORDER BY seq DESC""",
                     (variant_id, _NEWEST),
                 )
             ),

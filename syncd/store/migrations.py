@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from sqlite_utils import Database, Migrations
 
 from syncd.errors import MirrorIncompatible
-from syncd.store import schema_0_1_0, views
+from syncd.store import schema_0_1_0, schema_0_2_0, views
 
 CONTRACT = 1
 # "sync", so that a mirror can be told from any other database file.
@@ -66,39 +66,16 @@ def named_variants(db: Database) -> None:
     db.conn.execute("ALTER TABLE deliveries ADD COLUMN named_variants TEXT")
 
 
-_STANDARD_NAMES = """
-DROP VIEW availability;
-DROP VIEW freshness;
-ALTER TABLE variants RENAME COLUMN doubts TO conflicting_values;
-ALTER TABLE variants RENAME COLUMN judged_at TO decided_at;
-ALTER TABLE variants RENAME COLUMN absent_at TO missing_since;
-ALTER TABLE deliveries RENAME COLUMN told TO content_key;
-ALTER TABLE change_log RENAME COLUMN is_excused TO during_downtime;
-ALTER TABLE refresh_queue RENAME COLUMN asked_at TO urgent_at;
-ALTER TABLE refresh_queue RENAME COLUMN latest_at TO final_at;
-ALTER TABLE unlocated RENAME TO unplaced_variants;
-ALTER TABLE unplaced_variants RENAME COLUMN asked_at TO delivered_at;
-ALTER TABLE unplaced_variants RENAME COLUMN answered_at TO not_found_at;
-ALTER TABLE sweeps RENAME COLUMN has_moved TO listing_changed;
-ALTER TABLE sweeps RENAME COLUMN is_braked TO removals_blocked;
-ALTER TABLE sweeps RENAME COLUMN held TO removals_held;
-ALTER TABLE sweep_items RENAME COLUMN tries TO attempts;
-UPDATE state SET key = 'accepting_since' WHERE key = 'heard_since';
-UPDATE state SET key = 'reported_health' WHERE key = 'told_health';
-UPDATE state SET key = 'reported_values' WHERE key = 'told_values';
-"""
-
-
 @migrations()
-def standard_names(db: Database) -> None:
-    """Give tables and columns the standard terms of the field.
+def standard_names_and_chains(db: Database) -> None:
+    """Use the standard terms of the field, and chains instead of indexes by variant and by time.
 
     The views are the same, except that `freshness` shows no time in the future.
     """
-    for statement in _statements(_STANDARD_NAMES):
+    for statement in _statements(schema_0_2_0.NAMES + schema_0_2_0.CHAINS):
         db.conn.execute(statement)
-    db.conn.execute(views.AVAILABILITY)
-    db.conn.execute(views.FRESHNESS)
+    for view in (views.AVAILABILITY, views.CHANGES, views.FRESHNESS):
+        db.conn.execute(view)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -21,7 +21,9 @@ from syncd.store.connection import open_for_reading
 from syncd.store.dashboard import Day
 from syncd.store.history import dicts
 from syncd.store.rows import as_json
+from syncd.store.time_ranges import first_id_since
 from syncd.store.translation import translated
+from syncd.store.views import LAST_DELIVERY_AT
 
 # Of SQLite's machine, some milliseconds: a look takes Python's lock, which others want too.
 _STEPS_BETWEEN_LOOKS = 100_000
@@ -186,7 +188,7 @@ class Queries:
                 """SELECT ended_at, result, error, removals_held FROM sweeps
                    WHERE is_catalogue AND ended_at IS NOT NULL ORDER BY sweep_id DESC LIMIT 1"""
             ).fetchone() or (None, None, "", 0)
-            last = one("SELECT (SELECT value FROM state WHERE key = 'last_delivery_at')")
+            last = one(LAST_DELIVERY_AT)
             return DaySummary(
                 last_delivery_at=maybe_from_text(last),
                 missed=len(missed),
@@ -198,8 +200,9 @@ class Queries:
                 invalid_signatures=counted.get("invalid_signature", 0),
                 throttled=counted.get("throttled", 0),
                 quarantined=one(
-                    """SELECT count(*) FROM deliveries
-                       WHERE outcome = 'quarantined' AND received_at >= ?""",
+                    """SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'
+                       AND delivery_id >= ? AND received_at >= ?""",
+                    first_id_since(connection, "deliveries", now - timedelta(days=1)),
                     since,
                 ),
                 last_sweep_ended_at=sweep[0],
@@ -215,12 +218,15 @@ class Queries:
     def habit(self, last_at: datetime) -> DeliveryRate:
         """Return how often deliveries came in the 24 hours that ended with the last one."""
         with self._rows() as connection:
-            count, first_at = connection.execute(
-                """SELECT count(*), min(received_at) FROM deliveries
-                   WHERE received_at BETWEEN ? AND ?""",
-                (to_text(last_at - timedelta(days=1)), to_text(last_at)),
+            began_at = last_at - timedelta(days=1)
+            first = first_id_since(connection, "deliveries", began_at)
+            end = first_id_since(connection, "deliveries", last_at + timedelta(microseconds=1))
+            row = connection.execute(
+                "SELECT received_at FROM deliveries WHERE delivery_id = ?", (first,)
             ).fetchone()
-            return DeliveryRate(count, maybe_from_text(first_at), last_at)
+            # Ids have no gaps within a day: nothing as new as that is ever deleted.
+            count = max(0, end - first)
+            return DeliveryRate(count, from_text(row[0]) if row and count else None, last_at)
 
     @contextlib.contextmanager
     def _rows(self) -> Iterator[sqlite3.Connection]:

@@ -6,6 +6,9 @@ import sqlite3
 from datetime import datetime, timedelta
 
 from syncd.core.timestamps import to_text
+from syncd.store.rows import put_state
+from syncd.store.time_ranges import first_id_since
+from syncd.store.views import LAST_DELIVERY_AT
 
 # Rows of one slice. Deliveries wait for a slice: about 6 ms (measured; four times as many rows took
 # 25 ms, and 50 ms with a checkpoint).
@@ -38,17 +41,21 @@ def prune(
 
 def _prune_deliveries(db: sqlite3.Connection, before: datetime) -> int:
     """Delete settled deliveries: not quarantined, and of no verifying or unplaced variant."""
+    last = db.execute(LAST_DELIVERY_AT).fetchone()[0]
+    if last is not None:
+        put_state(db, "last_delivery_at", last)
     return db.execute(
         """DELETE FROM deliveries WHERE delivery_id IN (
                SELECT d.delivery_id FROM deliveries d
-               WHERE d.received_at < ? AND d.outcome != 'quarantined'
+               WHERE d.delivery_id < min(?, (SELECT max(delivery_id) FROM deliveries))
+                 AND d.received_at < ? AND d.outcome != 'quarantined'
                  AND NOT EXISTS (SELECT 1 FROM variants v
                                  WHERE v.variant_id = d.variant_id
                                    AND v.conflicting_values IS NOT NULL)
                  AND NOT EXISTS (SELECT 1 FROM unplaced_variants u
                                  WHERE u.variant_id = d.variant_id AND u.not_found_at IS NULL)
                LIMIT ?)""",
-        (to_text(before), SLICE),
+        (first_id_since(db, "deliveries", before), to_text(before), SLICE),
     ).rowcount
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -12,6 +12,8 @@ from syncd.core.merge import ValueState
 from syncd.core.model import Labels
 from syncd.core.records import Change, ChangeSet, ItemState, RefreshRequest, VariantState
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
+from syncd.store import chains
+from syncd.store.chains import Heads
 
 _encode = msgspec.json.encode
 _decode_values = msgspec.json.Decoder(tuple[str | None, ...]).decode
@@ -92,41 +94,28 @@ def items_by_id(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemS
     }
 
 
-def save(db: sqlite3.Connection, change_set: ChangeSet, now: datetime) -> None:
-    """Save the variants, the changes and the requests to read of a change set."""
+def save(
+    db: sqlite3.Connection,
+    change_set: ChangeSet,
+    now: datetime,
+    heads: Mapping[int, Heads] | None = None,
+) -> None:
+    """Save the variants, the changes and the requests to read of a change set.
+
+    `heads`: of the chains of these variants, if the caller has added deliveries to them.
+    """
     if change_set.refresh_requests:
-        _save_requests(db, change_set.refresh_requests.values())
-    decided_at = to_text(now)
+        _save_requests(db, list(change_set.refresh_requests.values()))
     if change_set.variants:
-        db.executemany(
-            """INSERT INTO variants (variant_id, item_id, name, color, size, value,
-                   conflicting_values, sellable, event_at, delivered_at, confirmed_at,
-                   changed_at, source, rule, missing_since, decided_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-               ON CONFLICT (variant_id) DO UPDATE SET
-                   name = excluded.name, color = excluded.color, size = excluded.size,
-                   value = excluded.value, conflicting_values = excluded.conflicting_values,
-                   sellable = excluded.sellable, event_at = excluded.event_at,
-                   delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
-                   changed_at = excluded.changed_at, source = excluded.source,
-                   rule = excluded.rule, missing_since = excluded.missing_since,
-                   decided_at = excluded.decided_at""",
-            [(*_variant_row(state), decided_at) for state in change_set.variants.values()],
-        )
+        heads = chains.heads(db, change_set.variants) if heads is None else heads
+        _save_changes(db, change_set.changes, heads)
+        _save_variants(db, change_set.variants.values(), now, heads)
     # A statement of its own: SQLite writes the index of each column that is set, even to the same
     # value.
     db.executemany(
         "UPDATE variants SET item_id = ? WHERE variant_id = ?",
         [(change_set.variants[moved].item_id, moved) for moved in change_set.moved_variants],
     )
-    if change_set.changes:
-        db.executemany(
-            """INSERT INTO change_log (variant_id, item_id, old_availability, availability,
-                   old_sellable, sellable, cause, rule, missed, during_downtime, occurred_at,
-                   recorded_at)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-            map(_change_row, change_set.changes),
-        )
 
 
 def put_state(db: sqlite3.Connection, key: str, value: str) -> None:
@@ -143,24 +132,86 @@ def get_state(db: sqlite3.Connection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _save_requests(db: sqlite3.Connection, requests: Iterable[RefreshRequest]) -> None:
-    rows = [
-        (one.item_id, maybe_text(one.urgent_at), to_text(one.settle_at), to_text(one.final_at))
-        for one in requests
-    ]
-    db.executemany("INSERT OR IGNORE INTO items (item_id) VALUES (?)", [(row[0],) for row in rows])
+def _save_variants(
+    db: sqlite3.Connection,
+    states: Iterable[VariantState],
+    now: datetime,
+    heads: Mapping[int, Heads],
+) -> None:
+    decided_at = to_text(now)
     db.executemany(
-        """INSERT INTO refresh_queue (item_id, urgent_at, settle_at, final_at)
-           VALUES (?, ?, ?, ?)
-           ON CONFLICT (item_id) DO UPDATE SET final_at = max(final_at, excluded.final_at)""",
-        rows,
+        """INSERT INTO variants (variant_id, item_id, name, color, size, value, conflicting_values,
+               sellable, event_at, delivered_at, confirmed_at, changed_at, source, rule,
+               missing_since, decided_at, last_delivery_id, last_change_seq)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           ON CONFLICT (variant_id) DO UPDATE SET
+               name = excluded.name, color = excluded.color, size = excluded.size,
+               value = excluded.value, conflicting_values = excluded.conflicting_values,
+               sellable = excluded.sellable, event_at = excluded.event_at,
+               delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
+               changed_at = excluded.changed_at, source = excluded.source,
+               rule = excluded.rule, missing_since = excluded.missing_since,
+               decided_at = excluded.decided_at, last_delivery_id = excluded.last_delivery_id,
+               last_change_seq = excluded.last_change_seq""",
+        [
+            (*_variant_row(state), decided_at, head.delivery_id, head.seq)
+            for state in states
+            for head in (heads[state.variant_id],)
+        ],
     )
-    # A statement of its own, and only for new values: both columns have an index (see above).
+
+
+def _save_changes(
+    db: sqlite3.Connection, changes: Sequence[Change], heads: Mapping[int, Heads]
+) -> None:
+    """Add changes to the feed, and each one to the chain of its variant."""
+    if not changes:
+        return
+    added = []
+    for seq, change in enumerate(changes, chains.next_seq(db)):
+        head = heads[change.variant_id]
+        added.append((seq, head.seq, *_change_row(change)))
+        head.seq = seq
     db.executemany(
-        """UPDATE refresh_queue
-           SET urgent_at = coalesce(?2, urgent_at), settle_at = min(settle_at, ?3)
-           WHERE item_id = ?1 AND (urgent_at IS NOT coalesce(?2, urgent_at) OR settle_at > ?3)""",
-        [row[:3] for row in rows],
+        """INSERT INTO change_log (seq, previous_seq, variant_id, item_id, old_availability,
+               availability, old_sellable, sellable, cause, rule, missed, during_downtime,
+               occurred_at, recorded_at)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        added,
+    )
+
+
+def _save_requests(db: sqlite3.Connection, requests: Sequence[RefreshRequest]) -> None:
+    """Merge requests with the queue; most deliveries find one for their item and write nothing."""
+    stored = {
+        row[0]: row[1:]
+        for row in db.execute(
+            """SELECT q.item_id, q.urgent_at, q.settle_at, q.final_at
+               FROM json_each(?) j JOIN refresh_queue q ON q.item_id = j.value""",
+            (as_json(one.item_id for one in requests),),
+        )
+    }
+    added, changed = [], []
+    for one in requests:
+        urgent_at, settle_at = maybe_text(one.urgent_at), to_text(one.settle_at)
+        final_at = settle_at if one.final_at is None else to_text(one.final_at)
+        before = stored.get(one.item_id)
+        if before is None:
+            added.append((one.item_id, urgent_at, settle_at, final_at))
+            continue
+        after = (
+            urgent_at or before[0],
+            min(settle_at, before[1]),
+            before[2] if one.final_at is None else max(final_at, before[2]),
+        )
+        if after != before:
+            changed.append((*after, one.item_id))
+    db.executemany("INSERT OR IGNORE INTO items (item_id) VALUES (?)", [row[:1] for row in added])
+    db.executemany("INSERT INTO refresh_queue VALUES (?, ?, ?, ?)", added)
+    db.executemany(
+        """UPDATE refresh_queue SET urgent_at = ?, settle_at = ?, final_at = ?
+           WHERE item_id = ?""",
+        changed,
     )
 
 

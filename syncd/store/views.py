@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+# When the last delivery arrived. A test delivery of `syncd doctor` does not count. The state has
+# what the newest row does not show: a copy, a row that was deleted, a row before a test delivery.
+LAST_DELIVERY_AT = """SELECT max(at) FROM (
+            SELECT value AS at FROM state WHERE key = 'last_delivery_at'
+            UNION ALL
+            SELECT received_at FROM deliveries
+            WHERE delivery_id = (SELECT max(delivery_id) FROM deliveries)
+                AND action IS NOT 'syncd-doctor')"""
+
 AVAILABILITY = """CREATE VIEW availability AS
 -- One row for each variant, as the mirror has it now. The contract; its number is user_version.
 SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
@@ -13,11 +22,17 @@ SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.c
        v.source
 FROM variants v LEFT JOIN items i ON i.item_id = v.item_id"""
 
-FRESHNESS = """CREATE VIEW freshness AS
+CHANGES = """CREATE VIEW changes AS
+-- One row for each change of availability, sellable or removed, oldest first. The contract.
+SELECT seq, variant_id, item_id, old_availability, availability, old_sellable, sellable, cause,
+       missed, occurred_at, recorded_at
+FROM change_log"""
+
+FRESHNESS = f"""CREATE VIEW freshness AS
 -- One row: when the daemon and its sources were last heard. The contract. NULL for a moment that
 -- lies in the future: the clock was set back since, and nobody can tell how old it is.
-SELECT (SELECT value FROM state WHERE key = 'last_delivery_at'
-        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS last_delivery_at,
+SELECT ({LAST_DELIVERY_AT}
+        WHERE at <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS last_delivery_at,
        (SELECT max(ended_at) FROM sweeps
         WHERE is_catalogue = 1 AND result IN ('complete', 'partial')
           AND ended_at <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds'))
@@ -52,4 +67,4 @@ SELECT (SELECT value FROM state WHERE key = 'last_delivery_at'
        coalesce((SELECT value FROM state WHERE key = 'webhooks_state'), 'unknown')
            AS webhooks_state,
        (SELECT value FROM state WHERE key = 'daemon_seen_at'
-        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS daemon_seen_at"""
+        AND value <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS daemon_seen_at"""  # noqa: S608 - a constant

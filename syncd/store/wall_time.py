@@ -13,6 +13,7 @@ from syncd.core.clock_jump import RECENT, Jump
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state
+from syncd.store.time_ranges import first_id_since
 
 Columns = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -54,7 +55,8 @@ def last_noted(db: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
     """Return the last mark and the newest stored time; None in a new mirror."""
     mark = last_mark(db)
     found = db.execute(
-        """SELECT max(confirmed_at) FROM items UNION ALL SELECT max(received_at) FROM deliveries"""
+        """SELECT max(confirmed_at) FROM items UNION ALL
+           SELECT * FROM (SELECT received_at FROM deliveries ORDER BY delivery_id DESC LIMIT 1)"""
     ).fetchall()
     noted = [from_text(at) for (at,) in found if at is not None]
     if mark is not None:
@@ -89,17 +91,20 @@ def _move(db: sqlite3.Connection, jump: Jump) -> None:
     mark = last_mark(db)
     db.create_function("timer", 1, _texts(jump.timer, jump), deterministic=True)
     db.create_function("noted", 1, _texts(jump.noted, jump), deterministic=True)
-    edge = to_text(min(jump.before, jump.after) - RECENT)
+    edge_at = min(jump.before, jump.after) - RECENT
+    edge = to_text(edge_at)
     moved: list[tuple[str, Columns, tuple[str, ...]]] = [("timer", _TIMERS, _TIMER_KEYS)]
     if jump.is_set_back:
         moved.append(("noted", _NOTES, _NOTE_KEYS))
     for function, tables, keys in moved:
         for table, columns in tables:
             for column in columns:
+                # No index has the time of a delivery; the order of ids is the order of time.
+                first = first_id_since(db, table, edge_at) if table == "deliveries" else 0
                 db.execute(
                     f"""UPDATE {table} SET {column} = {function}({column})
-                        WHERE {column} > ?""",  # noqa: S608 - constants
-                    (edge,),
+                        WHERE {column} > ? AND rowid >= ?""",  # noqa: S608 - constants
+                    (edge, first),
                 )
         for key in keys:
             db.execute(

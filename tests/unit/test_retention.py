@@ -165,5 +165,5 @@ def test_pruning_works_in_slices(shelf: Shelf) -> None:
         shelf.change(seq, 50 * DAY)
         shelf.delivery(seq, 50 * DAY)
     shelf.db.execute("COMMIT")
-    assert shelf.prune() == [2 * retention.SLICE, 2 * retention.SLICE, 21, 0]
+    assert shelf.prune() == [2 * retention.SLICE, 2 * retention.SLICE, 20, 0]
     assert shelf.seqs == [2 * retention.SLICE + 11]

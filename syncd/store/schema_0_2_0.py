@@ -1,0 +1,106 @@
+"""What version 0.2.0 changes in the schema. Once it is released, no text here changes."""
+
+from __future__ import annotations
+
+NAMES = """
+DROP VIEW availability;
+DROP VIEW changes;
+DROP VIEW freshness;
+ALTER TABLE variants RENAME COLUMN doubts TO conflicting_values;
+ALTER TABLE variants RENAME COLUMN judged_at TO decided_at;
+ALTER TABLE variants RENAME COLUMN absent_at TO missing_since;
+ALTER TABLE deliveries RENAME COLUMN told TO content_key;
+ALTER TABLE change_log RENAME COLUMN is_excused TO during_downtime;
+ALTER TABLE refresh_queue RENAME COLUMN asked_at TO urgent_at;
+ALTER TABLE refresh_queue RENAME COLUMN latest_at TO final_at;
+ALTER TABLE unlocated RENAME TO unplaced_variants;
+ALTER TABLE unplaced_variants RENAME COLUMN asked_at TO delivered_at;
+ALTER TABLE unplaced_variants RENAME COLUMN answered_at TO not_found_at;
+ALTER TABLE sweeps RENAME COLUMN has_moved TO listing_changed;
+ALTER TABLE sweeps RENAME COLUMN is_braked TO removals_blocked;
+ALTER TABLE sweeps RENAME COLUMN held TO removals_held;
+ALTER TABLE sweep_items RENAME COLUMN tries TO attempts;
+UPDATE state SET key = 'accepting_since' WHERE key = 'heard_since';
+UPDATE state SET key = 'reported_health' WHERE key = 'told_health';
+UPDATE state SET key = 'reported_values' WHERE key = 'told_values';
+"""
+
+# Tables without AUTOINCREMENT, which writes one more page in every transaction. The newest row is
+# never deleted, so no id is given twice.
+CHAINS = """
+CREATE TABLE deliveries_0_2 (
+    delivery_id INTEGER PRIMARY KEY,
+    previous_delivery_id INTEGER,   -- of the same variant; NULL: none, or it has no rule
+    event_id TEXT NOT NULL,
+    content_key TEXT NOT NULL,      -- a retry with newer data is no copy
+    received_at TEXT NOT NULL,
+    event_at TEXT,
+    action TEXT,
+    variant_id INTEGER,
+    item_id INTEGER,
+    outcome TEXT NOT NULL,
+    rule TEXT,
+    reason TEXT,
+    duplicates INTEGER NOT NULL DEFAULT 0,
+    named_variants TEXT,            -- JSON list of what a body names that was not understood
+    body BLOB                       -- NULL if it is not about availability
+);
+CREATE TEMP TABLE previous AS
+    SELECT delivery_id AS id, lag(delivery_id) OVER
+        (PARTITION BY variant_id ORDER BY delivery_id) AS previous
+    FROM deliveries WHERE rule IS NOT NULL ORDER BY 1;
+CREATE UNIQUE INDEX temp.previous_ids ON previous (id, previous);
+INSERT INTO deliveries_0_2
+    SELECT delivery_id, p.previous, event_id, content_key, received_at, event_at, action,
+        variant_id, item_id, outcome, rule, reason, duplicates, named_variants, body
+    FROM deliveries d LEFT JOIN temp.previous p ON p.id = d.delivery_id ORDER BY d.delivery_id;
+DROP TABLE temp.previous;
+DROP TABLE deliveries;
+ALTER TABLE deliveries_0_2 RENAME TO deliveries;
+CREATE INDEX deliveries_without_rule ON deliveries (variant_id, event_id, content_key)
+    WHERE rule IS NULL;
+CREATE INDEX deliveries_quarantined ON deliveries (delivery_id) WHERE outcome = 'quarantined';
+
+CREATE TABLE change_log_0_2 (
+    seq INTEGER PRIMARY KEY,
+    previous_seq INTEGER,           -- of the same variant
+    variant_id INTEGER NOT NULL,
+    item_id INTEGER,
+    old_availability TEXT,
+    availability TEXT,
+    old_sellable INTEGER NOT NULL,
+    sellable INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    missed INTEGER NOT NULL,
+    during_downtime INTEGER NOT NULL, -- missed while the daemon could not receive deliveries
+    occurred_at TEXT NOT NULL,
+    recorded_at TEXT NOT NULL
+);
+CREATE TEMP TABLE previous AS
+    SELECT seq AS id, lag(seq) OVER (PARTITION BY variant_id ORDER BY seq) AS previous
+    FROM change_log ORDER BY 1;
+CREATE UNIQUE INDEX temp.previous_ids ON previous (id, previous);
+INSERT INTO change_log_0_2
+    SELECT seq, p.previous, variant_id, item_id, old_availability, availability, old_sellable,
+        sellable, cause, rule, missed, during_downtime, occurred_at, recorded_at
+    FROM change_log c LEFT JOIN temp.previous p ON p.id = c.seq ORDER BY c.seq;
+DROP TABLE temp.previous;
+DROP TABLE change_log;
+ALTER TABLE change_log_0_2 RENAME TO change_log;
+CREATE INDEX change_log_missed ON change_log (variant_id) WHERE missed = 1;
+CREATE INDEX change_log_missed_at ON change_log (recorded_at) WHERE missed = 1;
+CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability IS NULL;
+
+ALTER TABLE variants ADD COLUMN last_delivery_id INTEGER;
+ALTER TABLE variants ADD COLUMN last_change_seq INTEGER;
+CREATE TEMP TABLE heads AS
+    SELECT variant_id, max(delivery_id) AS delivery_id, max(seq) AS seq FROM (
+        SELECT variant_id, delivery_id, NULL AS seq FROM deliveries WHERE rule IS NOT NULL
+        UNION ALL
+        SELECT variant_id, NULL, seq FROM change_log)
+    GROUP BY variant_id;
+UPDATE variants SET last_delivery_id = h.delivery_id, last_change_seq = h.seq
+    FROM temp.heads h WHERE h.variant_id = variants.variant_id;
+DROP TABLE temp.heads;
+"""
