@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import json
 
-from benchmarks.mirrors import FIRST_VARIANT, VALUES, item_of
+from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
 from syncd.core.signature import sign
 
 KEY = "ds_bench_0123456789abcdef"
@@ -39,6 +39,20 @@ def write(path: Path, count: int, variants: int) -> None:
     """Write a file of lines for wrk.lua."""
     with path.open("wb") as file:
         for _, _, body in bodies(count, variants):
+            file.write(sign(body, (KEY,)).encode() + b"\t" + body + b"\n")
+
+
+def write_unchanged(path: Path, items: int) -> None:
+    """Write a file with one delivery for each of so many items of a new mirror; it changes nothing.
+
+    Each makes the daemon read its item once, after `reconcile.settle`.
+    """
+    began_at = datetime.now(UTC) - AGE
+    with path.open("wb") as file:
+        for index in range(items):
+            body = _body(
+                FIRST_VARIANT + index * VARIANTS_PER_ITEM, VALUES[0], began_at + index * APART
+            )
             file.write(sign(body, (KEY,)).encode() + b"\t" + body + b"\n")
 
 

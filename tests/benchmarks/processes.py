@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 from msgspec import Struct, json
 
 from benchmarks import mirrors
@@ -29,6 +30,7 @@ class Running(Struct, frozen=True):
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+    admin_url: str = ""
 
     @property
     def peak_mb(self) -> float:
@@ -42,16 +44,38 @@ class Running(Struct, frozen=True):
 
     @property
     def cpu_s(self) -> float:
-        """The processor time it has used."""
+        """The processor time that it and its children that have ended have used."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def written_bytes(self) -> int:
+        """The bytes that it and its children that have ended have written to disk, logs included.
+
+        The kernel counts a page when the process makes it dirty, and nothing on a file system in
+        memory.
+        """
+        lines = Path(f"/proc/{self.process.pid}/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["write_bytes"])
 
     @property
     def written_mb(self) -> float:
-        """What it has written to disk, its log included."""
-        lines = Path(f"/proc/{self.process.pid}/io").read_text().splitlines()
-        told = dict(line.split(": ") for line in lines)
-        return int(told["write_bytes"]) / 2**20
+        """The same in megabytes."""
+        return self.written_bytes / 2**20
+
+    def wait_for_children(self) -> None:
+        """Wait until no process that it has started runs any more."""
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        deadline = time.monotonic() + WITHIN_S
+        while any((task / "children").read_text().strip() for task in tasks.iterdir()):
+            if time.monotonic() > deadline:
+                raise RuntimeError("its children do not end")
+            time.sleep(0.05)
+
+    def metric(self, name: str) -> float:
+        """Return a metric of the daemon that has no labels."""
+        page = httpx.get(f"{self.admin_url}/metrics", trust_env=False).text
+        return float(dict(line.rsplit(" ", 1) for line in page.splitlines())[name])
 
     def _status_kb(self, name: str) -> int:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
@@ -61,17 +85,29 @@ class Running(Struct, frozen=True):
 class Place:
     """A folder with a configuration and a mirror."""
 
-    def __init__(self, folder: Path, *, base_url: str = _NOWHERE, **reconcile: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        base_url: str = _NOWHERE,
+        calls_per_minute: int = 6000,
+        admin: str = "",
+        **reconcile: str,
+    ) -> None:
         self.folder = folder
         self.mirror = folder / "mirror" / "availability.db"
         self.socket = folder / "control.sock"
         self.path = folder / "config.toml"
         sections: dict[str, dict[str, object]] = {
-            "dreamship": {"base_url": base_url, "api_keys": [KEY], "calls_per_minute": 6000},
+            "dreamship": {
+                "base_url": base_url,
+                "api_keys": [KEY],
+                "calls_per_minute": calls_per_minute,
+            },
             "webhook": {"listen": "127.0.0.1:0"},
             "mirror": {"path": str(self.mirror)},
             "reconcile": {**reconcile},
-            "admin": {"listen": ""},
+            "admin": {"listen": admin},
             "control": {"socket": str(self.socket)},
         }
         lines: list[str] = []
@@ -99,7 +135,8 @@ class Place:
         with log.open("wb") as stderr:
             process = subprocess.Popen(self.command("serve"), stdout=stderr, stderr=stderr)
         try:
-            yield Running(self._wait_ready(process, log), process, log)
+            url, admin_url = self._wait_ready(process, log)
+            yield Running(url, process, log, admin_url)
         finally:
             end(process)
 
@@ -109,7 +146,7 @@ class Place:
         log = self.folder / f"{kind}.log"
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, str(FOLDER / "servers.py"), kind, str(self.mirror)],
+                [sys.executable, str(FOLDER / "servers.py"), kind],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
             )
@@ -121,14 +158,15 @@ class Place:
         finally:
             end(process)
 
-    def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> str:
+    def _wait_ready(self, process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
+        """Return the URLs of the webhook and of the admin listener."""
         deadline = time.monotonic() + WITHIN_S
         while process.poll() is None and time.monotonic() < deadline:
             lines = [json.decode(line) for line in log.read_bytes().split(b"\n")[:-1]]
             ready = [line for line in lines if line.get("event") == "ready"]
             if ready:
                 at = {line["listener"]: line["address"] for line in lines if "listener" in line}
-                return str(at["webhook"] + ready[0]["webhook"])
+                return str(at["webhook"] + ready[0]["webhook"]), str(at.get("admin", ""))
             time.sleep(0.005)
         raise RuntimeError(f"the daemon did not start: {log.read_text()}")
 
@@ -155,9 +193,14 @@ class Load(Struct, frozen=True):
     max_ms: float
 
     @property
+    def accepted(self) -> int:
+        """Answers 200."""
+        return self.requests - self.not_200
+
+    @property
     def per_second(self) -> float:
-        """Answers a second."""
-        return self.requests / self.seconds
+        """Answers 200 a second."""
+        return self.accepted / self.seconds
 
 
 def wrk(url: str, file: Path, *, connections: int, seconds: int) -> Load:

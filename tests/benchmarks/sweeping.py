@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from msgspec import json
 from starlette.applications import Starlette
@@ -38,10 +39,21 @@ class Shelves(Api):
 
     variants: int = 0
     value: str = VALUES[0]
+    reads: int = 0
 
     def application(self) -> Starlette:
         """Return an application that costs as little as it can: it shares the machine."""
-        return Starlette(routes=[Route("/v1/items/", self._page)])
+        return Starlette(
+            routes=[
+                Route("/v1/items/", self._page),
+                Route("/v1/items/{item_id:int}/", self._one),
+            ]
+        )
+
+    async def _one(self, request: Request) -> Response:
+        self.reads += 1
+        body = json.encode(_item(request.path_params["item_id"], self.value))
+        return Response(body, headers={"Content-Type": "application/json"})
 
     async def _page(self, request: Request) -> Response:
         page = int(request.query_params.get("page", "1"))
@@ -61,16 +73,17 @@ def _page(page: int, variants: int, value: str) -> bytes:
                 "next": f"http://localhost/v1/items/?page={page + 1}" if has_next else None,
                 "previous": None,
             },
-            "data": [
-                {
-                    "id": item,
-                    "name": f"Heavy Cotton Tee {item}",
-                    "item_variants": [_variant(item, index, value) for index in _INDEXES],
-                }
-                for item in items
-            ],
+            "data": [_item(item, value) for item in items],
         }
     )
+
+
+def _item(item: int, value: str) -> dict[str, object]:
+    return {
+        "id": item,
+        "name": f"Heavy Cotton Tee {item}",
+        "item_variants": [_variant(item, index, value) for index in _INDEXES],
+    }
 
 
 _INDEXES = range(VARIANTS_PER_ITEM)
@@ -86,17 +99,17 @@ def measure(folder: Path, rounds: int) -> list[Row]:
     unchanged: list[tuple[float, float, float]] = []
     changed: list[tuple[float, float, float]] = []
     rewritten = 0
-    with _swept(folder / "many", VARIANTS) as (place, daemon, shelves):
-        _sweep(place, daemon)
+    with swept(folder / "many", VARIANTS) as (place, daemon, shelves):
+        sweep(place, daemon)
         for number in range(rounds):
             began_at = to_text(datetime.now(UTC))
-            unchanged.append(_sweep(place, daemon))
+            unchanged.append(sweep(place, daemon))
             rewritten += _rewritten(place.mirror, began_at)
             shelves.value = VALUES[(number + 1) % len(VALUES)]
-            changed.append(_sweep(place, daemon, changed=VARIANTS))
-    with _swept(folder / "a-million", MANY) as (place, daemon, _):
+            changed.append(sweep(place, daemon, changed=VARIANTS))
+    with swept(folder / "a-million", MANY) as (place, daemon, _):
         idle_mb = daemon.memory_mb
-        _, _, seconds = _sweep(place, daemon)
+        _, _, seconds = sweep(place, daemon)
         peak_mb = daemon.peak_mb
     return [
         Row.at_most("sweep of 100,000 unchanged variants: rows written", rewritten, 0, "", ""),
@@ -121,17 +134,18 @@ def _told(name: str, sweeps: list[tuple[float, float, float]]) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def _swept(folder: Path, variants: int) -> Iterator[tuple[Place, Running, Shelves]]:
+def swept(folder: Path, variants: int, **options: Any) -> Iterator[tuple[Place, Running, Shelves]]:
+    """Give a daemon beside a Dreamship that has the same variants; `options` are those of Place."""
     folder.mkdir()
     shelves = Shelves(Catalog(lambda: datetime.now(UTC)), (KEY,), variants=variants)
     with serving_in_thread(shelves) as base_url:
-        place = Place(folder, base_url=base_url)
+        place = Place(folder, base_url=base_url, **options)
         place.fill(variants)
         with place.daemon() as daemon:
             yield place, daemon, shelves
 
 
-def _sweep(place: Place, daemon: Running, *, changed: int = 0) -> tuple[float, float, float]:
+def sweep(place: Place, daemon: Running, *, changed: int = 0) -> tuple[float, float, float]:
     """Sweep once; return processor seconds, megabytes written and seconds."""
     cpu_s, written_mb = daemon.cpu_s, daemon.written_mb
     for told in ask_reconcile(place.socket, messages.ReconcileRequest()):

@@ -1,0 +1,93 @@
+"""The cost of a read that changes nothing, at the pace of the background reading."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from benchmarks import deliveries
+from benchmarks.mirrors import VARIANTS_PER_ITEM
+from benchmarks.processes import Running, post
+from benchmarks.sweeping import Shelves, sweep, swept
+from benchmarks.table import Row
+
+VARIANTS = 10_000
+CALLS_PER_MINUTE = 15
+SECONDS = 120
+# More items wait than are read meanwhile, so that the pace stays the same.
+ITEMS = 2 * CALLS_PER_MINUTE * SECONDS // 60
+WITHIN_S = 120
+COMMITS = "syncd_commits_total"
+
+
+class Costs(Struct, frozen=True):
+    """The costs of a daemon until now."""
+
+    cpu_s: float
+    written_bytes: int
+    commits: float
+    reads: int
+
+    def since(self, before: Costs) -> Costs:
+        """Return the costs between two moments."""
+        return Costs(
+            self.cpu_s - before.cpu_s,
+            self.written_bytes - before.written_bytes,
+            self.commits - before.commits,
+            self.reads - before.reads,
+        )
+
+
+def measure(folder: Path, rounds: int) -> list[Row]:
+    """Compare a daemon at rest with the same daemon while it confirms items, once."""
+    del rounds
+    file = folder / "deliveries"
+    with swept(
+        folder / "reading",
+        VARIANTS,
+        calls_per_minute=CALLS_PER_MINUTE,
+        admin="127.0.0.1:0",
+        settle="1s",
+    ) as (place, daemon, shelves):
+        # The first read of a catalogue stores fields that the benchmark's mirror does not have.
+        sweep(place, daemon)
+        rest = _costs(daemon, shelves, SECONDS)
+        deliveries.write_unchanged(file, ITEMS)
+        answers = post(daemon.url, file, connections=1).answers
+        if list(answers) != ['200{"outcome":"unchanged"}']:
+            raise AssertionError(f"the deliveries change something: {answers}")
+        _wait_for_reads(shelves)
+        busy = _costs(daemon, shelves, SECONDS)
+    if not 0.8 <= busy.reads / (CALLS_PER_MINUTE * SECONDS / 60) <= 1.2 or rest.reads:
+        raise AssertionError(f"the pace is wrong: {busy.reads} reads, {rest.reads} at rest")
+    name = f"unchanged read at {CALLS_PER_MINUTE} a minute"
+    kb = (busy.written_bytes - rest.written_bytes) / 1024 / busy.reads
+    ms = 1000 * (busy.cpu_s - rest.cpu_s) / busy.reads
+    detail = f"{busy.reads} reads of {VARIANTS_PER_ITEM} variants; without the cost at rest"
+    commits = busy.commits * 10 / SECONDS
+    rows = [Row.at_most(f"{name}: processor a read", ms, 1.5, detail, "ms")]
+    if busy.written_bytes:
+        rows.append(Row.at_most(f"{name}: written a read", kb, 6, unit="KB"))
+    at_rest = f"at rest {rest.commits * 10 / SECONDS:.2f}"
+    return [*rows, Row.at_most(f"{name}: commits in ten seconds", commits, 1, at_rest, "")]
+
+
+def _costs(daemon: Running, shelves: Shelves, seconds: float) -> Costs:
+    # The page of metrics costs processor time: it is asked for outside of the time measured.
+    commits = daemon.metric(COMMITS)
+    before = Costs(daemon.cpu_s, daemon.written_bytes, commits, shelves.reads)
+    time.sleep(seconds)
+    after = Costs(daemon.cpu_s, daemon.written_bytes, 0, shelves.reads)
+    return Costs(after.cpu_s, after.written_bytes, daemon.metric(COMMITS), after.reads).since(
+        before
+    )
+
+
+def _wait_for_reads(shelves: Shelves) -> None:
+    deadline, before = time.monotonic() + WITHIN_S, shelves.reads
+    while shelves.reads < before + 1:
+        if time.monotonic() > deadline:
+            raise AssertionError("the daemon reads no item")
+        time.sleep(0.05)
