@@ -38,6 +38,23 @@ HEALTHS = ("ok", "degraded", "failing")
 WEBHOOK_STATES = ("unknown", "healthy", "failing", "silent")
 
 
+class Costs(Struct, frozen=True):
+    """What the daemon has cost since its start; `written_bytes`: None if it cannot be read."""
+
+    written_bytes: int | None
+    commits: int
+    calls: int
+
+
+def written_bytes(accounting: Path = Path("/proc/self/io")) -> int | None:
+    """Return the bytes that this process has written to disk, None if the kernel does not say."""
+    try:
+        lines = accounting.read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["write_bytes"])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
 class Sizes(Struct, frozen=True):
     """Bytes of the mirror's files, and what is free where they are."""
 
@@ -67,6 +84,7 @@ def exposition(
     answered: Mapping[str, int],
     times: Histogram,
     sizes: Sizes,
+    costs: Costs,
     *,
     refused: Mapping[str, Mapping[str, int]],
     dropped_lines: int = 0,
@@ -77,7 +95,9 @@ def exposition(
     `refused` counts what each listener refused, by code; `dropped_lines` those of the log.
     """
     registry = CollectorRegistry()
-    registry.register(_Collector(document, answered, sizes, refused, dropped_lines))
+    registry.register(
+        _Collector(document, answered, sizes, costs, refused=refused, dropped_lines=dropped_lines)
+    )
     registry.register(times)
     ProcessCollector(namespace="syncd", registry=registry)
     return generate_latest(registry)
@@ -89,6 +109,8 @@ class _Collector:
         document: StatusDocument,
         answered: Mapping[str, int],
         sizes: Sizes,
+        costs: Costs,
+        *,
         refused: Mapping[str, Mapping[str, int]],
         dropped_lines: int,
     ) -> None:
@@ -96,6 +118,7 @@ class _Collector:
         self._refused = refused
         self._answered = answered
         self._sizes = sizes
+        self._costs = costs
         self._dropped_lines = dropped_lines
 
     def collect(self) -> Iterator[Metric]:
@@ -110,11 +133,23 @@ class _Collector:
         yield _one("info", "Always 1; the version is its label.", 1, version=document.version)
         yield _moment("start_time_seconds", "When the daemon started.", document.started_at)
         yield _states("health", "1 for the health it has.", HEALTHS, document.health)
-        dropped = CounterMetricFamily(
-            "syncd_log_lines_dropped", "Lines of the log that nobody read or no disk took."
+        yield _count(
+            "log_lines_dropped",
+            "Lines of the log that nobody read or no disk took.",
+            self._dropped_lines,
         )
-        dropped.add_metric([], self._dropped_lines)
-        yield dropped
+        yield from self._about_costs()
+
+    def _about_costs(self) -> Iterator[Metric]:
+        costs = self._costs
+        if costs.written_bytes is not None:
+            yield _count(
+                "written_bytes",
+                "Bytes that the process has written to disk, by the kernel's accounting.",
+                costs.written_bytes,
+            )
+        yield _count("commits", "Transactions that were committed to the mirror.", costs.commits)
+        yield _count("dreamship_calls", "Calls to Dreamship.", costs.calls)
 
     def _about_deliveries(self) -> Iterator[Metric]:
         webhooks = self._document.webhooks
@@ -205,6 +240,13 @@ class _Collector:
 def _one(name: str, text: str, value: float, **labels: str) -> Metric:
     metric = GaugeMetricFamily(f"syncd_{name}", text, labels=list(labels))
     metric.add_metric(list(labels.values()), value)
+    return metric
+
+
+def _count(name: str, text: str, value: int) -> Metric:
+    """Give a counter of the time since the start; its samples end with `_total`."""
+    metric = CounterMetricFamily(f"syncd_{name}", text)
+    metric.add_metric([], value)
     return metric
 
 

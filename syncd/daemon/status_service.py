@@ -83,12 +83,15 @@ class StatusService:
 
     async def exposition(self) -> bytes:
         """Return the metrics; raises MirrorError leaves if there is no status."""
-        webhook = self._webhook
+        services, webhook = self._services, self._webhook
         return metrics.exposition(
             await self.status(),
             webhook.answered,
             webhook.times,
-            metrics.sizes_of(self._services.database.path),
+            metrics.sizes_of(services.database.path),
+            metrics.Costs(
+                metrics.written_bytes(), services.database.commits, services.rate_limiter.calls
+            ),
             refused={one.listener: one.counted for one in self._refusals},
             dropped_lines=logs.dropped_lines(),
         )

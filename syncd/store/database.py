@@ -26,10 +26,12 @@ class Database:
     """The file of the mirror, and the one thread that reads and writes it for the daemon.
 
     The functions that it runs take the connection. `path` is the real path once the file is open.
+    `commits` counts the transactions since the start.
     """
 
     def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
         self.path = path
+        self.commits = 0
         self._configured_path = path
         self._lock = Lock()
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
@@ -152,6 +154,7 @@ class Database:
                 done = self._run_first(db)
                 result = function(db)
                 db.execute("COMMIT")
+                self.commits += 1
                 del self._first[:done]
             except BaseException:
                 # A full disk may have rolled the transaction back already.

@@ -20,6 +20,7 @@ class RateLimiter:
         self._database = database
         self._clock = clock
         self._pace = state
+        self.calls = 0  # since the start
 
     def wait_s(self, *, urgent: bool) -> float:
         """Return the seconds until the next call may leave; 0 if it may leave now."""
@@ -40,6 +41,7 @@ class RateLimiter:
         except MirrorError:
             self._pace = rate_limit.not_called(self._pace, now)
             raise
+        self.calls += 1
 
     async def turn(self) -> None:
         """Wait until a call that is not urgent may leave, and take it from the budget."""

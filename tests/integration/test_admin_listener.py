@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from documents import PACKAGE, ROOT, rows, section, spelled
+from msgspec import convert
 from prometheus_client.parser import text_string_to_metric_families
+
+from syncd.admin import metrics
+from syncd.core.status_document import StatusDocument
+from syncd.webhook.metrics import delivery_seconds
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -56,6 +61,46 @@ def test_metrics_count_the_answers(shared: Daemon) -> None:
     assert sample(shared, "syncd_health", state=status["health"]) == 1
     assert sample(shared, "syncd_last_sweep_complete") == 1
     assert sample(shared, "syncd_database_bytes") > 0
+
+
+def test_metrics_count_the_costs(shared: Daemon) -> None:
+    """A delivery takes a commit and, for its confirmation, a call to Dreamship."""
+    site = shared.site
+    names = ("syncd_commits_total", "syncd_dreamship_calls_total")
+    before = [sample(shared, name) for name in names]
+    shared.deliver(site.change(next(iter(site.catalogue.variants)), "made to order"))
+    site.until(
+        lambda: all(sample(shared, name) > value for name, value in zip(names, before, strict=True))
+    )
+
+
+def test_metrics_have_the_bytes_that_the_kernel_counts(shared: Daemon) -> None:
+    """The metric is `write_bytes` of the process."""
+    accounting = Path(f"/proc/{shared.process.pid}/io")
+    before = metrics.written_bytes(accounting)
+    counted = sample(shared, "syncd_written_bytes_total")
+    after = metrics.written_bytes(accounting)
+    assert before is not None
+    assert after is not None
+    assert before <= counted <= after
+
+
+def test_bytes_that_the_kernel_does_not_count_are_absent(shared: Daemon, tmp_path: Path) -> None:
+    """Zero would say that nothing is written."""
+    (tmp_path / "io").write_text("rchar: 1\n")
+    assert metrics.written_bytes(tmp_path / "io") is None
+    assert metrics.written_bytes(tmp_path / "missing") is None
+    text = metrics.exposition(
+        convert(shared.status(), StatusDocument),
+        {},
+        delivery_seconds(),
+        metrics.Sizes(database_bytes=1, log_bytes=1, free_bytes=1),
+        metrics.Costs(written_bytes=None, commits=2, calls=3),
+        refused={},
+    ).decode()
+    assert "syncd_written_bytes" not in text
+    assert "\nsyncd_commits_total 2.0\n" in text
+    assert "\nsyncd_dreamship_calls_total 3.0\n" in text
 
 
 def test_every_metric_is_documented_and_no_other(shared: Daemon) -> None:
