@@ -27,7 +27,8 @@ def fill(path: Path, variants: int, config: Config | None = None) -> None:
     read_at = to_text(datetime.now(UTC) - timedelta(hours=1))
     connection.execute("BEGIN")
     connection.executemany(
-        "INSERT INTO items (item_id, name, confirmed_at, read_at) VALUES (?, ?, ?, ?)",
+        # Rows of a list count as reads only for an item that was read by itself before.
+        "INSERT INTO items (item_id, name, confirmed_at, read_at, is_read) VALUES (?, ?, ?, ?, 1)",
         ((item, f"Heavy Cotton Tee {item}", read_at, read_at) for item in _items(variants)),
     )
     connection.executemany(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from benchmarks import deliveries
+from benchmarks.deliveries import KEY
 from benchmarks.mirrors import VARIANTS_PER_ITEM
-from benchmarks.processes import Running, post
-from benchmarks.sweeping import Shelves, sweep, swept
+from benchmarks.processes import Place, Running, post
+from benchmarks.sweeping import Shelves, sweep
 from benchmarks.table import Row
+from syncd.demo.fake_dreamship import Catalog, serving_in_thread
 
 VARIANTS = 10_000
 CALLS_PER_MINUTE = 15
@@ -43,23 +46,32 @@ class Costs(Struct, frozen=True):
 def measure(folder: Path, rounds: int) -> list[Row]:
     """Compare a daemon at rest with the same daemon while it confirms items, once."""
     del rounds
-    file = folder / "deliveries"
-    with swept(
-        folder / "reading",
-        VARIANTS,
-        calls_per_minute=CALLS_PER_MINUTE,
-        admin="127.0.0.1:0",
-        settle="1s",
-    ) as (place, daemon, shelves):
-        # The first read of a catalogue stores fields that the benchmark's mirror does not have.
-        sweep(place, daemon)
-        rest = _costs(daemon, shelves, SECONDS)
-        deliveries.write_unchanged(file, ITEMS)
-        answers = post(daemon.url, file, connections=1).answers
-        if list(answers) != ['200{"outcome":"unchanged"}']:
-            raise AssertionError(f"the deliveries change something: {answers}")
-        _wait_for_reads(shelves)
-        busy = _costs(daemon, shelves, SECONDS)
+    catalogue = Shelves(Catalog(lambda: datetime.now(UTC)), (KEY,), variants=VARIANTS)
+    with serving_in_thread(catalogue) as base_url:
+        # The first read of an item stores fields that the mirror of a benchmark does not have.
+        place = Place(folder, base_url=base_url)
+        place.fill(VARIANTS)
+        with place.daemon() as daemon:
+            sweep(place, daemon)
+        place = Place(
+            folder,
+            base_url=base_url,
+            calls_per_minute=CALLS_PER_MINUTE,
+            admin="127.0.0.1:0",
+            settle="1s",
+        )
+        with place.daemon() as daemon:
+            return _compare(daemon, catalogue, folder / "deliveries")
+
+
+def _compare(daemon: Running, shelves: Shelves, file: Path) -> list[Row]:
+    rest = _costs(daemon, shelves, SECONDS)
+    deliveries.write_unchanged(file, ITEMS)
+    answers = post(daemon.url, file, connections=1).answers
+    if list(answers) != ['200{"outcome":"unchanged"}']:
+        raise AssertionError(f"the deliveries change something: {answers}")
+    _wait_for_reads(shelves)
+    busy = _costs(daemon, shelves, SECONDS)
     if not 0.8 <= busy.reads / (CALLS_PER_MINUTE * SECONDS / 60) <= 1.2 or rest.reads:
         raise AssertionError(f"the pace is wrong: {busy.reads} reads, {rest.reads} at rest")
     name = f"unchanged read at {CALLS_PER_MINUTE} a minute"

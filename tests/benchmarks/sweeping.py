@@ -30,7 +30,12 @@ from syncd.demo.fake_dreamship import Api, Catalog, serving_in_thread
 
 VARIANTS = 100_000
 MANY = 1_000_000
-PAGE_ITEMS = 100
+# With the longest item a page has 100 items, the most that Dreamship allows.
+PAGE_ITEMS = 99
+# The daemon takes the longest row of a page for one that may be cut short, and reads that item by
+# itself. So each page has one item that is longer than the others, and that the mirror learns from
+# the first sweep.
+LONGEST_ITEM = 1_000_000_000
 
 
 @dataclass
@@ -52,8 +57,10 @@ class Shelves(Api):
 
     async def _one(self, request: Request) -> Response:
         self.reads += 1
-        body = json.encode(_item(request.path_params["item_id"], self.value))
-        return Response(body, headers={"Content-Type": "application/json"})
+        item = request.path_params["item_id"]
+        is_longest = item > LONGEST_ITEM
+        found = _longest_item(item - LONGEST_ITEM) if is_longest else _item(item, self.value)
+        return Response(json.encode(found), headers={"Content-Type": "application/json"})
 
     async def _page(self, request: Request) -> Response:
         page = int(request.query_params.get("page", "1"))
@@ -65,15 +72,16 @@ class Shelves(Api):
 def _page(page: int, variants: int, value: str) -> bytes:
     first, end = item_of(FIRST_VARIANT), item_of(FIRST_VARIANT + variants - 1) + 1
     items = range(first, end)[(page - 1) * PAGE_ITEMS : page * PAGE_ITEMS]
-    has_next = page * PAGE_ITEMS < end - first
+    pages = -(-(end - first) // PAGE_ITEMS)
+    has_next = page < pages
     return json.encode(
         {
             "paging": {
-                "count": end - first,
+                "count": end - first + pages,
                 "next": f"http://localhost/v1/items/?page={page + 1}" if has_next else None,
                 "previous": None,
             },
-            "data": [_item(item, value) for item in items],
+            "data": [*(_item(item, value) for item in items), _longest_item(page)],
         }
     )
 
@@ -83,6 +91,17 @@ def _item(item: int, value: str) -> dict[str, object]:
         "id": item,
         "name": f"Heavy Cotton Tee {item}",
         "item_variants": [_variant(item, index, value) for index in _INDEXES],
+    }
+
+
+def _longest_item(page: int) -> dict[str, object]:
+    first = LONGEST_ITEM + page * (VARIANTS_PER_ITEM + 1)
+    return {
+        "id": LONGEST_ITEM + page,
+        "name": f"Longest of page {page}",
+        "item_variants": [
+            variant(number, VALUES[0]) for number in range(first, first + VARIANTS_PER_ITEM + 1)
+        ],
     }
 
 
@@ -169,6 +188,7 @@ def _rewritten(mirror: Path, began_at: str) -> int:
     with contextlib.closing(sqlite3.connect(mirror)) as connection:
         return int(
             connection.execute(
-                "SELECT count(*) FROM variants WHERE decided_at >= ?", (began_at,)
+                "SELECT count(*) FROM variants WHERE decided_at >= ? AND variant_id < ?",
+                (began_at, LONGEST_ITEM),
             ).fetchone()[0]
         )
