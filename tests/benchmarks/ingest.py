@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
+import httpx
 from msgspec import Struct
 
 from benchmarks import deliveries
@@ -16,6 +17,7 @@ from benchmarks.peers.programs import LABELS as PEER_LABELS
 from benchmarks.peers.programs import Peers
 from benchmarks.processes import Load, Place, Running, wrk
 from benchmarks.table import Row, ServerRow
+from syncd.core.signature import HEADER
 
 VARIANTS = 10_000
 CONNECTIONS = (1, 32, 128)
@@ -44,7 +46,9 @@ class Measured(Struct, frozen=True):
     written_kb: float
 
 
-def measure(folder: Path, rounds: int, *, npm: Path | None = None) -> list[Row | ServerRow]:
+def measure(
+    folder: Path, rounds: int, *, npm: Path | None = None, seconds: int = SECONDS
+) -> list[Row | ServerRow]:
     """Alternate the daemon and the other servers, and compare medians."""
     file = folder / "deliveries"
     deliveries.write(file, DELIVERIES, VARIANTS)
@@ -57,7 +61,7 @@ def measure(folder: Path, rounds: int, *, npm: Path | None = None) -> list[Row |
             for kind in kinds if number % 2 else reversed(kinds):
                 place_folder = folder / f"{kind}-{number}-{connections}"
                 place_folder.mkdir()
-                one = once(Place(place_folder), kind, file, connections, peers)
+                one = once(Place(place_folder), kind, file, connections, peers, seconds=seconds)
                 measured.setdefault((kind, connections), []).append(one)
     servers = {
         (kind, connections): _server(kind, connections, runs)
@@ -71,10 +75,12 @@ def measure(folder: Path, rounds: int, *, npm: Path | None = None) -> list[Row |
 
 
 def once(
-    place: Place, kind: str, file: Path, connections: int, peers: Peers, *, seconds: int = SECONDS
+    place: Place, kind: str, file: Path, connections: int, peers: Peers, *, seconds: int
 ) -> Measured:
     """Load one server on a new database; raise AssertionError if an accepted delivery is lost."""
     with _serving(place, kind, peers) as running:
+        if kind != "empty":
+            _require_signature(running.url)
         cpu_s, written = running.cpu_s, running.written_bytes
         load = wrk(running.url, file, connections=connections, seconds=seconds)
         running.wait_for_children()
@@ -89,6 +95,17 @@ def once(
     # A delivery whose answer wrk no longer waited for was paid for, too.
     paid = max(load.accepted if stored is None else stored, 1)
     return Measured(load, 1e6 * cpu_s / paid, written / 1024 / paid)
+
+
+def _require_signature(url: str) -> None:
+    answer = httpx.post(
+        url,
+        content=b"{}",
+        headers={HEADER: "0" * 64, "Content-Type": "application/json"},
+        trust_env=False,
+    )
+    if answer.status_code != 401:
+        raise AssertionError(f"a wrong signature is answered {answer.status_code}")
 
 
 @contextlib.contextmanager

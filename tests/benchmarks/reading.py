@@ -18,7 +18,9 @@ from syncd.demo.fake_dreamship import Catalog, serving_in_thread
 
 VARIANTS = 10_000
 CALLS_PER_MINUTE = 15
-SECONDS = 120
+# After the start: the first clean-up, and the first looks at everything.
+WARM_UP_S = 30
+SECONDS = 240
 # More items wait than are read meanwhile, so that the pace stays the same.
 ITEMS = 2 * CALLS_PER_MINUTE * SECONDS // 60
 WITHIN_S = 120
@@ -65,6 +67,7 @@ def measure(folder: Path, rounds: int) -> list[Row]:
 
 
 def _compare(daemon: Running, shelves: Shelves, file: Path) -> list[Row]:
+    time.sleep(WARM_UP_S)
     rest = _costs(daemon, shelves, SECONDS)
     deliveries.write_unchanged(file, ITEMS)
     answers = post(daemon.url, file, connections=1).answers

@@ -40,7 +40,9 @@ BENCHMARKS: dict[str, Benchmark] = {
 def main() -> int:
     """Return 1 if an aim was missed."""
     options = _options()
-    benchmarks = BENCHMARKS | {"ingest": partial(ingest.measure, npm=options.npm)}
+    benchmarks = BENCHMARKS | {
+        "ingest": partial(ingest.measure, npm=options.npm, seconds=options.seconds)
+    }
     measured: list[Row | ServerRow] = []
     for name in options.names or BENCHMARKS:
         folder = Path(tempfile.mkdtemp(prefix=f"syncd-benchmark-{name}-"))
@@ -60,6 +62,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=5, help="medians are of so many")
+    parser.add_argument(
+        "--seconds", type=int, default=ingest.SECONDS, help="of load, for each server of ingest"
+    )
     parser.add_argument(
         "--npm",
         type=_folder,

@@ -177,14 +177,19 @@ def _hook(database: Path, script: Path) -> dict[str, object]:
         "pass-file-to-command": [{"source": "raw-request-body", "envname": "BODY_FILE"}],
         "include-command-output-in-response": True,
         "response-headers": [{"name": "Content-Type", "value": "application/json"}],
+        # Only inside of `or` a wrong signature is answered with this code, otherwise with 500.
         "trigger-signature-soft-failures": True,
         "trigger-rule-mismatch-http-response-code": 401,
         "trigger-rule": {
-            "match": {
-                "type": "payload-hmac-sha256",
-                "secret": KEY,
-                "parameter": {"source": "header", "name": "X-Dreamship-Signature"},
-            }
+            "or": [
+                {
+                    "match": {
+                        "type": "payload-hmac-sha256",
+                        "secret": KEY,
+                        "parameter": {"source": "header", "name": "X-Dreamship-Signature"},
+                    }
+                }
+            ]
         },
     }
 
