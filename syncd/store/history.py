@@ -101,12 +101,15 @@ def deliveries(
     variants that a quarantined body names.
     """
     body = ", CAST(body AS BLOB) AS body" if with_body else ""
+    # The index of quarantined deliveries needs the value in the statement.
+    is_quarantined = outcome == "quarantined"
+    condition = "outcome = 'quarantined'" if is_quarantined else "?1 IS NULL OR outcome = ?1"
     found = dicts(
         db.execute(
             f"""SELECT delivery_id, received_at, event_id, event_at, action, variant_id, item_id,
                        outcome, rule, reason, duplicates, named_variants{body}
-                FROM deliveries WHERE ?1 IS NULL OR outcome = ?1
-                ORDER BY delivery_id DESC LIMIT ?2""",  # noqa: S608 - a constant
+                FROM deliveries WHERE {condition}
+                ORDER BY delivery_id DESC LIMIT ?2""",  # noqa: S608 - constants
             (outcome, limit),
         )
     )

@@ -19,9 +19,10 @@ _COLUMNS = {"deliveries": ("delivery_id", "received_at"), "change_log": ("seq", 
 def first_id_since(db: sqlite3.Connection, table: str, moment: datetime) -> int:
     """Return the id of the first row at or after `moment`; beyond the last id if there is none."""
     id_column, time_column = _COLUMNS[table]
-    (low, high) = db.execute(
-        f"SELECT coalesce(min({id_column}), 1), coalesce(max({id_column}), 0) + 1 FROM {table}"  # noqa: S608 - constants
-    ).fetchone()
+    # Two statements: SQLite finds one end of a table at once, but scans it for both.
+    (low,) = db.execute(f"SELECT coalesce(min({id_column}), 1) FROM {table}").fetchone()  # noqa: S608 - constants
+    (last,) = db.execute(f"SELECT coalesce(max({id_column}), 0) FROM {table}").fetchone()  # noqa: S608 - constants
+    high = last + 1
     since = to_text(moment)
     while low < high:
         middle = (low + high) // 2

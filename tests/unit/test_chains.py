@@ -12,6 +12,8 @@ from syncd.core.model import Delivery, Labels, VariantUpdate
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.store import chains, deliveries, replay, time_ranges
+from syncd.store.history import deliveries as stored_deliveries
+from syncd.store.history import story
 from syncd.store.migrations import migrate
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -180,3 +182,25 @@ def test_a_range_begins_at_the_first_row_of_its_time(
     found = time_ranges.first_id_since(db, "deliveries", NOON + timedelta(seconds=since))
     kept = [one for one in rows if one[0] not in deleted]
     assert [one for one in kept if one[0] >= found] == [one for one in kept if one[1] >= since]
+
+
+def test_finding_a_time_or_a_history_does_not_scan_a_table() -> None:
+    """The number of steps of SQLite's machine stays small in a table of 10,000 rows."""
+    db = mirror()
+    at = [to_text(NOON + timedelta(seconds=number)) for number in range(10_000)]
+    db.executemany(
+        """INSERT INTO deliveries (delivery_id, event_id, content_key, received_at, outcome)
+           VALUES (?, '', '', ?, 'applied')""",
+        list(enumerate(at, 1)),
+    )
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 100
+
+    db.set_progress_handler(count, 100)
+    assert time_ranges.first_id_since(db, "deliveries", NOON + timedelta(seconds=5000)) == 5001
+    story(db, 1)
+    assert stored_deliveries(db, "quarantined", 10, with_body=True) == []
+    assert steps < 2_000
