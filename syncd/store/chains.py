@@ -17,7 +17,7 @@ from msgspec import Struct, json
 
 # A copy of a delivery is looked for among this many of the newest deliveries of its variant. The
 # rule of merging treats a copy correctly even if it is not found.
-COPY_DEPTH = 8
+COPY_DEPTH = 64
 
 
 class Heads(Struct):
