@@ -453,7 +453,7 @@ def test_a_reload_applies_a_valid_configuration_only(site: Site) -> None:
     daemon.process.send_signal(signal.SIGHUP)
     faulty = "the new configuration is faulty; the old one stays in force"
     site.until(lambda: daemon.told(faulty))
-    assert "retention.deliveries" in daemon.told(faulty)[0]["fault"]
+    assert "retention.deliveries" in daemon.told(faulty)[0]["error"]
     assert daemon.post(body, key="the_third_key").status_code == 401
     assert daemon.post(body, key="the_second_key").status_code == 200
     daemon.stop()

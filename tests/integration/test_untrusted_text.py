@@ -382,7 +382,7 @@ def test_log_lines_are_plain_text(text: str) -> None:
         stream = io.StringIO()
         logs.configure("info", style, stream=stream)
         try:
-            structlog.get_logger("test").warning(text, fault=text, values={text: [text]})
+            structlog.get_logger("test").warning(text, error=text, values={text: [text]})
         finally:
             structlog.reset_defaults()
         assert not hidden(stream.getvalue())
