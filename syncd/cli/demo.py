@@ -29,22 +29,22 @@ Examples:
     type=WholeNumber(5, 3600),
     default=60,
     show_default=True,
-    help="About how long it takes.",
+    help="The approximate duration.",
 )
 @json_option
 def command(seconds: int, *, as_json: bool) -> int:
-    """Show the main job: a simulated Dreamship, a real daemon, an outage, a repair.
+    """Show how syncd works: a simulated Dreamship, a real daemon, an outage and the repair.
 
-    Needs no account, no configuration and no network. Exit code 0 only when the mirror equals
-    the source at the end.
+    Needs no account, no configuration and no network. Ends with exit code 0 only if the mirror
+    equals the source at the end.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix="syncd-demo-"))
-    except OSError as fault:
+    except OSError as error:
         raise UsageError(
-            f"there is no folder to run in: {fault.strerror}",
-            hint="set TMPDIR to a folder this user may write",
-        ) from fault
+            f"there is no folder to run in: {error.strerror}",
+            hint="set TMPDIR to a folder that this user can write",
+        ) from error
     if not as_json:
         show(f"The mirror is {folder / 'availability.db'}; while this runs, try:", most=None)
         show(f"  {_sqlite_line(folder)}", most=None)
@@ -57,21 +57,21 @@ def command(seconds: int, *, as_json: bool) -> int:
     if as_json:
         show_json(result)
     else:
-        _tell(result, folder)
+        _print_result(result, folder)
     return 0 if result.differences == 0 else 1
 
 
-def _tell(result: Result, folder: Path) -> None:
+def _print_result(result: Result, folder: Path) -> None:
     reconcile = result.reconcile
     show(
         f"Dreamship made {result.changes} changes and sent {result.doubled} of them twice; "
-        f"{result.sent} deliveries were taken and {result.lost} lost."
+        f"{result.sent} deliveries were accepted and {result.lost} lost."
     )
     show(
         f"reconcile-now read {reconcile['items']} items in {reconcile['seconds']:.1f} s with "
-        f"{reconcile['calls']} calls and found {reconcile['missed']} changes no delivery had told."
+        f"{reconcile['calls']} calls and found {reconcile['missed']} changes without a delivery."
     )
-    show("The daemon has ended and its mirror is left to look at:")
+    show("The daemon has stopped. Its mirror remains:")
     show(f"  {_sqlite_line(folder)}", most=None)
     show(
         f"{result.differences} differences between mirror and source, "

@@ -208,9 +208,9 @@ def test_an_empty_result_is_reported_on_stderr(site: Site) -> None:
     store.open()
     store.close()
     for arguments, says in (
-        (("changes",), "Note: no change is kept\n"),
-        (("deliveries",), "Note: no delivery is kept\n"),
-        (("deliveries", "--outcome", "ignored"), "Note: no ignored delivery is kept\n"),
+        (("changes",), "Note: no change is stored\n"),
+        (("deliveries",), "Note: no delivery is stored\n"),
+        (("deliveries", "--outcome", "ignored"), "Note: no ignored delivery is stored\n"),
     ):
         for flags, told in (((), says), (("--json",), "")):
             done = site.syncd(*arguments, *flags)

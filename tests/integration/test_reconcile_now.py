@@ -199,7 +199,7 @@ def test_progress_is_shown_on_a_terminal(site: Site) -> None:
     os.close(leader)
     assert process.returncode == 0
     assert b"reading items" in shown
-    assert out.startswith(b"complete: read items 5, variants 20, in")
+    assert out.startswith(b"complete: read 5 items with 20 variants in")
     assert b"\x1b" not in out
 
 
