@@ -97,7 +97,7 @@ class _Feed:
                 # Another mirror has its own sequence numbers.
                 raise MirrorMissing(
                     "the mirror was replaced or moved away",
-                    hint="start over: note the newest seq, read `availability`, go on from that seq",
+                    hint="start over: note the newest seq, read `availability`, go on from it",
                 )
 
 

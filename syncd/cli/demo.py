@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from syncd.cli.common import WholeNumber, json_option
-from syncd.demo import PlainShow, Play, Result, live_show
+from syncd.demo import Demo, PlainOutput, Result, live_output
 from syncd.errors import UsageError
 from syncd.printing import show, show_json
 
@@ -50,10 +50,10 @@ def command(seconds: int, *, as_json: bool) -> int:
         show(f"  {_sqlite_line(folder)}", most=None)
         show(f"  {sys.argv[0]} status -c {folder / 'config.toml'}", most=None)
     if sys.stderr.isatty():
-        with live_show() as live:
-            result = asyncio.run(Play(folder, seconds, live).run())
+        with live_output() as draw:
+            result = asyncio.run(Demo(folder, seconds, draw).run())
     else:
-        result = asyncio.run(Play(folder, seconds, PlainShow()).run())
+        result = asyncio.run(Demo(folder, seconds, PlainOutput()).run())
     if as_json:
         show_json(result)
     else:

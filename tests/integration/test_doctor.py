@@ -167,7 +167,7 @@ SHUT = "127.0.0.1:9"
             (PASSED, "return 401;"),
             "answered 401, not by syncd but by nginx",
             "asks for a password",
-            id="wants a password",
+            id="asks for a password",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_a_transparent_proxy_passes(shared: Daemon) -> None:
 
 def test_each_fault_is_one_failed_check(site: Site) -> None:
     """No daemon, no mirror folder, no Dreamship, no public URL."""
-    site.api.faults.refuses = 401
+    site.api.faults.refused_with = 401
     site.configure(mirror={"path": str(site.folder / "nowhere" / "mirror.db")})
     code, found = examined(site)
     assert code == 1
