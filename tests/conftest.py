@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from msgspec import json, to_builtins
 
 from syncd.cli.common import secrets
-from syncd.control.client import ask_status
+from syncd.control.client import request_status
 from syncd.core.signature import HEADER, sign
 from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
@@ -243,7 +243,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Return its status document."""
-        document: dict[str, Any] = to_builtins(ask_status(self.site.socket))
+        document: dict[str, Any] = to_builtins(request_status(self.site.socket))
         return document
 
     def post(

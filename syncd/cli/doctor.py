@@ -191,7 +191,7 @@ async def _check_dreamship(config: Config) -> list[Finding]:
 def _check_daemon(config: Config) -> Iterator[Finding]:
     check = "the daemon is up and well"
     try:
-        status = client.ask_status(config.control.socket)
+        status = client.request_status(config.control.socket)
     except SyncdError as error:
         yield Finding(check, "fail", error.message, error.hint)
         yield _check_connections(connections_for(raise_open_files()), is_running=False)

@@ -190,7 +190,7 @@ def _progress() -> Iterator[_ProgressBar]:
 def _by_daemon(
     config: Config, request: messages.ReconcileRequest, bar: _ProgressBar
 ) -> SweepSummary | messages.Differences:
-    for message in client.ask_reconcile(config.control.socket, request):
+    for message in client.request_reconcile(config.control.socket, request):
         if not isinstance(message, messages.Progress):
             return message
         bar.update(message)

@@ -50,7 +50,7 @@ def command(
     config = load_config(config_path, with_keys=False)
     request = messages.ReplayRequest(list(delivery_ids), quarantined)
     try:
-        results = client.ask_replay(config.control.socket, request)
+        results = client.request_replay(config.control.socket, request)
     except DaemonAbsent as error:
         if error.was_reached:
             raise

@@ -30,7 +30,7 @@ def command(config_path: str | None, *, as_json: bool) -> int:
     Ends with exit code 0 if the health is ok, 1 if not, and 3 if no daemon answers.
     """
     config = load_config(config_path, with_keys=False)
-    document = client.ask_status(config.control.socket)
+    document = client.request_status(config.control.socket)
     if as_json:
         show_json(document)
     else:

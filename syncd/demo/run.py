@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from syncd.control.client import ask_status
+from syncd.control.client import request_status
 from syncd.core.model import JsonObject
 from syncd.core.status_document import StatusDocument, SweepStatus
 from syncd.demo.compare import Comparison, compare
@@ -170,7 +170,7 @@ class Demo:
         deadline = time.monotonic() + MAX_WAIT_S
         while time.monotonic() < deadline:
             self._daemon.check()
-            if done(await asyncio.to_thread(ask_status, self._socket)):
+            if done(await asyncio.to_thread(request_status, self._socket)):
                 return
             await asyncio.sleep(POLL_S)
         raise SyncdError(f"{self.state.phase} took longer than {MAX_WAIT_S:g} s")
@@ -178,7 +178,7 @@ class Demo:
     async def _watch(self) -> None:
         while True:
             try:
-                status = await asyncio.to_thread(ask_status, self._socket)
+                status = await asyncio.to_thread(request_status, self._socket)
                 self.state.sweep = status.sweep if status.sweep.running else None
                 self.state.items = status.mirror.items
             except SyncdError:
