@@ -39,7 +39,7 @@ def main() -> None:
     os.setgroups([])
     os.setresgid(int(gid), int(gid), int(gid))
     os.setresuid(int(uid), int(uid), int(uid))
-    streams.make_whole()
+    streams.prepare()
     code = syncd.cli.run(arguments)
     streams.flush()
     sys.exit(code)

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, settings
 from msgspec import json, to_builtins
 
 from syncd.cli.common import secrets
-from syncd.control.client import ask_status
+from syncd.control.client import request_status
 from syncd.core.signature import HEADER, sign
 from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
@@ -174,7 +174,7 @@ class Site:
     @property
     def differences(self) -> int:
         """How far the mirror is from the source."""
-        return compare(self.mirror, self.catalogue.truth()).differences
+        return compare(self.mirror, self.catalogue.current_values()).differences
 
     def until(self, done: Callable[[], object], within_s: float = 60.0) -> None:
         """Return as soon as something holds; fail when it never does.
@@ -243,7 +243,7 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Return its status document."""
-        document: dict[str, Any] = to_builtins(ask_status(self.site.socket))
+        document: dict[str, Any] = to_builtins(request_status(self.site.socket))
         return document
 
     def post(
@@ -312,7 +312,7 @@ class Daemon:
 @contextlib.contextmanager
 def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Iterator[Site]:
     """Give a site whose Dreamship has so many items; ends whatever runs in it."""
-    catalogue = Catalog.made(items, variants_per_item, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.generate(items, variants_per_item, seed=1, now=lambda: datetime.now(UTC))
     api = Api(catalogue, (KEY,))
     with (
         serving_in_thread(api) as base_url,
@@ -377,7 +377,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[Site]:
     """Give a site whose Dreamship nobody serves: for commands that must not ask it."""
-    catalogue = Catalog.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.generate(5, 4, seed=1, now=lambda: datetime.now(UTC))
     with contextlib.closing(Site(tmp_path, Api(catalogue, (KEY,)), "http://127.0.0.1:9/v1")) as one:
         yield one
 

@@ -1,7 +1,7 @@
-"""The admin listener: it only reads, and is meant for loopback.
+"""The admin listener only reads. It is meant for loopback.
 
-A page in somebody's browser must not read it either: a name that resolves to loopback (DNS
-rebinding) comes with that name as its Host, and is refused.
+A web page in a browser on this host must not read it: with DNS rebinding, a foreign name resolves
+to loopback. Such a request has the foreign name in `Host`, and is refused.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
 MAX_QUERY_CHARS = 100
-# Requests of one kind that are answered at the same time. A crowd of one kind delays only its own
-# kind, and fills no memory.
-MOST_AT_ONCE = 8
+# The requests of one kind that are answered at the same time. Many requests of one kind delay only
+# their own kind and use little memory.
+MAX_CONCURRENT = 8
 # A search takes seconds at most.
 RETRY_AFTER_S = 5
-# All other headers may be dropped before they come here.
+# The HTTP server may drop all other headers.
 HEADERS_READ = frozenset({b"host"})
-# `[v6]` or a name or v4, and perhaps a port; nothing that another program might read otherwise.
+# `[v6]`, a name or a v4 address, with or without a port. Nothing here is ambiguous.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 
@@ -50,9 +50,9 @@ def application(
 ) -> ASGIApp:
     """Return the application: the status page at `/`, `/status.json` and `/metrics`.
 
-    `is_remote`: the listener is not on loopback, so the names of its host are not known.
+    `is_remote`: the listener is not on loopback, so `Host` may have any name.
     """
-    statuses, scrapes, pages, searches = (Places(MOST_AT_ONCE) for _ in range(4))
+    statuses, scrapes, pages, searches = (Places(MAX_CONCURRENT) for _ in range(4))
 
     async def status_route(request: Request) -> Response:
         del request
@@ -68,7 +68,7 @@ def application(
             with scrapes.one():
                 return Response(await exposition(), media_type=metrics.CONTENT_TYPE)
         except SyncdError as error:
-            return PlainTextResponse(f"{error.message}\n", 503, _LATER)
+            return PlainTextResponse(f"{error.message}\n", 503, _RETRY_LATER)
 
     async def page_route(request: Request) -> Response:
         search = request.query_params.get("q", "").strip()[:MAX_QUERY_CHARS]
@@ -76,7 +76,7 @@ def application(
             with (searches if search else pages).one():
                 return HTMLResponse(await status_page(search))
         except SyncdError as error:
-            return HTMLResponse(page.error(error.message, error.hint), 503, _LATER)
+            return HTMLResponse(page.error(error.message, error.hint), 503, _RETRY_LATER)
 
     async def file_route(request: Request) -> Response:
         name = request.url.path[1:]
@@ -94,7 +94,7 @@ def application(
 
 
 class _Guarded:
-    """Refuses a request whose Host is a name nobody here has; every answer has one policy."""
+    """Refuses requests with a foreign name in `Host`; adds the security headers to each answer."""
 
     def __init__(self, app: ASGIApp, refusals: Refusals, *, is_remote: bool) -> None:
         self._app = app
@@ -104,39 +104,39 @@ class _Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_POLICY]
+                message["headers"] = [*message["headers"], *_HEADERS]
                 self._refusals.count_answer(message["status"], scope)
             await send(message)
 
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         if len(hosts) > 1:
-            app: ASGIApp = _AMBIGUOUS
+            app: ASGIApp = _TWO_HOSTS
         elif self._is_remote or _is_for_loopback(scope, hosts):
             app = self._app
         else:
-            app = _NOT_OURS
+            app = _FOREIGN_HOST
         await app(scope, receive, send_guarded)
 
 
-_NOT_OURS = PlainTextResponse("ask for it as 127.0.0.1, [::1] or localhost\n", 421)
-# RFC 9112, 3.2; also when the request target and `Host` name two different hosts.
-_AMBIGUOUS = PlainTextResponse("it names two hosts\n", 400)
-# Of every 503.
-_LATER = {"Retry-After": str(RETRY_AFTER_S)}
-_POLICY = [(name.lower().encode(), value.encode()) for name, value in page.HEADERS.items()]
+_FOREIGN_HOST = PlainTextResponse("use the host name 127.0.0.1, [::1] or localhost\n", 421)
+# RFC 9112, 3.2; also if the request target and `Host` name different hosts.
+_TWO_HOSTS = PlainTextResponse("the request names two hosts\n", 400)
+# The headers of every 503.
+_RETRY_LATER = {"Retry-After": str(RETRY_AFTER_S)}
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in page.HEADERS.items()]
 
 
 def _is_for_loopback(scope: Scope, hosts: list[bytes]) -> bool:
     if not isinstance((scope.get("server") or ("", None))[1], int):
-        return True  # a unix socket: who may open it may read it
-    found = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
-    return found is not None and is_loopback((found[1] or found[2]).lower())
+        return True  # a unix socket has permissions of its own
+    match = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
+    return match is not None and is_loopback((match[1] or match[2]).lower())
 
 
 def _json(code: int, document: object) -> Response:
     return Response(
         json.format(json_text(document)),
         code,
-        _LATER if code == HTTPStatus.SERVICE_UNAVAILABLE else None,
+        _RETRY_LATER if code == HTTPStatus.SERVICE_UNAVAILABLE else None,
         media_type="application/json",
     )

@@ -1,7 +1,7 @@
 """The status document and the daemon's counters as Prometheus metrics.
 
-Names start with `syncd_` and follow Prometheus' conventions: base units, `_total` for what only
-rises, moments as Unix seconds, and no label whose values a stranger could multiply.
+Names start with `syncd_` and follow the conventions of Prometheus: base units, `_total` for
+counters, moments as Unix seconds. No label has values that a sender can choose.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from syncd.core.timestamps import from_text
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Why a request was not taken, as the webhook counts it by the status of its answer.
+# The reason of a refused delivery, by the status code of the answer.
 REFUSALS = {
     "401": "signature",
     "408": "slow_body",
     "413": "large_body",
     "503": "not_durable",
 }
-# Every code that a listener refuses a request with.
+# The status codes of refused requests.
 CODES = ("400", "401", "404", "405", "408", "413", "421", "431", "500", "501", "503")
 HEALTHS = ("ok", "degraded", "failing")
 WEBHOOK_STATES = ("unknown", "healthy", "failing", "silent")
 
 
 class Costs(Struct, frozen=True):
-    """What the daemon has cost since its start; `written_bytes`: None if it cannot be read."""
+    """The costs of the daemon since its start; `written_bytes` is None if it cannot be read."""
 
     written_bytes: int | None
     commits: int
@@ -47,7 +47,7 @@ class Costs(Struct, frozen=True):
 
 
 def written_bytes(accounting: Path = Path("/proc/self/io")) -> int | None:
-    """Return the bytes that this process has written to disk, None if the kernel does not say."""
+    """Return the bytes that this process has written to disk, or None without accounting."""
     try:
         lines = accounting.read_text().splitlines()
         return int(dict(line.split(": ") for line in lines)["write_bytes"])
@@ -56,7 +56,7 @@ def written_bytes(accounting: Path = Path("/proc/self/io")) -> int | None:
 
 
 class Sizes(Struct, frozen=True):
-    """Bytes of the mirror's files, and what is free where they are."""
+    """The sizes of the mirror's files, and the free space of their file system."""
 
     database_bytes: int
     log_bytes: int
@@ -64,7 +64,7 @@ class Sizes(Struct, frozen=True):
 
 
 def sizes_of(path: Path) -> Sizes:
-    """Look up the sizes of a mirror; a file that is not there has 0 bytes."""
+    """Return the sizes of a mirror; a missing file has 0 bytes."""
     return Sizes(
         database_bytes=_size(path),
         log_bytes=_size(path.with_name(f"{path.name}-wal")),
@@ -89,10 +89,11 @@ def exposition(
     refused: Mapping[str, Mapping[str, int]],
     dropped_lines: int = 0,
 ) -> bytes:
-    """Return the page Prometheus reads.
+    """Return the text that Prometheus reads.
 
-    `document` is the status document; `answered` counts the webhook's answers by outcome or code;
-    `refused` counts what each listener refused, by code; `dropped_lines` those of the log.
+    `document` is the status document. `answered` counts the webhook's answers by outcome or code.
+    `refused` counts the refused requests of each listener by code. `dropped_lines` counts lines of
+    the log.
     """
     registry = CollectorRegistry()
     registry.register(
@@ -122,52 +123,52 @@ class _Collector:
         self._dropped_lines = dropped_lines
 
     def collect(self) -> Iterator[Metric]:
-        """Give every metric but the process's own."""
-        yield from self._about_itself()
-        yield from self._about_deliveries()
-        yield from self._about_the_mirror()
-        yield from self._about_reading()
+        """Give every metric except those of the process."""
+        yield from self._daemon_metrics()
+        yield from self._delivery_metrics()
+        yield from self._mirror_metrics()
+        yield from self._read_metrics()
 
-    def _about_itself(self) -> Iterator[Metric]:
+    def _daemon_metrics(self) -> Iterator[Metric]:
         document = self._document
-        yield _one("info", "Always 1; the version is its label.", 1, version=document.version)
+        yield _gauge("info", "Always 1; the version is its label.", 1, version=document.version)
         yield _moment("start_time_seconds", "When the daemon started.", document.started_at)
-        yield _states("health", "1 for the health it has.", HEALTHS, document.health)
-        yield _count(
+        yield _states("health", "1 for the current health.", HEALTHS, document.health)
+        yield _counter(
             "log_lines_dropped",
-            "Lines of the log that nobody read or no disk took.",
+            "Lines of the log that were neither read nor written to disk.",
             self._dropped_lines,
         )
-        yield from self._about_costs()
+        yield from self._cost_metrics()
 
-    def _about_costs(self) -> Iterator[Metric]:
+    def _cost_metrics(self) -> Iterator[Metric]:
         costs = self._costs
         if costs.written_bytes is not None:
-            yield _count(
+            yield _counter(
                 "written_bytes",
                 "Bytes that the process has written to disk, by the kernel's accounting.",
                 costs.written_bytes,
             )
-        yield _count("commits", "Transactions that were committed to the mirror.", costs.commits)
-        yield _count("dreamship_calls", "Calls to Dreamship.", costs.calls)
+        yield _counter("commits", "Transactions that were committed to the mirror.", costs.commits)
+        yield _counter("dreamship_calls", "Calls to Dreamship.", costs.calls)
 
-    def _about_deliveries(self) -> Iterator[Metric]:
+    def _delivery_metrics(self) -> Iterator[Metric]:
         webhooks = self._document.webhooks
-        taken = CounterMetricFamily(
+        accepted = CounterMetricFamily(
             "syncd_deliveries", "Authentic deliveries answered 200, by outcome.", labels=["outcome"]
         )
         for outcome in OUTCOMES:
-            taken.add_metric([outcome], self._answered.get(outcome, 0))
-        yield taken
+            accepted.add_metric([outcome], self._answered.get(outcome, 0))
+        yield accepted
         refused = CounterMetricFamily(
-            "syncd_requests_refused", "Requests that were not taken, by reason.", labels=["reason"]
+            "syncd_requests_refused", "Refused requests, by reason.", labels=["reason"]
         )
         for code, reason in REFUSALS.items():
             refused.add_metric([reason], self._answered.get(code, 0))
         yield refused
         by_code = CounterMetricFamily(
             "syncd_http_refused",
-            "Requests that a listener refused, by status code; below the application as well.",
+            "Refused requests of each listener, by status code; bytes that are not HTTP included.",
             labels=["listener", "code"],
         )
         for listener, counted in self._refused.items():
@@ -179,23 +180,23 @@ class _Collector:
             "When the last authentic delivery arrived.",
             webhooks.last_delivery_at,
         )
-        yield _states("webhooks_state", "1 for the state it has.", WEBHOOK_STATES, webhooks.state)
-        yield _one(
+        yield _states("webhooks_state", "1 for the current state.", WEBHOOK_STATES, webhooks.state)
+        yield _gauge(
             "missed_changes_last_day",
-            "Changes of 24 hours that no delivery reported.",
+            "Changes of 24 hours without a delivery.",
             webhooks.missed_24h,
         )
-        yield _one(
+        yield _gauge(
             "quarantined_deliveries",
-            "Kept deliveries that were not understood.",
+            "Stored deliveries that were not understood.",
             self._document.quarantined,
         )
 
-    def _about_the_mirror(self) -> Iterator[Metric]:
+    def _mirror_metrics(self) -> Iterator[Metric]:
         mirror, sizes = self._document.mirror, self._sizes
-        yield _one("items", "Items in the mirror that are not gone.", mirror.items)
+        yield _gauge("items", "Items in the mirror that are not removed.", mirror.items)
         variants = GaugeMetricFamily(
-            "syncd_variants", "Variants in the mirror, by what may be done.", labels=["state"]
+            "syncd_variants", "Variants in the mirror, by state.", labels=["state"]
         )
         others = mirror.variants - mirror.sellable - mirror.removed
         for state, count in (
@@ -207,51 +208,53 @@ class _Collector:
         yield variants
         yield _moment(
             "oldest_confirmed_timestamp_seconds",
-            "When the variant that was not confirmed for longest was.",
+            "The oldest confirmation of any variant.",
             mirror.oldest_confirmed_at,
         )
-        yield _one("database_bytes", "Size of the database file.", sizes.database_bytes)
-        yield _one("log_bytes", "Size of its write-ahead log.", sizes.log_bytes)
-        yield _one("free_bytes", "Free space where the mirror is.", sizes.free_bytes)
+        yield _gauge("database_bytes", "Size of the database file.", sizes.database_bytes)
+        yield _gauge("log_bytes", "Size of its write-ahead log.", sizes.log_bytes)
+        yield _gauge("free_bytes", "Free space on the file system of the mirror.", sizes.free_bytes)
 
-    def _about_reading(self) -> Iterator[Metric]:
+    def _read_metrics(self) -> Iterator[Metric]:
         sweep, budget = self._document.sweep, self._document.budget
-        yield _one("sweep_running", "1 while the catalogue is read.", int(sweep.running))
-        yield _one("sweep_checked_items", "Items this sweep has read.", sweep.checked)
-        yield _one("sweep_items", "Items this sweep has to read.", sweep.total or 0)
+        yield _gauge("sweep_running", "1 while a sweep reads the catalogue.", int(sweep.running))
+        yield _gauge("sweep_checked_items", "Items that this sweep has read.", sweep.checked)
+        yield _gauge("sweep_items", "Items that this sweep has to read.", sweep.total or 0)
         yield _moment(
             "last_sweep_timestamp_seconds", "When the last sweep ended.", sweep.last_finished_at
         )
-        yield _one(
+        yield _gauge(
             "last_sweep_complete",
             "1 if the last sweep was complete.",
             int(sweep.last_result == "complete"),
         )
-        yield _one("calls_per_minute", "Calls allowed.", budget.calls_per_minute)
-        yield _one("calls_last_minute", "Calls of the last minute.", budget.used_last_minute)
-        yield _one("throttled_last_day", "Times Dreamship answered 429.", budget.throttled_24h)
-        yield _one(
+        yield _gauge("calls_per_minute", "Allowed calls.", budget.calls_per_minute)
+        yield _gauge("calls_last_minute", "Calls of the last minute.", budget.used_last_minute)
+        yield _gauge(
+            "throttled_last_day", "429 answers of Dreamship in 24 hours.", budget.throttled_24h
+        )
+        yield _gauge(
             "refresh_queue_items",
             "Items that wait for a confirming read.",
             self._document.refresh_queue,
         )
 
 
-def _one(name: str, text: str, value: float, **labels: str) -> Metric:
+def _gauge(name: str, text: str, value: float, **labels: str) -> Metric:
     metric = GaugeMetricFamily(f"syncd_{name}", text, labels=list(labels))
     metric.add_metric(list(labels.values()), value)
     return metric
 
 
-def _count(name: str, text: str, value: int) -> Metric:
-    """Give a counter of the time since the start; its samples end with `_total`."""
+def _counter(name: str, text: str, value: int) -> Metric:
+    """Give a counter since the start; the name of its sample ends with `_total`."""
     metric = CounterMetricFamily(f"syncd_{name}", text)
     metric.add_metric([], value)
     return metric
 
 
 def _moment(name: str, text: str, at: str | None) -> Metric:
-    """Give a moment in Unix seconds; no sample at all for one that has not been."""
+    """Give a moment in Unix seconds, or no sample if there is none."""
     metric = GaugeMetricFamily(f"syncd_{name}", text)
     if at is not None:
         metric.add_metric([], from_text(at).timestamp())

@@ -1,4 +1,4 @@
-"""The command line: one module a command, loaded when it is called; faults become two lines here.
+"""The command line: one module for each command. Errors become two lines on stderr here.
 
 Exit codes: 0 done or healthy, 1 finished but not all well, 2 wrong usage or
 configuration, 3 no daemon, 4 the source refused or could not be reached, 5 another process holds
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from syncd import __version__
-from syncd.cli import common, streams, telling
+from syncd.cli import common, error_output, streams
 from syncd.errors import (
     ConfigurationError,
     DaemonAbsent,
@@ -54,27 +54,27 @@ INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for: `syncd --help` needs no database and no network."""
+    """Imports only the command that runs: `syncd --help` needs no database and no network."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(COMMANDS)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; whoever read its output may have gone, and then nothing is wrong."""
+        """Run a command; a closed pipe on stdout is not an error."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # click itself would make it exit code 1.
+            # click would end with exit code 1.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that was asked for; raises UsageError with the one that was meant."""
+        """Return the command of this name; raises UsageError, which names a similar command."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            message, hint = telling.no_such_command(args[0], COMMANDS)
+            message, hint = error_output.describe_unknown_command(args[0], COMMANDS)
             raise UsageError(message, hint=hint)
         return super().resolve_command(ctx, args)
 
@@ -91,52 +91,54 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  syncd demo                         see it work, with nothing to set up
-  syncd check-config -c config.toml  is this configuration right?
-  syncd serve -c config.toml         the daemon
+  syncd demo                         see it work; needs no set-up
+  syncd check-config -c config.toml  check a configuration
+  syncd serve -c config.toml         run the daemon
   syncd reconcile-now                read the catalogue now
   eval "$(_SYNCD_COMPLETE=bash_source syncd)"    completion for this shell""",
 )
 @click.version_option(__version__, prog_name="syncd")
 def cli() -> None:
-    """Keep a shop's mirror of what Dreamship can make right now."""
+    """Keep a shop's mirror of the availability at Dreamship up to date."""
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with the exit code of the contract."""
-    streams.make_whole()
+    """Run the command line, and end the process with an exit code of the contract."""
+    streams.prepare()
     code = run(sys.argv[1:])
-    if told := streams.flush():
-        telling.say([f"the output cannot be written: {told}"], "send it somewhere else")
+    if reason := streams.flush():
+        error_output.print_lines(
+            [f"the output cannot be written: {reason}"], "send it somewhere else"
+        )
         code = code or 1
-    streams.leave(code)
+    streams.exit_process(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; return its exit code, having told faults on stderr."""
+    """Run one command, write errors on stderr, and return the exit code."""
     try:
         result = cli.main(arguments, prog_name="syncd", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as fault:
-        fault.show()
-        return fault.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.exceptions.Abort:
         show("Interrupted.", err=True)
         return INTERRUPTED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except click.ClickException as fault:
-        message, hint = telling.usage(fault)
-        telling.say([message], hint)
-        return fault.exit_code
-    except SyncdError as fault:
-        telling.tell(fault, common.secrets)
-        return next(code for kind, code in EXIT_CODES if isinstance(fault, kind))
-    except Exception as fault:  # noqa: BLE001 - the last one
-        # Nothing translated it: a fault of ours, or of the host, but never a traceback of whoever
-        # only called a command. What is left of the output would fail again for the same reason.
+    except click.ClickException as error:
+        message, hint = error_output.describe_usage(error)
+        error_output.print_lines([message], hint)
+        return error.exit_code
+    except SyncdError as error:
+        error_output.print_error(error, common.secrets)
+        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        # A bug of syncd, or a problem of the host. The rest of the output may fail for the same
+        # reason, so its result is ignored.
         streams.flush()
-        telling.trace(fault, common.secrets)
-        message, hint = telling.unexpected(fault)
-        telling.say([message], hint, common.secrets)
+        error_output.print_traceback(error, common.secrets)
+        message, hint = error_output.describe_unexpected(error)
+        error_output.print_lines([message], hint, common.secrets)
         return 1
     return result if isinstance(result, int) else 0

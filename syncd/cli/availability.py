@@ -11,22 +11,22 @@ from syncd.store import Queries
 
 @click.command(
     "availability",
-    short_help="Tell what the mirror says of variants.",
+    short_help="Show the mirror's rows for variants.",
     epilog="Example:\n\n  syncd availability 48211 48212",
 )
 @click.argument("variant_ids", metavar="VARIANT_ID...", nargs=-1, required=True, type=ID)
 @config_option
 @json_option
 def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: bool) -> int:
-    """Tell what the mirror says of item variants, as the shop reads it.
+    """Show the mirror's rows for item variants, as the shop reads them.
 
-    Exit code 1 when one of them is not in the mirror.
+    Ends with exit code 1 if the mirror lacks one of them.
     """
-    reports = Queries(load_config(config_path, with_keys=False).mirror.path)
+    queries = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
-        rows = reports.availability(variant_ids)
+        rows = queries.availability(variant_ids)
     finally:
-        reports.close()
+        queries.close()
     known = {row["variant_id"] for row in rows}
     unknown = [variant_id for variant_id in variant_ids if variant_id not in known]
     if as_json:

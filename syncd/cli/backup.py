@@ -24,8 +24,8 @@ from syncd.store.backup import backup
 def command(path: Path, config_path: str | None, *, as_json: bool) -> None:
     """Write a consistent copy of the mirror to PATH while everything runs.
 
-    The copy is one file; put in the mirror's place while no daemon runs, it is the mirror. What
-    exists already is never replaced. Needs no daemon.
+    The copy is one file. To restore it, put it in the mirror's place while no daemon runs. The
+    command never replaces an existing file. Needs no daemon.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -38,6 +38,6 @@ def command(path: Path, config_path: str | None, *, as_json: bool) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does: what is half written is removed."""
+    """End as Ctrl-C does, so that the incomplete copy is removed."""
     del number, frame
     raise KeyboardInterrupt

@@ -24,8 +24,8 @@ from syncd.store import Queries
 T = TypeVar("T")
 
 POLL_S = 0.1
-TRIES, RETRY_S = 5, 0.2
-TAIL = 20
+ATTEMPTS, RETRY_S = 5, 0.2
+DEFAULT_LIMIT = 20
 _BATCH = 1000
 
 
@@ -35,84 +35,86 @@ _BATCH = 1000
     epilog="""\b
 Examples:
   syncd changes                       the last 20
-  syncd changes --since 1200 --json   everything after seq 1200, one JSON object a line
-  syncd changes --follow              the last 20, then each as it happens""",
+  syncd changes --since 1200 --json   all after seq 1200, as one JSON object a line
+  syncd changes --follow              the last 20, then each new one""",
 )
-@click.option("--since", metavar="SEQ", type=WholeNumber(0), help="Only what came after it.")
-@click.option("--limit", metavar="N", type=WholeNumber(1), help="At most so many.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with each change as it happens.")
+@click.option("--since", metavar="SEQ", type=WholeNumber(0), help="Only changes after this seq.")
+@click.option("--limit", metavar="N", type=WholeNumber(1), help="The largest number of changes.")
+@click.option("--follow", "-f", is_flag=True, help="Continue with new changes.")
 @config_option
 @json_option
 def command(
     since: int | None, limit: int | None, config_path: str | None, *, follow: bool, as_json: bool
 ) -> None:
-    """Print the change feed, oldest first; without --since its last rows."""
+    """Print the change feed, oldest change first; without --since only its last rows."""
     path = load_config(config_path, with_keys=False).mirror.path
     with closing(_Feed(path)) as feed:
         if since is None:
-            # Gaps are allowed, so this may be fewer than asked; it is a look, not an account.
-            since = max(0, feed.ask(Queries.newest_seq) - (limit or TAIL))
-        elif since and feed.ask(lambda reports: reports.first_seq(since)) != since:
+            # The feed may have gaps, so this may be fewer rows than the limit.
+            since = max(0, feed.read(Queries.newest_seq) - (limit or DEFAULT_LIMIT))
+        elif since and feed.read(lambda queries: queries.first_seq(since)) != since:
             show(
-                f"Note: seq {since} is not kept (any more); changes after it may be missing",
+                f"Note: seq {since} is not stored (any more); changes after it may be missing",
                 err=True,
             )
         if not (since or follow or as_json or _after(feed, 0, 1)):
-            show("Note: no change is kept", err=True)
-        _tell(feed, since, limit, follow=follow, as_json=as_json)
+            show("Note: no change is stored", err=True)
+        _print_changes(feed, since, limit, follow=follow, as_json=as_json)
 
 
 class _Feed:
-    """The mirror's feed; a question that fails is asked again on a new connection, for a while."""
+    """The mirror's feed; a query that fails is repeated a few times on a new connection."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._open()
 
     def _open(self) -> None:
-        self._reports = Queries(self._path)
+        self._queries = Queries(self._path)
         self._file = _identity(self._path)
 
     def close(self) -> None:
-        self._reports.close()
+        self._queries.close()
 
-    def ask(self, question: Callable[[Queries], T]) -> T:
-        """Return the answer; raises MirrorError leaves."""
-        for tries_left in reversed(range(TRIES)):
+    def read(self, query: Callable[[Queries], T]) -> T:
+        """Return the result of a query; raises a MirrorError."""
+        for attempts_left in reversed(range(ATTEMPTS)):
             try:
-                return question(self._reports)
+                return query(self._queries)
             except MirrorUnavailable:
-                if not tries_left:
+                if not attempts_left:
                     raise
             time.sleep(RETRY_S)
             self.close()
             self._open()
-        raise AssertionError  # the last try returned or raised
+        raise AssertionError  # the last attempt returned or raised
 
     def wait(self, version: int) -> None:
-        """Return once somebody wrote; raises MirrorMissing when the mirror became another file."""
-        while self.ask(Queries.data_version) == version:
+        """Return after the next write; raises MirrorMissing if another file replaced the mirror."""
+        while self.read(Queries.data_version) == version:
             time.sleep(POLL_S)
             if _identity(self._path) != self._file:
-                # Its feed has numbers of its own.
+                # Another mirror has its own sequence numbers.
                 raise MirrorMissing(
                     "the mirror was replaced or moved away",
-                    hint="read `availability` anew, then follow from the newest seq before that",
+                    hint="start over: note the newest seq, read `availability`, go on from it",
                 )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
-def _tell(feed: _Feed, since: int, limit: int | None, *, follow: bool, as_json: bool) -> None:
+def _print_changes(
+    feed: _Feed, since: int, limit: int | None, *, follow: bool, as_json: bool
+) -> None:
     left = limit
     while True:
-        version = feed.ask(Queries.data_version)
+        version = feed.read(Queries.data_version)
         while rows := _after(feed, since, _BATCH if left is None else min(left, _BATCH)):
             for row in rows:
                 show_json_line(row) if as_json else show(*_line(row))
@@ -127,7 +129,7 @@ def _tell(feed: _Feed, since: int, limit: int | None, *, follow: bool, as_json: 
 
 
 def _after(feed: _Feed, since: int, limit: int) -> list[Row]:
-    return feed.ask(lambda reports: reports.changes(since, limit))
+    return feed.read(lambda queries: queries.changes(since, limit))
 
 
 def _line(row: Row) -> Iterator[str | Colored]:

@@ -16,21 +16,21 @@ from syncd.printing import show, show_json
 
 @click.command(
     "check-config",
-    short_help="Check the configuration; print it masked.",
+    short_help="Check the configuration and print it.",
     epilog="Example:\n\n  syncd check-config -c config.toml",
 )
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> None:
-    """Check the configuration and print what is in force, secrets masked.
+    """Check the configuration and print the values in force, with secrets masked.
 
-    It reports all errors at once, each with its key, or with its variable if the environment is
-    wrong. With --json, errors are a document too.
+    Reports all errors at once, each with its key or its environment variable. With --json, errors
+    are a document too.
     """
     file: Path | None = None
-    passed_over: list[str] = []
+    skipped: list[str] = []
     try:
-        file, passed_over = search(config_path, os.environ)
+        file, skipped = search(config_path, os.environ)
         config = load_for_daemon(str(file))
     except ConfigurationError as error:
         if as_json:
@@ -41,8 +41,8 @@ def command(config_path: str | None, *, as_json: bool) -> None:
         show_json({"file": str(absolute(file))} | in_force(config))
         return
     show(f"# read from {absolute(file)}", most=None)
-    for place in passed_over:
-        show(f"# {place}", most=None)
+    for line in skipped:
+        show(f"# {line}", most=None)
     for line in to_toml(config).removesuffix("\n").split("\n"):
         show(line, most=None)
     show(f"# api keys: {len(config.keys)}, from {config.keys_from}")

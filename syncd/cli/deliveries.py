@@ -12,15 +12,25 @@ from syncd.store import Queries
 
 @click.command(
     "deliveries",
-    short_help="Print the deliveries that are kept.",
+    short_help="Print the stored deliveries.",
     epilog="""\b
 Examples:
   syncd deliveries                                 the last 20
-  syncd deliveries --outcome quarantined --body    what was not understood, whole""",
+  syncd deliveries --outcome quarantined --body    the quarantined ones, with their bodies""",
 )
-@click.option("--outcome", metavar="NAME", type=click.Choice(OUTCOMES), help="Only these.")
 @click.option(
-    "--limit", metavar="N", type=WholeNumber(1), default=20, show_default=True, help="At most."
+    "--outcome",
+    metavar="NAME",
+    type=click.Choice(OUTCOMES),
+    help="Only deliveries with this outcome.",
+)
+@click.option(
+    "--limit",
+    metavar="N",
+    type=WholeNumber(1),
+    default=20,
+    show_default=True,
+    help="The largest number of deliveries.",
 )
 @click.option("--body", "with_body", is_flag=True, help="With the raw body as it was received.")
 @config_option
@@ -28,14 +38,14 @@ Examples:
 def command(
     outcome: str | None, limit: int, config_path: str | None, *, with_body: bool, as_json: bool
 ) -> None:
-    """Print the deliveries that are kept, newest first; with --json one object a line."""
-    reports = Queries(load_config(config_path, with_keys=False).mirror.path)
+    """Print the stored deliveries, newest first; with --json one object a line."""
+    queries = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
-        rows = reports.deliveries(outcome, limit, with_body=with_body)
+        rows = queries.deliveries(outcome, limit, with_body=with_body)
     finally:
-        reports.close()
+        queries.close()
     if not rows and not as_json:
-        show(f"Note: no {f'{outcome} ' if outcome else ''}delivery is kept", err=True)
+        show(f"Note: no {f'{outcome} ' if outcome else ''}delivery is stored", err=True)
     for row in rows:
         if as_json:
             show_json_line(row)
@@ -44,8 +54,8 @@ def command(
         if row["named_variants"]:
             about = f"  names variant {', '.join(map(str, row['named_variants']))}"
         copies = f"  and {row['duplicates']} copies" if row["duplicates"] else ""
-        why = f"  {row['reason']}" if row["reason"] else ""
-        begin = f"{row['delivery_id']:>8}  {row['received_at']}  {row['outcome']:11}  "
-        show(begin, row["action"] or "-", about, copies, why)
+        reason = f"  {row['reason']}" if row["reason"] else ""
+        prefix = f"{row['delivery_id']:>8}  {row['received_at']}  {row['outcome']:11}  "
+        show(prefix, row["action"] or "-", about, copies, reason)
         if with_body:
-            show_whole("(its body was not kept)" if row["body"] is None else row["body"])
+            show_whole("(its body is not stored)" if row["body"] is None else row["body"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from syncd.cli.common import WholeNumber, json_option
-from syncd.demo import PlainShow, Play, Result, live_show
+from syncd.demo import Demo, PlainOutput, Result, live_output
 from syncd.errors import UsageError
 from syncd.printing import show, show_json
 
@@ -29,49 +29,49 @@ Examples:
     type=WholeNumber(5, 3600),
     default=60,
     show_default=True,
-    help="About how long it takes.",
+    help="The approximate duration.",
 )
 @json_option
 def command(seconds: int, *, as_json: bool) -> int:
-    """Show the main job: a simulated Dreamship, a real daemon, an outage, a repair.
+    """Show how syncd works: a simulated Dreamship, a real daemon, an outage and the repair.
 
-    Needs no account, no configuration and no network. Exit code 0 only when the mirror equals
-    the source at the end.
+    Needs no account, no configuration and no network. Ends with exit code 0 only if the mirror
+    equals the source at the end.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix="syncd-demo-"))
-    except OSError as fault:
+    except OSError as error:
         raise UsageError(
-            f"there is no folder to run in: {fault.strerror}",
-            hint="set TMPDIR to a folder this user may write",
-        ) from fault
+            f"there is no folder to run in: {error.strerror}",
+            hint="set TMPDIR to a folder that this user can write",
+        ) from error
     if not as_json:
         show(f"The mirror is {folder / 'availability.db'}; while this runs, try:", most=None)
         show(f"  {_sqlite_line(folder)}", most=None)
         show(f"  {sys.argv[0]} status -c {folder / 'config.toml'}", most=None)
     if sys.stderr.isatty():
-        with live_show() as live:
-            result = asyncio.run(Play(folder, seconds, live).run())
+        with live_output() as draw:
+            result = asyncio.run(Demo(folder, seconds, draw).run())
     else:
-        result = asyncio.run(Play(folder, seconds, PlainShow()).run())
+        result = asyncio.run(Demo(folder, seconds, PlainOutput()).run())
     if as_json:
         show_json(result)
     else:
-        _tell(result, folder)
+        _print_result(result, folder)
     return 0 if result.differences == 0 else 1
 
 
-def _tell(result: Result, folder: Path) -> None:
+def _print_result(result: Result, folder: Path) -> None:
     reconcile = result.reconcile
     show(
         f"Dreamship made {result.changes} changes and sent {result.doubled} of them twice; "
-        f"{result.sent} deliveries were taken and {result.lost} lost."
+        f"{result.sent} deliveries were accepted and {result.lost} lost."
     )
     show(
         f"reconcile-now read {reconcile['items']} items in {reconcile['seconds']:.1f} s with "
-        f"{reconcile['calls']} calls and found {reconcile['missed']} changes no delivery had told."
+        f"{reconcile['calls']} calls and found {reconcile['missed']} changes without a delivery."
     )
-    show("The daemon has ended and its mirror is left to look at:")
+    show("The daemon has stopped. Its mirror remains:")
     show(f"  {_sqlite_line(folder)}", most=None)
     show(
         f"{result.differences} differences between mirror and source, "

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import click
 import httpx
-from msgspec import DecodeError, json
-from msgspec.structs import asdict
+from msgspec import DecodeError, json, to_builtins
 
 from syncd import http_client, running
 from syncd.cli import doctor_checks
 from syncd.cli.common import config_option, json_option, load_for_daemon
-from syncd.cli.doctor_checks import Answer, FileInfo, Finding, Verdict
+from syncd.cli.doctor_checks import DELIVERY_CHECK, Answer, FileInfo, Finding, Verdict
 from syncd.config import Config, find
 from syncd.control import client
 from syncd.core.payload import TEST_ACTION
@@ -37,63 +36,62 @@ from syncd.store.files import missing_sidecars, require_file, require_own_log, r
 from syncd.store.places import oddities
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
-# What Dreamship gives an answer.
-ANSWER_S = 30.0
+# Dreamship waits this long for an answer.
+ANSWER_TIMEOUT_S = 30.0
 
 
 @click.command(
     "doctor",
-    short_help="Check one by one what has to be right.",
+    short_help="Run checks, with a hint for each failure.",
     epilog="Example:\n\n  syncd doctor -c /etc/syncd/config.toml",
 )
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> int:
-    """Check one by one what has to be right, each with what to do.
+    """Run checks, and say for each how to fix a failure.
 
-    Asks Dreamship once, and sends two signed test deliveries to webhook.public_url, a small one
-    and one of webhook.max_body_bytes; they are answered "ignored" and change nothing. Exit code 1
-    when a check failed.
+    Makes one call to Dreamship, and sends two signed test deliveries to webhook.public_url: a small
+    one and one of webhook.max_body_bytes. They are answered "ignored" and change nothing. Ends with
+    exit code 1 if a check failed.
     """
     findings = []
-    for finding in _examine(config_path):
+    for finding in _run_checks(config_path):
         findings.append(finding)
         if not as_json:
             _show(finding)
     if as_json:
-        show_json({"checks": [asdict(finding) for finding in findings]})
+        show_json({"checks": [to_builtins(finding) for finding in findings]})
     return 1 if any(finding.verdict == "fail" for finding in findings) else 0
 
 
 def _show(finding: Finding) -> None:
     verdict = Colored(f"{finding.verdict:4}", _COLORS[finding.verdict])
-    # It names a reason for each thing that is wrong, and each may be long.
-    show(verdict, f"  {finding.check}: {finding.told}", most=MAX_LINE_CHARS)
+    # The finding may name many reasons, and each may be long.
+    show(verdict, f"  {finding.check}: {finding.detail}", most=MAX_LINE_CHARS)
     if finding.hint:
         show(f"      Try: {finding.hint}", most=MAX_LINE_CHARS)
 
 
-def _examine(config_path: str | None) -> Iterator[Finding]:
+def _run_checks(config_path: str | None) -> Iterator[Finding]:
     try:
         config = load_for_daemon(config_path)
     except ConfigurationError as error:
-        for one in error.errors:
-            yield Finding("the configuration is right", "fail", one, error.hint)
+        for message in error.errors:
+            yield Finding("the configuration is right", "fail", message, error.hint)
         return
     yield Finding(
         "the configuration is right", "pass", f"api keys: {len(config.keys)}, {config.keys_from}"
     )
-    # Keys may come from elsewhere, and the file be none of ours.
-    yield doctor_checks.about_keys(
-        [_look(file) for file in _key_files(config_path, config) if os.access(file, os.F_OK)]
-    )
-    # Seen first: whoever may write the folder makes what is missing as soon as the mirror is read.
-    access = _about_access(config.mirror.path)
-    yield _about_writing(config.mirror.path)
+    # The keys may come from another source, so the file need not exist.
+    files = [file for file in _key_files(config_path, config) if os.access(file, os.F_OK)]
+    yield doctor_checks.check_keys([_file_info(file) for file in files])
+    # First: if this user can write the folder, the next check creates missing files.
+    access = _check_access(config.mirror.path)
+    yield _check_writing(config.mirror.path)
     yield access
-    yield from running.run(_about_dreamship(config))
-    yield from _about_the_daemon(config)
-    yield _about_delivery(config)
+    yield from running.run(_check_dreamship(config))
+    yield from _check_daemon(config)
+    yield _check_delivery(config)
 
 
 def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
@@ -103,68 +101,70 @@ def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
         yield config.dreamship.api_key_file
 
 
-def _about_writing(mirror: Path) -> Finding:
+def _check_writing(mirror: Path) -> Finding:
     check = "the mirror can be written by this user"
     try:
         real = resolve(mirror)
         require_file(real)
-    except MirrorError as fault:
-        return Finding(check, "fail", fault.message, fault.hint)
+    except MirrorError as error:
+        return Finding(check, "fail", error.message, error.hint)
     folder = real.parent
     if not folder.is_dir():
-        return Finding(check, "fail", f"there is no folder {folder}", "make it, or mirror.path's")
-    for path in (folder, *(one for one in (real, *sidecars(real)) if one.exists())):
+        return Finding(
+            check, "fail", f"there is no folder {folder}", "create it, or change mirror.path"
+        )
+    for path in (folder, *(file for file in (real, *sidecars(real)) if file.exists())):
         if not os.access(path, os.W_OK):
-            hint = "run this as the daemon's user; the folder and its files must be its own"
+            hint = "run this as the daemon's user, who must own the folder and its files"
             return Finding(check, "fail", f"{path} cannot be written", hint)
     if not real.exists():
-        return Finding(check, "warn", "there is none yet", "start the daemon")
+        return Finding(check, "warn", "there is no mirror yet", "start the daemon")
     try:
         with real.open("rb") as file:
             require_own_log(real, file.read(100), os.fstat(file.fileno()).st_size)
         Queries(mirror).close()
-    except MirrorError as fault:
-        return Finding(check, "fail", fault.message, fault.hint)
+    except MirrorError as error:
+        return Finding(check, "fail", error.message, error.hint)
     return Finding(check, "pass", str(mirror))
 
 
-def _about_access(mirror: Path) -> Finding:
+def _check_access(mirror: Path) -> Finding:
     try:
         real = resolve(mirror)
         require_file(real)
-        # A shop that follows a link must be let through on both ways.
+        # A shop that follows a link needs access to the folders of the link and of its target.
         folders = dict.fromkeys(
             folder for path in (mirror.absolute(), real) for folder in [*reversed(path.parents)][1:]
         )
-        finding = doctor_checks.about_access(
-            [_look(folder) for folder in folders if folder.exists()],
-            [_look(file) for file in (real, *sidecars(real)) if file.exists()],
+        finding = doctor_checks.check_access(
+            [_file_info(folder) for folder in folders if folder.exists()],
+            [_file_info(file) for file in (real, *sidecars(real)) if file.exists()],
             missing_sidecars(real),
         )
-        odd = oddities(mirror) if real.exists() else []
-    except MirrorError as fault:
-        return Finding("the shop can read the mirror", "fail", fault.message, fault.hint)
-    if not odd:
+        unusual = oddities(mirror) if real.exists() else []
+    except MirrorError as error:
+        return Finding("the shop can read the mirror", "fail", error.message, error.hint)
+    if not unusual:
         return finding
-    is_well = finding.verdict == "pass"
+    passed = finding.verdict == "pass"
     return Finding(
         finding.check,
-        "warn" if is_well else finding.verdict,
-        "; ".join([*([] if is_well else [finding.told]), *(one.told for one in odd)]),
-        "; ".join([*([] if is_well else [finding.hint]), *(one.hint for one in odd)]),
+        "warn" if passed else finding.verdict,
+        "; ".join([*([] if passed else [finding.detail]), *(place.told for place in unusual)]),
+        "; ".join([*([] if passed else [finding.hint]), *(place.hint for place in unusual)]),
     )
 
 
-def _look(path: Path) -> FileInfo:
-    found = path.stat()
+def _file_info(path: Path) -> FileInfo:
+    status = path.stat()
     try:
-        group = grp.getgrgid(found.st_gid).gr_name
+        group = grp.getgrgid(status.st_gid).gr_name
     except KeyError:
-        group = str(found.st_gid)
-    return FileInfo(str(path), found.st_mode, group)
+        group = str(status.st_gid)
+    return FileInfo(str(path), status.st_mode, group)
 
 
-async def _about_dreamship(config: Config) -> list[Finding]:
+async def _check_dreamship(config: Config) -> list[Finding]:
     check = "Dreamship accepts the api key"
     source = DreamshipClient(
         config.dreamship.base_url,
@@ -174,27 +174,27 @@ async def _about_dreamship(config: Config) -> list[Finding]:
     )
     try:
         page = await source.page(None, 1)
-    except SourceError as fault:
-        return [Finding(check, "fail", fault.message, fault.hint)]
+    except SourceError as error:
+        return [Finding(check, "fail", error.message, error.hint)]
     finally:
         await source.aclose()
     count = "" if page.count is None else f" of {page.count} items"
-    findings = [Finding(check, "pass", f"it listed the first page{count}")]
+    findings = [Finding(check, "pass", f"Dreamship answered the first page{count}")]
     if page.age >= COPY_AGE:
-        findings.append(doctor_checks.about_cache(page.age))
+        findings.append(doctor_checks.warn_of_cache(page.age))
     elif page.source_at is not None:
-        # `Date` is cut to whole seconds, and was stamped while the answer was on its way.
-        findings.append(doctor_checks.about_clock(page.began_at - page.source_at))
+        # `Date` has whole seconds and is a little older than the answer.
+        findings.append(doctor_checks.check_clock(page.began_at - page.source_at))
     return findings
 
 
-def _about_the_daemon(config: Config) -> Iterator[Finding]:
+def _check_daemon(config: Config) -> Iterator[Finding]:
     check = "the daemon is up and well"
     try:
-        status = client.ask_status(config.control.socket)
-    except SyncdError as fault:
-        yield Finding(check, "fail", fault.message, fault.hint)
-        yield _about_connections(connections_for(raise_open_files()), is_running=False)
+        status = client.request_status(config.control.socket)
+    except SyncdError as error:
+        yield Finding(check, "fail", error.message, error.hint)
+        yield _check_connections(connections_for(raise_open_files()), is_running=False)
         return
     health = status.health
     if health == "ok":
@@ -202,30 +202,33 @@ def _about_the_daemon(config: Config) -> Iterator[Finding]:
     else:
         reasons = " ".join(status.reasons)
         verdict: Verdict = "fail" if health == "failing" else "warn"
-        yield Finding(check, verdict, f"{health}: {reasons}", "each reason says what to do")
-    yield _about_connections(status.max_connections, is_running=True)
+        yield Finding(check, verdict, f"{health}: {reasons}", "each reason includes the remedy")
+    yield _check_connections(status.max_connections, is_running=True)
 
 
-def _about_connections(limit: int | None, *, is_running: bool) -> Finding:
-    most = MAX_CONNECTIONS
-    return doctor_checks.about_connections(limit, most, open_files_for(most), is_running=is_running)
+def _check_connections(limit: int | None, *, is_running: bool) -> Finding:
+    return doctor_checks.check_connections(
+        limit, MAX_CONNECTIONS, open_files_for(MAX_CONNECTIONS), is_running=is_running
+    )
 
 
-def _about_delivery(config: Config) -> Finding:
-    """Send a small one, then one as large as the daemon takes: what is in front has limits too."""
+def _check_delivery(config: Config) -> Finding:
+    """Send a small delivery, then the largest allowed one: a proxy in front has its own limit."""
     url, key = config.webhook.public_url, config.keys[0].reveal()
     if not url:
-        hint = "set webhook.public_url to the URL you gave Dreamship"
-        return Finding(doctor_checks.REACHES, "warn", "not tried", hint)
-    finding = deliver(url, key)
+        hint = "set webhook.public_url to the webhook URL in the Dreamship app"
+        return Finding(DELIVERY_CHECK, "warn", "not tried", hint)
+    finding = send_test_delivery(url, key)
     if finding.verdict == "pass":
-        finding = deliver(url, key, size=config.webhook.max_body_bytes)
+        finding = send_test_delivery(url, key, size=config.webhook.max_body_bytes)
     return finding
 
 
-def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> Finding:
-    """Tell what becomes of a signed delivery of at least so many bytes."""
-    # What a proxy that parses JSON and writes it anew would not leave as it is.
+def send_test_delivery(
+    url: str, key: str, *, size: int = 0, timeout_s: float = ANSWER_TIMEOUT_S
+) -> Finding:
+    """Send a signed delivery of at least `size` bytes, and check the answer."""
+    # A proxy that parses and rewrites JSON changes these bytes.
     body = (
         f'{{ "object" : "{TEST_ACTION}", "event": {{"uuid": "{uuid.uuid4()}",\n'
         f'  "action": "{TEST_ACTION}"}}, '
@@ -234,23 +237,23 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
     body += b" " * (size - len(body))
     headers = {HEADER: sign(body, [key]), "Content-Type": "application/json"}
     try:
-        answer, content = running.run(_post(url, body, headers, limit_s))
+        answer, content = running.run(_post(url, body, headers, timeout_s))
     except httpx.ReadTimeout:
-        hint = "what stands in front waits in vain for webhook.listen, or the daemon hangs"
-        return Finding(doctor_checks.REACHES, "fail", f"no answer within {limit_s:g} s", hint)
-    except ConfigurationError as fault:
-        return Finding(doctor_checks.REACHES, "fail", fault.message, fault.hint)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as fault:
-        told = f"{len(body):,} bytes could not be sent: {str(fault) or type(fault).__name__}"
+        hint = "the web server in front cannot reach webhook.listen, or the daemon hangs"
+        return Finding(DELIVERY_CHECK, "fail", f"no answer within {timeout_s:g} s", hint)
+    except ConfigurationError as error:
+        return Finding(DELIVERY_CHECK, "fail", error.message, error.hint)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        detail = f"{len(body):,} bytes could not be sent: {str(error) or type(error).__name__}"
         hint = (
             "check the name, the certificate and the firewall; some hosts cannot reach themselves"
         )
-        return Finding(doctor_checks.REACHES, "fail", told, hint)
-    return doctor_checks.about_delivery(
+        return Finding(DELIVERY_CHECK, "fail", detail, hint)
+    return doctor_checks.check_delivery(
         Answer(
             answer.status_code,
             len(body),
-            **_words(content),
+            **_syncd_reply(content),
             server=answer.headers.get("server", "")[:100],
             location=answer.headers.get("location", "")[:200],
         )
@@ -258,24 +261,24 @@ def deliver(url: str, key: str, *, size: int = 0, limit_s: float = ANSWER_S) -> 
 
 
 async def _post(
-    url: str, body: bytes, headers: dict[str, str], limit_s: float
+    url: str, body: bytes, headers: dict[str, str], timeout_s: float
 ) -> tuple[httpx.Response, bytes]:
     """Return an answer and the first piece of its body.
 
-    Not by a blocking call: while that looks up a name for minutes, nobody can interrupt it.
+    A blocking call could not be interrupted while it looks up a name, which may take minutes.
     """
     async with (
-        http_client.async_client(url, timeout=limit_s) as client,
+        http_client.async_client(url, timeout=timeout_s) as client,
         client.stream("POST", url, content=body, headers=headers) as answer,
     ):
-        # Ours come in one piece; what stands in front may have much to say, or take its time.
+        # The answer of syncd comes in one piece. Another server's may be long or slow.
         return answer, await anext(answer.aiter_raw(), b"")
 
 
-def _words(content: bytes) -> dict[str, str]:
-    """Return what syncd says in an answer; nothing, if it is not syncd's."""
+def _syncd_reply(content: bytes) -> dict[str, str]:
+    """Return `outcome` and `error` of an answer of syncd; nothing for another server's answer."""
     try:
-        told = json.decode(content, type=dict[str, str])
+        reply = json.decode(content, type=dict[str, str])
     except DecodeError:
         return {}
-    return {name: told[name] for name in ("outcome", "error") if name in told}
+    return {name: reply[name] for name in ("outcome", "error") if name in reply}

@@ -1,4 +1,4 @@
-"""What `doctor` concludes: from what was seen to pass, warn or fail, and the one thing to do."""
+"""The checks of `doctor`: from observations to pass, warn or fail, with one remedy."""
 
 from __future__ import annotations
 
@@ -14,39 +14,38 @@ from syncd.core.signature import HEADER, INVALID, MISSING
 
 Verdict = Literal["pass", "warn", "fail"]
 
-# A webhook's timestamps are compared with Dreamship's own clock alone; a host this far off still
-# tells the shop wrong ages.
+# syncd itself compares timestamps of deliveries with Dreamship's clock only. But the shop compares
+# the times in the mirror with this host's clock.
 CLOCK_WARN = timedelta(seconds=5)
 CLOCK_FAIL = timedelta(minutes=5)
 
+DELIVERY_CHECK = "a signed delivery reaches the daemon from outside"
 
-REACHES = "a signed delivery reaches the daemon from outside"
 
-
-class Finding(Struct, frozen=True):
-    """One check: what was looked at, how it is, and what to do about it."""
+class Finding(Struct, frozen=True, rename={"detail": "told"}):
+    """The result of one check, and its remedy. JSON keeps the key `told` of version 0.1.0."""
 
     check: str
     verdict: Verdict
-    told: str
+    detail: str
     hint: str = ""
 
 
 class FileInfo(Struct, frozen=True):
-    """One file or folder as the file system has it."""
+    """The path, the mode and the group of a file or folder."""
 
     path: str
     mode: int
     group: str
 
 
-def about_access(
+def check_access(
     folders: Sequence[FileInfo], files: Sequence[FileInfo], missing: Sequence[str] = ()
 ) -> Finding:
-    """Tell whether somebody who is only in the mirror's group can read it.
+    """Check whether a member of the mirror's group can read the mirror.
 
-    `folders` lead to the mirror, outermost first; `files` are the database and what lies beside it;
-    `missing` names what should lie there, too.
+    `folders` lead to the mirror, outermost first. `files` are the database, `-wal` and `-shm`, as
+    far as they exist. `missing` names those that do not exist although SQLite needs them.
     """
     check = "the shop can read the mirror"
     if not files:
@@ -56,7 +55,7 @@ def about_access(
             return Finding(
                 check,
                 "fail",
-                f"{folder.path} lets nobody but its owner through",
+                f"only the owner of {folder.path} can enter it",
                 f"chmod g+x {folder.path}, and put the shop's user into group {folder.group}",
             )
     for file in files:
@@ -68,88 +67,96 @@ def about_access(
         return Finding(
             check,
             "fail",
-            f"{' and '.join(missing)} are gone, and without them SQLite refuses a reader that may "
-            "not write: a program that closed the mirror last has deleted them",
-            "any syncd command of the mirror's owner makes them again, and so does the daemon: run "
-            "`syncd doctor` as its user once more; look into the mirror with `sqlite3 -readonly`",
+            f"{' and '.join(missing)} are missing, and without them SQLite refuses a reader that "
+            "cannot write: the program that closed the mirror last has deleted them",
+            "run `syncd doctor` once more as the daemon's user, which creates them; a start of the "
+            "daemon creates them too; open the mirror with `sqlite3 -readonly`",
         )
     for file in files:
         if file.mode & (stat.S_IWGRP | stat.S_IWOTH):
             return Finding(
                 check,
                 "warn",
-                f"{file.path} can be written by others than its owner",
+                f"users other than its owner can write {file.path}",
                 f"chmod g-w,o-w {file.path}: readers need no write permission",
             )
     if all(file.mode & stat.S_IROTH for file in files):
-        return Finding(check, "pass", "everybody can")
-    return Finding(check, "pass", f"members of group {files[0].group} can")
+        return Finding(check, "pass", "every user can read it")
+    return Finding(check, "pass", f"members of group {files[0].group} can read it")
 
 
-def about_cache(age: timedelta) -> Finding:
-    """Tell that the answer to a call was a copy, although a new one was asked for."""
-    how_old = "of an unknown age" if age >= NO_EVIDENCE_AGE else f"{age.total_seconds():.0f} s old"
+def warn_of_cache(age: timedelta) -> Finding:
+    """Warn that a cache answered a call with a copy, although the call asked for a new answer."""
+    description = (
+        "of an unknown age" if age >= NO_EVIDENCE_AGE else f"{age.total_seconds():.0f} s old"
+    )
     return Finding(
         "Dreamship itself answers",
         "warn",
-        f"a cache answered, with a copy {how_old}",
+        f"a cache answered, with a copy {description}",
         "exempt dreamship.base_url from caching in the proxy that this host uses",
     )
 
 
-def about_keys(files: Sequence[FileInfo]) -> Finding:
-    """Tell whether strangers on this host can read a file that holds api keys, or change it."""
+def check_keys(files: Sequence[FileInfo]) -> Finding:
+    """Check whether other users of this host can read or change a file with api keys."""
     check = "the api keys are in no file that everybody can read"
     for file in files:
         if file.mode & stat.S_IRWXO:
             return Finding(
-                check, "warn", f"{file.path} is open to everybody", f"chmod o= {file.path}"
+                check, "warn", f"every user can access {file.path}", f"chmod o= {file.path}"
             )
-    return Finding(check, "pass", ", ".join(file.path for file in files) or "they are in no file")
+    return Finding(check, "pass", ", ".join(file.path for file in files) or "no file has them")
 
 
-def about_connections(
-    limit: int | None, most: int, open_files: int, *, is_running: bool
+def check_connections(
+    limit: int | None, required: int, open_files: int, *, is_running: bool
 ) -> Finding:
-    """Tell whether the limit of open files allows as many connections as there may be.
+    """Check whether the limit of open files allows the `required` connections.
 
-    `limit`: how many it allows the running daemon (None: it does not say), or, without one, a
-    daemon that was started as this process was. `most` take `open_files`.
+    `limit` is the number of connections that it allows the running daemon (None: the daemon does
+    not report it). Without a daemon, it is the number for a daemon with the limits of this process.
+    `open_files` is the limit that the required connections need.
     """
     check = "the limit of open files allows all connections"
     if limit is None:
-        return Finding(check, "warn", "the daemon is older and does not say", "restart it")
-    told = f"{limit} connections"
+        return Finding(
+            check, "warn", "the daemon is older and does not report it", "restart the daemon"
+        )
+    detail = f"{limit} connections"
     if not is_running:
-        told += " to a daemon that is started like this command"
-    if limit >= most:
-        return Finding(check, "pass", told)
+        detail += " for a daemon with the limits of this command"
+    if limit >= required:
+        return Finding(check, "pass", detail)
     return Finding(
         check,
         "warn",
-        f"{told}, not {most}",
+        f"{detail}, not {required}",
         f"allow {open_files} open files, then restart the daemon: LimitNOFILE={open_files} in its "
         f"unit, or `ulimit -n {open_files}` before `syncd serve`",
     )
 
 
-def about_clock(ahead: timedelta) -> Finding:
-    """Tell whether this host's clock is right; `ahead` of Dreamship's."""
+def check_clock(ahead: timedelta) -> Finding:
+    """Check how far this host's clock is ahead of Dreamship's clock."""
     check = "this host's clock agrees with Dreamship's"
     off_s = abs(ahead.total_seconds())
-    way = "ahead" if ahead > timedelta() else "behind"
-    told, hint = f"{off_s:.0f} s {way}", "turn on time synchronisation: timedatectl set-ntp true"
+    direction = "ahead" if ahead > timedelta() else "behind"
+    detail, hint = (
+        f"{off_s:.0f} s {direction}",
+        "turn on time synchronisation: timedatectl set-ntp true",
+    )
     if off_s >= CLOCK_WARN.total_seconds():
         verdict: Verdict = "fail" if off_s >= CLOCK_FAIL.total_seconds() else "warn"
-        return Finding(check, verdict, told, hint)
+        return Finding(check, verdict, detail, hint)
     return Finding(check, "pass", "within a few seconds")
 
 
 class Answer(Struct, frozen=True):
-    """What came back for a test delivery of `size` bytes.
+    """The answer to a test delivery of `size` bytes.
 
-    `outcome` and `error` are syncd's own words, empty where something else answered; `server` and
-    `location` are the headers of that name.
+    `outcome` and `error` come from an answer of syncd, and are empty if another server answered.
+    `server` and `location` are the headers of that name.
     """
 
     status: int
@@ -160,48 +167,49 @@ class Answer(Struct, frozen=True):
     location: str = ""
 
 
-def about_delivery(answer: Answer) -> Finding:
-    """Tell what became of a signed test delivery sent to the public URL."""
+def check_delivery(answer: Answer) -> Finding:
+    """Check the answer to a signed test delivery that was sent to the public URL."""
     if answer.status == 200 and answer.outcome:  # noqa: PLR2004 - HTTP
-        return Finding(REACHES, "pass", f"answered 200 {answer.outcome}")
-    told = f"{answer.size:,} bytes were answered {answer.status}"
+        return Finding(DELIVERY_CHECK, "pass", f"answered 200 {answer.outcome}")
+    detail = f"{answer.size:,} bytes were answered {answer.status}"
     if not answer.error:
-        told += f", not by syncd but by {answer.server or 'something else'}"
+        detail += f", not by syncd but by {answer.server or 'another server'}"
     if answer.location:
-        told += f", to {answer.location}"
-    return Finding(REACHES, "fail", told, _what_to_do(answer))
+        detail += f", to {answer.location}"
+    return Finding(DELIVERY_CHECK, "fail", detail, _hint(answer))
 
 
-def _what_to_do(answer: Answer) -> str:
+def _hint(answer: Answer) -> str:
     if 300 <= answer.status < 400:  # noqa: PLR2004
         return (
-            "Dreamship posts to the URL as it is: have it passed on there, or write the final one"
+            "Dreamship follows no redirects: let the web server pass deliveries on, or set "
+            "webhook.public_url to the final URL"
         )
-    if answer.error in _BY_WORDS:
-        return _BY_WORDS[answer.error]
-    if answer.error and answer.status in _OF_THE_DAEMON:
-        return _OF_THE_DAEMON[answer.status]
-    return _OF_OTHERS.get(answer.status, "see the log of whatever stands in front")
+    if answer.error in _HINTS_BY_ERROR:
+        return _HINTS_BY_ERROR[answer.error]
+    if answer.error and answer.status in _HINTS_FOR_SYNCD:
+        return _HINTS_FOR_SYNCD[answer.status]
+    return _HINTS_FOR_PROXIES.get(answer.status, "see the log of the web server in front")
 
 
-_BY_WORDS = {
-    MISSING: f"something in front strips the header {HEADER}: have it passed on",
-    INVALID: "something in front rewrites the body: have it passed on byte by byte; if nothing "
+_HINTS_BY_ERROR = {
+    MISSING: f"a server in front removes the header {HEADER}: let it pass the header on",
+    INVALID: "a server in front rewrites the body: let it pass the body on unchanged; if no server "
     "does, the daemon has other keys: systemctl reload syncd",
 }
-_OF_THE_DAEMON = {
+_HINTS_FOR_SYNCD = {
     413: "the daemon has another webhook.max_body_bytes: systemctl reload syncd",
-    503: "the daemon cannot keep deliveries: see `syncd status`",
+    503: "the daemon cannot store deliveries: see `syncd status`",
 }
-_OF_OTHERS = {
-    200: "something in front answers by itself: have webhook.path passed on to webhook.listen",
-    401: "something in front wants a password: let webhook.path through without one",
-    403: "something in front forbids it: let webhook.path through for everybody",
-    404: "the path does not lead here: webhook.public_url, webhook.path and what is passed on in "
-    "front must be the same",
-    405: "something in front forbids POST: allow it for webhook.path",
-    413: "something in front limits bodies: allow at least webhook.max_body_bytes",
-    502: "something in front cannot reach webhook.listen: is the daemon up, is it the address?",
-    503: "something in front limits requests, or is under maintenance: except webhook.path from it",
-    504: "something in front waits in vain for webhook.listen: is it the address?",
+_HINTS_FOR_PROXIES = {
+    200: "a server in front answers by itself: let it pass webhook.path on to webhook.listen",
+    401: "a server in front asks for a password: allow webhook.path without one",
+    403: "a server in front forbids it: allow webhook.path for every client",
+    404: "the path does not lead to syncd: webhook.public_url, webhook.path and the path that the "
+    "web server passes on must be the same",
+    405: "a server in front forbids POST: allow it for webhook.path",
+    413: "a server in front limits bodies: allow at least webhook.max_body_bytes",
+    502: "a server in front cannot reach webhook.listen: check the address and the daemon",
+    503: "a server in front limits requests, or is under maintenance: exempt webhook.path from it",
+    504: "a server in front gets no answer from webhook.listen: check its address",
 }

@@ -15,23 +15,23 @@ from syncd.store import Queries
 
 @click.command(
     "explain",
-    short_help="Tell why the mirror says so of one variant.",
+    short_help="Explain the value of one variant.",
     epilog="Example:\n\n  syncd explain 48211",
 )
 @click.argument("variant_id", metavar="VARIANT_ID", type=ID)
 @config_option
 @json_option
 def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
-    """Tell why the mirror says what it says of one item variant.
+    """Explain the value of one item variant in the mirror.
 
-    Which delivery or read set the value, when, and what was rejected since, by which rule. Exit
-    code 1 when it is not in the mirror.
+    Shows which delivery or read set the value, when, and which values were rejected since, by which
+    rule. Ends with exit code 1 if the mirror lacks the variant.
     """
-    reports = Queries(load_config(config_path, with_keys=False).mirror.path)
+    queries = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
-        story = reports.story(variant_id)
+        story = queries.story(variant_id)
     finally:
-        reports.close()
+        queries.close()
     if as_json:
         show_json(explain.document(story))
     else:
@@ -47,12 +47,13 @@ def _line(decision: Row) -> Iterator[str]:
     if decision["by"] == "delivery" and decision["outcome"] == "quarantined":
         yield f"delivery {decision['delivery_id']} was not understood: quarantined"
     elif decision["by"] == "delivery":
-        yield f"delivery {decision['delivery_id']} said "
+        yield f"delivery {decision['delivery_id']} reported "
         yield "a change" if decision["told"] is None else repr(decision["told"])
         yield f": {decision['outcome']}"
     else:
-        yield f"{decision['by']} said "
-        yield "gone" if decision["to"] is None else repr(decision["to"])
-        yield ", which no delivery had told" if decision["missed"] else ""
+        to = decision["to"]
+        yield f"{decision['by']} "
+        yield "removed the variant" if to is None else f"set {to!r}"
+        yield ", which no delivery reported" if decision["missed"] else ""
     yield f" [{decision['rule']}]" if decision["rule"] else ""
     yield f"  {decision['why']}" if decision["why"] else ""

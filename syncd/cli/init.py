@@ -25,10 +25,10 @@ Examples:
 )
 @click.option("--config", "-c", "config_path", metavar="PATH", help="Where to write it.")
 def command(config_path: str | None) -> None:
-    """Write a commented configuration for its owner and group only; an existing one is kept.
+    """Write a commented configuration that only its owner and group can read.
 
-    Nothing is asked. An ordinary user's has its mirror and sockets beside it, so that `syncd serve`
-    runs as it is; what is left to do is printed.
+    Never replaces a file and asks no questions. The configuration of an ordinary user places the
+    mirror and the socket beside it, so that `syncd serve` runs without root. Prints the next steps.
     """
     is_root = os.geteuid() == 0
     path = Path(config_path or (SYSTEM_PATH if is_root else "config.toml")).absolute()
@@ -42,14 +42,15 @@ def command(config_path: str | None) -> None:
             file.write(text)
     except FileExistsError:
         raise ConfigurationError(
-            [f"{path} is there already"], hint="look at it with `syncd check-config`"
+            [f"{path} exists already"],
+            hint="check it with `syncd check-config`, or name another place with -c",
         ) from None
-    except OSError as fault:
+    except OSError as error:
         raise ConfigurationError(
-            [f"{path} cannot be written: {fault.strerror}"], hint="name another place with -c"
+            [f"{path} cannot be written: {error.strerror}"], hint="name another place with -c"
         ) from None
-    show(f"{path} is written. Put your api key into dreamship.api_keys (or api_key_file),")
-    show(f"ask `syncd check-config -c {path}`, and start `syncd serve -c {path}`.", most=None)
+    show(f"{path} is written. Write your api key into dreamship.api_keys (or api_key_file),")
+    show(f"run `syncd check-config -c {path}`, and start `syncd serve -c {path}`.", most=None)
 
 
 def _example() -> Path:

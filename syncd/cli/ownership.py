@@ -1,4 +1,4 @@
-"""Who may write a mirror: the daemon as root would leave files that its own user cannot open."""
+"""The user that may write a mirror: root would leave files that the daemon's user cannot open."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncd.errors import UsageError
 def require_owner(mirror: Path) -> None:
     """Raise UsageError when this is root, and the mirror or its folder is another user's.
 
-    What is not there yet counts as its nearest folder that is.
+    For a path that does not exist, the nearest existing folder above it counts.
     """
     if os.geteuid() != 0:
         return
@@ -28,10 +28,10 @@ def require_owner(mirror: Path) -> None:
 
 
 def _owner(path: Path) -> int | None:
-    """Return the owner of what a path leads to; of the folder it would be made in, without it."""
-    for one in (path, *path.parents):
+    """Return the owner of a path, or of the nearest existing folder above it."""
+    for existing in (path, *path.parents):
         try:
-            return one.stat().st_uid
+            return existing.stat().st_uid
         except OSError:
             continue
     return None

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from syncd import logs
-from syncd.cli import telling
+from syncd.cli import error_output
 from syncd.cli.common import (
     ID,
     config_option,
@@ -30,8 +30,8 @@ from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
 from syncd.printing import show, show_json
 
 _EXIT = {"complete": 0, "partial": 1, "failed": 4}
-# Of the items that could not be read; --json has all of them.
-_NAMED = 20
+# The shown items that could not be read; --json has all of them.
+_MAX_FAILED_ITEMS = 20
 _SUMMARY_KEYS = (
     "result",
     "items",
@@ -53,8 +53,8 @@ _SUMMARY_KEYS = (
     epilog="""\b
 Examples:
   syncd reconcile-now                 the whole mirrored catalogue
-  syncd reconcile-now --item 77       one item
-  syncd reconcile-now --dry-run       what would change? writes nothing
+  syncd reconcile-now --item 77       only this item
+  syncd reconcile-now --dry-run       show the differences, write nothing
   syncd reconcile-now --json          for a script""",
 )
 @click.option(
@@ -63,12 +63,12 @@ Examples:
     metavar="ID",
     multiple=True,
     type=ID,
-    help="Only this item; may be given several times, for at most 1,000 items.",
+    help="Read only this item; may be repeated, for at most 1,000 items.",
 )
 @click.option(
     "--accept-removals",
     is_flag=True,
-    help="Remove whatever is not found, even more than reconcile.removal_limit_percent.",
+    help="Remove everything that is not found, beyond reconcile.removal_limit_percent.",
 )
 @click.option("--dry-run", is_flag=True, help="Report the differences and write nothing.")
 @config_option
@@ -81,10 +81,11 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Read the catalogue now, repair the mirror, wait for the end.
+    """Read the catalogue now, repair the mirror, and wait for the end.
 
-    With a daemon running the daemon does it, inside its call budget, and a second request joins
-    the first; without one the command does it itself. Exit code 0 complete, 1 partial, 4 failed.
+    If a daemon runs, the daemon does the work within its call budget, and a second request joins
+    the first. Without a daemon, the command does the work itself. The exit code is 0 for complete,
+    1 for partial and 4 for failed.
     """
     config = load_config(config_path, with_keys=False)
     outside = set(items) - set(config.catalog.items)
@@ -96,35 +97,35 @@ def command(
     request = messages.ReconcileRequest(list(items), accept_removals, dry_run)
     with _progress() as bar:
         try:
-            ended = _by_daemon(config, request, bar)
-        except DaemonAbsent as absent:
-            if absent.was_reached:
+            result = _by_daemon(config, request, bar)
+        except DaemonAbsent as error:
+            if error.was_reached:
                 raise
             config = load_for_daemon(config_path)
             require_owner(config.mirror.path)
-            from syncd import running  # noqa: PLC0415 - with a daemon it is not needed
+            from syncd import running  # noqa: PLC0415 - slow to import
 
-            ended = running.run(_by_itself(config, request, bar))
-    summary = ended.summary if isinstance(ended, messages.Differences) else ended
+            result = running.run(_without_daemon(config, request, bar))
+    summary = result.summary if isinstance(result, messages.Differences) else result
     document = {name: getattr(summary, name) for name in _SUMMARY_KEYS}
-    if isinstance(ended, messages.Differences):
-        document["differences"] = [_difference(change) for change in ended.differences]
+    if isinstance(result, messages.Differences):
+        document["differences"] = [_difference(change) for change in result.differences]
     if as_json:
         show_json(document)
-    elif isinstance(ended, messages.Differences):
-        _show_differences(ended)
+    elif isinstance(result, messages.Differences):
+        _show_differences(result)
     else:
         _show(summary)
     if summary.error:
-        telling.say([summary.error], _what_to_try(summary), secrets)
+        error_output.print_lines([summary.error], _hint(summary), secrets)
     return _EXIT[summary.result]
 
 
-def _what_to_try(summary: SweepSummary) -> str:
+def _hint(summary: SweepSummary) -> str:
     if "Dreamship has no item" in summary.error:
         return "check the id in the Dreamship app"
     if summary.held:
-        return "look at one of them in the Dreamship app, then run it with --accept-removals"
+        return "check some of them in the Dreamship app, then run it with --accept-removals"
     if summary.result == "partial":
         return "run it again"
     return "check the network and the api key, then run it again"
@@ -141,12 +142,12 @@ def _difference(change: Change) -> JsonObject:
     }
 
 
-def _show_differences(ended: messages.Differences) -> None:
-    for change in ended.differences:
-        old = "(not there)" if change.old_availability is None else change.old_availability
-        new = "(gone)" if change.availability is None else change.availability
+def _show_differences(result: messages.Differences) -> None:
+    for change in result.differences:
+        old = "(new)" if change.old_availability is None else change.old_availability
+        new = "(removed)" if change.availability is None else change.availability
         show(f"variant {change.variant_id} of item {change.item_id}: ", old, " -> ", new)
-    show(f"{len(ended.differences)} differences; nothing was written")
+    show(f"{len(result.differences)} differences; nothing was written")
 
 
 class _ProgressBar:
@@ -154,10 +155,10 @@ class _ProgressBar:
 
     def __init__(self, bar: Progress | None) -> None:
         self._bar = bar
-        self._task = None if bar is None else bar.add_task("asking Dreamship", total=None, eta="")
+        self._task = None if bar is None else bar.add_task("listing items", total=None, eta="")
 
     def update(self, progress: messages.Progress) -> None:
-        """Show one step."""
+        """Show the newest progress."""
         if self._bar is None or self._task is None:
             return
         eta = "" if progress.eta_seconds is None else f"{_duration(progress.eta_seconds)} left"
@@ -189,23 +190,23 @@ def _progress() -> Iterator[_ProgressBar]:
 def _by_daemon(
     config: Config, request: messages.ReconcileRequest, bar: _ProgressBar
 ) -> SweepSummary | messages.Differences:
-    for message in client.ask_reconcile(config.control.socket, request):
+    for message in client.request_reconcile(config.control.socket, request):
         if not isinstance(message, messages.Progress):
             return message
         bar.update(message)
-    raise DaemonAbsent("the daemon said nothing", was_reached=True)
+    raise DaemonAbsent("the daemon gave no answer", was_reached=True)
 
 
-async def _by_itself(
+async def _without_daemon(
     config: Config, request: messages.ReconcileRequest, bar: _ProgressBar
 ) -> SweepSummary | messages.Differences:
-    from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
+    from syncd.daemon.services import Services  # noqa: PLC0415 - slow to import
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
     if request.dry_run and not config.mirror.path.exists():
         raise MirrorMissing(
             f"there is no mirror at {config.mirror.path} to compare with",
-            hint="leave --dry-run out, and it is filled",
+            hint="run it without --dry-run to fill the mirror",
         )
     async with await Services.open(config) as services:
 
@@ -227,17 +228,17 @@ async def _by_itself(
 
 def _show(summary: SweepSummary) -> None:
     show(
-        f"{summary.result}: read items {summary.items}, variants {summary.variants}, "
+        f"{summary.result}: read {summary.items} items with {summary.variants} variants "
         f"in {_duration(summary.seconds)}"
     )
     show(
         f"  {summary.changed} changed, {summary.added} added, {summary.removed} removed; "
-        f"{summary.missed} of the changes were told by no delivery"
+        f"{summary.missed} of the changes were reported by no delivery"
     )
     show(f"  {summary.calls} calls, {summary.throttled} times throttled")
     if summary.failed_items:
-        named = ", ".join(map(str, summary.failed_items[:_NAMED]))
-        more = len(summary.failed_items) - _NAMED
+        named = ", ".join(map(str, summary.failed_items[:_MAX_FAILED_ITEMS]))
+        more = len(summary.failed_items) - _MAX_FAILED_ITEMS
         show(f"  not read: {named}{f' and {more} more' if more > 0 else ''}")
 
 

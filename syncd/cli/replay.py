@@ -25,11 +25,11 @@ from syncd.printing import show, show_json
 
 @click.command(
     "replay",
-    short_help="Judge kept deliveries again.",
+    short_help="Apply the rules to stored deliveries again.",
     epilog="""\b
 Examples:
-  syncd replay 1207 1208        these kept deliveries
-  syncd replay --quarantined    whatever was not understood, after an upgrade""",
+  syncd replay 1207 1208        these stored deliveries
+  syncd replay --quarantined    the quarantined ones, after an upgrade""",
 )
 @click.argument("delivery_ids", metavar="[DELIVERY_ID]...", nargs=-1, type=ID)
 @click.option("--quarantined", is_flag=True, help="Every delivery that was not understood.")
@@ -38,39 +38,39 @@ Examples:
 def command(
     delivery_ids: tuple[int, ...], config_path: str | None, *, quarantined: bool, as_json: bool
 ) -> int:
-    """Put kept deliveries through the rules again.
+    """Apply the rules to stored deliveries again.
 
-    Where the mirror has moved on, an old word is verified with the source, never believed. Exit
-    code 1 when some are still not understood.
+    If the mirror has newer information, syncd verifies an old value with Dreamship and does not
+    apply it. Ends with exit code 1 if some deliveries are still not understood.
     """
     if not delivery_ids and not quarantined:
         raise UsageError(
-            "which deliveries?", hint="name their ids (`syncd deliveries`), or --quarantined"
+            "no delivery is named", hint="name ids (see `syncd deliveries`), or use --quarantined"
         )
     config = load_config(config_path, with_keys=False)
     request = messages.ReplayRequest(list(delivery_ids), quarantined)
     try:
-        done = client.ask_replay(config.control.socket, request)
-    except DaemonAbsent as absent:
-        if absent.was_reached:
+        results = client.request_replay(config.control.socket, request)
+    except DaemonAbsent as error:
+        if error.was_reached:
             raise
         config = load_for_daemon(config_path)
         require_owner(config.mirror.path)
-        done = asyncio.run(_by_itself(config, request))
+        results = asyncio.run(_without_daemon(config, request))
     if as_json:
-        show_json({"replayed": done})
+        show_json({"replayed": results})
     else:
-        for one in done:
-            after = "its body was not kept" if one.outcome is None else one.outcome
-            show(f"{one.delivery_id:>8}  {one.before} -> {after}")
-        counted = Counter("not kept" if one.outcome is None else one.outcome for one in done)
-        told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(counted.items()))
-        show(f"{len(done)} replayed: {told or 'none'}")
-    return 1 if any(one.outcome == "quarantined" for one in done) else 0
+        for result in results:
+            after = result.outcome or "its body is not stored"
+            show(f"{result.delivery_id:>8}  {result.before} -> {after}")
+        counted = Counter(result.outcome or "without a body" for result in results)
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counted.items()))
+        show(f"{len(results)} replayed: {summary or 'none'}")
+    return 1 if any(result.outcome == "quarantined" for result in results) else 0
 
 
-async def _by_itself(config: Config, request: messages.ReplayRequest) -> list[ReplayResult]:
-    from syncd.daemon.services import Services  # noqa: PLC0415 - with a daemon none of it is needed
+async def _without_daemon(config: Config, request: messages.ReplayRequest) -> list[ReplayResult]:
+    from syncd.daemon.services import Services  # noqa: PLC0415 - slow to import
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
     async with await Services.open(config) as services:

@@ -17,23 +17,23 @@ from syncd.errors import SyncdError
 )
 @config_option
 def command(config_path: str | None) -> None:
-    """Run the daemon: take deliveries, keep the mirror, reconcile.
+    """Run the daemon: it takes deliveries, updates the mirror and reconciles.
 
-    Ends on SIGTERM or SIGINT after finishing what it received; SIGHUP reads the configuration
-    and the keys again.
+    SIGTERM or SIGINT ends it after it has finished all received work. SIGHUP reloads the
+    configuration and the keys.
     """
-    # First: not even a start that fails waits for whoever reads why.
+    # First, because a start that fails must not wait for the reader of the log.
     logs.never_wait()
     config = load_for_daemon(config_path)
     require_owner(config.mirror.path)
     logs.configure(config.log.level, config.log.format, secrets=config.secrets)
     logs.catch_all()
     try:
-        from syncd.daemon import app  # noqa: PLC0415 - after the configuration is known to be right
+        from syncd.daemon import app  # noqa: PLC0415 - only with a valid configuration
 
         app.run(config, reload=lambda: load_for_daemon(config_path))
     except SyncdError:
         raise
-    except Exception as fault:
-        logs.report(fault)
+    except Exception as error:
+        logs.report(error)
         raise

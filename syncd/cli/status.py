@@ -12,8 +12,8 @@ from syncd.control import client
 from syncd.core.status_document import MirrorStatus, StatusDocument, SweepStatus
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
-# Of the values that are not sold; --json has more.
-_VALUES = 10
+# The shown values that are not sellable; --json has more.
+_MAX_VALUES = 10
 _COLORS = {"ok": "green", "degraded": "yellow", "failing": "red"}
 
 
@@ -27,10 +27,10 @@ _COLORS = {"ok": "green", "degraded": "yellow", "failing": "red"}
 def command(config_path: str | None, *, as_json: bool) -> int:
     """Show the daemon's health, with reasons.
 
-    Exit code 0 when it is ok, 1 when not, 3 when no daemon answers.
+    Ends with exit code 0 if the health is ok, 1 if not, and 3 if no daemon answers.
     """
     config = load_config(config_path, with_keys=False)
-    document = client.ask_status(config.control.socket)
+    document = client.request_status(config.control.socket)
     if as_json:
         show_json(document)
     else:
@@ -53,11 +53,11 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     is_waiting = status.waiting_for_first_delivery
     yield "webhooks", "waiting for the first delivery" if is_waiting else state
     invalid, throttled = webhooks.invalid_signatures_24h, budget.throttled_24h
-    day = f"{webhooks.missed_24h} missed, {invalid} without a valid signature"
-    yield "last 24 hours", f"{day}, {throttled} times throttled"
+    counts = f"{webhooks.missed_24h} missed, {invalid} without a valid signature"
+    yield "last 24 hours", f"{counts}, {throttled} times throttled"
     yield "mirror", mirror.path
-    held = f"{mirror.items} items, {mirror.variants} variants"
-    yield "", f"{held}, {mirror.sellable} sellable, {mirror.removed} removed"
+    known = f"{mirror.items} items, {mirror.variants} variants"
+    yield "", f"{known}, {mirror.sellable} sellable, {mirror.removed} removed"
     yield "oldest confirmed", mirror.oldest_confirmed_at or "-"
     if mirror.unknown_values:
         yield "not sellable", _unknown(mirror)
@@ -65,16 +65,16 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     yield "next sweep", status.sweep.next_at or "-"
     used, allowed = budget.used_last_minute, budget.calls_per_minute
     yield "budget", f"{used} of {allowed} calls a minute"
-    yield "to be read", f"{status.refresh_queue} items"
+    yield "to confirm", f"{status.refresh_queue} items"
     yield "quarantined", f"{status.quarantined} deliveries"
     yield "daemon", f"{status.version}, since {status.started_at}"
 
 
 def _unknown(mirror: MirrorStatus) -> str:
-    """Return the first of the values that are not sold, and how many more there are."""
+    """Return the most frequent values that are not sellable, and the number of other values."""
     values = mirror.unknown_values
-    named = [f"{value!r} x {count}" for value, count in islice(values.items(), _VALUES)]
-    # A daemon of version 0.1.0 names all of them.
+    named = [f"{value!r} x {count}" for value, count in islice(values.items(), _MAX_VALUES)]
+    # A daemon of version 0.1.0 names all values.
     more = len(values) - len(named) + mirror.more_unknown_values
     return ", ".join(named) + (f" and {more} more values" if more else "")
 

@@ -1,4 +1,4 @@
-"""The process as it was started, made fit: streams that are closed or cannot write what we say."""
+"""The standard streams of the process: one may be closed, full, or unable to write a character."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import NoReturn, TextIO
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
-def make_whole() -> None:
-    """Have three open streams that take every character, and own what we create.
+def prepare() -> None:
+    """Open closed streams, let them take every character, and keep the rights to created files.
 
-    A descriptor below 3 that is closed would be given to the next file that is opened, and what is
-    printed would end up in the mirror.
+    The next file that is opened would get the number of a closed stream, and printed text would end
+    up in the mirror.
     """
     for number, name in enumerate(_STREAMS):
         try:
@@ -28,44 +28,44 @@ def make_whole() -> None:
         if stream is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
         elif number:
-            # An odd locale or PYTHONIOENCODING must not keep a command from saying the rest.
+            # A character that the locale or PYTHONIOENCODING cannot write must not end the output.
             with contextlib.suppress(AttributeError, ValueError, LookupError):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
     if not os.environ.get("SYNCD_DEBUG"):
-        # For developers; made errors (PYTHONWARNINGS), they would end a sound command.
+        # Warnings are for developers; PYTHONWARNINGS can turn them into errors that end a command.
         warnings.simplefilter("ignore")
-    # With a mask that takes our own rights, no file could be opened a second time.
+    # With a mask that removes the owner's rights, no created file could be opened again.
     os.umask(os.umask(0o077) & 0o077)
 
 
 def flush() -> str:
-    """Write out what is still held back; return why that failed, or an empty text.
+    """Write the buffered output; return the reason of a failure, or empty text.
 
-    Later, at the end of the interpreter, it would be told with a traceback.
+    At its end the interpreter would print a traceback for this failure.
     """
-    told = ""
+    failure = ""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except BrokenPipeError:
-            _point_nowhere(stream)
-        except OSError as fault:
-            told = told or fault.strerror or "cannot be written"
-            _point_nowhere(stream)
+            _redirect_to_null(stream)
+        except OSError as error:
+            failure = failure or error.strerror or "cannot be written"
+            _redirect_to_null(stream)
         except ValueError:
-            continue  # it is closed already
-    return told
+            continue  # the stream is closed
+    return failure
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End the process with this exit code, after `flush`.
 
-    Python would wait for every thread, and one may be looking up a name for minutes.
+    Python would wait for every thread, and a name lookup in a thread may take minutes.
     """
-    atexit._run_exitfuncs()  # noqa: SLF001 - it does all of Python's end but that wait
+    atexit._run_exitfuncs()  # noqa: SLF001 - all of Python's end without that wait
     os._exit(code)
 
 
-def _point_nowhere(stream: TextIO) -> None:
+def _redirect_to_null(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

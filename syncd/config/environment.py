@@ -35,7 +35,9 @@ def require_network(config: Config, environ: Mapping[str, str]) -> None:
                 http_client.check(url, environ, is_direct=is_direct)
         except ConfigurationError as error:
             # A bad variable affects every address, and is reported once.
-            errors += [f"{one} (for {key})" for one in error.errors if error.hint not in hints]
+            errors += [
+                f"{message} (for {key})" for message in error.errors if error.hint not in hints
+            ]
             hints.append(error.hint)
     if errors:
         raise ConfigurationError(errors, hint="; ".join(dict.fromkeys(hints)))

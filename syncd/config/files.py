@@ -27,7 +27,7 @@ def read_small(path: Path) -> str:
     try:
         kind = stat.S_IFMT(os.fstat(fd).st_mode)
         if kind != stat.S_IFREG:
-            raise OSError(0, f"is {_KINDS.get(kind, 'something else')}, not a file")
+            raise OSError(0, f"is {_KINDS.get(kind, 'a special file')}, not a file")
         with open(fd, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)
     finally:

@@ -58,18 +58,18 @@ def _error(text: str) -> str:
 
 
 def _odd_character(text: str) -> str:
-    for position, one in enumerate(text, 1):
-        name = unicodedata.name(one, "").lower()
-        if one == _BYTE_ORDER_MARK:
+    for position, character in enumerate(text, 1):
+        name = unicodedata.name(character, "").lower()
+        if character == _BYTE_ORDER_MARK:
             return f"has a byte order mark (BOM) at character {position}; type it again"
-        if one in " \t\v\f\r\n":
+        if character in " \t\v\f\r\n":
             return "has a space in it; write one key a line"
-        if one in ",;":
+        if character in ",;":
             return f"has a {name} in it; write one key a line"
-        if not one.isascii() or not one.isprintable():
-            kind = "an invisible character" if _is_invisible(one) else "a character"
-            named = f"U+{ord(one):04X}{f', {name}' if name else ''}"
-            return f"has {kind} ({named}) at character {position}; type it again"
+        if not character.isascii() or not character.isprintable():
+            kind = "an invisible character" if _is_invisible(character) else "a character"
+            code = f"U+{ord(character):04X}{f', {name}' if name else ''}"
+            return f"has {kind} ({code}) at character {position}; type it again"
     return ""
 
 
@@ -104,7 +104,7 @@ def _from_file(
     path: Path, name: str, errors: list[str], *, is_optional: bool = False
 ) -> tuple[Secret, ...] | None:
     """Return the keys of a file; None if it is optional and does not exist."""
-    known = len(errors)
+    earlier_errors = len(errors)
     try:
         lines = read_small(path).split("\n")
     except (OSError, UnicodeError) as error:
@@ -114,9 +114,11 @@ def _from_file(
         hint = "" if is_optional else "; a relative path starts at this file"
         errors.append(f"{name}: cannot be read: {reason(error)}{hint}")
         return ()
-    numbered = [(n, line) for n, line in enumerate(lines, 1) if not line.lstrip().startswith("#")]
+    numbered = [
+        (number, line) for number, line in enumerate(lines, 1) if not line.lstrip().startswith("#")
+    ]
     keys = _parse(numbered, f"{name}: line", errors)
-    if not keys and len(errors) == known:
+    if not keys and len(errors) == earlier_errors:
         errors.append(f"{name}: holds no api key; write one a line")
     return keys
 

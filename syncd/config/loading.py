@@ -20,7 +20,7 @@ from syncd.config.validators import describe, is_loopback
 from syncd.errors import ConfigurationError
 
 SYSTEM_PATH = Path("/etc/syncd/config.toml")
-_WORDS = re.compile(r"[A-Za-z_-]{1,40}")
+_KEY_NAME = re.compile(r"[A-Za-z_-]{1,40}")
 _NAMES = {
     bool: "true or false",
     int: "a number",
@@ -29,7 +29,7 @@ _NAMES = {
     list: "a list",
     dict: "a table",
 }
-_EXAMPLE = "`syncd init` writes one; or name the file with --config"
+_INIT_HINT = "`syncd init` writes one; or name the file with --config"
 
 
 def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
@@ -42,25 +42,25 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
 
 
 def search(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, list[str]]:
-    """Return the result of `find`, and the places that this user cannot access, with reasons."""
+    """Return the result of `find`, and a message for each place that this user cannot access."""
     if explicit:
         return Path(explicit), []
     if environ.get("SYNCD_CONFIG"):
         return Path(environ["SYNCD_CONFIG"]), []
     candidates = (Path("config.toml"), SYSTEM_PATH)
-    passed_over = []
+    skipped = []
     for candidate in candidates:
         try:
             candidate.stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            passed_over.append(f"{absolute(candidate)} cannot be accessed: {error.strerror}")
+            skipped.append(f"{absolute(candidate)} cannot be accessed: {error.strerror}")
         else:
-            return candidate, passed_over
-    if passed_over:
+            return candidate, skipped
+    if skipped:
         raise ConfigurationError(
-            passed_over,
+            skipped,
             hint="run it in a folder that this user may enter, or use --config",
         )
     raise ConfigurationError(
@@ -101,7 +101,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except UnicodeError as error:
         raise ConfigurationError([f"{path}: {reason(error)}"], hint="save it as UTF-8") from None
     except OSError as error:
-        hint = _EXAMPLE
+        hint = _INIT_HINT
         if isinstance(error, PermissionError):
             hint = "run it as a user who may read the file (a member of its group), or name another"
         elif str(path).startswith("~"):
@@ -180,8 +180,8 @@ def _entries(entries: list[Any], kind: Any, folder: Path) -> tuple[Any, ...]:
 
 
 def _unknown(name: str, known: Mapping[str, object], prefix: str) -> str:
-    # Keys of syncd are words. Another name may be an api key in the wrong place.
-    shown = name if _WORDS.fullmatch(name) else "…"
+    # The keys of syncd are short names. Any other text may be an api key in the wrong place.
+    shown = name if _KEY_NAME.fullmatch(name) else "…"
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"{prefix}{shown}: there is no such key; is it {prefix}{near[0]}?"

@@ -47,7 +47,7 @@ def _shown(value: Any, kind: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_plain(one) for one in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, Secret | Path):
         return str(value)
     if isinstance(value, timedelta):

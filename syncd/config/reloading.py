@@ -18,11 +18,11 @@ FIXED_UNTIL_RESTART = (
 
 def with_fixed(before: Config, after: Config) -> tuple[Config, list[str]]:
     """Return the new configuration, and the keys that keep their old value until a restart."""
-    waiting = []
+    unchanged = []
     for section, key in FIXED_UNTIL_RESTART:
         old, new = getattr(before, section), getattr(after, section)
         if getattr(old, key) != getattr(new, key):
-            waiting.append(f"{section}.{key}")
+            unchanged.append(f"{section}.{key}")
             new = replace(new, **{key: getattr(old, key)})
             after = replace(after, **{section: new})
-    return after, waiting
+    return after, unchanged

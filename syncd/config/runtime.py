@@ -1,6 +1,6 @@
 """The configuration in force. A reload replaces it as a whole, so that no part sees half of it.
 
-A part reads `current` once at the begin of its work, in the thread of the loop, and hands the
+Code reads `current` once at the beginning of its work, in the thread of the loop, and passes the
 values to the transaction.
 """
 
@@ -33,7 +33,7 @@ class RuntimeConfig:
 
     @property
     def missed_grace(self) -> timedelta:
-        """How late a delivery may report a change that a read has found."""
+        """The time to wait before a change found by a read counts as a missed delivery."""
         return self.config.reconcile.missed_grace
 
 
@@ -49,7 +49,7 @@ class ActiveConfig:
 
 
 def runtime_config(config: Config) -> RuntimeConfig:
-    """Derive what the parts of a process need."""
+    """Return a configuration with its derived values."""
     policy = Policy(
         sellable=frozenset(value.strip().casefold() for value in config.availability.sellable),
         settle=config.reconcile.settle,

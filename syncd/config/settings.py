@@ -110,7 +110,7 @@ class Control(Struct, frozen=True):
 
 
 class Notify(Struct, frozen=True):
-    """Section `[notify]`: where syncd reports problems that need a person."""
+    """Section `[notify]`: the command and the URL that notify a person."""
 
     command: Annotated[tuple[Text, ...], Meta(description="a list of texts"), Masked.ARGUMENTS] = ()
     url: Annotated[_OptionalUrl, Masked.PATH] = ""

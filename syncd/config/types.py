@@ -1,4 +1,4 @@
-"""Values of a configuration that are more than text: durations, addresses, secrets, paths."""
+"""The types of configuration values: durations, addresses, secrets, paths."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MAX_SOCKET_PATH_BYTES = 107
 
 def parse_duration(text: str) -> timedelta:
     """Return `90s`, `15m`, `6h` or `30d` as a duration; ValueError says how to write one."""
-    found = _DURATION.fullmatch(text.strip())
-    if found is None:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
         raise ValueError("must be a duration such as 90s, 15m, 6h or 30d")
-    seconds = int(found.group(1)) * _UNITS_S[found.group(2)]
+    seconds = int(match.group(1)) * _UNITS_S[match.group(2)]
     if seconds > _LONGEST.total_seconds():
         raise ValueError("is longer than ten years")
     return timedelta(seconds=seconds)
@@ -69,7 +69,7 @@ def parse_address(text: str) -> Address:
     elif ":" in host:
         host = ""  # a bare v6 address: the start of its port is ambiguous
     is_port = port.isascii() and port.isdigit() and len(port) <= len(str(_MAX_PORT))
-    is_host = host.isprintable() and not any(one.isspace() or one in "[]/" for one in host)
+    is_host = host.isprintable() and not any(char.isspace() or char in "[]/" for char in host)
     if not colon or not host or not is_host or not is_port or int(port) > _MAX_PORT:
         raise ValueError("must be an address: host:port, [v6]:port or unix:/path")
     return Address("tcp", host=host, port=int(port))

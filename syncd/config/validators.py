@@ -75,7 +75,7 @@ def check_not_empty(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def check_unique(value: tuple[int, ...]) -> tuple[int, ...]:
     """Require that no id occurs twice."""
-    repeated = sorted({one for one in value if value.count(one) > 1})
+    repeated = sorted({entry for entry in value if value.count(entry) > 1})
     if repeated:
         raise ValueError(f"names {', '.join(map(str, repeated))} more than once")
     return value

@@ -1,7 +1,6 @@
-"""The commands' side of the control socket.
+"""The client of the control socket, for commands.
 
-It does not import the server: a command that asks one question need not load the daemon's web
-framework.
+It does not import the server, so that a command does not load the web framework of the daemon.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from syncd.core.status_document import StatusDocument
 from syncd.errors import ControlDenied, DaemonAbsent, UsageError
 
 
-def ask_status(socket: Path) -> StatusDocument:
+def request_status(socket: Path) -> StatusDocument:
     """Return the running daemon's status document; raises DaemonAbsent when there is none."""
     with _connected(socket) as client:
         answer = client.get("/status")
@@ -37,7 +36,7 @@ def ask_status(socket: Path) -> StatusDocument:
         return json.decode(answer.content, type=StatusDocument)
 
 
-def ask_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
+def request_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
     """Have the running daemon replay stored deliveries; raises DaemonAbsent without one."""
     with _connected(socket) as client:
         answer = client.post("/replay", content=json.encode(request))
@@ -46,7 +45,7 @@ def ask_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
         return json.decode(answer.content, type=list[ReplayResult])
 
 
-def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[ReconcileMessage]:
+def request_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[ReconcileMessage]:
     """Have the running daemon reconcile; yields progress, then the summary or the differences.
 
     Raises DaemonAbsent when there is none, or when it ends before the sweep does.
@@ -57,7 +56,7 @@ def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[Reconcile
     ):
         if answer.status_code != httpx.codes.OK:
             answer.read()
-            raise UsageError(f"the daemon did not understand: {answer.text}")
+            raise UsageError(f"the daemon does not understand this request: {answer.text}")
         for line in answer.iter_lines():
             document: JsonObject = json.decode(line)
             kind = next((name for name in MESSAGE_TYPES if name in document), None)
@@ -68,7 +67,7 @@ def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[Reconcile
                 return
     raise DaemonAbsent(
         "the daemon ended before the sweep did",
-        hint="the sweep goes on when it is started again",
+        hint="the sweep continues after the next start of the daemon",
         was_reached=True,
     )
 
@@ -77,7 +76,7 @@ def ask_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[Reconcile
 def _connected(socket: Path) -> Iterator[httpx.Client]:
     try:
         with httpx.Client(
-            # No TLS here; a context of its own would read every certificate of the host first.
+            # The default TLS context would first read every certificate of the host.
             transport=httpx.HTTPTransport(
                 uds=str(socket), verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             ),
@@ -99,14 +98,14 @@ def _connected(socket: Path) -> Iterator[httpx.Client]:
         ) from error
     except httpx.HTTPError as error:
         raise DaemonAbsent(
-            f"the daemon at {socket} broke off: {str(error) or type(error).__name__}",
-            hint="see its log",
+            f"the daemon at {socket} broke the connection: {str(error) or type(error).__name__}",
+            hint="see the log of the daemon",
             was_reached=True,
         ) from error
 
 
 def _is_denied(socket: Path) -> bool:
-    """Tell whether this user may not use a socket, or may not even see whether there is one."""
+    """Return whether the permissions of a socket or of its folder exclude this user."""
     try:
         socket.stat()
     except PermissionError:

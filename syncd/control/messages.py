@@ -1,9 +1,9 @@
 """The messages on the control socket: the same types for the client and the server.
 
-`GET /status` answers the status document. `POST /reconcile` with a `ReconcileRequest` (no items:
-the catalogue) answers JSON lines: `{"progress": …}` until one last `{"summary": …}`,
-`{"dry_run": …}` or `{"error": …}`. `POST /replay` with a `ReplayRequest` answers the outcome of
-each delivery.
+`GET /status` returns the status document. `POST /reconcile` takes a `ReconcileRequest`; without
+items it reads the catalogue. It returns JSON lines: `{"progress": …}` several times, and at last
+`{"summary": …}`, `{"dry_run": …}` or `{"error": …}`. `POST /replay` takes a `ReplayRequest` and
+returns the outcome of each delivery.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MESSAGE_TYPES: dict[str, type[ReconcileMessage]] = {
     "summary": SweepSummary,
     "dry_run": Differences,
 }
-# The errors that keep their type on the way to the client, and with it their exit code.
+# The errors that have the same type at the client, and so the same exit code.
 ERROR_TYPES: dict[str, type[SyncdError]] = {
     "usage": UsageError,
     "source": SourceError,

@@ -1,4 +1,4 @@
-"""The daemon's side of the control socket: owner and group only."""
+"""The server of the control socket; only owner and group can use the socket."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from syncd.core.status_document import StatusDocument
 from syncd.errors import Overloaded, SyncdError, UsageError
 from syncd.http_server.refusals import Places, Refusals
 
-# All other headers may be dropped before they come here.
+# The HTTP server may drop all headers.
 HEADERS_READ = frozenset[bytes]()
 # Far more than the ids that one request may name (`reconcile.MAX_ITEMS`, `replay.MAX_IDS`).
 MAX_BODY_BYTES = 64 * 1024
-# Status documents that are made at once; further requests are refused.
-MOST_AT_ONCE = 8
+# Requests for the status that are answered at the same time; others are refused.
+MAX_CONCURRENT = 8
 
 StatusOf = Callable[[], Awaitable[StatusDocument]]
 ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[ReconcileMessage]]
@@ -46,7 +46,7 @@ def application(
     refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Return the control application."""
-    refusals, statuses = refusals or Refusals("control"), Places(MOST_AT_ONCE)
+    refusals, statuses = refusals or Refusals("control"), Places(MAX_CONCURRENT)
 
     async def status_route(request: Request) -> Response:
         del request
@@ -91,7 +91,7 @@ def application(
 
 
 def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
-    """Count what an application refuses."""
+    """Count the refusals of an application."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_counted(message: Message) -> None:
@@ -105,13 +105,13 @@ def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:
 
 
 async def _ignored(request: Request, error: Exception) -> Response:
-    """Answer a client that hung up in the middle; nobody reads it."""
+    """Return an empty answer, because the client has closed the connection."""
     del request, error
     return Response(status_code=204)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer as JSON, which is what every caller decodes."""
+    """Return an error as JSON, because clients decode JSON."""
     del request
     assert isinstance(error, HTTPException)  # noqa: S101 - for mypy
     body = json.encode({"error": error.detail})
@@ -123,13 +123,13 @@ class _TooLargeError(Exception):
 
 
 async def _body(request: Request) -> bytes:
-    """Return the body: members of the group are no strangers, but need not be friends either."""
+    """Return the body; raises _TooLargeError, because members of the group may be hostile too."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise _TooLargeError(
-                f"more ids than can be asked for at once: over {MAX_BODY_BYTES // 1024} KB"
+                f"too many ids in one request: more than {MAX_BODY_BYTES // 1024} KB"
             )
     return bytes(body)
 
@@ -143,7 +143,7 @@ async def _lines(
             yield json.encode({kind: message}) + b"\n"
     except SyncdError as error:
         if isinstance(error, UsageError | Overloaded):
-            # The answer has begun with 200; only its last line says that it is a refusal.
+            # The answer has begun with 200, so only its last line shows the refusal.
             refusals.count_answer(_code(error), scope)
         yield json.encode(encode_error(error)) + b"\n"
     except asyncio.CancelledError:

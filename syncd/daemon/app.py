@@ -197,7 +197,7 @@ class Daemon:
             log.warning(
                 "sweep ended",
                 **details,
-                fault=summary.error or "some items could not be read",
+                error=summary.error or "some items could not be read",
                 failed_items=summary.failed_items,
                 held=summary.held,
             )
@@ -259,7 +259,7 @@ async def serve(
     if (down := services.down) is not None:
         log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
     for oddity in oddities(services.database.path):
-        log.warning("the place of the mirror is odd", fault=oddity.told, hint=oddity.hint)
+        log.warning("the place of the mirror is odd", error=oddity.told, hint=oddity.hint)
     await Daemon(services, listeners, signals, reload=reload, environ=environ).run()
 
 

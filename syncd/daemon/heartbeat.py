@@ -106,7 +106,7 @@ class Heartbeat:
             self._webhook.write_error = error
             if error.message != self._logged_error:
                 self._logged_error = error.message
-                log.error("the mirror cannot be used", fault=error.message, hint=error.hint)
+                log.error("the mirror cannot be used", error=error.message, hint=error.hint)
             return
         if self._webhooks.state != before.state:
             self._report("webhooks", before.state, self._webhooks.state, assessment)

@@ -76,7 +76,7 @@ class Notifier:
             # An unexpected error, such as no descriptor left, is retried and reported as well.
             unexpected = f"notify.{way} failed: {type(error).__name__}"
             reason = str(error) if isinstance(error, _NotSent) else unexpected
-            log.warning("a notification failed", way=way, fault=reason, attempt=attempt)
+            log.warning("a notification failed", way=way, error=reason, attempt=attempt)
 
         try:
             await retry(

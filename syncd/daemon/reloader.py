@@ -72,13 +72,13 @@ class Reloader:
         except MirrorError as error:
             log.error(
                 "the mirror could not be judged by the new configuration; reload again",
-                fault=error.message,
+                error=error.message,
                 hint=error.hint,
             )
         except SyncdError as error:
             log.error(
                 "the new configuration is faulty; the old one stays in force",
-                fault=error.message,
+                error=error.message,
                 hint=error.hint,
             )
         finally:

@@ -1,6 +1,6 @@
-"""`syncd demo`: the whole main job on loopback, with nothing to set up."""
+"""`syncd demo`: syncd with a simulated Dreamship on loopback, without any set-up."""
 
-from syncd.demo.output import PlainShow, live_show
-from syncd.demo.run import Frame, Play, Result
+from syncd.demo.output import PlainOutput, live_output
+from syncd.demo.run import Demo, DemoState, Result
 
-__all__ = ["Frame", "PlainShow", "Play", "Result", "live_show"]
+__all__ = ["Demo", "DemoState", "PlainOutput", "Result", "live_output"]

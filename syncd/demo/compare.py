@@ -1,4 +1,4 @@
-"""How far the mirror is from the source, read as a shop reads it."""
+"""The differences between the mirror and the source; the mirror is read as a shop reads it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from msgspec import Struct
 
 
-class Changed(Struct, frozen=True):
-    """One row of the feed."""
+class ChangeRow(Struct, frozen=True):
+    """One row of the change feed."""
 
     variant_id: int
     old_availability: str | None
@@ -21,17 +21,17 @@ class Changed(Struct, frozen=True):
 
 
 class Comparison(Struct, frozen=True):
-    """One look: how many variants differ, how many are off sale while being verified."""
+    """The mirror at one moment: the number of variants, of differences and of each state."""
 
     variants: int
     differences: int
     verifying: int
     sellable: int
-    last_changes: list[Changed]
+    last_changes: list[ChangeRow]
 
 
-def compare(mirror: Path, truth: dict[int, str]) -> Comparison:
-    """Return how the mirror differs from the truth; a variant that is gone must be `removed`."""
+def compare(mirror: Path, source: dict[int, str]) -> Comparison:
+    """Compare the mirror with the values of the source; a variant it lacks must be `removed`."""
     connection = sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True, timeout=1)
     try:
         connection.execute("BEGIN")
@@ -45,13 +45,15 @@ def compare(mirror: Path, truth: dict[int, str]) -> Comparison:
         ).fetchall()
     finally:
         connection.close()
-    told = {row[0]: row[1] for row in rows}
-    differences = sum(told.get(variant) != value for variant, value in truth.items())
-    differences += sum(value is not None for variant, value in told.items() if variant not in truth)
+    mirrored = {row[0]: row[1] for row in rows}
+    differences = sum(mirrored.get(variant) != value for variant, value in source.items())
+    differences += sum(
+        value is not None for variant, value in mirrored.items() if variant not in source
+    )
     return Comparison(
-        variants=len(truth.keys() | told.keys()),
+        variants=len(source.keys() | mirrored.keys()),
         differences=differences,
         verifying=sum(row[3] for row in rows),
         sellable=sum(row[2] for row in rows),
-        last_changes=[Changed(*row) for row in changes],
+        last_changes=[ChangeRow(*row) for row in changes],
     )

@@ -1,4 +1,4 @@
-"""A real daemon as a process of its own, with a real configuration in a temporary folder."""
+"""A real daemon in its own process, with a real configuration in a temporary folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncd.core.model import JsonObject
 from syncd.errors import SyncdError
 
 _CONFIG = """\
-# What `syncd demo` runs with: a simulated Dreamship, and times short enough to watch.
+# The configuration of `syncd demo`: a simulated Dreamship, and short times.
 [dreamship]
 base_url = "{base_url}"
 api_keys = ["{key}"]
@@ -46,7 +46,7 @@ _STOP_S = 30.0
 
 
 class DaemonProcess:
-    """`syncd serve` in `folder`, started and stopped as a service manager would."""
+    """`syncd serve` in `folder`, started and stopped as a service manager does it."""
 
     def __init__(self, folder: Path) -> None:
         self.config = folder / "config.toml"
@@ -55,24 +55,25 @@ class DaemonProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, *, base_url: str, key: str, calls_per_minute: int) -> None:
-        """Write its configuration, for its owner only: it holds the key."""
+        """Write the configuration; only its owner can read it, because it contains the key."""
         text = _CONFIG.format(base_url=base_url, key=key, calls_per_minute=calls_per_minute)
         self.config.touch(mode=0o600)
         self.config.write_text(text)
 
     async def start(self) -> str:
-        """Start it; return its webhook URL, which its log names."""
+        """Start the daemon; return its webhook URL, which its log names."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - it is left running
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it continues to run
                 [*_SYNCD, "serve", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env=_environment(),
-                # Ctrl-C ends the demo, and the demo ends the daemon: in this order.
+                # Ctrl-C ends only the demo, and then the demo ends the daemon.
                 start_new_session=True,
             )
         for _ in range(int(_START_S / 0.05)):
-            address, path = self._told("listening", "address"), self._told("ready", "webhook")
+            address = self._logged("listening", "address")
+            path = self._logged("ready", "webhook")
             if address and path:
                 return address + path
             if self._process.poll() is not None:
@@ -82,12 +83,12 @@ class DaemonProcess:
         raise SyncdError(f"the daemon did not start: {' '.join(tail)}", hint=f"see {self._log}")
 
     def check(self) -> None:
-        """Raise SyncdError when it has ended by itself."""
+        """Raise SyncdError if the daemon has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
             raise SyncdError("the daemon ended by itself", hint=f"see {self._log}")
 
     async def command(self, *arguments: str) -> tuple[int, JsonObject]:
-        """Run another command beside it; return its exit code and what it printed as JSON."""
+        """Run another command; return its exit code and the JSON document that it printed."""
         process = await asyncio.create_subprocess_exec(
             *_SYNCD,
             *arguments,
@@ -108,7 +109,7 @@ class DaemonProcess:
             ) from None
 
     async def stop(self) -> None:
-        """End it with SIGTERM; kill it only when that does not help."""
+        """End the daemon with SIGTERM, or kill it if that takes too long."""
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
@@ -119,14 +120,15 @@ class DaemonProcess:
             process.kill()
             process.wait()
 
-    def _told(self, event: str, key: str) -> str | None:
+    def _logged(self, event: str, key: str) -> str | None:
+        """Return a value of the first line of the log with this event, or None."""
         for line in self._log.read_bytes().splitlines():
             try:
-                told = json.decode(line, type=JsonObject)
+                logged = json.decode(line, type=JsonObject)
             except DecodeError:
                 continue
-            if told.get("event") == event and told.get("listener", "webhook") == "webhook":
-                return str(told.get(key, "")) or None
+            if logged.get("event") == event and logged.get("listener", "webhook") == "webhook":
+                return str(logged.get(key, "")) or None
         return None
 
 
@@ -134,6 +136,6 @@ _SYNCD = (sys.executable, "-m", "syncd")
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment without what would change the daemon's configuration."""
-    ours = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    """Return the environment without variables that would change the daemon's configuration."""
+    prefixes = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}

@@ -1,4 +1,4 @@
-"""The play as seen: live on a terminal, in plain lines without one."""
+"""The output of the demo: live on a terminal, otherwise in plain lines."""
 
 from __future__ import annotations
 
@@ -15,77 +15,77 @@ from rich.text import Text
 
 from syncd.core.plain_text import shortened, visible
 from syncd.demo.fake_dreamship import UNREACHABLE
-from syncd.demo.run import Frame
+from syncd.demo.run import DemoState
 from syncd.printing import show
 
 PLAIN_EVERY_S = 2.0
-_ACTS = ("starting", "filling", "delivering", "outage", "reconciling", "comparing")
+_PHASES = ("starting", "filling", "delivering", "outage", "reconciling", "comparing")
 
 
-class PlainShow:
-    """One line when an act begins, and one every two seconds."""
+class PlainOutput:
+    """One line at the beginning of a phase, and one every two seconds."""
 
     def __init__(self) -> None:
-        self._act = ""
+        self._phase = ""
         self._shown_s = -PLAIN_EVERY_S
 
-    def __call__(self, frame: Frame) -> None:
-        """Show a frame, if there is something new to say."""
-        if frame.act != self._act:
-            self._act = frame.act
-            if frame.explanation:
-                show(f"[{frame.elapsed_s:5.1f} s] {frame.act}: {frame.explanation}", err=True)
-        elif frame.elapsed_s - self._shown_s >= PLAIN_EVERY_S:
-            self._shown_s = frame.elapsed_s
-            show(f"[{frame.elapsed_s:5.1f} s]   {_line(frame)}", err=True)
+    def __call__(self, state: DemoState) -> None:
+        """Print a line if a phase has begun, or two seconds have passed."""
+        if state.phase != self._phase:
+            self._phase = state.phase
+            if state.explanation:
+                show(f"[{state.elapsed_s:5.1f} s] {state.phase}: {state.explanation}", err=True)
+        elif state.elapsed_s - self._shown_s >= PLAIN_EVERY_S:
+            self._shown_s = state.elapsed_s
+            show(f"[{state.elapsed_s:5.1f} s]   {_line(state)}", err=True)
 
 
-def _line(frame: Frame) -> str:
-    look = frame.look
-    far = "-" if look is None else f"{look.differences} of {look.variants} differ"
+def _line(state: DemoState) -> str:
+    mirror = state.comparison
+    differences = "-" if mirror is None else f"{mirror.differences} of {mirror.variants} differ"
     return (
-        f"{far}; Dreamship: {frame.flipped} changes, {frame.doubled} sent twice; "
-        f"deliveries: {frame.sent} taken, {frame.underway} under way, {frame.lost} lost"
+        f"{differences}; Dreamship: {state.flipped} changes, {state.doubled} sent twice; "
+        f"deliveries: {state.sent} accepted, {state.in_flight} in flight, {state.lost} lost"
     )
 
 
 @contextmanager
-def live_show() -> Iterator[Any]:
-    """Give a show that redraws itself on the terminal's last lines."""
+def live_output() -> Iterator[Any]:
+    """Give a function that draws each state over the previous one on the terminal."""
     with Live(console=Console(stderr=True), refresh_per_second=8, transient=True) as live:
-        yield lambda frame: live.update(_drawn(frame))
+        yield lambda state: live.update(_draw(state))
 
 
-def _drawn(frame: Frame) -> Group:
-    acts = Text()
-    now = _ACTS.index(frame.act) if frame.act in _ACTS else len(_ACTS)
-    for index, act in enumerate(_ACTS):
-        style = "bold reverse" if index == now else "green" if index < now else "dim"
-        acts.append(f" {act} ", style=style)
+def _draw(state: DemoState) -> Group:
+    phases = Text()
+    current = _PHASES.index(state.phase) if state.phase in _PHASES else len(_PHASES)
+    for index, phase in enumerate(_PHASES):
+        style = "bold reverse" if index == current else "green" if index < current else "dim"
+        phases.append(f" {phase} ", style=style)
     return Group(
-        acts,
-        Text(frame.explanation, style="italic"),
-        Panel(_numbers(frame), title=f"syncd demo, {frame.elapsed_s:.0f} s", title_align="left"),
-        _changes(frame),
+        phases,
+        Text(state.explanation, style="italic"),
+        Panel(_numbers(state), title=f"syncd demo, {state.elapsed_s:.0f} s", title_align="left"),
+        _changes(state),
     )
 
 
-def _numbers(frame: Frame) -> Table:
+def _numbers(state: DemoState) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    look, sweep = frame.look, frame.sweep
-    if look is not None:
-        style = "bold green" if look.differences == 0 else "bold yellow"
+    mirror, sweep = state.comparison, state.sweep
+    if mirror is not None:
+        style = "bold green" if mirror.differences == 0 else "bold yellow"
         table.add_row(
             "mirror and Dreamship",
-            Text(f"{look.differences} of {look.variants} variants differ", style=style),
+            Text(f"{mirror.differences} of {mirror.variants} variants differ", style=style),
         )
-        table.add_row("", f"{look.sellable} on sale, {look.verifying} being verified")
-    table.add_row("at Dreamship", f"{frame.flipped} changes, {frame.doubled} sent twice")
-    taken = Text(f"{frame.sent} taken, {frame.underway} under way, ")
-    taken.append(*((f"{frame.lost} lost", "bold red") if frame.lost else ("none lost",)))
-    table.add_row("deliveries", taken)
+        table.add_row("", f"{mirror.sellable} sellable, {mirror.verifying} verifying")
+    table.add_row("at Dreamship", f"{state.flipped} changes, {state.doubled} sent twice")
+    counts = Text(f"{state.sent} accepted, {state.in_flight} in flight, ")
+    counts.append(*((f"{state.lost} lost", "bold red") if state.lost else ("none lost",)))
+    table.add_row("deliveries", counts)
     outcomes = ", ".join(
-        f"{n} {name}" for name, n in sorted(frame.outcomes.items()) if name != UNREACHABLE
+        f"{count} {name}" for name, count in sorted(state.outcomes.items()) if name != UNREACHABLE
     )
     table.add_row("answers", Text(visible(outcomes or "-")))
     if sweep is not None:
@@ -95,25 +95,25 @@ def _numbers(frame: Frame) -> Table:
     return table
 
 
-def _changes(frame: Frame) -> Table:
+def _changes(state: DemoState) -> Table:
     table = Table(title="latest changes in the mirror", title_justify="left", box=None)
-    for name in ("variant", "was", "is", "found by"):
+    for name in ("variant", "before", "now", "cause"):
         table.add_column(name, min_width=12)
-    for one in [] if frame.look is None else frame.look.last_changes:
-        found = f"{one.cause}, no delivery reported" if one.missed else one.cause
+    for change in [] if state.comparison is None else state.comparison.last_changes:
+        cause = f"{change.cause}, missed by deliveries" if change.missed else change.cause
         table.add_row(
-            str(one.variant_id),
-            _value(one.old_availability, "(new)", is_sellable=one.old_sellable),
-            _value(one.availability, "(removed)", is_sellable=one.sellable),
-            Text(found, "yellow" if one.missed else ""),
+            str(change.variant_id),
+            _value(change.old_availability, "(new)", is_sellable=change.old_sellable),
+            _value(change.availability, "(removed)", is_sellable=change.sellable),
+            Text(cause, "yellow" if change.missed else ""),
         )
     return table
 
 
-def _value(availability: str | None, nothing: str, *, is_sellable: bool) -> Text:
-    """Return a value, and whether it is sold: a doubt takes off sale what has the same value."""
+def _value(availability: str | None, absent: str, *, is_sellable: bool) -> Text:
+    """Return a value and whether it is sellable; a `verifying` variant keeps its value."""
     if availability is None:
-        return Text(nothing)
-    # Text, for a value may look like markup.
-    told = visible(shortened(availability))
-    return Text(f"{told}, {'on' if is_sellable else 'off'} sale")
+        return Text(absent)
+    # rich reads markup in a str, but not in a Text.
+    shown = visible(shortened(availability))
+    return Text(f"{shown}, {'sellable' if is_sellable else 'not sellable'}")

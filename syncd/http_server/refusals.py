@@ -44,7 +44,7 @@ class Refusals:
                 "a request was refused",
                 listener=self.listener,
                 code=code,
-                fault=why,
+                error=why,
                 client=client,
                 refused_so_far=self.counted[str(code)],
                 **({"hint": hint} if hint else {}),

@@ -35,7 +35,7 @@ class Complaints:
         self._logged_at[message] = now
         self._is_logged = True
         if isinstance(fault, MirrorError):
-            log.error(event, **about, fault=fault.message, hint=fault.hint)
+            log.error(event, **about, error=fault.message, hint=fault.hint)
         else:
             log.error(event, **about, exc_info=fault)
 

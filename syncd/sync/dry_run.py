@@ -169,7 +169,7 @@ class DryRun(Struct):
             is_in_doubt = isinstance(error, SourceRefused) or self._in_a_row >= DOWN_AFTER
             if is_in_doubt and not await self._list_answers():
                 raise
-            log.warning("a read failed", item_id=item_id, fault=error.message)
+            log.warning("a read failed", item_id=item_id, error=error.message)
             self._errors.append(f"item {item_id}: {error.message}")
             return None
         self._in_a_row = 0

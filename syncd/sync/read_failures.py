@@ -152,7 +152,7 @@ class ReadFailures:
         self._in_a_row += 1
         if self._in_a_row >= REPORT_AFTER:
             self.unreachable = error.message
-        log.warning("a read failed", **named(job), fault=error.message, in_a_row=self._in_a_row)
+        log.warning("a read failed", **named(job), error=error.message, in_a_row=self._in_a_row)
         if self._in_a_row < DOWN_AFTER:
             await self._part_failed(job, error)
             return
@@ -225,7 +225,7 @@ class ReadFailures:
         """End every sweep, because the list itself cannot be read."""
         now, policy = self._clock.now(), self._active.current.policy
         if state == "refused":
-            log.error("Dreamship refuses the api key", fault=error.message, hint=error.hint)
+            log.error("Dreamship refuses the api key", error=error.message, hint=error.hint)
             self.refused = error.message
             self.paused_until = now + REFUSED_WAIT
         else:

@@ -200,7 +200,7 @@ class Unkept:
         try:
             await self._give_up(held.job, held.due_at, held.fault, held.tries)
         except MirrorError as fault:
-            log.debug("a part could not be put off", **named(held.job), fault=fault.message)
+            log.debug("a part could not be put off", **named(held.job), error=fault.message)
 
 
 def max_attempts(tries: int) -> int:

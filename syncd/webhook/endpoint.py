@@ -114,12 +114,12 @@ class WebhookEndpoint:
         except SyncdError as fault:
             self.write_error = fault
             self._complain(
-                "a delivery could not be kept", "503", fault=fault.message, hint=fault.hint
+                "a delivery could not be kept", "503", error=fault.message, hint=fault.hint
             )
             await self._unavailable(send, "not durable; try again")
             return
         except Exception as fault:  # noqa: BLE001 - a fault of ours is no answer of the contract's
-            self._complain("a delivery could not be kept", "503", fault=repr(fault), exc_info=True)
+            self._complain("a delivery could not be kept", "503", error=repr(fault), exc_info=True)
             await self._unavailable(send, "not durable; try again")
             return
         self.write_error = None

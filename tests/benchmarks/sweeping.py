@@ -23,7 +23,7 @@ from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
 from benchmarks.processes import Place, Running
 from benchmarks.table import Row
 from syncd.control import messages
-from syncd.control.client import ask_reconcile
+from syncd.control.client import request_reconcile
 from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
 from syncd.demo.fake_dreamship import Api, Catalog, serving_in_thread
@@ -167,7 +167,7 @@ def swept(folder: Path, variants: int, **options: Any) -> Iterator[tuple[Place, 
 def sweep(place: Place, daemon: Running, *, changed: int = 0) -> tuple[float, float, float]:
     """Sweep once; return processor seconds, megabytes written and seconds."""
     cpu_s, written_mb = daemon.cpu_s, daemon.written_mb
-    for told in ask_reconcile(place.socket, messages.ReconcileRequest()):
+    for told in request_reconcile(place.socket, messages.ReconcileRequest()):
         if isinstance(told, SweepSummary):
             if (told.result, told.changed, told.variants) != (
                 "complete",

@@ -47,7 +47,7 @@ def test_searches_at_the_same_time_are_limited() -> None:
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:8788"
         ) as client:
-            asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(app.MOST_AT_ONCE)]
+            asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(app.MAX_CONCURRENT)]
             for _ in asking:
                 await waiting.acquire()
             refused = await client.get("/?q=tee")
@@ -56,7 +56,7 @@ def test_searches_at_the_same_time_are_limited() -> None:
             for path in ("/", "/status.json", "/metrics"):
                 assert (await client.get(path)).status_code == HTTPStatus.OK
             over.set()
-            assert [(await one).status_code for one in asking] == [200] * app.MOST_AT_ONCE
+            assert [(await one).status_code for one in asking] == [200] * app.MAX_CONCURRENT
             assert (await client.get("/?q=tee")).status_code == HTTPStatus.OK
 
     asyncio.run(asyncio.wait_for(scenario(), 10))

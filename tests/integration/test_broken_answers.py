@@ -144,7 +144,7 @@ def test_a_broken_verifying_item_is_read_less_and_less_often(site: Site) -> None
 def test_a_key_that_the_list_refuses_is_reported(site: Site) -> None:
     """In Dreamship's own error format."""
     daemon = site.serve()
-    site.api.faults.refuses = 403
+    site.api.faults.refused_with = 403
     code, summary, err = command(site)
     assert (code, summary["result"]) == (4, "failed")
     assert "refused" in err
@@ -156,7 +156,7 @@ def test_a_key_revoked_during_a_sweep_is_noticed(site: Site) -> None:
     reconcile(site)
 
     def revoke(_: int) -> None:
-        site.api.faults.refuses = 401
+        site.api.faults.refused_with = 401
 
     site.api.faults.after_page = revoke
     result, summary = reconcile(site)

@@ -246,7 +246,7 @@ def test_a_pruned_since_is_reported(shared: Daemon) -> None:
     """On stderr; the rows that are kept are printed."""
     done = shared.site.syncd("changes", "--since", "1000000", "--json")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.startswith("Note: seq 1000000 is not kept")
+    assert done.stderr.startswith("Note: seq 1000000 is not stored")
     assert shared.site.syncd("changes", "--since", "1", "--limit", "1").stderr == ""
     assert shared.site.syncd("changes", "--since", "0", "--limit", "1").stderr == ""
 

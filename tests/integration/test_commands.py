@@ -108,7 +108,7 @@ def test_status_has_the_keys_of_the_contract(shared: Daemon) -> None:
             assert list(document[name]) == keys
     assert document["version"] == __version__
     assert document["mirror"]["path"] == str(shared.site.mirror)
-    assert document["mirror"]["variants"] >= len(shared.site.catalogue.truth())
+    assert document["mirror"]["variants"] >= len(shared.site.catalogue.current_values())
     moments = [
         document["webhooks"]["last_delivery_at"],
         document["mirror"]["oldest_confirmed_at"],
@@ -208,9 +208,9 @@ def test_an_empty_result_is_reported_on_stderr(site: Site) -> None:
     store.open()
     store.close()
     for arguments, says in (
-        (("changes",), "Note: no change is kept\n"),
-        (("deliveries",), "Note: no delivery is kept\n"),
-        (("deliveries", "--outcome", "ignored"), "Note: no ignored delivery is kept\n"),
+        (("changes",), "Note: no change is stored\n"),
+        (("deliveries",), "Note: no delivery is stored\n"),
+        (("deliveries", "--outcome", "ignored"), "Note: no ignored delivery is stored\n"),
     ):
         for flags, told in (((), says), (("--json",), "")):
             done = site.syncd(*arguments, *flags)

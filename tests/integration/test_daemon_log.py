@@ -133,7 +133,7 @@ def test_held_removals_are_a_warning(large: Daemon) -> None:
     (began,), (ended,) = new.of("sweep begins"), new.of("sweep ended")
     assert (ended["level"], ended["sweep_id"]) == ("warning", began["sweep_id"])
     assert (ended["result"], ended["held"], ended["removed"]) == ("partial", 80, 0)
-    assert "not removed without you" in ended["fault"]
+    assert "not removed without you" in ended["error"]
 
 
 def test_a_429_and_a_failed_read_name_the_sweep(large: Daemon) -> None:
@@ -160,7 +160,7 @@ def test_a_reload_is_one_line(large: Daemon) -> None:
     large.process.send_signal(signal.SIGHUP)
     site.until(lambda: new.lines)
     (faulty,) = new.lines
-    assert (faulty["level"], "log.level" in faulty["fault"]) == ("error", True)
+    assert (faulty["level"], "log.level" in faulty["error"]) == ("error", True)
     site.configure(log={"level": "info"})
     large.process.send_signal(signal.SIGHUP)
     site.until(lambda: new.of("reloaded"))

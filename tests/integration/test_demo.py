@@ -36,8 +36,8 @@ def test_the_demo_ends_with_no_difference(idle: Site) -> None:
     assert result["changes"] + result["doubled"] == result["sent"] + result["lost"]
     assert result["reconcile"]["result"] == "complete"
     assert result["reconcile"]["missed"] > 0
-    for act in ("filling", "delivering", "outage", "reconciling", "comparing"):
-        assert f"{act}: " in done.stderr
+    for phase in ("filling", "delivering", "outage", "reconciling", "comparing"):
+        assert f"{phase}: " in done.stderr
     database = Path(result["database"])
     # It is left to look at, and the daemon that wrote it has ended.
     idle.mirror = database

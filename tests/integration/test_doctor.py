@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from msgspec.structs import asdict
+from msgspec import to_builtins
 from proxies import PATH, Front, nginx
 
-from syncd.cli.doctor import deliver
-from syncd.cli.doctor_checks import REACHES as OUTSIDE
-from syncd.cli.doctor_checks import (
-    about_clock,
-)
+from syncd.cli.doctor import send_test_delivery
+from syncd.cli.doctor_checks import DELIVERY_CHECK as OUTSIDE
+from syncd.cli.doctor_checks import check_clock
 from syncd.core.signature import HEADER
 
 if TYPE_CHECKING:
@@ -126,37 +124,37 @@ SHUT = "127.0.0.1:9"
         pytest.param(
             ("proxy_next_upstream off;", 'proxy_set_body "$request_body ";'),
             " bytes were answered 401",
-            "rewrites the body: have it passed on byte by byte",
+            "rewrites the body: let it pass the body on unchanged",
             id="rewrites the body",
         ),
         pytest.param(
             ("proxy_next_upstream off;", f'proxy_set_header {HEADER} "";'),
             " bytes were answered 401",
-            f"strips the header {HEADER}: have it passed on",
-            id="strips the header",
+            f"removes the header {HEADER}: let it pass the header on",
+            id="removes the header",
         ),
         pytest.param(
             (PASSED, "return 200;"),
             "answered 200, not by syncd but by nginx",
-            "answers by itself: have webhook.path passed on",
+            "answers by itself: let it pass webhook.path on",
             id="answers by itself",
         ),
         pytest.param(
             (f"location = {PATH}", "location = /hooks"),
             "answered 404, not by syncd but by nginx",
-            "webhook.public_url, webhook.path and what is passed on in front must be the same",
+            "webhook.public_url, webhook.path and the path that the web server passes on",
             id="another path",
         ),
         pytest.param(
             (PASSED, "return 308 https://www.example.com$request_uri;"),
             f", to https://www.example.com{PATH}",
-            "write the final one",
+            "set webhook.public_url to the final URL",
             id="redirects",
         ),
         pytest.param(
             (PASSED, f"proxy_pass http://{SHUT};"),
             "answered 502, not by syncd but by nginx",
-            "is the daemon up, is it the address?",
+            "check the address and the daemon",
             id="nobody behind it",
         ),
         pytest.param(
@@ -168,8 +166,8 @@ SHUT = "127.0.0.1:9"
         pytest.param(
             (PASSED, "return 401;"),
             "answered 401, not by syncd but by nginx",
-            "wants a password",
-            id="wants a password",
+            "asks for a password",
+            id="asks for a password",
         ),
     ],
 )
@@ -193,10 +191,10 @@ def test_a_hanging_upstream_is_named(shared: Daemon, tmp_path: Path) -> None:
         with nginx(tmp_path, to, ("proxy_read_timeout 30s", "proxy_read_timeout 1s")) as front:
             finding = from_outside(shared.site, front)
         assert "answered 504" in finding["told"]
-        assert "waits in vain for webhook.listen" in finding["hint"]
-        finding = asdict(deliver(f"http://{to}/", "key", limit_s=0.2))
+        assert "gets no answer from webhook.listen" in finding["hint"]
+        finding = to_builtins(send_test_delivery(f"http://{to}/", "key", timeout_s=0.2))
         assert finding["told"] == "no answer within 0.2 s"
-        assert "waits in vain for webhook.listen" in finding["hint"]
+        assert "cannot reach webhook.listen" in finding["hint"]
 
 
 def test_every_check_passes_behind_the_documented_nginx(shared: Daemon, tmp_path: Path) -> None:
@@ -221,7 +219,7 @@ def test_a_transparent_proxy_passes(shared: Daemon) -> None:
 
 def test_each_fault_is_one_failed_check(site: Site) -> None:
     """No daemon, no mirror folder, no Dreamship, no public URL."""
-    site.api.faults.refuses = 401
+    site.api.faults.refused_with = 401
     site.configure(mirror={"path": str(site.folder / "nowhere" / "mirror.db")})
     code, found = examined(site)
     assert code == 1
@@ -267,8 +265,8 @@ def test_the_clock_is_compared_with_dreamships(site: Site) -> None:
     site.serve()
     site.api.faults.date_skew_s = 900
     assert examined(site)[1]["this host's clock agrees with Dreamship's"]["verdict"] == "fail"
-    assert about_clock(timedelta(seconds=-2)).verdict == "pass"
-    assert about_clock(timedelta(seconds=20)).verdict == "warn"
+    assert check_clock(timedelta(seconds=-2)).verdict == "pass"
+    assert check_clock(timedelta(seconds=20)).verdict == "warn"
 
 
 CONNECTIONS = "the limit of open files allows all connections"
@@ -285,7 +283,7 @@ def test_a_low_limit_of_open_files_is_found(site: Site) -> None:
     done = subprocess.run(few, env=site.environ, capture_output=True, text=True, check=False)
     found = {one["check"]: one for one in json.loads(done.stdout)["checks"]}[CONNECTIONS]
     assert (found["verdict"], found["told"].split(",")[1]) == ("warn", " not 500")
-    assert found["told"].startswith("100 connections to a daemon that is started like this command")
+    assert found["told"].startswith("100 connections for a daemon with the limits of this command")
     with subprocess.Popen(
         with_open_files(300, site.command("serve")), env=site.environ, stderr=subprocess.DEVNULL
     ) as daemon:

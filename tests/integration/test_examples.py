@@ -164,7 +164,7 @@ def test_the_documented_follower_continues_where_it_was(
             process = subprocess.Popen(program, cwd=folder, stdout=out, stderr=out)
             try:
                 variant = sorted(site.catalogue.variants)[turn]
-                is_sold = site.catalogue.truth()[variant] == "in_stock"
+                is_sold = site.catalogue.current_values()[variant] == "in_stock"
                 shared.deliver(site.change(variant, "low_stock" if is_sold else "in_stock"))
                 _until(lambda: _is_at_the_end(site.rows, folder))
             finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from syncd.demo.fake_dreamship import stale
+from syncd.demo.fake_dreamship import stale_event
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -34,7 +34,7 @@ def test_explain_names_the_applied_and_the_rejected_delivery(shared: Daemon) -> 
     variant_id = next(iter(site.catalogue.variants))
     event = site.change(variant_id, "low_stock")
     assert shared.deliver(event) == "applied"
-    late = stale(variant_id, "discontinued", event.at - timedelta(hours=1))
+    late = stale_event(variant_id, "discontinued", event.at - timedelta(hours=1))
     assert shared.deliver(late) == "verifying"
     story = explained(site, variant_id)
     rules = [(one["by"], one.get("told"), one["rule"]) for one in story["decisions"]]
@@ -112,7 +112,7 @@ def test_a_dry_run_lists_the_differences_and_writes_nothing(
 def test_a_dry_run_with_a_refused_key_is_exit_4(site: Site) -> None:
     """As every other read."""
     site.serve()
-    site.api.faults.refuses = 403
+    site.api.faults.refused_with = 403
     assert site.syncd("reconcile-now", "--dry-run").returncode == 4
 
 
@@ -131,7 +131,7 @@ def test_replay_applies_the_current_rules_to_a_quarantined_delivery(
     variant_id = next(iter(site.catalogue.variants))
     body = site.body(site.change(variant_id, "made to order"))
     assert daemon.deliver(
-        replace(stale(variant_id, "x", site.api.now()), object_id=-1, data={})
+        replace(stale_event(variant_id, "x", site.api.now()), object_id=-1, data={})
     ) == ("quarantined")
     daemon.stop()
     with sqlite3.connect(site.mirror) as connection:  # as if the parser had not known this form

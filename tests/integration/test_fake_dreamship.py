@@ -20,12 +20,12 @@ from syncd.demo.fake_dreamship import (
     Catalog,
     Event,
     Faults,
+    Network,
     Throttle,
-    Way,
     WebhookSender,
-    iso,
+    django_timestamp,
     serving_in_thread,
-    stale,
+    stale_event,
 )
 from syncd.demo.fake_dreamship.faults import Fault
 from syncd.http_server.server import HttpServer
@@ -38,7 +38,7 @@ KEY = "ds_key"
 @pytest.fixture
 def api() -> Api:
     """Give an API of 30 items with 2 variants each; not served."""
-    return Api(Catalog.made(30, 2, seed=3, now=now), (KEY, "ds_other"))
+    return Api(Catalog.generate(30, 2, seed=3, now=now), (KEY, "ds_other"))
 
 
 @pytest.fixture
@@ -94,26 +94,24 @@ def test_only_its_keys_are_accepted(api: Api, client: httpx.Client) -> None:
         assert client.get("/items/", headers={"Authorization": header}).status_code == 200
     answer = client.get("/items/", headers={"Authorization": "Bearer no"})
     assert (answer.status_code, answer.json()["error"]["status_code"]) == (401, 401)
-    api.faults.refuses = 403
+    api.faults.refused_with = 403
     assert client.get("/items/").status_code == 403
 
 
-@pytest.mark.parametrize("says_header", [True, False])
-@pytest.mark.parametrize("says_message", [True, False])
+@pytest.mark.parametrize("has_header", [True, False])
+@pytest.mark.parametrize("has_message", [True, False])
 def test_the_throttle_answers_as_documented(
-    api: Api, client: httpx.Client, *, says_header: bool, says_message: bool
+    api: Api, client: httpx.Client, *, has_header: bool, has_message: bool
 ) -> None:
     """After the limit, a 429 names the wait in a header, in the text, in both or not at all."""
-    api.faults.throttle = Throttle(
-        3, window_s=60, says_header=says_header, says_message=says_message
-    )
+    api.faults.throttle = Throttle(3, window_s=60, has_header=has_header, has_message=has_message)
     codes = [client.get("/items/").status_code for _ in range(3)]
     refused = client.get("/items/")
     assert [*codes, refused.status_code] == [200, 200, 200, 429]
     error = refused.json()["error"]
     assert (error["key"], error["status_code"]) == ("throttled", 429)
-    assert ("Expected available in 60 seconds." in error["message"]) == says_message
-    assert refused.headers.get("Retry-After") == ("60" if says_header else None)
+    assert ("Expected available in 60 seconds." in error["message"]) == has_message
+    assert refused.headers.get("Retry-After") == ("60" if has_header else None)
     assert [call.status for call in api.calls] == [200, 200, 200, 429]
 
 
@@ -202,12 +200,12 @@ def test_a_share_of_calls_can_fail() -> None:
 
 def test_catalogues_of_one_seed_are_equal() -> None:
     """So that a failing test can be repeated."""
-    one, same, other = (Catalog.made(5, 3, seed=seed, now=now) for seed in (1, 1, 2))
-    assert one.truth() == same.truth() != other.truth()
-    assert len(one.truth()) == 15
+    one, same, other = (Catalog.generate(5, 3, seed=seed, now=now) for seed in (1, 1, 2))
+    assert one.current_values() == same.current_values() != other.current_values()
+    assert len(one.current_values()) == 15
 
 
-# The postman.
+# The sender.
 
 Answer = Callable[[bytes, bytes], int]
 
@@ -235,28 +233,31 @@ async def receiving(answer: Answer) -> AsyncIterator[str]:
 
 
 def posted(
-    answer: Answer, way: Way, scenario: Callable[[WebhookSender], Awaitable[None]], **settings: Any
+    answer: Answer,
+    network: Network,
+    scenario: Callable[[WebhookSender], Awaitable[None]],
+    **settings: Any,
 ) -> WebhookSender:
-    """Let a postman of a small catalogue play a scenario; return him afterwards."""
+    """Let a sender of a small catalogue play a scenario; return him afterwards."""
 
     async def play() -> WebhookSender:
-        catalogue = Catalog.made(2, 2, seed=1, now=now)
+        catalogue = Catalog.generate(2, 2, seed=1, now=now)
         async with (
             receiving(answer) as url,
-            WebhookSender(catalogue, url, (KEY, "ds_other"), way=way, **settings) as postman,
+            WebhookSender(catalogue, url, (KEY, "ds_other"), network=network, **settings) as sender,
         ):
-            await scenario(postman)
-            return postman
+            await scenario(sender)
+            return sender
 
     return asyncio.run(play())
 
 
-async def flip(postman: WebhookSender, times: int = 20) -> None:
+async def flip(sender: WebhookSender, times: int = 20) -> None:
     """Change something so many times, and have it told."""
-    variant_id = min(postman.catalogue.variants)
+    variant_id = min(sender.catalogue.variants)
     for number in range(times):
-        postman.post(postman.catalogue.set_availability(variant_id, f"value {number}"))
-    await postman.drain()
+        sender.post(sender.catalogue.set_availability(variant_id, f"value {number}"))
+    await sender.drain()
 
 
 def test_a_delivery_is_signed_with_every_key() -> None:
@@ -270,12 +271,12 @@ def test_a_delivery_is_signed_with_every_key() -> None:
         seen.append(json.decode(body))
         return 200
 
-    postman = posted(answer, Way(), partial(flip, times=1))
-    assert (postman.sent, postman.refused, postman.lost) == (1, 0, 0)
+    sender = posted(answer, Network(), partial(flip, times=1))
+    assert (sender.sent, sender.refused, sender.lost) == (1, 0, 0)
     (told,) = seen
     assert told["event"]["action"] == "item-variant-availability-updated"
     assert told["data"]["availability"] == "value 0"
-    assert told["data"]["item"] == min(postman.catalogue.names)
+    assert told["data"]["item"] == min(sender.catalogue.names)
     assert told["id"] == told["event"]["object_id"] == told["data"]["id"]
 
 
@@ -283,37 +284,37 @@ def test_an_endpoint_that_fails_is_disabled() -> None:
     """After enough failures in a row it sends nothing until a person enables it again."""
     codes = {"now": 500}
 
-    async def scenario(postman: WebhookSender) -> None:
-        await flip(postman, 3)
-        assert postman.disabled
-        assert postman.sent == 0
+    async def scenario(sender: WebhookSender) -> None:
+        await flip(sender, 3)
+        assert sender.disabled
+        assert sender.sent == 0
         codes["now"] = 200
-        before = postman.lost
-        await flip(postman, 4)
-        assert (postman.sent, postman.lost) == (0, before + 4)
-        postman.enable()
-        await flip(postman, 2)
-        assert postman.sent == 2
+        before = sender.lost
+        await flip(sender, 4)
+        assert (sender.sent, sender.lost) == (0, before + 4)
+        sender.enable()
+        await flip(sender, 2)
+        assert sender.sent == 2
 
-    posted(lambda *_: codes["now"], Way(), scenario, disables_after=6, retry_s=0.01)
+    posted(lambda *_: codes["now"], Network(), scenario, disables_after=6, retry_s=0.01)
 
 
 def test_failed_deliveries_are_retried() -> None:
     """A success resets the count of failures."""
     codes = iter([503, 500, 200])
-    postman = posted(
-        lambda *_: next(codes), Way(), partial(flip, times=1), retry_s=0.01, disables_after=3
+    sender = posted(
+        lambda *_: next(codes), Network(), partial(flip, times=1), retry_s=0.01, disables_after=3
     )
-    assert (postman.sent, postman.refused, postman.disabled) == (1, 2, False)
+    assert (sender.sent, sender.refused, sender.disabled) == (1, 2, False)
 
 
 def test_deliveries_can_be_lost_and_doubled() -> None:
     """By the configured shares; each copy is counted."""
-    doubled = posted(lambda *_: 200, Way(doubled_share=1), flip)
+    doubled = posted(lambda *_: 200, Network(doubled_share=1), flip)
     assert (doubled.sent, doubled.doubled, doubled.lost) == (40, 20, 0)
-    lost = posted(lambda *_: 200, Way(lost_share=1), flip)
+    lost = posted(lambda *_: 200, Network(lost_share=1), flip)
     assert (lost.sent, lost.lost) == (0, 20)
-    outage = posted(lambda *_: 200, Way(outage=True), flip)
+    outage = posted(lambda *_: 200, Network(outage=True), flip)
     assert (outage.sent, outage.lost) == (0, 20)
 
 
@@ -325,36 +326,36 @@ def test_a_delay_reorders_deliveries() -> None:
         seen.append(json.decode(body)["event"]["timestamp"])
         return 200
 
-    posted(answer, Way(delay_s=(0, 0.2)), flip)
+    posted(answer, Network(delay_s=(0, 0.2)), flip)
     assert len(seen) == 20
     assert seen != sorted(seen)
 
 
 def test_bodies_can_have_every_form() -> None:
     """With and without an item, a timestamp, and numbers."""
-    catalogue = Catalog.made(1, 1, seed=1, now=now)
+    catalogue = Catalog.generate(1, 1, seed=1, now=now)
     (variant,) = catalogue.variants.values()
-    postman = WebhookSender(catalogue, "", (KEY,))
+    sender = WebhookSender(catalogue, "", (KEY,))
     event = catalogue.set_availability(variant.variant_id, "low_stock")
 
     def told(**forms: Any) -> Any:
-        return json.decode(postman.body(event, **forms))
+        return json.decode(sender.body(event, **forms))
 
     assert told(form="object")["data"]["item"]["id"] == variant.item_id
     assert told(form="item_id")["data"]["item_id"] == variant.item_id
     assert not {"item", "item_id"} & told(form="none")["data"].keys()
     assert "timestamp" not in told(timestamp=None)["event"]
-    assert told()["event"]["timestamp"] == iso(event.at)
+    assert told()["event"]["timestamp"] == django_timestamp(event.at)
     assert told(text_ids=True)["id"] == str(variant.variant_id)
-    old = stale(variant.variant_id, "long ago", event.at, variant.item_id)
-    assert json.decode(postman.body(old))["data"]["availability"] == "long ago"
+    old = stale_event(variant.variant_id, "long ago", event.at, variant.item_id)
+    assert json.decode(sender.body(old))["data"]["availability"] == "long ago"
     gone: Event = catalogue.set_availability(variant.variant_id, "in_stock")
     catalogue.remove_variant(variant.variant_id)
-    assert json.decode(postman.body(gone))["data"] == {"id": variant.variant_id}
+    assert json.decode(sender.body(gone))["data"] == {"id": variant.variant_id}
 
 
 def test_a_zero_fraction_is_left_out_of_a_timestamp() -> None:
     """As in Django."""
     whole = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
-    assert iso(whole) == "2026-03-01T12:00:30Z"
-    assert iso(whole.replace(microsecond=103721)) == "2026-03-01T12:00:30.103721Z"
+    assert django_timestamp(whole) == "2026-03-01T12:00:30Z"
+    assert django_timestamp(whole.replace(microsecond=103721)) == "2026-03-01T12:00:30.103721Z"

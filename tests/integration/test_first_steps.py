@@ -52,7 +52,7 @@ def lines_of(text: str) -> str:
         (f"explain {2**63}", "is no whole number from 1 to ", "`syncd explain --help`"),
         ("deliveries --outcome x", "--outcome: 'x' is not one of", "`syncd deliveries --help`"),
         ("backup", "PATH is missing", "`syncd backup --help`"),
-        ("replay", "which deliveries?", "--quarantined"),
+        ("replay", "no delivery is named", "--quarantined"),
     ],
 )
 def test_wrong_usage_is_an_error_and_a_hint(

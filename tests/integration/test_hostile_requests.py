@@ -449,7 +449,7 @@ def test_a_huge_body_at_the_control_socket_is_refused(shared: Daemon, path: str)
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.site.socket))) as client:
         answer = client.post(f"http://syncd{path}", content=endless())
     assert answer.status_code == 400
-    assert "more ids than" in answer.text
+    assert "too many ids in" in answer.text
 
 
 def test_unfinished_bodies_take_bounded_memory(shared: Daemon) -> None:

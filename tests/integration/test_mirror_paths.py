@@ -129,7 +129,7 @@ def test_a_hard_link_is_locked_too(site: Site) -> None:
     daemon.stop()
     again = site.serve()
     (told,) = again.told("the place of the mirror is odd")
-    assert "2 names" in told["fault"]
+    assert "2 names" in told["error"]
 
 
 def test_a_mirror_mounted_elsewhere_is_locked_too(site: Site) -> None:
@@ -236,13 +236,13 @@ def test_doctor_restores_a_log_that_sqlite3_deleted(
     assert "without availability.db-wal and availability.db-shm" in told
     assert "start the daemon" in told
     first = site.syncd("doctor")
-    assert "availability.db-wal and availability.db-shm are gone" in first.stdout
+    assert "availability.db-wal and availability.db-shm are missing" in first.stdout
     assert "sqlite3 -readonly" in first.stdout
     assert look() == "20"
     for end in ("-wal", "-shm"):
         found = site.mirror.with_name(site.mirror.name + end).stat()
         assert (found.st_mode & 0o777, found.st_gid) == (0o640, SHOP)
-    assert "are gone" not in site.syncd("doctor").stdout
+    assert "are missing" not in site.syncd("doctor").stdout
 
 
 def test_a_restored_backup_needs_no_log(shop: tuple[Site, Callable[[], str]]) -> None:
@@ -257,7 +257,7 @@ def test_a_restored_backup_needs_no_log(shop: tuple[Site, Callable[[], str]]) ->
     os.chown(site.mirror, -1, SHOP)
     site.mirror.chmod(0o640)
     assert look() == "20"
-    assert "are gone" not in site.syncd("doctor").stdout
+    assert "are missing" not in site.syncd("doctor").stdout
     assert {file.name for file in site.mirror.parent.iterdir()} == {site.mirror.name}
 
 

@@ -203,7 +203,7 @@ def test_a_redirect_is_not_followed(ear: Ear) -> None:
             tell(url=f"http://127.0.0.1:{server.server_port}/")
         server.shutdown()
         thread.join()
-    assert logs[0]["fault"] == "notify.url answered 307"
+    assert logs[0]["error"] == "notify.url answered 307"
     assert ear.heard == []
 
 
@@ -222,7 +222,7 @@ def test_a_fault_of_the_environment_is_logged(
         tell(url="https://hooks.example.com/hush")
     assert [line["event"] for line in logged].count("a notification failed") == ATTEMPTS
     assert logged[-1]["event"] == "a notification was given up"
-    assert logged[0]["fault"].startswith(f"notify.url cannot be reached: {variable}: ")
+    assert logged[0]["error"].startswith(f"notify.url cannot be reached: {variable}: ")
     assert "hush" not in str(logged)
 
 
@@ -237,5 +237,5 @@ def test_an_unexpected_fault_is_retried_and_logged(
     monkeypatch.setattr("syncd.http_client.async_client", refuse)
     with capture_logs() as logged:
         tell(url="https://hooks.example.com/hush")
-    assert logged[0]["fault"] == "notify.url failed: RuntimeError"
+    assert logged[0]["error"] == "notify.url failed: RuntimeError"
     assert logged[-1]["event"] == "a notification was given up"

@@ -22,7 +22,7 @@ from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
-from syncd.demo.fake_dreamship import iso
+from syncd.demo.fake_dreamship import django_timestamp
 from syncd.errors import SourceGone, SourceUnreachable
 from syncd.webhook.endpoint import WebhookEndpoint
 
@@ -132,7 +132,7 @@ class Running:
                     "uuid": f"{variant_id} {value} {at}",
                     "object_id": variant_id,
                     "action": "item-variant-availability-updated",
-                    "timestamp": iso(at),
+                    "timestamp": django_timestamp(at),
                 },
                 "data": {"id": variant_id, "availability": value, "item": item_id},
             }

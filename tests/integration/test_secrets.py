@@ -21,7 +21,7 @@ import pytest
 from msgspec import json
 
 from syncd.control import messages
-from syncd.control.client import ask_reconcile
+from syncd.control.client import request_reconcile
 from syncd.core.signature import HEADER, sign
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def echoing() -> Iterator[Echo]:
 def have_it_asked(daemon: Daemon, source: Echo) -> None:
     """Have the daemon ask its source at once, whatever was refused or failed before."""
     before = source.asked
-    told = ask_reconcile(daemon.site.socket, messages.ReconcileRequest())
+    told = request_reconcile(daemon.site.socket, messages.ReconcileRequest())
     next(iter(told), None)
     daemon.process.send_signal(signal.SIGHUP)
     daemon.site.until(lambda: source.asked > before)

@@ -35,7 +35,7 @@ def sold(site: Site) -> set[int]:
 def test_a_reload_applies_another_list(site: Site) -> None:
     """To each variant that it affects, with a row in the feed, and to no other."""
     daemon = site.serve()
-    truth = site.catalogue.truth()
+    truth = site.catalogue.current_values()
     new = min(truth)
     daemon.deliver(site.change(new, "Made To Order "))
     truth[new] = "Made To Order "
@@ -71,7 +71,7 @@ def test_a_reload_applies_another_list(site: Site) -> None:
 
 def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     """With the number of variants and the remedy; not again after a restart."""
-    values = site.catalogue.truth().values()
+    values = site.catalogue.current_values().values()
     first = {value: [*values].count(value) for value in {*values} - {"in_stock", "low_stock"}}
     daemon = site.serve()
     site.until(lambda: daemon.told(UNLISTED))
@@ -91,7 +91,7 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     # A reload looks, too: what is told next is all that was not told before.
     site.configure(availability={"sellable": ["in_stock"]})
     daemon.process.send_signal(signal.SIGHUP)
-    assert "low_stock" in site.catalogue.truth().values()
+    assert "low_stock" in site.catalogue.current_values().values()
     site.until(lambda: daemon.told(UNLISTED))
     assert [[*told["variants"]] for told in daemon.told(UNLISTED)] == [["low_stock"]]
     done = site.syncd("status", "--json")

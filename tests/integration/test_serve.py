@@ -27,7 +27,7 @@ from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.config.runtime import ActiveConfig
 from syncd.core.signature import HEADER, sign
-from syncd.demo.fake_dreamship import UPDATED, Event, stale
+from syncd.demo.fake_dreamship import UPDATED, Event, stale_event
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.http_server.server import HttpServer
 from syncd.http_server.sockets import bind_tcp
@@ -71,7 +71,7 @@ def test_the_first_start_fills_an_empty_mirror(shared: Daemon) -> None:
     assert shared.site.differences == 0
     assert shared.told("sweep ended")[0]["result"] == "complete"
     assert shared.site.rows("SELECT count(*) AS n FROM changes WHERE cause = 'read'") == [
-        {"n": len(shared.site.catalogue.truth())}
+        {"n": len(shared.site.catalogue.current_values())}
     ]
 
 
@@ -193,7 +193,7 @@ def test_an_older_delivery_after_a_newer_one_is_verified(shared: Daemon) -> None
     assert shared.deliver(newer) == "applied"
     assert site.variant(variant_id)["sellable"] == 1
     site.api.faults.always[item_id] = "503"
-    old = stale(variant_id, "discontinued", newer.at - timedelta(minutes=5), item_id)
+    old = stale_event(variant_id, "discontinued", newer.at - timedelta(minutes=5), item_id)
     assert shared.deliver(old) == "verifying"
     doubted = site.variant(variant_id)
     assert (doubted["availability"], doubted["verifying"]) == ("in_stock", 1)
@@ -453,7 +453,7 @@ def test_a_reload_applies_a_valid_configuration_only(site: Site) -> None:
     daemon.process.send_signal(signal.SIGHUP)
     faulty = "the new configuration is faulty; the old one stays in force"
     site.until(lambda: daemon.told(faulty))
-    assert "retention.deliveries" in daemon.told(faulty)[0]["fault"]
+    assert "retention.deliveries" in daemon.told(faulty)[0]["error"]
     assert daemon.post(body, key="the_third_key").status_code == 401
     assert daemon.post(body, key="the_second_key").status_code == 200
     daemon.stop()
@@ -502,7 +502,7 @@ def test_log_and_mirror_contain_no_key(site: Site) -> None:
     daemon.deliver(site.change(next(iter(site.catalogue.variants)), "low_stock"))
     daemon.post(b"no JSON")
     daemon.post(b"no JSON", key="wrong")
-    site.api.faults.refuses = 401
+    site.api.faults.refused_with = 401
     assert site.syncd("reconcile-now").returncode == 4
     page = httpx.get(f"{daemon.admin_url}/status.json", trust_env=False).content
     daemon.stop()

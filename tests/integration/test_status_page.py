@@ -69,11 +69,11 @@ def test_a_search_finds_a_variant_with_its_history(shared: Daemon) -> None:
     assert "it was newer than every delivery and read before it" in text
     for query in (str(variant.item_id), site.catalogue.names[variant.item_id].lower(), "black"):
         assert f'href="?q={variant.variant_id}"' in shown(shared, query) or query == "black"
-    assert "<p>None does.</p>" in shown(shared, "nothing is called like this")
-    assert "<p>None does.</p>" in shown(shared, "100%_")
+    assert "<p>No variant matches.</p>" in shown(shared, "nothing is called like this")
+    assert "<p>No variant matches.</p>" in shown(shared, "100%_")
     assert "has never heard of this variant" in shown(shared, "999999")
     for no_id in ("\N{SUPERSCRIPT TWO}", str(2**63), "9" * 99):
-        assert "<p>None does.</p>" in shown(shared, no_id)
+        assert "<p>No variant matches.</p>" in shown(shared, no_id)
 
 
 def test_names_and_values_are_escaped(site: Site) -> None:

@@ -212,11 +212,11 @@ def neighbours(text: str) -> Iterator[None]:
 
     done = Differences(summary_of(text), [change_of(text)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "ask_status", lambda _: convert(status_of(text), StatusDocument))
-        patch.setattr(client, "ask_reconcile", lambda *_: iter([done]))
+        patch.setattr(client, "request_status", lambda _: convert(status_of(text), StatusDocument))
+        patch.setattr(client, "request_reconcile", lambda *_: iter([done]))
         patch.setattr(
             client,
-            "ask_replay",
+            "request_replay",
             lambda *_: [ReplayResult(1, cast("Any", text), cast("Any", text))],
         )
         patch.setattr(DreamshipClient, "page", page)
@@ -274,7 +274,7 @@ def test_a_fault_is_printed_as_text(mirror: Site, text: str, kind: type[Exceptio
         raise kind(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "ask_status", fail)
+        patch.setattr(client, "request_status", fail)
         assert not hidden(printed(mirror, "status"))
         patch.setenv("SYNCD_DEBUG", "1")
         assert not hidden(printed(mirror, "status"))
@@ -323,7 +323,7 @@ def test_some_failed_items_are_named(mirror: Site) -> None:
     failed = list(range(101, 131))
     with pytest.MonkeyPatch.context() as patch:
         summary = replace(summary_of(""), failed_items=failed)
-        patch.setattr(client, "ask_reconcile", lambda *_: iter([summary]))
+        patch.setattr(client, "request_reconcile", lambda *_: iter([summary]))
         shown = printed(mirror, "reconcile-now")
         assert f"  not read: {', '.join(map(str, failed[:20]))} and 10 more\n" in shown
         assert json.decode(printed(mirror, "reconcile-now", "--json"))["failed_items"] == failed
@@ -382,7 +382,7 @@ def test_log_lines_are_plain_text(text: str) -> None:
         stream = io.StringIO()
         logs.configure("info", style, stream=stream)
         try:
-            structlog.get_logger("test").warning(text, fault=text, values={text: [text]})
+            structlog.get_logger("test").warning(text, error=text, values={text: [text]})
         finally:
             structlog.reset_defaults()
         assert not hidden(stream.getvalue())

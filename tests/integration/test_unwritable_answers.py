@@ -31,7 +31,7 @@ from syncd.config.settings import Dreamship, Mirror
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.daemon.services import Services
-from syncd.demo.fake_dreamship import iso
+from syncd.demo.fake_dreamship import django_timestamp
 from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.store import Database
 from syncd.sync.unkept import MAX_HELD
@@ -146,7 +146,7 @@ class Life:
                 "uuid": f"{variant_id} {value} {now}",
                 "object_id": variant_id,
                 "action": "item-variant-availability-updated",
-                "timestamp": iso(now + timedelta(seconds=1.5)),
+                "timestamp": django_timestamp(now + timedelta(seconds=1.5)),
             },
             "data": {"id": variant_id, "availability": value, "item": variant_id // 100},
         }

@@ -64,7 +64,7 @@ class Months:
         self.per_day = per_day
         self._kept = (deliveries, changes)
         self._mirror = mirror
-        self._catalogue = Catalog.made(items, 20, seed=1, now=lambda: self.now)
+        self._catalogue = Catalog.generate(items, 20, seed=1, now=lambda: self.now)
         self._postman = WebhookSender(self._catalogue, "", ())
         self._variants = sorted(self._catalogue.variants)
         self._rng = random.Random(3)

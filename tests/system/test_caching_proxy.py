@@ -32,7 +32,7 @@ server {{
 
 def read_twice(folder: Path, more: str) -> tuple[list[ItemRead], int]:
     """Return two reads of an item through nginx, and how many of them reached Dreamship."""
-    catalogue = Catalog.made(1, 2, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.generate(1, 2, seed=1, now=lambda: datetime.now(UTC))
     (item_id,) = catalogue.names
     api = Api(catalogue, (KEY,))
     port = free_port()

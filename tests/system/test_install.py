@@ -129,7 +129,7 @@ class Installation:
         """
         rows = self.ask("SELECT variant_id, availability FROM availability", mirror)
         mirrored = {one: value for one, value in rows if value is not None and one < FIRST_VARIANT}
-        truth = self.catalogue.truth()
+        truth = self.catalogue.current_values()
         return {
             variant_id: (mirrored.get(variant_id), truth.get(variant_id))
             for variant_id in sorted(mirrored.keys() | truth.keys())
@@ -152,7 +152,7 @@ class Installation:
 
     def event(self) -> Event:
         """Change the truth of some variant, surely after whatever was read this second."""
-        truth = self.catalogue.truth()
+        truth = self.catalogue.current_values()
         variant_id = next(iter(truth))
         value = "out_of_stock" if truth[variant_id] == "in_stock" else "in_stock"
         event = self.catalogue.set_availability(variant_id, value)
@@ -222,7 +222,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     _publish(shared / "origin")
     for script in ("shopper.py", "saboteur.py"):
         shutil.copy(ROOT / "tests" / "systemd" / script, shared)
-    catalogue = Catalog.made(5, 4, seed=1, now=lambda: datetime.now(UTC))
+    catalogue = Catalog.generate(5, 4, seed=1, now=lambda: datetime.now(UTC))
     api = Api(catalogue, (KEY, NEW_KEY))
     with (
         serving_in_thread(api) as base_url,
@@ -340,7 +340,10 @@ def test_a_delivery_reaches_the_shop(running: Installation) -> None:
     answer = running.post(event)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "applied"})
     told = running.ask("SELECT variant_id, availability FROM availability")
-    assert dict(map(tuple, told))[event.object_id] == running.catalogue.truth()[event.object_id]
+    assert (
+        dict(map(tuple, told))[event.object_id]
+        == running.catalogue.current_values()[event.object_id]
+    )
 
 
 def test_restarts_under_load_refuse_no_request(running: Installation) -> None:

@@ -199,7 +199,7 @@ def test_a_page_without_a_daemon_says_so(url: str) -> None:
         """
         const health = () => page.locator(".health").innerText();
         await page.route(/q=healthy/, (route) => route.abort());
-        await page.waitForSelector(".health.gone");
+        await page.waitForSelector(".health.stale");
         const gone = [await health(), await page.title()];
         await page.unroute(/q=healthy/);
         await page.waitForSelector(".health.ok");

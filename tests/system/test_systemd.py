@@ -23,7 +23,7 @@ import pytest
 from documents import ROOT, section
 from systemd.saboteur import PARTS
 
-from syncd.control.client import ask_status
+from syncd.control.client import request_status
 from syncd.daemon.systemd import notify, notify_reloading, take_sockets, watchdog_s
 
 if TYPE_CHECKING:
@@ -233,10 +233,10 @@ def test_an_unwritable_mirror_does_not_stop_the_watchdog_notification(
     """A restart would not help against a full disk."""
     site.until(lambda: site.differences == 0)
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-    site.until(lambda: ask_status(site.socket).health == "failing")
+    site.until(lambda: request_status(site.socket).health == "failing")
     assert all(watched.hear(b"WATCHDOG=1", within_s=2) for _ in range(3))
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
-    site.until(lambda: ask_status(site.socket).health != "failing")
+    site.until(lambda: request_status(site.socket).health != "failing")
 
 
 @pytest.fixture

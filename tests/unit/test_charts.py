@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.admin.page import CHANGES, _lasting, chart, strip
+from syncd.admin.page import CHANGES, _duration, chart, strip
 from syncd.admin.page.charts import COLUMNS, WIDTH
 from syncd.core.timestamps import to_text
 
@@ -78,4 +78,4 @@ def test_a_strip_describes_its_states() -> None:
 )
 def test_a_duration_has_at_most_two_units(seconds: float, said: str) -> None:
     """No seconds beside hours, and no zero."""
-    assert _lasting(seconds) == said
+    assert _duration(seconds) == said

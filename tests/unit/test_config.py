@@ -227,9 +227,9 @@ def test_an_unreadable_folder_is_skipped_and_named(
         find(None, {})
     assert "--config" in caught.value.hint
     (tmp_path / "system.toml").write_text("")
-    found, passed_over = search(None, {})
+    found, skipped = search(None, {})
     assert found == tmp_path / "system.toml"
-    assert passed_over == [f"{tmp_path}/config.toml cannot be accessed: Permission denied"]
+    assert skipped == [f"{tmp_path}/config.toml cannot be accessed: Permission denied"]
 
 
 @pytest.mark.parametrize(

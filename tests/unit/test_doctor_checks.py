@@ -9,15 +9,15 @@ import pytest
 from syncd.cli.doctor_checks import (
     Answer,
     FileInfo,
-    about_access,
-    about_connections,
-    about_delivery,
+    check_access,
+    check_connections,
+    check_delivery,
 )
 
 
 def test_an_unknown_connection_limit_is_a_warning() -> None:
     """It does not pass."""
-    assert about_connections(None, 500, 1100, is_running=True).verdict == "warn"
+    assert check_connections(None, 500, 1100, is_running=True).verdict == "warn"
 
 
 FOLDER = FileInfo("/var/lib/syncd", stat.S_IFDIR | 0o750, "syncd")
@@ -38,13 +38,13 @@ def test_access_is_checked_for_the_group(folder: int, file: int, verdict: str) -
     """Execute on the folders, read on the files, write on none."""
     seen_folder = FileInfo(FOLDER.path, stat.S_IFDIR | folder, "syncd")
     seen_file = FileInfo(FILE.path, stat.S_IFREG | file, "syncd")
-    assert about_access([seen_folder], [seen_file]).verdict == verdict
-    assert about_access([FOLDER], []).verdict == "warn"
+    assert check_access([seen_folder], [seen_file]).verdict == verdict
+    assert check_access([FOLDER], []).verdict == "warn"
 
 
 @pytest.mark.parametrize("code", [204, 308, 400, 403, 404, 413, 500, 503, 504])
 def test_every_unexpected_status_code_fails_with_a_hint(code: int) -> None:
     """Whichever server answers."""
     for error in ("", "in our words"):
-        finding = about_delivery(Answer(code, 200, error=error, server="nginx"))
+        finding = check_delivery(Answer(code, 200, error=error, server="nginx"))
         assert (finding.verdict, bool(finding.hint)) == ("fail", True)

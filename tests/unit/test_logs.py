@@ -54,7 +54,7 @@ def log_secrets() -> None:
     log = structlog.get_logger("test")
     event = f"key {SECRET} in the event"
     log.info(event, key=SECRET, urls=[f"https://x/?k={SECRET}"], n=7)
-    log.warning("nested", headers={"Authorization": f"Bearer {SECRET}"}, fault=OSError(SECRET))
+    log.warning("nested", headers={"Authorization": f"Bearer {SECRET}"}, error=OSError(SECRET))
     log.debug("too small to tell")
     try:
         raise ValueError(f"bad key {SECRET}")
@@ -139,7 +139,7 @@ def test_logged_text_cannot_forge_a_line(style: Literal["json", "console"]) -> N
     stream = io.StringIO()
     logs.configure("info", style, stream=stream)
     log = structlog.get_logger("test")
-    log.warning(FORGED, fault=FORGED, values={FORGED: [FORGED]})
+    log.warning(FORGED, error=FORGED, values={FORGED: [FORGED]})
     logging.getLogger("somebody.else").warning("theirs: %s", FORGED)
     told = stream.getvalue()
     assert len(told.splitlines()) == 2

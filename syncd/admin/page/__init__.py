@@ -1,7 +1,8 @@
-"""The status page: is all well, and if not, why and what to do. Values in, HTML out.
+"""The status page: the health, its reasons with their remedies, and the last 24 hours.
 
-Rendered here whole, everything escaped; the little script only fetches it again and puts the new
-one in place. Nothing is asked of any other host, and the policy of the page forbids it.
+The server renders the whole page and escapes every value. A small script only fetches the page
+again and updates the differences. The page loads nothing from another host, and its security policy
+forbids it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = [
     "DRIFT",
     "FILES",
     "HEADERS",
-    "MOST_FOUND",
+    "MAX_MATCHES",
     "chart",
     "error",
     "file",
@@ -34,15 +35,15 @@ __all__ = [
 
 _FOLDER = Path(__file__).parent
 
-# Of every answer of the admin listener: no inline script or style, nobody frames it, and a form
-# leads nowhere else.
+# The headers of every answer of the admin listener: no inline script or style, no frames, and no
+# form that leads to another host.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    # A page of somebody else may not even load it as an image or a script.
+    # A foreign page cannot load it as an image or a script.
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -53,8 +54,8 @@ FILES = {
     **dict.fromkeys(("ok.svg", "degraded.svg", "failing.svg"), "image/svg+xml"),
 }
 
-MOST_FOUND = 25
-# The kinds of a chart, in the order they are stacked, each a colour of the style sheet.
+MAX_MATCHES = 25
+# The kinds of each chart in stacking order; the style sheet has a colour for each kind.
 DELIVERIES = ("applied", "unchanged", "verifying", "duplicate", "ignored", "quarantined")
 CHANGES = ("webhook", "read", "config", "missed")
 CONFIRMED = ("confirmed",)
@@ -62,7 +63,7 @@ DRIFT = ("changed", "added", "removed")
 
 
 def _shown(value: Any) -> Any:
-    """Return what is shown of a value: text of others has bounds and nothing hidden in it."""
+    """Return a value for display: text is cut, and its control characters are escaped."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return visible(shortened(value)) if is_text else value
 
@@ -78,47 +79,48 @@ _environment = Environment(
 
 
 def _moment(at: str | datetime | None, otherwise: str = "-") -> str:
-    """Shorten a moment to what a person reads: `2026-03-01 12:00:30`."""
+    """Return a moment in seconds, for people: `2026-03-01 12:00:30`."""
     if at is None:
         return otherwise
     text = at if isinstance(at, str) else to_text(at)
     return text[:19].replace("T", " ")
 
 
-def _lasting(seconds: float) -> str:
-    """Say how long, to the unit below the largest: `2 h 5 min`."""
+def _duration(seconds: float) -> str:
+    """Return a duration in its two largest units: `2 h 5 min`."""
     left = round(seconds)
-    for unit, length, smaller, its_length in (
+    for unit, unit_s, smaller, smaller_s in (
         ("d", 86400, "h", 3600),
         ("h", 3600, "min", 60),
         ("min", 60, "s", 1),
     ):
-        count, rest = divmod(left, length)
+        count, rest = divmod(left, unit_s)
         if count:
-            more = rest // its_length
+            more = rest // smaller_s
             return f"{count} {unit} {more} {smaller}" if more else f"{count} {unit}"
     return f"{left} s"
 
 
-def _coded(text: str) -> Markup:
-    """Let what stands in backticks look like what is typed, and escape all of it."""
+def _with_code(text: str) -> Markup:
+    """Escape text, and mark the parts in backticks as code."""
     parts = [escape(visible(part)) for part in text.split("`")]
     return Markup().join(
-        Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts)
+        Markup("<code>{}</code>").format(part) if index % 2 else part
+        for index, part in enumerate(parts)
     )
 
 
-_environment.globals["most_found"] = MOST_FOUND
-_environment.filters |= {"moment": _moment, "lasting": _lasting, "coded": _coded}
+_environment.globals["max_matches"] = MAX_MATCHES
+_environment.filters |= {"moment": _moment, "duration": _duration, "with_code": _with_code}
 
 
 def render(**values: Any) -> str:
-    """Return the page; see `page.html` for what it takes."""
+    """Return the page; `page.html` uses the values."""
     return _environment.get_template("page.html").render(**values)
 
 
 def error(message: str, hint: str) -> str:
-    """Return the page for a mirror that cannot be read: the reason, and what to do."""
+    """Return the page for a mirror that cannot be read, with the reason and a hint."""
     return _environment.get_template("error.html").render(message=message, hint=hint)
 
 

@@ -1,4 +1,4 @@
-"""Charts of the page: columns and strips from counts, each with the same content in words."""
+"""Charts of the page: columns and strips, each with a summary of the same content as text."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from syncd.core.model import Row
 from syncd.core.timestamps import from_text
 
 COLUMNS = 24
-# In the charts' own units a column is as wide as that, and a chart a hundred high.
+# The width of a column in the units of the chart, which is 100 units high.
 WIDTH = 10.0
-# A state of one minute must be visible, although it is smaller than a pixel.
-_THINNEST = 1.5
-# Some people cannot see the colours.
+# A state of one minute must be visible, although it is narrower than a pixel.
+_MIN_WIDTH = 1.5
+# The states differ in height too, for people who cannot see the colours.
 _HEIGHTS = {"healthy": 35, "unknown": 50, "failing": 75, "silent": 100}
 
 
 class Bar(Struct, frozen=True):
-    """One piece of one column, `y` from the top."""
+    """One part of a column; `y` counts from the top."""
 
     x: int
     y: float
@@ -29,7 +29,7 @@ class Bar(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True):
-    """Columns, the oldest first. `summary` has the content in words."""
+    """Columns, the oldest first. `summary` has the content as text."""
 
     title: str
     kinds: list[str]
@@ -39,7 +39,7 @@ class Chart(Struct, frozen=True):
 
 
 class Span(Struct, frozen=True):
-    """The time of one state. `ended_at` is None for the state of now."""
+    """The time of one state. `ended_at` is None for the current state."""
 
     state: str
     began_at: datetime
@@ -60,43 +60,43 @@ class Strip(Struct, frozen=True):
 
     @property
     def drawn(self) -> Iterator[Span]:
-        """The states of the day, short ones on top."""
-        seen = (span for span in self.spans if span.width)
-        return iter(sorted(seen, key=lambda span: span.width, reverse=True))
+        """The states of the day; short states come last, so that they are on top."""
+        visible = (span for span in self.spans if span.width)
+        return iter(sorted(visible, key=lambda span: span.width, reverse=True))
 
 
 def chart(
     title: str, rows: Sequence[Row], kinds: Sequence[str], *, each: str = "hour", also: str = ""
 ) -> Chart:
-    """Stack counts by kind, one column a row, each as high as its share of the highest one.
+    """Return a chart with one column for each row; the highest column has the full height.
 
-    The newest is the last and at the right, however few there are.
+    A column stacks the counts of a row by kind. The newest row is the last and at the right edge.
     """
     sums = [sum(row.get(kind, 0) for kind in kinds) for row in rows]
-    most = max(sums, default=0)
+    highest = max(sums, default=0)
     bars: list[Bar] = []
     for x, row in enumerate(rows, COLUMNS - len(rows)):
         y = 100.0
         for kind in kinds:
-            height = 100.0 * row.get(kind, 0) / most if most else 0.0
+            height = 100.0 * row.get(kind, 0) / highest if highest else 0.0
             if height:
                 y -= height
                 bars.append(Bar(x, round(y, 2), round(height, 2), kind))
     used = [kind for kind in kinds if any(row.get(kind) for row in rows)]
-    summary = f"{sum(sums)}, at most {most} in one {each}" if most else "none"
+    summary = f"{sum(sums)}, at most {highest} in one {each}" if highest else "none"
     return Chart(title, used, bars, rows, summary + also)
 
 
 def strip(title: str, states: Sequence[Row], begins: datetime, now: datetime) -> Strip:
-    """Lay states, the newest first, beside each other; a day `begins` with its first hour."""
+    """Return a strip of the states of a day; `states` has the newest first."""
     spans: list[Span] = []
     ended_at: datetime | None = None
     for row in states:
-        # A clock that was set back must not make a state last for less than nothing.
+        # If the clock was set back, a duration must not become negative.
         began_at = min(from_text(row["began_at"]), ended_at or now)
         end = ended_at or now
         right = _x(end, begins)
-        width = max(right - _x(began_at, begins), _THINNEST) if right else 0.0
+        width = max(right - _x(began_at, begins), _MIN_WIDTH) if right else 0.0
         x = round(max(0.0, right - width), 2)
         state = row["state"]
         height = _HEIGHTS[state]
@@ -104,7 +104,7 @@ def strip(title: str, states: Sequence[Row], begins: datetime, now: datetime) ->
         ended_at = began_at
     of_the_day = [span for span in spans if span.width]
     known = list(dict.fromkeys(span.state for span in of_the_day))
-    # Nothing is known of what was before the oldest one.
+    # The state before the oldest one is unknown.
     changes = sum(span.began_at >= begins for span in spans[:-1])
     summary = "not known yet"
     if spans:

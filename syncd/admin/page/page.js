@@ -1,21 +1,21 @@
-// Fetches the page again every few seconds and changes only what differs, so that nobody loses the
-// place they read at, the link they have focused, what they have opened or selected.
+// Fetches the page every few seconds and updates only the differences. The reader keeps the scroll
+// position, the focus, the selection and the opened details.
 "use strict";
 
 const live = document.getElementById("live");
 
-// Sections and rows have a key, by which an old one is found again wherever it has moved.
+// Sections and rows have a key, so that an old node is found again after it has moved.
 function isSame(one, other) {
   return one.nodeName === other.nodeName && one.dataset?.key === other.dataset?.key;
 }
 
-function become(old, fresh) {
+function update(old, fresh) {
   if (old.nodeType !== Node.ELEMENT_NODE) {
     if (old.data !== fresh.data) old.data = fresh.data;
     return;
   }
   for (const name of old.getAttributeNames()) {
-    // What somebody has opened stays open.
+    // Opened details stay open.
     if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
   }
   for (const name of fresh.getAttributeNames()) {
@@ -30,56 +30,57 @@ function become(old, fresh) {
       old.insertBefore(document.importNode(next, true), here);
       continue;
     }
-    while (here !== found) here = dropped(here);
-    become(found, next);
+    while (here !== found) here = removeNode(here);
+    update(found, next);
     here = found.nextSibling;
   }
-  while (here) here = dropped(here);
+  while (here) here = removeNode(here);
 }
 
-function dropped(node) {
+// Removes a node and returns the next one.
+function removeNode(node) {
   const next = node.nextSibling;
   node.remove();
   return next;
 }
 
-function renew(fresh) {
+function updatePage(fresh) {
   const wasInside = live.contains(document.activeElement);
-  become(live, fresh.getElementById("live"));
-  // What had the focus is gone: the next Tab goes on here, not at the top of the page.
+  update(live, fresh.getElementById("live"));
+  // If the focused element was removed, the next Tab continues here and not at the top of the page.
   if (wasInside && !live.contains(document.activeElement)) live.focus({ preventScroll: true });
-  become(document.querySelector("link[rel=icon]"), fresh.querySelector("link[rel=icon]"));
+  update(document.querySelector("link[rel=icon]"), fresh.querySelector("link[rel=icon]"));
   document.title = fresh.title;
 }
 
-// An old "ok" is no "ok".
-function doubt() {
+// Without an answer, an old "ok" must not remain visible.
+function showNoAnswer() {
   const health = live.querySelector(".health");
-  if (health.className === "health gone") return;
-  health.className = "health gone";
+  if (health.className === "health stale") return;
+  health.className = "health stale";
   health.querySelector("strong").textContent = "no answer";
   health.querySelector("span").textContent =
-    "The daemon does not answer any more; what is below was true before.";
+    "The daemon does not answer. The content below is old.";
   document.querySelector("link[rel=icon]").setAttribute("href", "failing.svg");
   document.title = "no answer · syncd";
 }
 
-async function look() {
+async function refresh() {
   try {
     const signal = AbortSignal.timeout(10000);
-    const answer = await fetch(window.location.href, { cache: "no-store", signal });
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (!fresh.getElementById("live")) throw new Error(String(answer.status));
-    renew(fresh);
+    const response = await fetch(window.location.href, { cache: "no-store", signal });
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (!fresh.getElementById("live")) throw new Error(String(response.status));
+    updatePage(fresh);
   } catch {
-    doubt();
+    showNoAnswer();
   }
 }
 
-async function watch() {
-  if (!document.hidden) await look();
-  setTimeout(watch, Number(live.dataset.every) * 1000);
+async function refreshRepeatedly() {
+  if (!document.hidden) await refresh();
+  setTimeout(refreshRepeatedly, Number(live.dataset.every) * 1000);
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
-setTimeout(watch, Number(live.dataset.every) * 1000);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+setTimeout(refreshRepeatedly, Number(live.dataset.every) * 1000);

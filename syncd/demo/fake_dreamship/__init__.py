@@ -1,10 +1,16 @@
-"""A simulated Dreamship, as nasty as the real one: for the demo, and for the tests."""
+"""A simulated Dreamship with faults that can be turned on, for the demo and the tests."""
 
 from syncd.demo.fake_dreamship.api import Api, Call
 from syncd.demo.fake_dreamship.catalog import ADDED, UPDATED, Catalog, Event, Variant
 from syncd.demo.fake_dreamship.faults import Cache, Faults, Throttle
 from syncd.demo.fake_dreamship.server import serving, serving_in_thread
-from syncd.demo.fake_dreamship.webhook_sender import UNREACHABLE, Way, WebhookSender, iso, stale
+from syncd.demo.fake_dreamship.webhook_sender import (
+    UNREACHABLE,
+    Network,
+    WebhookSender,
+    django_timestamp,
+    stale_event,
+)
 
 __all__ = [
     "ADDED",
@@ -16,12 +22,12 @@ __all__ = [
     "Catalog",
     "Event",
     "Faults",
+    "Network",
     "Throttle",
     "Variant",
-    "Way",
     "WebhookSender",
-    "iso",
+    "django_timestamp",
     "serving",
     "serving_in_thread",
-    "stale",
+    "stale_event",
 ]

@@ -1,4 +1,4 @@
-"""Dreamship's GET endpoints as documented and as seen, with whatever `Faults` asks for."""
+"""The GET endpoints of Dreamship, as documented and as seen, with the faults of `Faults`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from syncd.demo.fake_dreamship.faults import Fault, Faults, http_date
 
 _HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center></body></html>"
 _MAX_LIMIT = 100
-# Ids of items that nobody has.
+# Invented items have ids from here on; no catalogue has them.
 _INVENTED_FROM = 10**9
 _DEFAULT_LIMIT = 25
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call that arrived, and what it was answered."""
+    """One call that arrived, with the status of its answer."""
 
     at: datetime
     path: str
@@ -52,7 +52,7 @@ class Api:
         return self.catalogue.now
 
     def application(self) -> Starlette:
-        """Return the ASGI application, to be served at the root of a host."""
+        """Return the ASGI application for the root of a host."""
         return Starlette(
             routes=[
                 Route("/v1/items/", self._endpoint(self._items)),
@@ -68,7 +68,7 @@ class Api:
     async def respond(
         self, request: Request, answer: Callable[[Request], Response]
     ) -> tuple[Response, Fault | None]:
-        """Return the answer of one call, and what shall go wrong on its way."""
+        """Return the answer to one call, and the fault of its transfer."""
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal, None
@@ -81,19 +81,19 @@ class Api:
         if fault == "slow":
             await asyncio.sleep(self.faults.slow_s)
         if fault == "flood":
-            return _flooded(request.path_params.get("item_id")), None
-        if fault in _INSTEAD:
-            return _INSTEAD[fault](), None
+            return _flood(request.path_params.get("item_id")), None
+        if fault in _FAULT_ANSWERS:
+            return _FAULT_ANSWERS[fault](), None
         return answer(request), fault
 
     def _refusal(self, request: Request) -> Response | None:
         faults = self.faults
         if faults.down:
             return _html(503)
-        if faults.refuses is not None:
-            return _error(faults.refuses, "permission_denied", "Not allowed.")
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if given not in self.keys:
+        if faults.refused_with is not None:
+            return _error(faults.refused_with, "permission_denied", "Not allowed.")
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if key not in self.keys:
             return _error(401, "not_authenticated", "Invalid api key.")
         if faults.throttle is not None:
             wait_s = faults.throttle.wait_s(self.now().timestamp())
@@ -104,10 +104,10 @@ class Api:
     def _throttled(self, wait_s: int) -> Response:
         throttle = self.faults.throttle
         message = "Request was throttled."
-        if throttle is None or throttle.says_message:
+        if throttle is None or throttle.has_message:
             message += f" Expected available in {wait_s} second{'s' if wait_s != 1 else ''}."
         response = _error(429, "throttled", message)
-        if throttle is None or throttle.says_header:
+        if throttle is None or throttle.has_header:
             response.headers["Retry-After"] = str(wait_s)
         return response
 
@@ -124,11 +124,13 @@ class Api:
         if category_id is not None:
             if category_id not in self.catalogue.categories:
                 return _error(404, "not_found", "Not found.")
-            ids = [one for one in ids if one in self.catalogue.categories[category_id]]
+            ids = [item for item in ids if item in self.catalogue.categories[category_id]]
         lag = timedelta(seconds=self.faults.lag_s)
         rows = [
-            self.catalogue.item_object(one, with_variants=self.faults.lists_variants(one), lag=lag)
-            for one in ids
+            self.catalogue.item_object(
+                item_id, with_variants=self.faults.lists_variants(item_id), lag=lag
+            )
+            for item_id in ids
         ]
         for row in rows:
             if "item_variants" in row:
@@ -142,12 +144,13 @@ class Api:
         return response
 
     def _categories(self, request: Request) -> Response:
-        rows = [{"id": one, "name": f"Category {one}"} for one in sorted(self.catalogue.categories)]
+        ids = sorted(self.catalogue.categories)
+        rows = [{"id": category_id, "name": f"Category {category_id}"} for category_id in ids]
         return _page(request, rows, self.faults)
 
 
 class _Endpoint:
-    """One route: answers, counts the call, and breaks the answer on its way when asked to."""
+    """One route: it answers, records the call, and breaks the transfer if `Faults` requires it."""
 
     def __init__(self, api: Api, answer: Callable[[Request], Response]) -> None:
         self._api = api
@@ -169,9 +172,9 @@ class _Endpoint:
         if faults.cookies:
             response.headers["Set-Cookie"] = f"visit{len(api.calls)}={'x' * 200}; Path=/"
         if faults.cache is not None:
-            faults.cache.keep(url, response, at)
+            faults.cache.store(url, response, at)
         if fault in {"reset", "truncate"}:
-            # Once an answer has begun, all that uvicorn can do with a fault is to hang up.
+            # An exception after the beginning of an answer makes uvicorn close the connection.
             await send(
                 {
                     "type": "http.response.start",
@@ -182,7 +185,7 @@ class _Endpoint:
             if fault == "truncate":
                 half = bytes(response.body)[: len(response.body) // 2]
                 await send({"type": "http.response.body", "body": half, "more_body": True})
-            raise ConnectionResetError("as a broken network would")
+            raise ConnectionResetError("a simulated network fault")
         await response(scope, receive, send)
 
 
@@ -223,12 +226,12 @@ def _endless_page(request: Request, rows: list[dict[str, Any]]) -> Response:
     return _json({"paging": {"count": None, "next": following}, "data": shown + invented})
 
 
-def _packed_twice() -> Response:
+def _gzip_bomb() -> Response:
     body = gzip.compress(gzip.compress(b" " * 2**24))
     return Response(body, headers={"Content-Encoding": "gzip, gzip"}, media_type="application/json")
 
 
-def _flooded(item_id: int | None) -> Response:
+def _flood(item_id: int | None) -> Response:
     invented = range(_INVENTED_FROM, _INVENTED_FROM + 10_001)
     variants = [{"id": number, "availability": "in_stock"} for number in invented]
     return _json({"id": item_id, "item_variants": variants})
@@ -242,7 +245,7 @@ def _error(status: int, key: str, message: str) -> Response:
     return _json({"error": {"key": key, "status_code": status, "message": message}}, status)
 
 
-def _asking_to_wait(response: Response, seconds: int) -> Response:
+def _with_retry_after(response: Response, seconds: int) -> Response:
     response.headers["Retry-After"] = str(seconds)
     return response
 
@@ -251,7 +254,7 @@ def _html(status: int) -> Response:
     return Response(_HTML.format(f"{status} Error"), status, media_type="text/html")
 
 
-_INSTEAD: dict[Fault | None, Callable[[], Response]] = {
+_FAULT_ANSWERS: dict[Fault | None, Callable[[], Response]] = {
     "500": lambda: _html(500),
     "401": lambda: _error(401, "not_authenticated", "Invalid api key."),
     "403": lambda: _error(403, "permission_denied", "Not allowed."),
@@ -260,13 +263,13 @@ _INSTEAD: dict[Fault | None, Callable[[], Response]] = {
     "html-403": lambda: _html(403),
     "gateway-403": lambda: _json({"message": "Forbidden"}, 403),
     "gateway-404": lambda: _json({"message": "no Route matched with those values"}, 404),
-    "retry-403": lambda: _asking_to_wait(_error(403, "permission_denied", "Slow down."), 1),
-    "retry-503": lambda: _asking_to_wait(_html(503), 1),
+    "retry-403": lambda: _with_retry_after(_error(403, "permission_denied", "Slow down."), 1),
+    "retry-503": lambda: _with_retry_after(_html(503), 1),
     "502": lambda: _html(502),
     "503": lambda: _html(503),
     "404": lambda: _error(404, "not_found", "Not found."),
     "html-404": lambda: _html(404),
     "html": lambda: Response(_HTML.format("Welcome"), 200, media_type="text/html"),
     "garbage": lambda: _json({"data": 7, "id": "?"}),
-    "bomb": _packed_twice,
+    "bomb": _gzip_bomb,
 }

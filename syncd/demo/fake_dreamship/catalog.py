@@ -1,7 +1,7 @@
-"""The truth: items, their variants, what of them can be made, and the event each change sends.
+"""The simulated catalogue: items, variants, their availability, and the event of each change.
 
-Changes are single assignments to dicts, so that a test may change the truth from one thread while
-the application answers from another.
+Each change is one assignment to a dict, so that a test can change the catalogue in one thread while
+the application answers in another.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WEIGHTS = (80, 14, 4, 2)
 
 @dataclass
 class Variant:
-    """One colour x size; `history` is every value it had, with when it became visible."""
+    """One colour and size of an item; `history` has each value with the time of its change."""
 
     variant_id: int
     item_id: int
@@ -46,11 +46,11 @@ class Variant:
 
     @property
     def availability(self) -> str:
-        """What is true now."""
+        """The current value."""
         return self.history[-1][1]
 
-    def seen_at(self, moment: datetime) -> str:
-        """Return what a copy of that moment still says."""
+    def value_at(self, moment: datetime) -> str:
+        """Return the value at an earlier moment, as an old copy has it."""
         for changed_at, value in reversed(self.history):
             if changed_at <= moment:
                 return value
@@ -59,7 +59,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing Dreamship sends a webhook about."""
+    """An event that Dreamship sends as a delivery."""
 
     action: str
     object_type: str
@@ -71,7 +71,7 @@ class Event:
 
 @dataclass
 class Catalog:
-    """All items and variants. Changes return the event Dreamship would send, None if it is mute."""
+    """All items and variants. A change returns the event that Dreamship sends, or None."""
 
     now: Callable[[], datetime]
     names: dict[int, str] = field(default_factory=dict)
@@ -79,31 +79,31 @@ class Catalog:
     categories: dict[int, set[int]] = field(default_factory=dict)
 
     @classmethod
-    def made(
+    def generate(
         cls, items: int, variants_per_item: int, *, seed: int, now: Callable[[], datetime]
     ) -> Catalog:
-        """Return a believable catalogue; the same for the same seed."""
-        rng = random.Random(seed)  # noqa: S311 - a toy's chance, no secret
-        made = cls(now)
+        """Return a random catalogue that looks real; a seed always gives the same catalogue."""
+        rng = random.Random(seed)  # noqa: S311 - no secret
+        catalogue = cls(now)
         item_id, variant_id = 70, 48_000
         for _ in range(items):
             item_id += rng.randint(1, 9)
-            made.names[item_id] = f"{rng.choice(_PRODUCTS)} {item_id}"
+            catalogue.names[item_id] = f"{rng.choice(_PRODUCTS)} {item_id}"
             pairs = [(color, size) for color in _COLORS for size in _SIZES]
             for color, size in rng.sample(pairs, min(variants_per_item, len(pairs))):
                 variant_id += rng.randint(1, 5)
                 value = rng.choices(_VALUES, _WEIGHTS)[0]
-                made.variants[variant_id] = Variant(
+                catalogue.variants[variant_id] = Variant(
                     variant_id, item_id, color, size, [(now(), value)]
                 )
-        return made
+        return catalogue
 
-    def truth(self) -> dict[int, str]:
-        """Return what is true now, by variant."""
-        return {variant.variant_id: variant.availability for variant in list_of(self.variants)}
+    def current_values(self) -> dict[int, str]:
+        """Return the current value of each variant."""
+        return {variant.variant_id: variant.availability for variant in snapshot(self.variants)}
 
     def set_availability(self, variant_id: int, value: str) -> Event:
-        """Change what is true of one variant."""
+        """Change the value of one variant; returns the event."""
         variant, at = self.variants[variant_id], self.now()
         variant.history.append((at, value))
         return Event(UPDATED, "item_variant", variant_id, at)
@@ -111,13 +111,13 @@ class Catalog:
     def add_variant(
         self, item_id: int, *, value: str = "in_stock", color: str = "Teal", size: str = "M"
     ) -> Event:
-        """Add a variant to an item; the event names it."""
+        """Add a variant to an item; returns the event."""
         variant_id, at = max(self.variants, default=48_000) + 1, self.now()
         self.variants[variant_id] = Variant(variant_id, item_id, color, size, [(at, value)])
         return Event(ADDED, "item_variant", variant_id, at)
 
     def add_item(self, name: str = "Something New", variants: int = 2) -> int:
-        """Add an item with variants, silently; return its id."""
+        """Add an item with variants, without an event; returns the id of the item."""
         item_id = max(self.names, default=70) + 1
         self.names[item_id] = name
         for index in range(variants):
@@ -125,11 +125,11 @@ class Catalog:
         return item_id
 
     def remove_variant(self, variant_id: int) -> None:
-        """Take a variant out of the catalogue; Dreamship says nothing."""
+        """Remove a variant from the catalogue; Dreamship sends no event."""
         del self.variants[variant_id]
 
     def remove_item(self, item_id: int) -> None:
-        """Take an item and its variants out of the catalogue; Dreamship says nothing."""
+        """Remove an item and its variants from the catalogue; Dreamship sends no event."""
         for variant in self.of_item(item_id):
             del self.variants[variant.variant_id]
         for members in self.categories.values():
@@ -138,12 +138,12 @@ class Catalog:
 
     def of_item(self, item_id: int) -> list[Variant]:
         """Return the variants of one item."""
-        return [variant for variant in list_of(self.variants) if variant.item_id == item_id]
+        return [variant for variant in snapshot(self.variants) if variant.item_id == item_id]
 
     def item_object(
         self, item_id: int, *, with_variants: bool, lag: timedelta = timedelta()
     ) -> dict[str, Any]:
-        """Return an item in the form of the GET, from a copy `lag` old."""
+        """Return an item as the API shows it, from a copy that is `lag` old."""
         moment = self.now() - lag
         item: dict[str, Any] = {
             "id": item_id,
@@ -155,13 +155,13 @@ class Catalog:
         }
         if with_variants:
             item["item_variants"] = [
-                self.variant_object(variant, value=variant.seen_at(moment))
+                self.variant_object(variant, value=variant.value_at(moment))
                 for variant in self.of_item(item_id)
             ]
         return item
 
     def variant_object(self, variant: Variant, *, value: str | None = None) -> dict[str, Any]:
-        """Return a variant in the form of the GET."""
+        """Return a variant as the API shows it."""
         return {
             "id": variant.variant_id,
             "name": f"{variant.color} / {variant.size}",
@@ -173,6 +173,6 @@ class Catalog:
         }
 
 
-def list_of(variants: dict[int, Variant]) -> list[Variant]:
-    """Return the variants at one moment, whoever adds some meanwhile."""
+def snapshot(variants: dict[int, Variant]) -> list[Variant]:
+    """Return the variants of one moment, because another thread may add some meanwhile."""
     return list(variants.values())

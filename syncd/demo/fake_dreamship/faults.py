@@ -1,4 +1,4 @@
-"""What goes wrong on the reading side; everything is off until a test or the demo turns it on."""
+"""Faults of the simulated API; each is off until a test or the demo turns it on."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ Fault = Literal[
 
 @dataclass
 class Throttle:
-    """Django REST framework's: so many calls in any window of so many seconds, for one key."""
+    """The throttle of Django REST framework: `calls` within any `window_s`, for one key."""
 
     calls: int
     window_s: float
-    says_header: bool = True
-    says_message: bool = True
+    has_header: bool = True
+    has_message: bool = True
     _times: deque[float] = field(default_factory=deque)
 
     def wait_s(self, now_s: float) -> float | None:
-        """Count a call; None when it may pass, else the seconds until one may."""
+        """Count a call; returns None if it is allowed, else the seconds to wait."""
         while self._times and self._times[0] <= now_s - self.window_s:
             self._times.popleft()
         if len(self._times) >= self.calls:
@@ -63,11 +63,11 @@ CacheTrace = Literal["age", "date", "mark", "expires", "none"]
 
 @dataclass
 class Cache:
-    """A cache in front of the API that ignores what a request asks for; `trace` shows its copies.
+    """A cache in front of the API that ignores `no-cache`; `trace` is the sign of its copies.
 
-    `date`: the old `Date` alone. `expires`: as Django's page cache. `none`: as nginx by default.
-    Copies say that they are `older_s` older than they are and that `left_s` of their lifetime are
-    left (None: what is true), so that tests need not wait.
+    `date`: only the old `Date`. `expires`: as Django's page cache. `none`: as nginx by default.
+    So that tests need not wait, copies claim to be `older_s` older than they are, and claim that
+    `left_s` of their lifetime are left (None: the true rest).
     """
 
     lifetime_s: float
@@ -75,19 +75,19 @@ class Cache:
     older_s: float = 0.0
     left_s: float | None = None
     copies: int = 0
-    _kept: dict[str, tuple[datetime, Response]] = field(default_factory=dict)
+    _stored: dict[str, tuple[datetime, Response]] = field(default_factory=dict)
 
     def answer(self, url: str, now: datetime) -> Response | None:
-        """Return a copy of an answer that is not too old, None if there is none."""
-        made_at, kept = self._kept.get(url, (now, None))
-        if kept is None or (now - made_at).total_seconds() >= self.lifetime_s:
+        """Return a copy that is not too old, or None."""
+        made_at, stored = self._stored.get(url, (now, None))
+        if stored is None or (now - made_at).total_seconds() >= self.lifetime_s:
             return None
         self.copies += 1
         made_at -= timedelta(seconds=self.older_s)
         lifetime_s = self.lifetime_s + self.older_s
         if self.left_s is not None:
             lifetime_s = int((now - made_at).total_seconds()) + self.left_s
-        copy = Response(kept.body, kept.status_code, media_type="application/json")
+        copy = Response(stored.body, stored.status_code, media_type="application/json")
         if self.trace == "age":
             copy.headers["Age"] = str(int((now - made_at).total_seconds()))
             copy.headers["Cache-Control"] = f"max-age={lifetime_s:.0f}"
@@ -99,32 +99,36 @@ class Cache:
         copy.headers["Date"] = http_date(made_at if self.trace in {"age", "date"} else now)
         return copy
 
-    def keep(self, url: str, response: Response, now: datetime) -> None:
-        """Keep an answer that found something or found that it is not there."""
+    def store(self, url: str, response: Response, now: datetime) -> None:
+        """Store an answer with status 200 or 404."""
         if response.status_code in {HTTP_200_OK, HTTP_404_NOT_FOUND}:
-            self._kept[url] = (now, response)
+            self._stored[url] = (now, response)
 
 
 def http_date(moment: datetime) -> str:
-    """Return a moment as HTTP writes it."""
+    """Return a moment in the form of HTTP headers."""
     return format_datetime(moment.replace(microsecond=0), usegmt=True)
 
 
 @dataclass
 class Faults:
-    """The knobs. `of_item` are used up one a call; `share` is the part of calls that fail.
+    """The settings of the faults.
 
-    `always` fails an item and `always_page` a page of the list, by number; `always_category` each
-    page of a category. `cut_row` makes the variants of a row fewer, `next_page` is a list's `next`
-    where there is no further page, and `rows` what a page holds instead of its rows.
-    `endless`: the list, or this category, shows invented items after its own, page after page.
-    `date_skews_s` are used up one a call, before `date_skew_s` counts. `cookies`: each answer sets
-    another one.
+    `of_item` and `of_page` have faults for the next calls; each call takes one. `always` fails an
+    item, `always_page` a page of the list, and `always_category` each page of a category. `share`
+    is the share of calls that fail. `refused_with` is the status of every answer.
+
+    `cut_row` shortens the variants of a row. `rows` replaces the rows of a page. `next_page` is the
+    `next` of the last page. `endless`: the list, or this category, continues with invented items,
+    page after page.
+
+    Each call takes one of `date_skews_s`; after the last one, `date_skew_s` applies. `cookies`:
+    each answer sets a new cookie.
     """
 
     throttle: Throttle | None = None
     down: bool = False
-    refuses: int | None = None
+    refused_with: int | None = None
     of_item: dict[int, list[Fault]] = field(default_factory=dict)
     of_page: list[Fault] = field(default_factory=list)
     always: dict[int, Fault] = field(default_factory=dict)
@@ -144,19 +148,19 @@ class Faults:
     cookies: bool = False
     lists_variants: Callable[[int], bool] = lambda _: False
     after_page: Callable[[int], None] = lambda _: None
-    rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - a toy
+    rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - no secret
 
     def is_endless(self, category: int | None) -> bool:
-        """Tell whether a list has no end."""
+        """Return whether a list has no end."""
         return self.endless is True if category is None else self.endless == category
 
     def next_for(
         self, item_id: int | None, *, page: int | None = None, category: int | None = None
     ) -> Fault | None:
-        """Return what shall go wrong with this call."""
-        script = self.of_page if item_id is None else self.of_item.get(item_id, [])
-        if script:
-            return script.pop(0)
+        """Return the fault of this call, or None."""
+        scripted = self.of_page if item_id is None else self.of_item.get(item_id, [])
+        if scripted:
+            return scripted.pop(0)
         if category in self.always_category:
             return self.always_category[category]
         if item_id is None and category is None and page in self.always_page:

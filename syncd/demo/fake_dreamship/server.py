@@ -1,4 +1,4 @@
-"""Serving the simulated API on a real socket, in this loop or in a thread of its own."""
+"""A server for the simulated API on a real socket, in this loop or in its own thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from syncd.demo.fake_dreamship.api import Api
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to whoever simulates."""
+        """Leave the signals to the caller."""
         yield
 
 
-def _new(api: Api) -> _Server:
+def _server(api: Api) -> _Server:
     config = uvicorn.Config(
         api.application(),
         lifespan="off",
@@ -35,43 +35,43 @@ def _new(api: Api) -> _Server:
     return _Server(config)
 
 
-def _bound(port: int) -> socket.socket:
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
-    return bound
+def _bind(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
 
 
 @contextlib.asynccontextmanager
 async def serving(api: Api, port: int = 0) -> AsyncIterator[str]:
     """Serve in this loop; gives the base URL."""
-    bound, server = _bound(port), _new(api)
-    task = asyncio.create_task(server.serve(sockets=[bound]))
+    listener, server = _bind(port), _server(api)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     finally:
         server.should_exit = True
         await task
-        bound.close()
+        listener.close()
 
 
 @contextlib.contextmanager
 def serving_in_thread(api: Api, port: int = 0) -> Iterator[str]:
-    """Serve in a thread, for tests whose other side are processes; gives the base URL.
+    """Serve in a thread, for tests with daemons in other processes; gives the base URL.
 
-    The truth may be changed from the caller's thread: each change is one assignment to a dict.
+    The caller's thread can change the catalogue: each change is one assignment to a dict.
     """
-    bound, server = _bound(port), _new(api)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    listener, server = _bind(port), _server(api)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     pause = threading.Event()
     while not server.started:
         pause.wait(0.01)
     try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     finally:
         server.should_exit = True
         thread.join()
-        bound.close()
+        listener.close()

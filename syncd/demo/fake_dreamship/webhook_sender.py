@@ -1,4 +1,4 @@
-"""Dreamship's sending side: signs, posts, tries again, gives up, and turns the endpoint off."""
+"""The sender of deliveries: it signs, posts, retries, gives up, and turns the endpoint off."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from syncd.core.signature import HEADER, sign
 from syncd.demo.fake_dreamship.catalog import UPDATED, Catalog, Event
 
 Form = Literal["id", "object", "item_id", "none"]
-TRIES = 10
-# Counted beside what was answered: a try that nobody answered.
+ATTEMPTS = 10
+# The outcome of an attempt without an answer.
 UNREACHABLE = "unreachable"
 
 
 @dataclass
-class Way:
-    """What becomes of deliveries on their way. `delay_s` reorders as well as it delays."""
+class Network:
+    """The network between Dreamship and the webhook. A random `delay_s` reorders deliveries."""
 
     lost_share: float = 0.0
     doubled_share: float = 0.0
@@ -33,12 +33,12 @@ class Way:
 
 @dataclass
 class WebhookSender:
-    """Delivers events to one webhook URL. After enough failures in a row it disables it."""
+    """Delivers events to one webhook URL; disables it after too many failures in a row."""
 
     catalogue: Catalog
     url: str
     keys: tuple[str, ...]
-    way: Way = field(default_factory=Way)
+    network: Network = field(default_factory=Network)
     form: Form = "id"
     disables_after: int = 50
     retry_s: float = 0.2
@@ -48,59 +48,59 @@ class WebhookSender:
     refused: int = 0
     doubled: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
-    on_receipt: Callable[[Event, int, str], None] = lambda _event, _status, _outcome: None
-    rng: random.Random = field(default_factory=lambda: random.Random(2))  # noqa: S311 - a toy
+    on_answer: Callable[[Event, int, str], None] = lambda _event, _status, _outcome: None
+    rng: random.Random = field(default_factory=lambda: random.Random(2))  # noqa: S311 - no secret
     client: httpx.AsyncClient | None = None
     _failed_in_a_row: int = 0
-    _underway: set[asyncio.Task[None]] = field(default_factory=set)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def __aenter__(self) -> Self:
         self.client = httpx.AsyncClient(timeout=30, trust_env=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._underway:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._underway, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.client is not None:
             await self.client.aclose()
 
     @property
-    def underway(self) -> int:
-        """How many are on their way."""
-        return len(self._underway)
+    def in_flight(self) -> int:
+        """The number of deliveries without a final answer."""
+        return len(self._tasks)
 
     def enable(self) -> None:
-        """Turn the endpoint on again, as a person does in the Dreamship app."""
+        """Turn the endpoint on, as a person does in the Dreamship app."""
         self.disabled = False
         self._failed_in_a_row = 0
 
     def post(self, event: Event) -> None:
-        """Send an event some time from now, as often as its way doubles it; or lose it."""
-        copies = 2 if self.rng.random() < self.way.doubled_share else 1
+        """Send an event after the delay of the network, once or twice, or lose it."""
+        copies = 2 if self.rng.random() < self.network.doubled_share else 1
         self.doubled += copies - 1
         for _ in range(copies):
-            if self.disabled or self.way.outage or self.rng.random() < self.way.lost_share:
+            if self.disabled or self.network.outage or self.rng.random() < self.network.lost_share:
                 self.lost += 1
                 continue
-            task = asyncio.get_running_loop().create_task(self._carry(event))
-            self._underway.add(task)
-            task.add_done_callback(self._underway.discard)
+            task = asyncio.get_running_loop().create_task(self._send_with_retries(event))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def drain(self) -> None:
-        """Return when nothing is under way any more."""
-        while self._underway:
-            await asyncio.gather(*self._underway)
+        """Return when no delivery is in flight."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
 
     async def deliver(self, event: Event, **forms: Any) -> tuple[int, str]:
-        """Send once, now; return the status and the outcome (or the body, if it is no JSON)."""
+        """Send an event once, now; return the status and the outcome (or a body without JSON)."""
         body = self.body(event, **forms)
         return await self.send(body)
 
     async def send(self, body: bytes, *, signature: str | None = None) -> tuple[int, str]:
-        """Post these bytes, signed with every key unless a signature is given."""
+        """Post these bytes with this signature; by default they are signed with every key."""
         if self.client is None:
-            raise RuntimeError("use it as `async with postman:`")
+            raise RuntimeError("use it as `async with sender:`")
         headers = {HEADER: sign(body, self.keys) if signature is None else signature}
         answer = await self.client.post(
             self.url, content=body, headers={**headers, "Content-Type": "application/json"}
@@ -119,26 +119,26 @@ class WebhookSender:
         timestamp: str | None = "",
         text_ids: bool = False,
     ) -> bytes:
-        """Return the documented body, with "the latest data" as of this moment.
+        """Return the documented body, with the data of this moment.
 
-        `timestamp`: empty text takes the event's own; None leaves the field out.
+        `timestamp`: empty text takes the time of the event; None omits the field.
         """
-        told: dict[str, Any] = {
+        event_object: dict[str, Any] = {
             "uuid": event.uuid,
             "object_id": str(event.object_id) if text_ids else event.object_id,
             "object_type": event.object_type,
             "action": event.action,
             "message": "Changed through the simulator",
-            "timestamp": iso(event.at) if timestamp == "" else timestamp,
+            "timestamp": django_timestamp(event.at) if timestamp == "" else timestamp,
             "user": "System",
         }
         if timestamp is None:
-            del told["timestamp"]
+            del event_object["timestamp"]
         data = self._data(event, form or self.form) if event.data is None else event.data
         document = {
             "id": str(event.object_id) if text_ids else event.object_id,
             "object": event.object_type,
-            "event": told,
+            "event": event_object,
             "data": data,
         }
         return json.dumps(document).encode()
@@ -162,16 +162,16 @@ class WebhookSender:
             data["item_id"] = variant.item_id
         return data
 
-    async def _carry(self, event: Event) -> None:
-        await asyncio.sleep(self.rng.uniform(*self.way.delay_s))
-        for attempt in range(TRIES):
+    async def _send_with_retries(self, event: Event) -> None:
+        await asyncio.sleep(self.rng.uniform(*self.network.delay_s))
+        for attempt in range(ATTEMPTS):
             status, outcome = 0, UNREACHABLE
-            if not self.way.outage:
+            if not self.network.outage:
                 try:
                     status, outcome = await self.deliver(event)
-                except httpx.HTTPError as fault:
-                    outcome = type(fault).__name__
-            self._note(event, status, outcome)
+                except httpx.HTTPError as error:
+                    outcome = type(error).__name__
+            self._count(event, status, outcome)
             if status == httpx.codes.OK:
                 return
             if self.disabled:
@@ -179,8 +179,8 @@ class WebhookSender:
             await asyncio.sleep(self.retry_s * 2**attempt * self.rng.random())
         self.lost += 1
 
-    def _note(self, event: Event, status: int, outcome: str) -> None:
-        self.on_receipt(event, status, outcome)
+    def _count(self, event: Event, status: int, outcome: str) -> None:
+        self.on_answer(event, status, outcome)
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if status == httpx.codes.OK:
             self.sent += 1
@@ -191,12 +191,12 @@ class WebhookSender:
         self.disabled = self.disabled or self._failed_in_a_row >= self.disables_after
 
 
-def iso(moment: datetime) -> str:
-    """Return a timestamp as Django writes it: without a fraction when that is zero."""
+def django_timestamp(moment: datetime) -> str:
+    """Return a timestamp in the form of Django, which omits a fraction of zero."""
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
-def stale(variant_id: int, value: str, at: datetime, item_id: int | None = None) -> Event:
-    """Return an event that still tells an old value, as a late delivery does."""
-    data = {"id": variant_id, "name": "Old / News", "availability": value, "item": item_id}
+def stale_event(variant_id: int, value: str, at: datetime, item_id: int | None = None) -> Event:
+    """Return an event that contains an old value, as a late delivery does."""
+    data = {"id": variant_id, "name": "Old / Value", "availability": value, "item": item_id}
     return Event(UPDATED, "item_variant", variant_id, at, data=data)
