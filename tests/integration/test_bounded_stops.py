@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +75,12 @@ def post(site: Site, where: Path, body: bytes) -> int:
         return client.post(url, content=body, headers=headers).status_code
 
 
+def is_answered(where: Path) -> bool:
+    """Tell whether a daemon listens; its socket file exists some time before that."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(where)) == 0
+
+
 def test_an_unread_log_blocks_nothing(site: Site, tmp_path: Path) -> None:
     """Deliveries are answered, the heartbeat goes on, and SIGTERM ends the daemon."""
     where = tmp_path / "hook.sock"
@@ -81,7 +88,7 @@ def test_an_unread_log_blocks_nothing(site: Site, tmp_path: Path) -> None:
     reading, writing = full_pipe()
     with serving(site, stderr=writing, environ={"WATCHDOG_USEC": "400000"}) as process:
         os.close(writing)
-        site.until(where.exists)
+        site.until(lambda: is_answered(where))
         site.until(lambda: site.differences == 0)
         for number in range(20):
             assert post(site, where, b"no JSON: a warning, each time %d" % number) == 200
@@ -103,7 +110,7 @@ def test_a_log_reader_that_pauses_gets_every_line(site: Site, tmp_path: Path) ->
     reading, writing = full_pipe()
     with serving(site, stderr=writing) as process:
         os.close(writing)
-        site.until(where.exists)
+        site.until(lambda: is_answered(where))
         assert post(site, where, b"no JSON") == 200
         process.terminate()
         with open(reading, "rb") as file:  # noqa: PTH123 - a descriptor

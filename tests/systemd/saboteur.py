@@ -18,21 +18,22 @@ PARTS = ("loop", "scheduler", "writer")
 _FOR_EVER_S = 3600.0
 
 
-def _found(module: str, name: str) -> Any:
+def _found(wanted: type) -> Any:
     """Return the one object of a class, wherever it is referenced."""
     gc.unfreeze()  # otherwise the objects that existed when the daemon was ready are hidden
-    return next(
-        one
-        for one in gc.get_objects()
-        if (type(one).__module__, type(one).__name__) == (module, name)
-    )
+    return next(one for one in gc.get_objects() if type(one) is wanted)
 
 
 def _block(part: str) -> None:
+    # The classes are imported here, because the daemon imports this module before all others.
     if part == "writer":
-        _found("syncd.store.database", "Database")._executor.submit(time.sleep, _FOR_EVER_S)
+        from syncd.store import Database  # noqa: PLC0415
+
+        _found(Database)._executor.submit(time.sleep, _FOR_EVER_S)
         return
-    scheduler = _found("apscheduler.schedulers.asyncio", "AsyncIOScheduler")
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler  # noqa: PLC0415
+
+    scheduler = _found(AsyncIOScheduler)
     loop = scheduler._eventloop
     if part == "loop":
         loop.call_soon_threadsafe(time.sleep, _FOR_EVER_S)
