@@ -269,5 +269,5 @@ def test_following_ends_when_the_mirror_is_replaced(site: Site) -> None:
     assert following.returncode == 1
     assert told.splitlines() == [
         "Error: the mirror was replaced or moved away",
-        "Try: read `availability` anew, then follow from the newest seq before that",
+        "Try: start over: note the newest seq, read `availability`, go on from it",
     ]
