@@ -1,4 +1,4 @@
-// Package shop asks syncd's mirror which variants may be sold. Copy this file into a package of
+// Package shop reads syncd's mirror: which variants may be sold? Copy this file into a package of
 // your shop; it needs github.com/mattn/go-sqlite3 (Debian: golang-github-mattn-go-sqlite3-dev).
 //
 //	mirror := Mirror{Path: "/var/lib/syncd/availability.db"}
@@ -24,18 +24,18 @@ const maySell = `SELECT variant_id FROM availability
 		BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
 			AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')`
 
-// Mirror is the mirror at Path. Each question opens it anew, so that goroutines can share it.
+// Mirror is the mirror at Path. Each query opens the file again, so that goroutines can share it.
 type Mirror struct {
 	Path string
 }
 
-// Position is a row of the feed that you remember; the zero value is no row.
+// Position is your stored row of the feed; the zero value is no row.
 type Position struct {
 	Seq        int64
 	RecordedAt string
 }
 
-// Variant is what the mirror has of one variant; Availability is not valid if it was removed.
+// Variant is one variant of the mirror; Availability is not valid if the variant was removed.
 type Variant struct {
 	ID           int64
 	Availability sql.NullString
@@ -48,12 +48,12 @@ type Change struct {
 	Variant
 }
 
-// MaySell returns which of these variants may be sold now. In doubt: none.
+// MaySell returns the variants of these that may be sold now. In doubt it returns none.
 func (m Mirror) MaySell(variantIDs ...int64) map[int64]bool {
 	var sellable map[int64]bool
 	ids, err := json.Marshal(variantIDs)
 	if err == nil {
-		err = m.ask(maySell,
+		err = m.query(maySell,
 			func() { sellable = map[int64]bool{} },
 			func(rows *sql.Rows) error {
 				var id int64
@@ -63,7 +63,7 @@ func (m Mirror) MaySell(variantIDs ...int64) map[int64]bool {
 			}, string(ids))
 	}
 	if err != nil {
-		log.Printf("the mirror does not answer: %v", err)
+		log.Printf("the mirror cannot be read: %v", err)
 		return map[int64]bool{}
 	}
 	return sellable
@@ -71,7 +71,7 @@ func (m Mirror) MaySell(variantIDs ...int64) map[int64]bool {
 
 // Variant returns one variant, or nil if the mirror does not know it.
 func (m Mirror) Variant(variantID int64) (variant *Variant, err error) {
-	err = m.ask(`SELECT variant_id, availability, sellable FROM availability WHERE variant_id = ?`,
+	err = m.query(`SELECT variant_id, availability, sellable FROM availability WHERE variant_id = ?`,
 		func() { variant = nil },
 		func(rows *sql.Rows) error {
 			variant = &Variant{}
@@ -80,16 +80,17 @@ func (m Mirror) Variant(variantID int64) (variant *Variant, err error) {
 	return variant, err
 }
 
-// Changes returns the changes after the row you remember; kept is false when the feed lacks that row
-// and you have to start over.
-func (m Mirror) Changes(after Position) (changes []Change, kept bool, err error) {
-	err = m.ask(`SELECT seq, recorded_at, variant_id, availability, sellable
+// Changes returns the changes after your stored row; found is false if the feed lacks that row, and
+// you have to start over.
+func (m Mirror) Changes(after Position) (changes []Change, found bool, err error) {
+	err = m.query(`SELECT seq, recorded_at, variant_id, availability, sellable
 		FROM changes WHERE seq >= ? ORDER BY seq LIMIT 1000`,
 		func() { changes = nil },
 		func(rows *sql.Rows) error {
-			var c Change
-			err := rows.Scan(&c.Seq, &c.RecordedAt, &c.ID, &c.Availability, &c.Sellable)
-			changes = append(changes, c)
+			var change Change
+			err := rows.Scan(&change.Seq, &change.RecordedAt,
+				&change.ID, &change.Availability, &change.Sellable)
+			changes = append(changes, change)
 			return err
 		}, after.Seq)
 	if err != nil || len(changes) == 0 || changes[0].Position != after {
@@ -100,37 +101,37 @@ func (m Mirror) Changes(after Position) (changes []Change, kept bool, err error)
 
 // StartOver returns a position in the feed, and the content of availability at that position or
 // later.
-func (m Mirror) StartOver() (at Position, all []Variant, err error) {
-	err = m.ask(`SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1`,
-		func() { at = Position{} },
-		func(rows *sql.Rows) error { return rows.Scan(&at.Seq, &at.RecordedAt) })
+func (m Mirror) StartOver() (position Position, all []Variant, err error) {
+	err = m.query(`SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1`,
+		func() { position = Position{} },
+		func(rows *sql.Rows) error { return rows.Scan(&position.Seq, &position.RecordedAt) })
 	if err != nil {
 		return Position{}, nil, err
 	}
-	err = m.ask(`SELECT variant_id, availability, sellable FROM availability`,
+	err = m.query(`SELECT variant_id, availability, sellable FROM availability`,
 		func() { all = nil },
 		func(rows *sql.Rows) error {
-			var v Variant
-			err := rows.Scan(&v.ID, &v.Availability, &v.Sellable)
-			all = append(all, v)
+			var variant Variant
+			err := rows.Scan(&variant.ID, &variant.Availability, &variant.Sellable)
+			all = append(all, variant)
 			return err
 		})
-	return at, all, err
+	return position, all, err
 }
 
-// ask scans each row of an answer; after an error once more, on a new connection. begin resets the
-// result before each attempt.
-func (m Mirror) ask(query string, begin func(), scan func(*sql.Rows) error, values ...any) (err error) {
+// query scans each row of the result. After an error it runs once more, on a new connection. begin
+// resets the result before each attempt.
+func (m Mirror) query(statement string, begin func(), scan func(*sql.Rows) error, values ...any) (err error) {
 	for attempt := 1; attempt <= 2; attempt++ {
 		begin()
-		if err = m.askOnce(query, scan, values...); err == nil {
+		if err = m.queryOnce(statement, scan, values...); err == nil {
 			return nil
 		}
 	}
 	return err
 }
 
-func (m Mirror) askOnce(query string, scan func(*sql.Rows) error, values ...any) error {
+func (m Mirror) queryOnce(statement string, scan func(*sql.Rows) error, values ...any) error {
 	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: m.Path}).EscapedPath(),
 		RawQuery: "mode=ro&_busy_timeout=1000"}
 	db, err := sql.Open("sqlite3", uri.String())
@@ -138,7 +139,7 @@ func (m Mirror) askOnce(query string, scan func(*sql.Rows) error, values ...any)
 		return err
 	}
 	defer db.Close()
-	rows, err := db.Query(query, values...)
+	rows, err := db.Query(statement, values...)
 	if err != nil {
 		return err
 	}

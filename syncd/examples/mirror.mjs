@@ -1,5 +1,5 @@
 /**
- * Ask syncd's mirror which variants may be sold. Copy this file; it needs Node 22.13 or newer.
+ * Read syncd's mirror: which variants may be sold? Copy this file; it needs Node 22.13 or newer.
  *
  *     import { Mirror } from './mirror.mjs'
  *     const mirror = new Mirror()
@@ -24,25 +24,25 @@ export class Mirror {
     this.#path = path
   }
 
-  /** Which of these variants may be sold now, as a Set. In doubt: none. */
+  /** The variants of these that may be sold now, as a Set. In doubt none. */
   maySell(...variantIds) {
     try {
-      const rows = this.#ask(MAY_SELL, JSON.stringify(variantIds))
+      const rows = this.#query(MAY_SELL, JSON.stringify(variantIds))
       return new Set(rows.map((row) => row.variant_id))
-    } catch (fault) {
-      console.error('the mirror does not answer:', fault.message)
+    } catch (error) {
+      console.error('the mirror cannot be read:', error.message)
       return new Set()
     }
   }
 
-  /** Everything about one variant, or undefined. */
+  /** The row of one variant, or undefined. */
   variant(variantId) {
-    return this.#ask('SELECT * FROM availability WHERE variant_id = ?', variantId)[0]
+    return this.#query('SELECT * FROM availability WHERE variant_id = ?', variantId)[0]
   }
 
-  /** The changes after the row you remember; null: the feed lacks that row, start over. */
+  /** The changes after your stored row. If the feed lacks that row, null: start over. */
   changes(seq, recordedAt) {
-    const [first, ...rows] = this.#ask(
+    const [first, ...rows] = this.#query(
       `SELECT seq, recorded_at, variant_id, availability, sellable
        FROM changes WHERE seq >= ? ORDER BY seq LIMIT 1000`, seq)
     return first?.seq === seq && first.recorded_at === recordedAt ? rows : null
@@ -50,12 +50,12 @@ export class Mirror {
 
   /** A position in the feed, and the content of `availability` at that position or later. */
   startOver() {
-    const [last] = this.#ask('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1')
-    const all = this.#ask('SELECT variant_id, availability, sellable FROM availability')
+    const [last] = this.#query('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1')
+    const all = this.#query('SELECT variant_id, availability, sellable FROM availability')
     return [last ?? { seq: 0, recorded_at: '' }, all]
   }
 
-  #ask(sql, ...values) {
+  #query(sql, ...values) {
     for (let attempt = 1; ; attempt++) {
       try {
         if (this.#db === null) {
@@ -63,9 +63,9 @@ export class Mirror {
           this.#db.exec('PRAGMA busy_timeout = 1000')
         }
         return this.#db.prepare(sql).all(...values)
-      } catch (fault) {
+      } catch (error) {
         this.#db = null
-        if (attempt === 2) throw fault
+        if (attempt === 2) throw error
       }
     }
   }

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * Ask syncd's mirror which variants may be sold. Copy this file; it needs PDO (Debian: php-sqlite3).
+ * Read syncd's mirror: which variants may be sold? Copy this file; it needs PDO (Debian: php-sqlite3).
  *
  *     require_once 'mirror.php';
  *     $mirror = new Mirror();
@@ -24,44 +24,44 @@ class Mirror
     {
     }
 
-    /** Which of these variants may be sold now. In doubt: none. */
+    /** The variants of these that may be sold now. In doubt none. */
     public function maySell(int ...$variantIds): array
     {
         try {
-            $rows = $this->ask(self::MAY_SELL, [json_encode(array_values($variantIds))]);
-        } catch (Throwable $fault) {
-            error_log("the mirror does not answer: {$fault->getMessage()}");
+            $rows = $this->query(self::MAY_SELL, [json_encode(array_values($variantIds))]);
+        } catch (Throwable $error) {
+            error_log("the mirror cannot be read: {$error->getMessage()}");
             return [];
         }
         return array_column($rows, 'variant_id');
     }
 
-    /** Everything about one variant, or null. */
+    /** The row of one variant, or null. */
     public function variant(int $variantId): ?array
     {
-        $rows = $this->ask('SELECT * FROM availability WHERE variant_id = ?', [$variantId]);
+        $rows = $this->query('SELECT * FROM availability WHERE variant_id = ?', [$variantId]);
         return $rows[0] ?? null;
     }
 
-    /** The changes after the row you remember; null: the feed lacks that row, start over. */
+    /** The changes after your stored row. If the feed lacks that row, null: start over. */
     public function changes(int $seq, string $recordedAt): ?array
     {
-        $rows = $this->ask('SELECT seq, recorded_at, variant_id, availability, sellable
+        $rows = $this->query('SELECT seq, recorded_at, variant_id, availability, sellable
             FROM changes WHERE seq >= ? ORDER BY seq LIMIT 1000', [$seq]);
         $first = array_shift($rows);
-        $isMine = $first && [$first['seq'], $first['recorded_at']] === [$seq, $recordedAt];
-        return $isMine ? $rows : null;
+        $isStored = $first && [$first['seq'], $first['recorded_at']] === [$seq, $recordedAt];
+        return $isStored ? $rows : null;
     }
 
     /** A position in the feed, and the content of `availability` at that position or later. */
     public function startOver(): array
     {
-        $last = $this->ask('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1');
-        $all = $this->ask('SELECT variant_id, availability, sellable FROM availability');
+        $last = $this->query('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1');
+        $all = $this->query('SELECT variant_id, availability, sellable FROM availability');
         return [$last[0] ?? ['seq' => 0, 'recorded_at' => ''], $all];
     }
 
-    protected function ask(string $sql, array $values = []): array
+    protected function query(string $sql, array $values = []): array
     {
         for ($attempt = 1;; $attempt++) {
             try {
@@ -73,10 +73,10 @@ class Mirror
                 $statement = $this->db->prepare($sql);
                 $statement->execute($values);
                 return $statement->fetchAll(PDO::FETCH_ASSOC);
-            } catch (PDOException $fault) {
+            } catch (PDOException $error) {
                 $statement = $this->db = null;
                 if ($attempt === 2) {
-                    throw $fault;
+                    throw $error;
                 }
             }
         }

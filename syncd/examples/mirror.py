@@ -1,4 +1,4 @@
-"""Ask syncd's mirror which variants may be sold. Copy this file; it needs only Python.
+"""Read syncd's mirror: which variants may be sold? Copy this file; it needs only Python.
 
 from mirror import Mirror
 
@@ -26,49 +26,49 @@ _log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """The mirror, opened for reading; after an error it asks once more on a new connection."""
+    """The mirror, opened for reading; after an error a query runs once more, on a new connection."""
 
     def __init__(self, path: str | Path = "/var/lib/syncd/availability.db") -> None:
         self._uri = f"{Path(path).absolute().as_uri()}?mode=ro"
         self._db: sqlite3.Connection | None = None
 
     def may_sell(self, *variant_ids: int) -> set[int]:
-        """Return which of these variants may be sold now. In doubt: none."""
+        """Return the variants of these that may be sold now. In doubt it returns none."""
         try:
-            return {row["variant_id"] for row in self._ask(MAY_SELL, json.dumps(variant_ids))}
+            return {row["variant_id"] for row in self._query(MAY_SELL, json.dumps(variant_ids))}
         except Exception:
-            _log.exception("the mirror does not answer")
+            _log.exception("the mirror cannot be read")
             return set()
 
     def variant(self, variant_id: int) -> sqlite3.Row | None:
-        """Return everything about one variant, or None."""
-        rows = self._ask("SELECT * FROM availability WHERE variant_id = ?", variant_id)
+        """Return the row of one variant, or None."""
+        rows = self._query("SELECT * FROM availability WHERE variant_id = ?", variant_id)
         return rows[0] if rows else None
 
     def changes(self, seq: int, recorded_at: str) -> list[sqlite3.Row] | None:
-        """Return the changes after the row you remember; None: the feed lacks it, start over."""
-        rows = self._ask(
+        """Return the changes after your stored row. If the feed lacks it, None: start over."""
+        rows = self._query(
             """SELECT seq, recorded_at, variant_id, availability, sellable
                FROM changes WHERE seq >= ? ORDER BY seq LIMIT 1000""",
             seq,
         )
-        is_mine = rows and (rows[0]["seq"], rows[0]["recorded_at"]) == (seq, recorded_at)
-        return rows[1:] if is_mine else None
+        is_stored = rows and (rows[0]["seq"], rows[0]["recorded_at"]) == (seq, recorded_at)
+        return rows[1:] if is_stored else None
 
     def start_over(self) -> tuple[tuple[int, str], list[sqlite3.Row]]:
         """Return a position in the feed, and all of `availability` at that position or later."""
-        last = self._ask("SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1")
-        rows = self._ask("SELECT variant_id, availability, sellable FROM availability")
+        last = self._query("SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1")
+        rows = self._query("SELECT variant_id, availability, sellable FROM availability")
         return (last[0]["seq"], last[0]["recorded_at"]) if last else (0, ""), rows
 
-    def _ask(self, sql: str, *values: object) -> list[sqlite3.Row]:
+    def _query(self, sql: str, *values: object) -> list[sqlite3.Row]:
         try:
-            return self._ask_once(sql, *values)
+            return self._query_once(sql, *values)
         except sqlite3.Error:
             self._db = None
-            return self._ask_once(sql, *values)
+            return self._query_once(sql, *values)
 
-    def _ask_once(self, sql: str, *values: object) -> list[sqlite3.Row]:
+    def _query_once(self, sql: str, *values: object) -> list[sqlite3.Row]:
         if self._db is None:
             self._db = sqlite3.connect(self._uri, uri=True, timeout=1.0)
             self._db.row_factory = sqlite3.Row

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Ask syncd's mirror which variants may be sold. Copy this file; it needs the gem sqlite3 (Debian:
+# Read syncd's mirror: which variants may be sold? Copy this file; it needs the gem sqlite3 (Debian:
 # ruby-sqlite3).
 #
 #     require_relative 'mirror'
@@ -12,7 +12,7 @@
 require 'json'
 require 'sqlite3'
 
-# The mirror, opened for reading; after an error it asks once more on a new connection.
+# The mirror, opened for reading; after an error, a query runs once more on a new connection.
 class Mirror
   MAY_SELL = <<~SQL
     SELECT variant_id FROM availability
@@ -28,22 +28,22 @@ class Mirror
     @db = nil
   end
 
-  # Which of these variants may be sold now. In doubt: none.
+  # The variants of these that may be sold now. In doubt none.
   def may_sell(*variant_ids)
-    ask(MAY_SELL, JSON.generate(variant_ids)).map { |row| row['variant_id'] }
+    query(MAY_SELL, JSON.generate(variant_ids)).map { |row| row['variant_id'] }
   rescue StandardError => e
-    warn "the mirror does not answer: #{e.message}"
+    warn "the mirror cannot be read: #{e.message}"
     []
   end
 
-  # Everything about one variant, or nil.
+  # The row of one variant, or nil.
   def variant(variant_id)
-    ask('SELECT * FROM availability WHERE variant_id = ?', variant_id).first
+    query('SELECT * FROM availability WHERE variant_id = ?', variant_id).first
   end
 
-  # The changes after the row you remember; nil: the feed lacks that row, start over.
+  # The changes after your stored row. If the feed lacks that row, nil: start over.
   def changes(seq, recorded_at)
-    first, *rows = ask(<<~SQL, seq)
+    first, *rows = query(<<~SQL, seq)
       SELECT seq, recorded_at, variant_id, availability, sellable
       FROM changes WHERE seq >= ? ORDER BY seq LIMIT 1000
     SQL
@@ -52,14 +52,14 @@ class Mirror
 
   # A position in the feed, and the content of `availability` at that position or later.
   def start_over
-    last = ask('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1').first
-    all = ask('SELECT variant_id, availability, sellable FROM availability')
+    last = query('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1').first
+    all = query('SELECT variant_id, availability, sellable FROM availability')
     [last || { 'seq' => 0, 'recorded_at' => '' }, all]
   end
 
   private
 
-  def ask(sql, *values)
+  def query(sql, *values)
     attempt = 1
     begin
       @db ||= SQLite3::Database.new(@path, readonly: true, results_as_hash: true).tap do |db|

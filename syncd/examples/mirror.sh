@@ -1,14 +1,14 @@
-# Ask syncd's mirror which variants may be sold. Copy this file; it needs sqlite3 (Debian: sqlite3).
+# Read syncd's mirror: which variants may be sold? Copy this file; it needs sqlite3 (Debian: sqlite3).
 #
 #     . ./mirror.sh
 #     may_sell 48211 48212    # prints the ids that may be sold now, one a line
 #
-# MIRROR may name another file, before or after this one is read.
+# Set MIRROR to read another file.
 # shellcheck shell=sh
 
 : "${MIRROR:=/var/lib/syncd/availability.db}"
 
-# Prints which of these variants may be sold now, one a line. In doubt: none.
+# Prints the variants of these that may be sold now, one a line. In doubt it prints none.
 may_sell() {
     ids=$(echo "$*" | tr ' ' ',')
     case $ids in
@@ -17,7 +17,7 @@ may_sell() {
             return 0
             ;;
     esac
-    mirror_ask "$MIRROR" "SELECT variant_id FROM availability
+    mirror_query "$MIRROR" "SELECT variant_id FROM availability
         WHERE variant_id IN ($ids) AND sellable = 1
         AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
         AND (SELECT daemon_seen_at FROM freshness)
@@ -25,25 +25,25 @@ may_sell() {
                 AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')" || return 0
 }
 
-# Prints everything about one variant, as JSON. The id must be a number.
+# Prints the row of one variant as JSON. The id must be a number.
 variant() {
-    mirror_ask -json "$MIRROR" "SELECT * FROM availability WHERE variant_id = $1"
+    mirror_query -json "$MIRROR" "SELECT * FROM availability WHERE variant_id = $1"
 }
 
-# Prints the changes from the row you remember on. If the first line is another row: start over.
+# Prints the changes from your stored row on. If the first line is another row, start over.
 changes() {
-    mirror_ask "$MIRROR" "SELECT seq, recorded_at, variant_id, availability, sellable
+    mirror_query "$MIRROR" "SELECT seq, recorded_at, variant_id, availability, sellable
         FROM changes WHERE seq >= $1 ORDER BY seq LIMIT 1000"
 }
 
 # Prints a position in the feed, then the content of availability at that position or later.
 start_over() {
-    mirror_ask "$MIRROR" "SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1;
+    mirror_query "$MIRROR" "SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1;
         SELECT variant_id, availability, sellable FROM availability"
 }
 
-# Asks, after an error once more, and prints nothing of an answer that broke off.
-mirror_ask() {
+# Runs a query, after an error once more, and prints only a complete answer.
+mirror_query() {
     answer=$(sqlite3 -readonly -cmd '.timeout 1000' "$@" 2>/dev/null) ||
         answer=$(sqlite3 -readonly -cmd '.timeout 1000' "$@") || return
     [ -z "$answer" ] || printf '%s\n' "$answer"

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * The same with PHP's SQLite3 class instead of PDO. Copy this file and mirror.php.
+ * The mirror with PHP's SQLite3 class instead of PDO. Copy this file and mirror.php.
  *
  *     require_once 'mirror_sqlite3.php';
  *     $mirror = new Sqlite3Mirror();
@@ -11,7 +11,7 @@ require_once __DIR__ . '/mirror.php';
 
 class Sqlite3Mirror extends Mirror
 {
-    protected function ask(string $sql, array $values = []): array
+    protected function query(string $sql, array $values = []): array
     {
         for ($attempt = 1;; $attempt++) {
             try {
@@ -24,16 +24,16 @@ class Sqlite3Mirror extends Mirror
                 foreach ($values as $number => $value) {
                     $statement->bindValue($number + 1, $value);
                 }
-                $answer = $statement->execute();
+                $result = $statement->execute();
                 $rows = [];
-                while ($row = $answer->fetchArray(SQLITE3_ASSOC)) {
+                while ($row = $result->fetchArray(SQLITE3_ASSOC)) {
                     $rows[] = $row;
                 }
                 return $rows;
-            } catch (Exception $fault) {
-                $answer = $statement = $this->db = null;
+            } catch (Exception $error) {
+                $result = $statement = $this->db = null;
                 if ($attempt === 2) {
-                    throw $fault;
+                    throw $error;
                 }
             }
         }

@@ -45,7 +45,7 @@ def test_the_seconds_of_the_unit_are_documented() -> None:
     """The watchdog's time and the pause before a restart."""
     documented = " ".join(section(SECTION).split())
     assert setting("syncd.service", "WatchdogSec") == "120"
-    assert "not come round for two minutes" in documented
+    assert "no progress for two minutes" in documented
     assert setting("syncd.service", "RestartSec") == "5"
     assert "is started again after five seconds" in documented
 
