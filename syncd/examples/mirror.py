@@ -5,7 +5,7 @@ from mirror import Mirror
 mirror = Mirror()
 mirror.may_sell(48211, 48212)  # the ids that may be sold now
 
-A mirror object belongs to one thread.
+A mirror object belongs to one thread. `close` it if you stop using it before your program ends.
 """
 
 from __future__ import annotations
@@ -61,11 +61,17 @@ class Mirror:
         rows = self._query("SELECT variant_id, availability, sellable FROM availability")
         return (last[0]["seq"], last[0]["recorded_at"]) if last else (0, ""), rows
 
+    def close(self) -> None:
+        """Close the connection; the next query opens a new one."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
     def _query(self, sql: str, *values: object) -> list[sqlite3.Row]:
         try:
             return self._query_once(sql, *values)
         except sqlite3.Error:
-            self._db = None
+            self.close()
             return self._query_once(sql, *values)
 
     def _query_once(self, sql: str, *values: object) -> list[sqlite3.Row]:

@@ -6,6 +6,7 @@ The reader is that of syncd/examples/mirror.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import select
 import statistics
@@ -56,12 +57,12 @@ class Consumer:
 
     def _run(self) -> None:
         try:
-            self._poll()
+            with contextlib.closing(python_mirror(self._mirror)) as mirror:
+                self._poll(mirror)
         except Exception as fault:  # noqa: BLE001 - raised where it is ended
             self._fault = fault
 
-    def _poll(self) -> None:
-        mirror = python_mirror(self._mirror)
+    def _poll(self, mirror: Any) -> None:
         (seq, at), rows = mirror.start_over()
         self.copy = {variant_id: (value, sellable) for variant_id, value, sellable in rows}
         is_last = False
@@ -85,12 +86,18 @@ def newest(site: Site) -> int:
     return int(row["seq"])
 
 
-def test_a_reader_sees_every_change_once_in_order(site: Site) -> None:
+@pytest.fixture
+def sleeper(site: Site) -> Iterator[Any]:
+    """Give a reader that asks nothing for a long time."""
+    with contextlib.closing(python_mirror(site.mirror)) as mirror:
+        yield mirror
+
+
+def test_a_reader_sees_every_change_once_in_order(site: Site, sleeper: Any) -> None:
     """Across a kill, a stop, a recovery, and pruning of everything it has read."""
     numbers, variants = itertools.count(), [*site.catalogue.variants]
     daemon = site.serve()
     began = newest(site)
-    sleeper = python_mirror(site.mirror)
     (slept_at, _) = sleeper.start_over()
     consumer = Consumer(site.mirror)
     told: list[int] = []
@@ -172,7 +179,8 @@ def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
         return lambda seq, age: read(seq, to_text(now - age * DAY))
 
     def read(seq: int, at: str) -> list[int] | None:
-        changes = python_mirror(tmp_path / "availability.db").changes(seq, at)
+        with contextlib.closing(python_mirror(tmp_path / "availability.db")) as mirror:
+            changes = mirror.changes(seq, at)
         return None if changes is None else [row["seq"] for row in changes]
 
     yield make

@@ -336,9 +336,7 @@ def test_damage_found_later_stops_all_writes(clerk: Clerk) -> None:
     clerk.daemon.stop()
     with closing(sqlite3.connect(site.mirror)) as mirror:
         page, size = (
-            mirror.execute(
-                "SELECT rootpage FROM sqlite_master WHERE name = 'deliveries_of_variants'"
-            ),
+            mirror.execute("SELECT rootpage FROM sqlite_master WHERE name = 'change_log_missed'"),
             mirror.execute("PRAGMA page_size"),
         )
         offset = (page.fetchone()[0] - 1) * size.fetchone()[0]

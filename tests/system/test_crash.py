@@ -40,8 +40,8 @@ def test_answered_deliveries_survive_every_kill(tmp_path: Path) -> None:
         ),
         ("DELETE FROM change_log WHERE seq = 5", "what the feed had told is not there now"),
         (
-            """INSERT INTO change_log SELECT 9999, variant_id, item_id, 'x', availability,
-                   old_sellable, sellable, cause, rule, 0, 0, occurred_at, recorded_at
+            """INSERT INTO change_log SELECT 9999, previous_seq, variant_id, item_id, 'x',
+                   availability, old_sellable, sellable, cause, rule, 0, 0, occurred_at, recorded_at
                FROM change_log WHERE seq = 5""",
             "was applied to",
         ),

@@ -175,8 +175,11 @@ class Installation:
     def loaded(self) -> Iterator[list[Report]]:
         """Keep it under load; afterwards the list has what the sender did."""
         path = self.shared / f"load-{time.monotonic_ns()}.json"
-        options = ["--port=8787", f"--key={KEY}", f"--report={path}", "--per-second=400"]
-        command = [sys.executable, str(ROOT / "tests" / "load" / "sender.py"), *options]
+        # Another seed for each sender, or its deliveries would be copies of those sent before.
+        seed = len([*self.shared.glob("load-*.json")])
+        options = [f"--key={KEY}", f"--report={path}", f"--seed={seed}", "--per-second=400"]
+        sender_py = str(ROOT / "tests" / "load" / "sender.py")
+        command = [sys.executable, sender_py, "--port=8787", *options]
         sender = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         done: list[Report] = []
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,8 +23,18 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 POLICY = Policy(frozenset({"in_stock"}), settle=timedelta(seconds=60))
 
 
+OPENED = ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def closed_mirrors() -> Iterator[None]:
+    """Close every mirror of a test: a property test opens one for each example."""
+    with OPENED:
+        yield
+
+
 def mirror() -> sqlite3.Connection:
-    db = sqlite3.connect(":memory:", isolation_level=None)
+    db = OPENED.enter_context(closing(sqlite3.connect(":memory:", isolation_level=None)))
     migrate(db)
     return db
 
