@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """The mirror, opened for reading; after an error a query runs once more, on a new connection."""
+    """The mirror, open for reading; after an error a query runs once more, on a new connection."""
 
     def __init__(self, path: str | Path = "/var/lib/syncd/availability.db") -> None:
         self._uri = f"{Path(path).absolute().as_uri()}?mode=ro"
