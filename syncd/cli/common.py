@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def config_option(function: F) -> F:
-    """Give a command `--config`; it receives a `config_path`."""
+    """Add the option `--config` to a command, which receives `config_path`."""
     return click.option(
         "--config",
         "-c",
@@ -28,7 +28,7 @@ def config_option(function: F) -> F:
 
 
 def json_option(function: F) -> F:
-    """Give a command `--json`; it receives `as_json`."""
+    """Add the option `--json` to a command, which receives `as_json`."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print JSON with stable keys and nothing else."
     )(function)

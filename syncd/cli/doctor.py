@@ -48,7 +48,7 @@ ANSWER_TIMEOUT_S = 30.0
 @config_option
 @json_option
 def command(config_path: str | None, *, as_json: bool) -> int:
-    """Run checks, and say for each how to fix a failure.
+    """Run checks, with a hint for each failure.
 
     Makes one call to Dreamship, and sends two signed test deliveries to webhook.public_url: a small
     one and one of webhook.max_body_bytes. They are answered "ignored" and change nothing. Ends with

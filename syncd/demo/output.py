@@ -51,7 +51,7 @@ def _line(state: DemoState) -> str:
 
 @contextmanager
 def live_output() -> Iterator[Any]:
-    """Give a function that draws each state over the previous one on the terminal."""
+    """Yield a function that draws each state over the previous one on the terminal."""
     with Live(console=Console(stderr=True), refresh_per_second=8, transient=True) as live:
         yield lambda state: live.update(_draw(state))
 

@@ -48,7 +48,7 @@ type Change struct {
 	Variant
 }
 
-// MaySell returns the variants of these that may be sold now. In doubt it returns none.
+// MaySell returns which of these variants may be sold now; after an error, none.
 func (m Mirror) MaySell(variantIDs ...int64) map[int64]bool {
 	var sellable map[int64]bool
 	ids, err := json.Marshal(variantIDs)

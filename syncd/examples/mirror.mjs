@@ -24,7 +24,7 @@ export class Mirror {
     this.#path = path
   }
 
-  /** The variants of these that may be sold now, as a Set. In doubt none. */
+  /** Which of these variants may be sold now, as a Set; after an error, none. */
   maySell(...variantIds) {
     try {
       const rows = this.#query(MAY_SELL, JSON.stringify(variantIds))

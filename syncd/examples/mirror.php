@@ -24,7 +24,7 @@ class Mirror
     {
     }
 
-    /** The variants of these that may be sold now. In doubt none. */
+    /** Which of these variants may be sold now; after an error, none. */
     public function maySell(int ...$variantIds): array
     {
         try {

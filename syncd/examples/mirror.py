@@ -5,7 +5,7 @@ from mirror import Mirror
 mirror = Mirror()
 mirror.may_sell(48211, 48212)  # the ids that may be sold now
 
-A mirror object belongs to one thread. `close` it if you stop using it before your program ends.
+A mirror object belongs to one thread. If you no longer need it, call `close`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _log = logging.getLogger(__name__)
 
 
 class Mirror:
-    """The mirror, open for reading; after an error a query runs once more, on a new connection."""
+    """The mirror, open for reading; after an error, a query runs once more on a new connection."""
 
     def __init__(self, path: str | Path = "/var/lib/syncd/availability.db") -> None:
         self._uri = f"{Path(path).absolute().as_uri()}?mode=ro"
         self._db: sqlite3.Connection | None = None
 
     def may_sell(self, *variant_ids: int) -> set[int]:
-        """Return the variants of these that may be sold now. In doubt it returns none."""
+        """Return which of these variants may be sold now; after an error, none."""
         try:
             return {row["variant_id"] for row in self._query(MAY_SELL, json.dumps(variant_ids))}
         except Exception:

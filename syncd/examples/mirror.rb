@@ -28,7 +28,7 @@ class Mirror
     @db = nil
   end
 
-  # The variants of these that may be sold now. In doubt none.
+  # Which of these variants may be sold now; after an error, none.
   def may_sell(*variant_ids)
     query(MAY_SELL, JSON.generate(variant_ids)).map { |row| row['variant_id'] }
   rescue StandardError => e

@@ -8,7 +8,7 @@
 
 : "${MIRROR:=/var/lib/syncd/availability.db}"
 
-# Prints the variants of these that may be sold now, one a line. In doubt it prints none.
+# Prints which of these variants may be sold now, one a line; after an error, none.
 may_sell() {
     ids=$(echo "$*" | tr ' ' ',')
     case $ids in

@@ -5,8 +5,8 @@
 const live = document.getElementById("live");
 
 // Sections and rows have a key, so that an old node is found again after it has moved.
-function isSame(one, other) {
-  return one.nodeName === other.nodeName && one.dataset?.key === other.dataset?.key;
+function isSame(node, other) {
+  return node.nodeName === other.nodeName && node.dataset?.key === other.dataset?.key;
 }
 
 function update(old, fresh) {
