@@ -247,7 +247,7 @@ def test_a_huge_body_is_refused_after_64_kb(site: Site) -> None:
     ):
         answer = client.post("http://syncd/reconcile", content=endless())
         assert answer.status_code == 400
-        assert "over 64 KB" in answer.text
+        assert "more than 64 KB" in answer.text
     assert waiting(site) == (0, 0)
     daemon.stop()
 
