@@ -1,4 +1,4 @@
-"""Jobs: what is worth a call to Dreamship; and sweeps, which make most of them."""
+"""Jobs, each worth a call to Dreamship; and sweeps, which create most of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Job(Struct, frozen=True):
 
 
 class SweepProgress(Struct, frozen=True):
-    """How far a sweep is. `total` None while the catalogue is still being listed."""
+    """The progress of a sweep. `total` is None until the whole catalogue is listed."""
 
     sweep_id: int
     began_at: datetime

@@ -152,7 +152,7 @@ class Heartbeat:
 
     def _follow(self, jump: Jump) -> None:
         self._webhooks = health_after(self._webhooks, jump)
-        self._started_at = jump.noted(self._started_at)
+        self._started_at = jump.event(self._started_at)
 
     def _health_to_report(self, assessment: Assessment, day: DaySummary) -> str | None:
         """Return the health once it has lasted, else the one that was reported before."""

@@ -75,7 +75,7 @@ class Scheduler:
         services, saved_state = self._services, self._services.saved_state
         services.clock.follow(self.follow)
         if saved_state.is_clock_suspect:
-            self._clock_trust.doubt(services.clock.elapsed_s(), 0)
+            self._clock_trust.distrust(services.clock.elapsed_s(), 0)
         is_due = self._schedule.start(
             services.clock.now(),
             complete_at=saved_state.complete_at,
@@ -112,9 +112,9 @@ class Scheduler:
 
     def follow(self, jump: Jump) -> None:
         """Move each task with this host's clock."""
-        if jump.is_doubtful:
+        if jump.needs_confirmation:
             services = self._services
-            self._clock_trust.doubt(services.clock.elapsed_s(), services.remote_clock.answers)
+            self._clock_trust.distrust(services.clock.elapsed_s(), services.remote_clock.answers)
         self._schedule.follow(jump)
         self._reschedule("sweep", "locate", "prune")
 
@@ -189,7 +189,7 @@ class Scheduler:
         """Tell whether rows that are old by this host's clock may be deleted."""
         clock, remote_clock = self._services.clock, self._services.remote_clock
         answers, offset = remote_clock.answers, remote_clock.offset
-        if self._clock_trust.is_doubted:
+        if self._clock_trust.is_distrusted:
             if not self._clock_trust.is_confirmed(clock.elapsed_s(), answers, offset):
                 if not self._has_warned:
                     log.warning(

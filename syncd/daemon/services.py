@@ -243,7 +243,7 @@ class Services:
     def follow(self, jump: Jump) -> None:
         """Move the downtime with this host's clock; an absence is a new one."""
         if self.down is not None:
-            self.down = jump.noted(self.down[0]), jump.noted(self.down[1])
+            self.down = jump.event(self.down[0]), jump.event(self.down[1])
         if jump.is_absence:
             self.down, self.is_resuming = (jump.since, jump.after), True
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from syncd.core.model import JsonObject
-from syncd.core.rate_limit import wait_in_words
+from syncd.core.rate_limit import wait_in_message
 from syncd.core.timestamps import parse_http_date
 from syncd.errors import (
     SourceAnswerInvalid,
@@ -126,4 +126,4 @@ def _wait_s(headers: Mapping[str, str], message: Any, now: datetime) -> float | 
         # Both moments are Dreamship's; ours would bring the difference of two clocks in.
         said_at = parse_http_date(headers.get("date")) or now
         return max(0.0, (moment - said_at).total_seconds())
-    return wait_in_words(message) if isinstance(message, str) else None
+    return wait_in_message(message) if isinstance(message, str) else None

@@ -20,7 +20,7 @@ from syncd import __version__, http_client
 from syncd.core import pagination
 from syncd.core.lenient_json import NotJsonError
 from syncd.core.model import ItemRead, JsonObject, Page
-from syncd.core.read_age import ToldAge, told_age
+from syncd.core.read_age import ContentAge, content_age
 from syncd.core.timestamps import parse_http_date
 from syncd.dreamship import answer_faults, catalogue_answers, content_coding
 from syncd.dreamship.content_coding import coding_of, decoded, too_long
@@ -53,7 +53,7 @@ MIN_MASKED_CHARS = 8
 class _Answer(NamedTuple, Generic[T]):
     found: T
     source_at: datetime | None
-    told: ToldAge
+    told: ContentAge
 
 
 class DreamshipClient:
@@ -170,7 +170,7 @@ class DreamshipClient:
                 hint="check the network and dreamship.base_url",
             ) from fault
         source_at = parse_http_date(answer.headers.get("Date"))
-        told = told_age(answer.headers.get_list)
+        told = content_age(answer.headers.get_list)
         encoded = answer.headers.get_list("Content-Encoding")
         if answer.status_code == httpx.codes.OK:
             work = partial(self._found, body, encoded, at_most, find)
@@ -253,7 +253,7 @@ def _named(path: str, fault: SourceAnswerInvalid) -> SourceAnswerInvalid:
     return SourceAnswerInvalid(f"{path}: {fault.message}", hint=fault.hint)
 
 
-def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> SourceError:
+def _dated(fault: SourceError, source_at: datetime | None, told: ContentAge) -> SourceError:
     """Return a fault with the age of its answer; no copy says whether the key is valid now."""
     if isinstance(fault, SourceGone):
         fault.source_at, fault.age, fault.fresh_for = source_at, told.age, told.fresh_for

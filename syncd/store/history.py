@@ -82,7 +82,7 @@ def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                     (variant_id, _NEWEST),
                 )
             ),
-            is_unlocated=bool(
+            is_unplaced=bool(
                 db.execute(
                     "SELECT 1 FROM unplaced_variants WHERE variant_id = ?", (variant_id,)
                 ).fetchone()

@@ -208,8 +208,8 @@ class Queries:
                 last_sweep_ended_at=sweep[0],
                 last_sweep_result=sweep[1],
                 last_sweep_error=sweep[2],
-                last_sweep_held=sweep[3],
-                held=one(
+                last_sweep_removals_held=sweep[3],
+                removals_held=one(
                     """SELECT count(*) FROM variants WHERE missing_since IS NOT NULL
                        AND NOT EXISTS (SELECT 1 FROM sweeps WHERE ended_at IS NULL)"""
                 ),

@@ -81,16 +81,16 @@ def follow(db: sqlite3.Connection, jump: Jump, missed_grace: timedelta) -> None:
         # During the absence, a late delivery of these changes could not arrive.
         db.execute(
             "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
-            (to_text(jump.seen_at - missed_grace),),
+            (to_text(jump.last_ran_at - missed_grace),),
         )
-    if jump.is_doubtful:
+    if jump.needs_confirmation:
         put_state(db, "clock_suspect", "1")
 
 
 def _move(db: sqlite3.Connection, jump: Jump) -> None:
     mark = last_mark(db)
     db.create_function("timer", 1, _texts(jump.timer, jump), deterministic=True)
-    db.create_function("noted", 1, _texts(jump.noted, jump), deterministic=True)
+    db.create_function("noted", 1, _texts(jump.event, jump), deterministic=True)
     edge_at = min(jump.before, jump.after) - RECENT
     edge = to_text(edge_at)
     moved: list[tuple[str, Columns, tuple[str, ...]]] = [("timer", _TIMERS, _TIMER_KEYS)]
@@ -141,8 +141,8 @@ def health_after(health: WebhookHealth, jump: Jump) -> WebhookHealth:
     since, forgiven = health.since, health.forgiven_until
     return WebhookHealth(
         health.state,
-        None if since is None else jump.noted(since),
-        None if forgiven is None else jump.noted(forgiven),
+        None if since is None else jump.event(since),
+        None if forgiven is None else jump.event(forgiven),
     )
 
 

@@ -75,7 +75,7 @@ class Fetcher:
         if jump.is_absence:
             self.accepting_since = jump.after
         elif self.accepting_since is not None:
-            self.accepting_since = jump.noted(self.accepting_since)
+            self.accepting_since = jump.event(self.accepting_since)
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; `unkept` holds an answer that cannot be written."""

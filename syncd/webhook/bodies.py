@@ -17,7 +17,7 @@ class BodyTooLargeError(Exception):
     """More than one body may have."""
 
 
-class TooMuchHeldError(Exception):
+class TooManyBytesError(Exception):
     """A body was given up, because all of them together were too large."""
 
 
@@ -63,13 +63,13 @@ class Bodies:
                 self._held_bytes += len(chunk)
                 self._make_room()
                 if holder.is_evicted:
-                    raise TooMuchHeldError
+                    raise TooManyBytesError
                 chunk, is_whole = await _next_chunk(receive)
         except asyncio.CancelledError:
             if not holder.is_evicted:
                 raise
             task.uncancel()
-            raise TooMuchHeldError from None
+            raise TooManyBytesError from None
         finally:
             if not holder.is_evicted:
                 del self._holders[task]

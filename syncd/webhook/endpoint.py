@@ -20,11 +20,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.core.model import OUTCOMES
 from syncd.core.payload import parse
-from syncd.core.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
+from syncd.core.signature import HEADER, INVALID, MISSING, has_signature_form, is_authentic
 from syncd.errors import SyncdError
 from syncd.http_server.refusals import Refusals, client_of
 from syncd.webhook.batch_writer import BatchWriter
-from syncd.webhook.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
+from syncd.webhook.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooManyBytesError
 from syncd.webhook.metrics import delivery_seconds
 
 log = structlog.get_logger(__name__)
@@ -85,7 +85,7 @@ class WebhookEndpoint:
         except BodyTooLargeError:
             await self._too_large(send, scope, max_body_bytes)
             return
-        except TooMuchHeldError:
+        except TooManyBytesError:
             self._complain("too many bodies arrive slowly; one was refused", "503")
             await self._unavailable(send, "too much is being received; try again")
             return
@@ -103,7 +103,7 @@ class WebhookEndpoint:
             self.refusals.count(501, "an unknown transfer coding", _client(scope))
             await _answer(send, 501, _error(f"no transfer coding but chunked: {coding}"))
             return
-        self.forged_since_delivery += looks_signed(signature)
+        self.forged_since_delivery += has_signature_form(signature)
         await self._refuse(send, scope, INVALID)
 
     async def _take(self, send: Send, body: bytes) -> None:

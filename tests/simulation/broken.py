@@ -53,7 +53,7 @@ def _older_discarded() -> list[Any]:
         if known is None or decision.rule != "contradicts":
             return decision
         kept = replace(decision.value_state, conflicting_values=known.conflicting_values)
-        return replace(decision, value_state=kept, rule="same", ask_soon=False)
+        return replace(decision, value_state=kept, rule="same", read_soon=False)
 
     return [mock.patch("syncd.core.apply_deliveries.on_delivery", on_delivery)]
 

@@ -33,7 +33,7 @@ from simulation.truth import Truth
 from simulation.witness import Step
 from simulation.witnesses import HEARD, Record
 from simulation.world import SOLD
-from syncd.core.merge import FUTURE_TOLERANCE, WITNESS_SHARE
+from syncd.core.merge import CONFIRM_SHARE, FUTURE_TOLERANCE
 from syncd.core.model import Delivery, ItemRead, Labels, VariantUpdate
 from syncd.core.timestamps import from_text
 
@@ -295,7 +295,7 @@ class Checks:
             elif (
                 variant_id in before
                 and before[variant_id].value == value
-                and record.is_settled(began_at, self._settle / WITNESS_SHARE)
+                and record.is_settled(began_at, self._settle / CONFIRM_SHARE)
             ):
                 record.agree(value)
             self._tell(f"read: {variant_id}={value}, began {_seconds(began_at)}: {row}")

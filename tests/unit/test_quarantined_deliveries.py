@@ -217,10 +217,10 @@ def test_a_quarantined_payload_makes_its_variants_unsellable(mirror: Mirror, bod
     (one,) = mirror.take(body_at(body))
     assert one.outcome == ("quarantined" if "quarantined" in expected else "ignored")
     named = expected["mention"] or {"variant_ids": [], "unclear_item_ids": [], "item_ids": []}
-    is_doubted = VARIANT in named["variant_ids"] or ITEM in named["unclear_item_ids"]
-    assert mirror.state() == (DOUBTED if is_doubted else UNTOUCHED)
+    is_distrusted = VARIANT in named["variant_ids"] or ITEM in named["unclear_item_ids"]
+    assert mirror.state() == (DOUBTED if is_distrusted else UNTOUCHED)
     assert mirror.state(SIBLING) == (DOUBTED if named["unclear_item_ids"] else UNTOUCHED)
-    assert (ITEM in mirror.queue()) == (is_doubted or ITEM in named["item_ids"])
+    assert (ITEM in mirror.queue()) == (is_distrusted or ITEM in named["item_ids"])
 
 
 def test_a_quarantined_delivery_is_verified_by_a_settled_read(mirror: Mirror) -> None:

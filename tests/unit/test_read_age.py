@@ -18,8 +18,8 @@ from syncd.core.read_age import (
     LONGEST_AGE,
     NO_EVIDENCE_AGE,
     UNKNOWN_AGE,
-    ToldAge,
-    told_age,
+    ContentAge,
+    content_age,
 )
 from syncd.demo.fake_dreamship.faults import http_date
 from syncd.dreamship.remote_clock import RemoteClock
@@ -32,8 +32,10 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 
 
-def told(*headers: tuple[str, str]) -> ToldAge:
-    return told_age(lambda name: [value for key, value in headers if key.lower() == name.lower()])
+def told(*headers: tuple[str, str]) -> ContentAge:
+    return content_age(
+        lambda name: [value for key, value in headers if key.lower() == name.lower()]
+    )
 
 
 class HandClock:
@@ -90,7 +92,7 @@ def test_the_age_header_plus_a_second_is_the_age(value: str, seconds: int) -> No
 @pytest.mark.parametrize("value", ["-5", "soon", "", "1e9", "٣", "0x10", "240s", "+3"])
 def test_an_invalid_age_header_is_ignored(value: str) -> None:
     """It never makes an answer old."""
-    assert told(("Age", value)) == ToldAge()
+    assert told(("Age", value)) == ContentAge()
 
 
 def test_the_largest_of_several_ages_counts() -> None:
@@ -160,8 +162,8 @@ def test_age_and_remaining_lifetime_add_up(age: int, lifetime: int) -> None:
 )
 def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) -> None:
     """Such a copy confirms nothing."""
-    assert told(header) == ToldAge(UNKNOWN_AGE)
-    assert told(header, ("Age", "0")) == ToldAge()
+    assert told(header) == ContentAge(UNKNOWN_AGE)
+    assert told(header, ("Age", "0")) == ContentAge()
 
 
 @pytest.mark.parametrize(
@@ -183,17 +185,17 @@ def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) 
 )
 def test_a_cache_miss_or_revalidation_is_new(header: tuple[str, str]) -> None:
     """The name of a cache alone does not make an answer a copy."""
-    assert told(header) == ToldAge()
+    assert told(header) == ContentAge()
 
 
 def test_djangos_page_cache_shows_its_age_in_expires() -> None:
     """Old versions send a new Date and no Age, but the Expires of the original."""
     date = ("Date", http_date(NOW))
     expires = ("Expires", http_date(NOW + timedelta(seconds=60)))
-    assert told(date, expires, ("Cache-Control", "max-age=300")) == ToldAge(
+    assert told(date, expires, ("Cache-Control", "max-age=300")) == ContentAge(
         timedelta(seconds=241), timedelta(seconds=59)
     )
-    assert told(date, expires, ("Cache-Control", "max-age=60")) == ToldAge()
+    assert told(date, expires, ("Cache-Control", "max-age=60")) == ContentAge()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_an_expires_that_contradicts_max_age_is_ignored(control: str) -> None:
     date = ("Date", http_date(NOW))
     for seconds in (-3600, 60):
         expires = ("Expires", http_date(NOW + timedelta(seconds=seconds)))
-        assert told(date, expires, ("Cache-Control", control)) == ToldAge()
+        assert told(date, expires, ("Cache-Control", control)) == ContentAge()
 
 
 def test_new_answers_are_not_changed() -> None:
