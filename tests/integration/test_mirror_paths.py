@@ -396,7 +396,7 @@ def test_a_database_copied_over_the_mirror_is_never_written(site: Site, what: st
         time.sleep(11)  # every job has run once
     daemon.stop()
     errors = [line["event"] for line in daemon.lines() if line["level"] in {"error", "critical"}]
-    assert set(errors) == {"a delivery could not be kept", "the mirror cannot be used"}
+    assert set(errors) == {"a delivery could not be stored", "the mirror cannot be used"}
     assert b"Traceback" not in daemon.log.read_bytes()
     assert site.mirror.read_bytes() == whole
     # The log of the mirror that is gone still lies there.

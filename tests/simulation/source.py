@@ -14,7 +14,7 @@ from simulation.scenario import Scenario
 from simulation.truth import Truth
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.read_age import UNKNOWN_AGE
-from syncd.dreamship import answer_faults
+from syncd.dreamship import answer_errors
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -166,7 +166,7 @@ class Source:
     def _own(self, status: int, path: str) -> SourceError:
         """Return what a refusal or an absence in Dreamship's own form means."""
         document = {"error": {"key": "some_key", "status_code": status, "message": "No."}}
-        return answer_faults.fault(path, status, {}, document, self._now())
+        return answer_errors.error_of(path, status, {}, document, self._now())
 
     def _has_variants(self) -> bool:
         rows = self._scenario.rows
@@ -256,7 +256,9 @@ class Source:
             self.failed += 1
             self._tell(f"source: {what} answered by a gateway")
             status = self._chance.choice([403, 404])
-            raise answer_faults.fault(what, status, {}, {"message": "no such route"}, self._now())
+            raise answer_errors.error_of(
+                what, status, {}, {"message": "no such route"}, self._now()
+            )
         if fate < self._scenario.unreachable:
             self.failed += 1
             self._tell(f"source: {what} unreachable")
