@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.core.model import SweepResult
 from syncd.core.pagination import Position
@@ -68,4 +68,4 @@ class SweepSummary(Struct, frozen=True):
     seconds: float
     failed_items: list[int]
     error: str = ""
-    held: int = 0
+    removals_held: int = field(default=0, name="held")

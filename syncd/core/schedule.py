@@ -102,7 +102,7 @@ class Schedule:
         """Plan the next sweep soon after a sweep of the catalogue that was not complete."""
         if not summary.is_catalogue or not self._next:
             return
-        if summary.result == "complete" or summary.held:
+        if summary.result == "complete" or summary.removals_held:
             # Blocked removals wait for a person; another sweep soon would not help.
             self._failures = 0
             return

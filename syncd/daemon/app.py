@@ -33,7 +33,7 @@ from syncd.errors import MirrorError
 from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
 from syncd.http_server.server import HttpServer
-from syncd.store.places import oddities
+from syncd.store.places import place_warnings
 from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
@@ -199,7 +199,7 @@ class Daemon:
                 **details,
                 error=summary.error or "some items could not be read",
                 failed_items=summary.failed_items,
-                held=summary.held,
+                held=summary.removals_held,
             )
         self._schedule.sweep_ended(summary)
         self._unlisted_values.wake()
@@ -258,8 +258,8 @@ async def serve(
         raise
     if (down := services.down) is not None:
         log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
-    for oddity in oddities(services.database.path):
-        log.warning("the place of the mirror is odd", error=oddity.told, hint=oddity.hint)
+    for warning in place_warnings(services.database.path):
+        log.warning("the place of the mirror is odd", error=warning.message, hint=warning.hint)
     await Daemon(services, listeners, signals, reload=reload, environ=environ).run()
 
 

@@ -189,7 +189,7 @@ class Heartbeat:
         rate = (
             DeliveryRate()
             if last is None
-            else await self._query_runner.ask(lambda queries: queries.habit(last))
+            else await self._query_runner.ask(lambda queries: queries.delivery_rate(last))
         )
         is_quiet = webhook_health.is_quiet(rate, now)
         await self._schedule.quiet(now, is_quiet=is_quiet)

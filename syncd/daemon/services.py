@@ -95,7 +95,7 @@ class Services:
     ) -> Services:
         active = ActiveConfig(config)
         policy, missed_grace = active.current.policy, active.current.missed_grace
-        last = await database.read(wall_time.last_noted)
+        last = await database.read(wall_time.newest_time)
         jump = None if last is None else clock.resume(*last)
         if jump is not None:
             await _move(database, jump, active)

@@ -132,8 +132,8 @@ class StatusService:
             at=to_text(now),
         )
 
-    async def _explain(self, variant_id: int) -> JsonObject:
-        history = await self._searches.ask(lambda queries: queries.story(variant_id))
+    async def _story(self, variant_id: int) -> JsonObject:
+        history = await self._searches.ask(lambda queries: queries.variant_history(variant_id))
         return explain.document(history)
 
     async def line(self) -> str:

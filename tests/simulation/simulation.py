@@ -187,7 +187,7 @@ class _Run:
             is_new = last is not None and last.sweep_id not in waited
             if is_new and last is not None:
                 waited.append(last.sweep_id)
-                if last.held:
+                if last.removals_held:
                     self._begin_beside(self._accept())
             return self._is_quiet()
 

@@ -66,7 +66,7 @@ def test_every_timestamp_column_is_moved_or_named_as_fixed(db: sqlite3.Connectio
     moments = {one for one in columns if re.search(r"(^|_)(at|before|hour|since|until)$", one[1])}
     known = {
         (table, column)
-        for table, names in (*wall_time._TIMERS, *wall_time._NOTES)
+        for table, names in (*wall_time._TIMERS, *wall_time._EVENTS)
         for column in names
     }
     assert moments == known | NOT_OURS | {("counts", "hour")}

@@ -33,7 +33,7 @@ from syncd.core.records import DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import Database, reads, replay
 from syncd.store.deliveries import apply as apply_to_mirror
-from syncd.store.history import story
+from syncd.store.history import variant_history
 from syncd.store.migrations import migrate
 from syncd.webhook.batch_writer import BatchWriter
 
@@ -367,10 +367,10 @@ def test_explain_names_the_quarantined_delivery(mirror: Mirror) -> None:
     body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
     mirror.take(body)
     for variant_id in (VARIANT, SIBLING):
-        told = story(mirror.db, variant_id)
+        told = variant_history(mirror.db, variant_id)
         assert any("Delivery 1 was not understood" in one for one in sentences(told))
         assert decisions(told)[0]["outcome"] == "quarantined"
-    assert not story(mirror.db, 5).deliveries
+    assert not variant_history(mirror.db, 5).deliveries
 
 
 def test_a_replay_that_understands_the_body_replaces_the_quarantine(mirror: Mirror) -> None:
