@@ -128,8 +128,8 @@ def test_a_hard_link_is_locked_too(site: Site) -> None:
     assert "2 names" in site.syncd("doctor").stdout
     daemon.stop()
     again = site.serve()
-    (told,) = again.told("the place of the mirror is odd")
-    assert "2 names" in told["error"]
+    (told,) = again.told("the place of the mirror may not suit shops")
+    assert "2 names" in told["fault"]
 
 
 def test_a_mirror_mounted_elsewhere_is_locked_too(site: Site) -> None:

@@ -31,7 +31,7 @@ async def _story(day: Day) -> dict[str, str]:
 
     async def show(asked: str) -> str:
         # It spares the mirror by the time of this host, which stands still meanwhile.
-        status_service._day._ask_again_s = status_service._counts._ask_again_s = 0.0
+        status_service._day._next_query_s = status_service._counts._next_query_s = 0.0
         return await status_service.page(asked)
 
     shown = {}

@@ -156,7 +156,7 @@ class Process:
         )
         self._begin(self._sweeping())
         self._begin(self._locating())
-        await self.notice_clock()
+        await self.check_clock()
         self._begin(self._beating())
         if services.is_resuming:
             await self._resume()
@@ -254,13 +254,13 @@ class Process:
         """See syncd.daemon.heartbeat, which checks every second; here while anything may happen."""
         while self.is_rough():
             await self.clock.sleep(BEAT_S)
-            await self.notice_clock()
+            await self.check_clock()
 
-    async def notice_clock(self) -> None:
+    async def check_clock(self) -> None:
         """Follow the clock as soon as the mirror can, and give a sign of life."""
         while True:
             try:
-                await self.services.notice_clock()
+                await self.services.check_clock()
                 if self.services.is_resuming:
                     await self._resume()
                 beat = Beat(

@@ -277,7 +277,7 @@ class _Run:
         await asyncio.sleep(after_s)
         process = self.process
         if process.is_up and not process.is_dead and process.clock.awake.is_set():
-            await process.run(process.notice_clock())
+            await process.run(process.check_clock())
 
     def _now(self) -> datetime:
         return self.process.clock.now()

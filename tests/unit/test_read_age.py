@@ -402,16 +402,16 @@ def test_a_copy_is_read_again_after_its_lifetime() -> None:
     """If the cache keeps it longer, the waits grow."""
     answers = cached()
     one = copy(MINUTE, 4 * MINUTE)
-    assert answers.ask_again_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
+    assert answers.repeat_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
     one = copy(6 * MINUTE, timedelta())
-    waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(8)]
+    waits = [answers.repeat_at(1, one, NOW) - NOW for _ in range(8)]
     assert waits == [MINUTE, *(2**n * MINUTE for n in (1, 2, 3)), *[15 * MINUTE] * 4]
 
 
 def test_an_implausible_date_is_read_again_soon() -> None:
     """One of several hosts has a wrong clock: seeds 40696 and 41054 of the simulation."""
     answers, one = cached(), copy(timedelta(days=3650))
-    waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(4)]
+    waits = [answers.repeat_at(1, one, NOW) - NOW for _ in range(4)]
     assert waits == [3 * SECOND, 6 * SECOND, 12 * SECOND, 24 * SECOND]
 
 
@@ -428,20 +428,20 @@ def test_three_reads_of_one_copy_do_not_count_as_three_answers() -> None:
 def test_rereading_copies_takes_a_share_of_the_budget_only() -> None:
     """Reads of 500 items are spread; no wait is longer than an hour."""
     answers = cached()
-    waits = [answers.ask_again_at(number, copy(MINUTE), NOW) - NOW for number in range(500)]
+    waits = [answers.repeat_at(number, copy(MINUTE), NOW) - NOW for number in range(500)]
     assert waits[-1] / MINUTE == pytest.approx(499 * 4 / 45)
     for item_id in range(5000):
-        assert answers.ask_again_at(item_id, copy(MINUTE), NOW) - NOW <= LONGEST
+        assert answers.repeat_at(item_id, copy(MINUTE), NOW) - NOW <= LONGEST
 
 
 def test_the_status_counts_cached_items_until_the_last_is_read() -> None:
     """One copy alone is normal; a repeated one, or three items, make a reason."""
     answers = cached()
-    answers.ask_again_at(1, copy(MINUTE), NOW)
+    answers.repeat_at(1, copy(MINUTE), NOW)
     reasons = [answers.reason]
-    answers.ask_again_at(1, copy(2 * MINUTE), NOW)
+    answers.repeat_at(1, copy(2 * MINUTE), NOW)
     reasons.append(answers.reason)
-    answers.ask_again_at(2, copy(UNKNOWN_AGE), NOW)
+    answers.repeat_at(2, copy(UNKNOWN_AGE), NOW)
     reasons.append(answers.reason)
     answers.is_new(1)
     answers.is_new(2)
@@ -457,5 +457,5 @@ def test_an_answer_a_few_seconds_old_is_no_copy() -> None:
     answers = cached()
     young = COPY_AGE - SECOND
     for _ in range(5):
-        assert answers.ask_again_at(1, copy(young), NOW) == NOW + young
+        assert answers.repeat_at(1, copy(young), NOW) == NOW + young
     assert answers.reason is None
