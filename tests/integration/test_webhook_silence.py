@@ -123,9 +123,7 @@ def test_changes_during_downtime_are_not_missed_webhooks(site: Site) -> None:
     site.api.faults.down = True
     daemon = site.serve(filled=False, environ=HASTY)
     assert daemon.told("the daemon was down")
-    assert any(
-        one.startswith("The daemon was down from ") for one in daemon.status()["reasons"]
-    )
+    assert any(one.startswith("The daemon was down from ") for one in daemon.status()["reasons"])
     site.api.faults.down = False
     assert site.syncd("reconcile-now").returncode == 0
     assert site.differences == 0
