@@ -129,7 +129,7 @@ def test_a_hard_link_is_locked_too(site: Site) -> None:
     daemon.stop()
     again = site.serve()
     (told,) = again.told("the place of the mirror may not suit shops")
-    assert "2 names" in told["fault"]
+    assert "2 names" in told["error"]
 
 
 def test_a_mirror_mounted_elsewhere_is_locked_too(site: Site) -> None:

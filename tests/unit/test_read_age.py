@@ -447,7 +447,7 @@ def test_the_status_counts_cached_items_until_the_last_is_read() -> None:
     answers.is_new(2)
     reasons.append(answers.reason)
     assert reasons[0] is reasons[3] is None
-    assert "again: 1;" in (reasons[1] or "")
+    assert "repeated: 1;" in (reasons[1] or "")
     assert "copy: 120 s" in (reasons[1] or "")
     assert "copy: unknown" in (reasons[2] or "")
 

@@ -83,7 +83,7 @@ def test_failed_sweeps_are_repeated_ever_more_rarely() -> None:
     assert schedule.next_at("sweep") == NOW + MINUTE
 
 
-@pytest.mark.parametrize("fields", [{"held": 3}, {"is_catalogue": False}], ids=str)
+@pytest.mark.parametrize("fields", [{"removals_held": 3}, {"is_catalogue": False}], ids=str)
 def test_a_sweep_is_not_repeated_soon_if_that_cannot_help(fields: dict[str, Any]) -> None:
     """Blocked removals wait for a person, and an operator's items are none of the schedule's."""
     schedule = started()
