@@ -99,17 +99,17 @@ class StatusService:
     async def page(self, search: str) -> str:
         """Return the status page, with the variants that match a `search`."""
         now = self._services.clock.now()
-        found = (
-            await self._searches.run(lambda queries: queries.find(search, page.MOST_FOUND))
+        matches = (
+            await self._searches.run(lambda queries: queries.find(search, page.MAX_MATCHES))
             if search
             else []
         )
-        history = None
+        explanation = None
         variant_id = id_in(search)
-        if len(found) == 1 or (found and found[0]["variant_id"] == variant_id):
-            history = await self._history(found[0]["variant_id"])
-        elif not found and variant_id is not None:
-            history = await self._history(variant_id)  # deliveries may have named it
+        if len(matches) == 1 or (matches and matches[0]["variant_id"] == variant_id):
+            explanation = await self._explain(matches[0]["variant_id"])
+        elif not matches and variant_id is not None:
+            explanation = await self._explain(variant_id)  # deliveries may have named it
         day = await self._query_runner.run(lambda queries: self._day.answer(queries, now))
         return page.render(
             status=await self.status(),
@@ -126,13 +126,13 @@ class StatusService:
                 ),
             ],
             drift=page.chart("Differences found", day.drift, page.DRIFT, each="sweep"),
-            asked=search,
-            found=found,
-            story=history,
+            search=search,
+            matches=matches,
+            explanation=explanation,
             at=to_text(now),
         )
 
-    async def _history(self, variant_id: int) -> JsonObject:
+    async def _explain(self, variant_id: int) -> JsonObject:
         history = await self._searches.run(lambda queries: queries.variant_history(variant_id))
         return explain.document(history)
 
