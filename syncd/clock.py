@@ -1,9 +1,9 @@
-"""The one "now" of a process, also when the wall clock of its host jumps.
+"""The clock of a process, which handles jumps of the wall clock of its host.
 
 The mirror and Dreamship use wall time; a wait, a pause or a period uses elapsed time. `SteadyClock`
-starts at wall time and goes on by elapsed time, so that the moments of one process keep their
-order. A check every second compares both. A difference is a `Jump`, and everything that holds a
-moment follows it at once.
+starts at wall time and continues by elapsed time, so that the times of one process stay in order. A
+check every second compares both clocks. A difference is a `Jump`, and all stored times follow it at
+once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec import Struct
 from syncd.core.clock_jump import Jump
 
 CHECK_EVERY_S = 1.0
-# A smaller difference is corrected by running up to a tenth faster or slower, without a step.
+# A smaller difference is corrected without a step: the clock runs up to a tenth faster or slower.
 SLEWED = timedelta(seconds=1)
 SLEW_SHARE = 0.1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -29,10 +29,10 @@ _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock(Protocol):
-    """The time of this host; a test brings its own."""
+    """The time of this host; tests have their own implementations."""
 
     def now(self) -> datetime:
-        """Return this host's moment, in UTC."""
+        """Return the time of this host, in UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -41,19 +41,19 @@ class Clock(Protocol):
 
 
 class RawClock(Protocol):
-    """The readings of a host; a test brings its own."""
+    """The clocks of a host; tests have their own implementations."""
 
     @property
     def boot_id(self) -> str:
-        """Return the begin of `elapsed_s`; empty if it is unknown."""
+        """Return the id of the boot at which `elapsed_s` began; empty if it is unknown."""
         ...
 
     def wall(self) -> datetime:
-        """Return wall time in UTC; it may be set at any moment."""
+        """Return wall time in UTC; it may be set at any time."""
         ...
 
     def elapsed_s(self) -> float:
-        """Return seconds since some moment; they only rise."""
+        """Return seconds since a fixed time; they only rise."""
         ...
 
 
@@ -73,7 +73,7 @@ class HostClock:
 
 
 class Mark(Struct, frozen=True):
-    """The same moment on both clocks, so that the next process can find out whether one jumped."""
+    """One moment on both clocks, by which the next process finds out whether one has jumped."""
 
     at: datetime
     boot_id: str = ""
@@ -81,7 +81,7 @@ class Mark(Struct, frozen=True):
 
 
 class SteadyClock:
-    """Implements Clock on the readings of a host; only `check` lets its time jump."""
+    """Implements Clock with the clocks of a host; its time jumps only in `check`."""
 
     def __init__(self, raw: RawClock | None = None) -> None:
         self._raw = raw or HostClock()
@@ -109,29 +109,29 @@ class SteadyClock:
         return Mark(self._at(elapsed_s), self._raw.boot_id, elapsed_s)
 
     def follow(self, follower: Callable[[Jump], None]) -> None:
-        """Have `follower` move what it holds in memory in the instant of each jump."""
+        """Call `follower` at each jump, so that it moves the times that it has in memory."""
         self._followers.append(follower)
 
-    def resume(self, last: Mark | None, noted_at: datetime) -> Jump | None:
-        """Continue after a process that left this mark, if any; its newest moment is `noted_at`."""
+    def resume(self, last: Mark | None, newest_at: datetime) -> Jump | None:
+        """Continue after a process with this mark, if any, and `newest_at`, its newest time."""
         wall, elapsed_s = self._read()
         jump: Jump | None
         if last and last.boot_id == self._raw.boot_id != "" and elapsed_s >= last.elapsed_s:
             self._anchor(last.at, last.elapsed_s)
             self._checked_at = last.at
             jump, now = self.check(), self.now()
-            # Something else wrote it, by another clock: nothing in the mirror may be ahead of now.
-            return Jump(noted_at, now, now) if jump is None and noted_at > now else jump
+            # Another program wrote it, by another clock: no time in the mirror may be ahead of now.
+            return Jump(newest_at, now, now) if jump is None and newest_at > now else jump
         self._anchor(wall, elapsed_s)
         self._checked_at = wall
-        seen_at = max(noted_at, wall) if last is None else last.at
-        jump = Jump(max(noted_at, wall), wall, seen_at, is_same_boot=False)
+        last_ran_at = max(newest_at, wall) if last is None else last.at
+        jump = Jump(max(newest_at, wall), wall, last_ran_at, is_same_boot=False)
         return jump if jump.shift or jump.is_absence else None
 
     def check(self) -> Jump | None:
-        """Compare both clocks; return the jump that everything in the mirror has to follow."""
+        """Compare both clocks; return the jump that the times in the mirror have to follow."""
         wall, elapsed_s = self._read()
-        before, seen_at = self._at(elapsed_s), self._checked_at
+        before, last_ran_at = self._at(elapsed_s), self._checked_at
         ahead = wall - before
         is_step = abs(ahead) > SLEWED
         after = wall if is_step else before
@@ -139,7 +139,7 @@ class SteadyClock:
         if not is_step:
             self._slew_s = ahead.total_seconds()
         self._checked_at = after
-        jump = Jump(before, after, seen_at)
+        jump = Jump(before, after, last_ran_at)
         if not is_step and not jump.is_absence:
             return None
         self.jumps += 1
@@ -157,7 +157,7 @@ class SteadyClock:
         return self._anchor_at + timedelta(seconds=passed_s + slewed_s)
 
     def _read(self) -> tuple[datetime, float]:
-        """Read both clocks in the same instant: a process may be suspended between two readings."""
+        """Read both clocks at the same moment, although the process may be suspended in between."""
         while True:
             elapsed_s = self._raw.elapsed_s()
             wall = self._raw.wall()
@@ -166,9 +166,9 @@ class SteadyClock:
 
 
 def _boot_id(elapsed_s: float) -> str:
-    """Return the boot that `elapsed_s` counts from; empty where it is not the kernel's uptime.
+    """Return the boot at which `elapsed_s` began; empty if it is not the kernel's uptime.
 
-    So in a time namespace, and where a library gives the process a clock of its own.
+    That is so in a time namespace, and if a library gives the process another clock.
     """
     try:
         boot_id, uptime = _BOOT_ID.read_text().strip(), _UPTIME.read_text()

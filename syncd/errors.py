@@ -1,7 +1,26 @@
-"""Every way syncd fails, as exceptions that carry data, a hint and whether to try again.
+"""All errors of syncd: exceptions with data, with a hint, and with the chance of another attempt.
 
-Raise inward, translate once at each edge: an HTTP status in `web`, an exit code and two lines in
-`cli`. No message or hint ever holds a secret.
+    SyncdError
+    ├── ConfigurationError
+    ├── UsageError
+    ├── SourceError
+    │   ├── SourceUnreachable       (retryable)
+    │   ├── SourceAnswerInvalid     (retryable)
+    │   ├── SourceThrottled         (retryable)
+    │   ├── SourceRefused
+    │   └── SourceGone
+    ├── MirrorError
+    │   ├── MirrorUnavailable       (retryable)
+    │   ├── MirrorMissing
+    │   ├── MirrorIncompatible
+    │   └── MirrorLocked            (retryable)
+    ├── BacklogFull                 (retryable)
+    ├── Overloaded                  (retryable)
+    ├── DaemonAbsent                (retryable)
+    └── ControlDenied
+
+Inner modules raise them. Each edge translates them once: `webhook`, `admin` and `control` into an
+HTTP status, `cli` into an exit code and two lines. No message and no hint contains a secret.
 """
 
 from __future__ import annotations
@@ -10,9 +29,10 @@ from datetime import datetime, timedelta
 
 
 class SyncdError(Exception):
-    """Something is wrong that a person can read in one line and act on in the next.
+    """An error with a message of one line and a hint of one line.
 
-    `hint` is what to try. `retryable` says whether the same call may succeed later unchanged.
+    The message describes the error, and `hint` how to fix it. `retryable`: the same call may
+    succeed later.
     """
 
     retryable = False
@@ -32,13 +52,13 @@ class ConfigurationError(SyncdError):
 
 
 class UsageError(SyncdError):
-    """The command was asked for something that makes no sense."""
+    """The arguments of a command or of a request are invalid."""
 
 
 class SourceError(SyncdError):
-    """Dreamship did not answer what was asked.
+    """A call to Dreamship failed.
 
-    `wait_s`: the seconds that the answer asks to wait (`Retry-After`), None when it does not.
+    `wait_s`: the seconds to wait by the answer (`Retry-After`); None if it names none.
     """
 
     def __init__(self, message: str, *, hint: str = "", wait_s: float | None = None) -> None:
@@ -47,19 +67,19 @@ class SourceError(SyncdError):
 
 
 class SourceUnreachable(SourceError):
-    """The network or the server failed; nothing was learned."""
+    """The network or the server failed; the call has no result."""
 
     retryable = True
 
 
 class SourceAnswerInvalid(SourceError):
-    """An answer arrived and cannot be what the documentation describes; nothing was learned."""
+    """An answer does not have the documented form; the call has no result."""
 
     retryable = True
 
 
 class SourceThrottled(SourceError):
-    """Too many calls for one key."""
+    """Dreamship answered 429: too many calls for one key."""
 
     retryable = True
 
@@ -69,16 +89,16 @@ class SourceThrottled(SourceError):
 
 
 class SourceRefused(SourceError):
-    """401 or 403 in Dreamship's own form: this key may not read what was asked.
+    """401 or 403 in Dreamship's own form: this key may not read the resource.
 
-    Only the list of items speaks for the key: every key may read it.
+    Only a refusal of the list of items concerns the key itself: every key may read the list.
     """
 
 
 class SourceGone(SourceError):
-    """404 or 410 in Dreamship's own form: what was asked for does not exist at the source.
+    """404 or 410 in Dreamship's own form: the resource does not exist.
 
-    `source_at`, `age` and `fresh_for` say how old that answer is, as those of `ItemRead` do.
+    `source_at`, `age` and `fresh_for` describe the age of the answer, like those of `ItemRead`.
     """
 
     source_at: datetime | None = None
@@ -97,7 +117,7 @@ class MirrorUnavailable(MirrorError):
 
 
 class MirrorMissing(MirrorError):
-    """There is no database where the configuration says."""
+    """There is no database at the configured path."""
 
 
 class MirrorIncompatible(MirrorError):
@@ -105,25 +125,25 @@ class MirrorIncompatible(MirrorError):
 
 
 class MirrorLocked(MirrorError):
-    """Another syncd process holds the mirror."""
+    """Another syncd process has locked the mirror."""
 
     retryable = True
 
 
 class BacklogFull(SyncdError):
-    """More deliveries wait than can be made durable in time; Dreamship shall try again."""
+    """More deliveries wait than can be made durable in time; Dreamship repeats this one."""
 
     retryable = True
 
 
 class Overloaded(SyncdError):
-    """Too much is asked at once, or a question that takes too long; ask again later, or less."""
+    """Too many requests run at the same time, or one query takes too long."""
 
     retryable = True
 
 
 class DaemonAbsent(SyncdError):
-    """No daemon answers on the control socket; `was_reached`: one did, and broke off."""
+    """No daemon answers on the control socket; `was_reached`: its answer was incomplete."""
 
     retryable = True
 
@@ -133,4 +153,4 @@ class DaemonAbsent(SyncdError):
 
 
 class ControlDenied(SyncdError):
-    """There is a control socket, and this user may not use it."""
+    """The user may not use the control socket."""

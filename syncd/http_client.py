@@ -1,9 +1,9 @@
-"""The one place that builds HTTP clients, with the proxy and the certificates of the environment.
+"""Builds all HTTP clients, with the proxy and the certificates of the environment.
 
-httpx reads the same variables, but builds a client for every one of them, whether or not it is
-used, and lets the exceptions of its parts through. Each client of syncd asks one URL and follows no
-redirect, so the variables are read here for that URL, and what is wrong with one of them is a
-ConfigurationError with its name. A value is never repeated: a proxy's address may hold a password.
+httpx reads the same variables, but it builds a client for each of them, even if it is not used, and
+does not translate the exceptions. Each client of syncd calls one URL and follows no redirect. So
+this module reads the variables for that URL, and an error in a variable is a ConfigurationError
+with its name. Messages never contain a value: the address of a proxy may contain a password.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from syncd.errors import ConfigurationError
 
 _SCHEMES = {"http", "https", "socks5", "socks5h"}
 _MAX_PORT = 65_535
-# How OpenSSL names the certificates of a folder: the hash of the subject, and a number.
+# The names of certificates in a folder of OpenSSL: the hash of the subject, and a number.
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
@@ -36,29 +36,29 @@ def async_client(
     transport: httpx.AsyncBaseTransport | None = None,
     **options: Any,
 ) -> httpx.AsyncClient:
-    """Return a client for `url` and what lies below it; `is_direct`: past every proxy.
+    """Return a client for `url` and the paths below it; `is_direct`: without a proxy.
 
-    `options` are httpx's. Raises ConfigurationError when the environment has no usable way there.
+    `options` are httpx's. Raises ConfigurationError if a variable of the environment is unusable.
     """
     if transport is not None:
         return httpx.AsyncClient(transport=transport, **options)
-    return httpx.AsyncClient(**_way(url, os.environ, is_direct=is_direct), **options)
+    return httpx.AsyncClient(**_proxy_options(url, os.environ, is_direct=is_direct), **options)
 
 
 def check(url: str, environ: Mapping[str, str], *, is_direct: bool = False) -> None:
-    """Raise ConfigurationError when no client can be built for `url`."""
+    """Raise ConfigurationError if no client can be built for `url`."""
     try:
         httpx.URL(url)
     except httpx.InvalidURL:
-        # It knows more of what no name of a host is than urllib does.
+        # httpx rejects more invalid names of hosts than urllib does.
         raise ConfigurationError(
             ["no request can be sent to this address"], hint="check the name of its host"
         ) from None
-    _way(url, environ, is_direct=is_direct)
+    _proxy_options(url, environ, is_direct=is_direct)
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """Return the variable that names the proxy for `url` and its value; empty texts without one."""
+    """Return the variable with the proxy for `url`, and its value; empty texts if there is none."""
     parts = urlsplit(url)
     if not parts.hostname or _is_excepted(
         parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), environ
@@ -70,7 +70,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
         names.remove("HTTP_PROXY")
     for name in names:
         if name in environ:
-            # An empty lower-case variable switches off its upper-case twin.
+            # An empty variable in lower case disables the same variable in upper case.
             if environ[name].strip():
                 return name, environ[name].strip()
             if name.islower():
@@ -79,9 +79,9 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:
-    """Tell whether NO_PROXY names a host: a domain, an address or a network, with or without port.
+    """Tell whether NO_PROXY names a host: by a domain, an address or a network, maybe with a port.
 
-    What is none of these names no host.
+    Other entries are ignored.
     """
     listed = environ.get("no_proxy", environ.get("NO_PROXY", ""))
     return any(_names(entry, host.casefold(), port) for entry in re.split(r"[,\s]+", listed))
@@ -103,14 +103,14 @@ def _names(entry: str, host: str, port: int) -> bool:
         return bool(domain) and (host == domain or host.endswith(f".{domain}"))
 
 
-def _way(url: str, environ: Mapping[str, str], *, is_direct: bool) -> dict[str, Any]:
-    """Return how to get there, as httpx takes it."""
+def _proxy_options(url: str, environ: Mapping[str, str], *, is_direct: bool) -> dict[str, Any]:
+    """Return the options of httpx for the proxy and the certificates of `url`."""
     variable, address = ("", "") if is_direct else proxy_for(url, environ)
     proxy = _proxy(variable, address) if variable else None
     if urlsplit(url).scheme == "https" or (proxy is not None and proxy.url.scheme == "https"):
         context = _certificates(environ)
     else:
-        # No TLS on this way; reading every certificate of the host takes longer than the call.
+        # No TLS is used; to read every certificate of the host takes longer than the call.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy is not None and proxy.url.scheme == "https":
         proxy.ssl_context = context
@@ -119,16 +119,16 @@ def _way(url: str, environ: Mapping[str, str], *, is_direct: bool) -> dict[str, 
 
 def _proxy(variable: str, address: str) -> httpx.Proxy:
     address = address if "://" in address else f"http://{address}"
-    hint = f"write {variable}=http://HOST:PORT, or name the host in NO_PROXY to go past it"
+    hint = f"write {variable}=http://HOST:PORT, or name the host in NO_PROXY to use no proxy"
     try:
         proxy = httpx.Proxy(address)
         host, port = proxy.url.host, proxy.url.port
     except (ValueError, httpx.InvalidURL):
         scheme = address.partition("://")[0].casefold()
-        fault = "is no address of a proxy"
+        error = "is no address of a proxy"
         if scheme not in _SCHEMES:
-            fault = f"names a kind of proxy that is none of {', '.join(sorted(_SCHEMES))}"
-        raise ConfigurationError([f"{variable}: {fault}"], hint=hint) from None
+            error = f"names a kind of proxy that is none of {', '.join(sorted(_SCHEMES))}"
+        raise ConfigurationError([f"{variable}: {error}"], hint=hint) from None
     if not host or " " in host or "%20" in host or (port or 0) > _MAX_PORT:
         raise ConfigurationError([f"{variable}: is no address of a proxy"], hint=hint)
     if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
@@ -140,51 +140,51 @@ def _proxy(variable: str, address: str) -> httpx.Proxy:
 
 
 def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
-    """Return what verifies the other side: by $SSL_CERT_FILE, $SSL_CERT_DIR, or certifi."""
+    """Return the trusted certificates: of $SSL_CERT_FILE, $SSL_CERT_DIR, or certifi."""
     file, folders = environ.get("SSL_CERT_FILE"), environ.get("SSL_CERT_DIR")
     if file:
-        _require(_file_fault(file), "SSL_CERT_FILE", "name a readable file of certificates (PEM)")
+        _require(_file_error(file), "SSL_CERT_FILE", "name a readable file of certificates (PEM)")
     elif folders:
-        hint = "name a folder of certificates that `openssl rehash` went over"
-        _require(_folder_fault(folders), "SSL_CERT_DIR", hint)
+        hint = "name a folder of certificates that `openssl rehash` has processed"
+        _require(_folder_error(folders), "SSL_CERT_DIR", hint)
     else:
-        import certifi  # noqa: PLC0415 - a module of data, needed on this way alone
+        import certifi  # noqa: PLC0415 - a module of data, needed only here
 
         file = certifi.where()
-        _require(_file_fault(file), f"the certificates in {file}", "install syncd again", unset="")
+        _require(_file_error(file), f"the certificates in {file}", "install syncd again", unset="")
     try:
         return ssl.create_default_context(cafile=file or None, capath=None if file else folders)
-    except OSError as fault:
-        # What it also opens, to write to; everything else was looked at.
+    except OSError as error:
+        # It also opens this file for writing; all other files are checked already.
         hint = "name a file that this user may write"
-        _require(fault.strerror or "cannot be used", "SSLKEYLOGFILE", hint)
+        _require(error.strerror or "cannot be used", "SSLKEYLOGFILE", hint)
         raise AssertionError from None
 
 
-def _require(fault: str, variable: str, hint: str, *, unset: str = ", or unset {}") -> None:
-    if fault:
-        raise ConfigurationError([f"{variable}: {fault}"], hint=hint + unset.format(variable))
+def _require(error: str, variable: str, hint: str, *, unset: str = ", or unset {}") -> None:
+    if error:
+        raise ConfigurationError([f"{variable}: {error}"], hint=hint + unset.format(variable))
 
 
-def _file_fault(file: str) -> str:
-    """Return why nothing can be verified by a file, or an empty text."""
+def _file_error(file: str) -> str:
+    """Return why a file of certificates is unusable, or an empty text."""
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116 - text of the environment
             return "is no file"
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
     except ssl.SSLError:
-        return "holds no certificate in PEM form"
-    except (OSError, ValueError) as fault:
-        return getattr(fault, "strerror", None) or "cannot be read"
+        return "contains no certificate in PEM form"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or "cannot be read"
     return ""
 
 
-def _folder_fault(folders: str) -> str:
-    """Return why nothing can be verified by folders, or an empty text."""
+def _folder_error(folders: str) -> str:
+    """Return why folders of certificates are unusable, or an empty text."""
     try:
         for folder in folders.split(os.pathsep):
             if any(_HASHED.fullmatch(one.name) for one in Path(folder).iterdir()):
                 return ""
-    except (OSError, ValueError) as fault:
-        return getattr(fault, "strerror", None) or "cannot be read"
-    return "holds no certificate under its hash"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or "cannot be read"
+    return "contains no certificate named by its hash"

@@ -1,4 +1,4 @@
-"""A stream that never makes its writer wait: whoever reads the log may be slow, stuck or gone."""
+"""A stream that never makes its writer wait, even if the reader is slow, stuck or gone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import select
 import threading
 from collections.abc import Callable, Sequence
 
-# Thousands of lines: a reader that restarts, or is slow for a while, misses nothing.
+# Thousands of lines, so that a reader may restart or be slow for a while without a loss.
 MAX_WAITING_BYTES = 1024 * 1024
 
 
 class LogStream(io.TextIOBase):
-    """Takes text at once; a thread writes it to the descriptor `fd`, in order.
+    """Accepts text at once; a thread writes it to the descriptor `fd`, in order.
 
     Each call of `write` is one line or several, written whole or dropped whole. A line is dropped
-    when more than MAX_WAITING_BYTES wait, or when it cannot be written (a closed pipe, a full
-    disk). After a drop nothing is taken until all that waits is written: so the gap is one. Then
-    `on_dropped` is called with the number of lines, in the thread.
+    if more than MAX_WAITING_BYTES wait, or if it cannot be written (a closed pipe, a full disk).
+    After a drop, further lines are dropped until all waiting lines are written, so there is only
+    one gap. Then the thread calls `on_dropped` with the number of lines.
     """
 
     def __init__(self, fd: int, *, on_dropped: Callable[[int], None]) -> None:
@@ -30,16 +30,16 @@ class LogStream(io.TextIOBase):
         self._is_torn = False
         self._refused = 0
         self.dropped = 0
-        # Its lock may be taken twice: a collected object may log while a line is being added.
+        # Its lock is reentrant: a collected object may log while a line is being added.
         self._changed = threading.Condition()
-        # A daemon: a write that never returns does not keep the process.
+        # A daemon thread: a write that never returns does not delay the end of the process.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Take one or more whole lines; never waits and never fails."""
+        """Accept one or more whole lines; never waits and never fails."""
         line = text.encode(errors="backslashreplace")
-        # A report of dropped lines is not dropped: nothing else would tell how many they were.
+        # A report of dropped lines is not dropped: only this report has their number.
         is_report = threading.current_thread() is self._thread
         with self._changed:
             is_full = self._waiting_bytes + len(line) > MAX_WAITING_BYTES
@@ -53,7 +53,7 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def drain(self, limit_s: float) -> bool:
-        """Wait until everything is written, at most `limit_s`; tell whether it is."""
+        """Wait until all lines are written, at most `limit_s`; tell whether they are."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._waiting and not self._is_writing, limit_s
@@ -68,7 +68,7 @@ class LogStream(io.TextIOBase):
         return self._fd
 
     def isatty(self) -> bool:
-        """Tell whether a person reads it."""
+        """Tell whether the descriptor is a terminal."""
         return os.isatty(self._fd)
 
     def _run(self) -> None:
@@ -78,10 +78,11 @@ class LogStream(io.TextIOBase):
                 self._is_writing = False
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting)
-                # All at once: each write gives Python's lock away, and waits to get it back.
+                # All at once: each write releases Python's interpreter lock, and waits for it
+                # again.
                 lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
                 self._is_writing = True
-            failed = self._put(lines)
+            failed = self._write_lines(lines)
             with self._changed:
                 self.dropped += failed
                 missing += failed
@@ -92,15 +93,15 @@ class LogStream(io.TextIOBase):
                 reported, missing = missing, 0
                 self._on_dropped(reported)
 
-    def _put(self, lines: Sequence[bytes]) -> int:
-        """Write lines, however long that takes; return how many could not be written."""
+    def _write_lines(self, lines: Sequence[bytes]) -> int:
+        """Write lines, without a time limit; return how many could not be written."""
         whole = b"".join([b"\n", *lines] if self._is_torn else lines)
         rest = memoryview(whole)
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
             except BlockingIOError:
-                # Whoever shares the descriptor made it one that does not wait.
+                # Another process that shares the descriptor has made it non-blocking.
                 waiting = select.poll()
                 waiting.register(self._fd, select.POLLOUT)
                 waiting.poll()
@@ -110,13 +111,13 @@ class LogStream(io.TextIOBase):
         return 0
 
     def _failed(self, lines: Sequence[bytes], rest: int, *, is_begun: bool) -> int:
-        """Return how many lines are not whole when the last `rest` bytes were not written."""
+        """Return how many lines are incomplete if the last `rest` bytes were not written."""
         failed = 0
         for line in reversed(lines):
             failed += 1
             rest -= len(line)
             if rest <= 0:
                 break
-        # What was written of a line is none; the next one must not continue it.
+        # A written part of a line counts as no line; the next line must not continue it.
         self._is_torn = rest < 0 if is_begun else self._is_torn
         return failed

@@ -1,6 +1,6 @@
-"""Logs: lines for people on a terminal, JSON lines otherwise, and never a secret in either.
+"""Logs: readable lines on a terminal, JSON lines otherwise, and never a secret.
 
-One event, one line, however long or odd the text is that strangers brought into it.
+One event is one line, also if it contains long or unusual foreign text.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from syncd.log_stream import LogStream
 
 MASK = "********"
 
-# Of one list or table, whose values have bounds as well. A line that is longer is cut by whoever
-# collects it, and then it is no JSON any more.
+# The most entries of one list or table; its values have limits too. A log collector truncates a
+# longer line, and then the line is no JSON.
 MAX_ENTRIES = 50
-# The ends of a traceback say most: where it began, and what it was.
+# A longer traceback is cut in the middle: its ends have the origin and the error.
 MAX_TRACEBACK_CHARS = 8000
-# How long the end of the process waits for the last lines to be read.
+# How long the process waits at its end until the last lines are read.
 DRAIN_LIMIT_S = 1.0
 
 
@@ -70,14 +70,14 @@ def configure(
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries tell of every request, at info and below, which nobody reads.
+    # Libraries log every request at info and below.
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]))
 
 
 def never_wait() -> None:
-    """Have stderr take every line at once, however slowly it is read: for a process that serves.
+    """Let stderr accept every line at once, even if its reader is slow: for the daemon.
 
-    Before `configure`. A line that cannot be written is dropped and counted.
+    Call it before `configure`. A line that cannot be written is dropped and counted.
     """
     stream = LogStream(sys.stderr.fileno(), on_dropped=_report_dropped)
     atexit.register(stream.drain, DRAIN_LIMIT_S)
@@ -85,22 +85,22 @@ def never_wait() -> None:
 
 
 def dropped_lines() -> int:
-    """Return how many lines were dropped because nobody read them, or no disk took them."""
+    """Return how many lines were dropped: their reader was too slow, or the disk was full."""
     return sys.stderr.dropped if isinstance(sys.stderr, LogStream) else 0
 
 
 def catch_all() -> None:
-    """Have what would be written past the log be lines of it, too: for a process that serves."""
+    """Log warnings and uncaught exceptions, instead of writing them to stderr: for the daemon."""
     logging.captureWarnings(capture=True)
-    sys.excepthook = lambda _, fault, __: report(fault)
-    threading.excepthook = lambda told: report(told.exc_value or told.exc_type())
-    sys.unraisablehook = lambda told: report(told.exc_value or told.exc_type())
+    sys.excepthook = lambda _, error, __: report(error)
+    threading.excepthook = lambda hook: report(hook.exc_value or hook.exc_type())
+    sys.unraisablehook = lambda hook: report(hook.exc_value or hook.exc_type())
 
 
-def report(fault: BaseException) -> None:
-    """Log an exception that nothing translated, with its traceback."""
+def report(error: BaseException) -> None:
+    """Log an unexpected exception with its traceback."""
     log = structlog.get_logger(__name__)
-    log.critical("a fault nobody expected", exc_info=fault)
+    log.critical("an unexpected error", exc_info=error)
 
 
 def _report_dropped(lines: int) -> None:
@@ -108,12 +108,12 @@ def _report_dropped(lines: int) -> None:
     log.warning(
         "log lines were dropped",
         lines=lines,
-        hint="whatever reads the log did not read it, or its disk was full",
+        hint="the reader of the log was too slow or stuck, or its disk was full",
     )
 
 
 class _Unfailing:
-    """A stream whose full disk or closed pipe is nobody's fault: the line is lost, not the work."""
+    """A stream that drops a line if its disk is full or its pipe is closed, and never fails."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -130,15 +130,15 @@ class _Unfailing:
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Tell whether a person reads it."""
+        """Tell whether the stream is a terminal."""
         return self._stream.isatty()
 
 
 class _Plain:
-    """Makes an event plain: no secret, whoever logged it, nothing endless, no line within it."""
+    """Makes an event safe: without secrets, with limited length, and in one line."""
 
     def __init__(self, secrets: Collection[str], *, is_console: bool) -> None:
-        # The longest first: one that begins with another would leave its rest.
+        # The longest first: a secret that begins with another one would leave its rest.
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
         self._is_console = is_console
 
@@ -163,9 +163,9 @@ class _Plain:
         return self._text(str(value))
 
     def _text(self, text: str) -> str:
-        # Masked before it is cut, or the beginning of a secret would stay.
+        # Masked before it is shortened, otherwise the beginning of a secret would stay.
         text = shortened(self._masked(text).strip())
-        # JSON, in ASCII, escapes by itself what is no character of a line.
+        # JSON in ASCII escapes all such characters by itself.
         return visible(text) if self._is_console else text
 
     def _traceback(self, text: str) -> str:
@@ -175,7 +175,7 @@ class _Plain:
             text = f"{text[:half]}\n…\n{text[-half:]}"
         if not self._is_console:
             return text
-        # Indented, so that no message in it looks like a line of its own.
+        # Indented, so that no part of it looks like a line of the log.
         return "\n".join(f"    {visible(line)}" for line in text.splitlines())
 
     def _masked(self, text: str) -> str:

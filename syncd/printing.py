@@ -1,7 +1,7 @@
-"""The one place that prints: what others worded reaches a terminal as plain text, in one line.
+"""Prints all results: foreign text reaches a terminal as safe text, in one line.
 
-Names, values and faults may hold anything. Nothing in them moves the cursor, colours or ends a
-line, and a long one is cut; with `--json` all of it is exact, in JSON's own escapes.
+Names, values and errors may contain any character. They never move the cursor, change colours or
+end a line, and long ones are shortened. With `--json` the text is exact, with escapes of JSON.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from msgspec import json
 
 from syncd.core.plain_text import MAX_CHARS, json_text, shortened, visible
 
-# Of a line of ours that names several things of others, each with a bound of its own.
+# The longest line with several foreign names, each with a limit of its own.
 MAX_LINE_CHARS = 10_000
 
 
 class Colored(NamedTuple):
-    """A part of a line that has a colour where colours are wanted."""
+    """A part of a line that has a colour if the terminal shows colours."""
 
     text: str
     color: str
@@ -29,7 +29,7 @@ class Colored(NamedTuple):
 def show(*parts: str | Colored, err: bool = False, most: int | None = MAX_CHARS) -> None:
     """Print one line on stdout, or on stderr (`err`).
 
-    Each part is cut to `most` characters; None: to none, for text that is to be copied.
+    Each part is shortened to `most` characters; None: not at all, for text that is to be copied.
     """
     line = "".join(
         click.style(_plain(part.text, most), fg=part.color)
@@ -41,13 +41,13 @@ def show(*parts: str | Colored, err: bool = False, most: int | None = MAX_CHARS)
 
 
 def show_whole(text: str) -> None:
-    """Print text of several lines whole, indented so that none of them looks like one of ours."""
+    """Print all lines of a text, indented so that none looks like a line of syncd."""
     for line in text.split("\n"):
         show("    ", line.removesuffix("\r").expandtabs(4), most=None)
 
 
 def show_json(document: object) -> None:
-    """Print one document, indented for whoever looks at it."""
+    """Print one document, indented."""
     click.echo(json.format(json_text(document), indent=2))
 
 
@@ -62,6 +62,6 @@ def _plain(text: str, most: int | None) -> str:
 
 
 def _has_color(*, is_error: bool) -> bool:
-    """Tell whether a stream is a terminal that wants colour."""
+    """Tell whether a stream is a terminal that shows colours."""
     stream = sys.stderr if is_error else sys.stdout
     return stream.isatty() and "NO_COLOR" not in os.environ

@@ -1,7 +1,7 @@
-"""Running a coroutine so that its end waits for no thread: one may look up a name for minutes.
+"""Runs a coroutine without waiting for its threads at the end: a name lookup may take minutes.
 
-The C library asks each name server several times and cannot be interrupted. asyncio and libuv wait
-for such a thread when a loop ends, Python for every thread that is none of its daemons.
+The C library queries each name server several times and cannot be interrupted. asyncio and libuv
+wait for such a thread at the end of a loop, and Python waits for each thread that is no daemon.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import uvloop
 
 T = TypeVar("T")
 
-# Names that are looked up at once; a thread that hangs holds its place until it returns.
+# Name lookups at the same time; a thread that hangs occupies its place until it returns.
 _LOOKUPS = 4
 
 
 class _Threads(ThreadPoolExecutor):
-    """Threads that nobody waits for; what has not begun at the end never begins."""
+    """Threads without a wait at the end; work that has not begun by then is cancelled."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as in the library
         del wait, cancel_futures
@@ -29,7 +29,7 @@ class _Threads(ThreadPoolExecutor):
 
 
 class _Loop(uvloop.Loop):
-    """Looks up names in threads of its own: lookups that hang hold up nothing else."""
+    """Looks up names in separate threads: lookups that hang do not delay other work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,16 +37,16 @@ class _Loop(uvloop.Loop):
         self._lookups = _Threads(_LOOKUPS, thread_name_prefix="lookup")
 
     async def getaddrinfo(self, host: Any, port: Any, **options: int) -> Any:
-        """Return what the C library knows of a name, as `socket.getaddrinfo` does."""
+        """Return the addresses of a name, as `socket.getaddrinfo` does."""
         return await self.run_in_executor(
             self._lookups, lambda: socket.getaddrinfo(host, port, **options)
         )
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Return what `main` returned; threads that still work are left to themselves.
+    """Return the result of `main`, without waiting for threads that still work.
 
-    Python itself waits for them at its end, unless the process ends by `os._exit`.
+    Python itself waits for them at its end, unless the process ends with `os._exit`.
     """
     with asyncio.Runner(loop_factory=_Loop) as runner:
         return runner.run(main)

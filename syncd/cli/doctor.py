@@ -33,7 +33,7 @@ from syncd.http_server.limits import (
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 from syncd.store import Queries
 from syncd.store.files import missing_sidecars, require_file, require_own_log, resolve, sidecars
-from syncd.store.places import oddities
+from syncd.store.places import place_warnings
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 # Dreamship waits this long for an answer.
@@ -141,7 +141,7 @@ def _check_access(mirror: Path) -> Finding:
             [_file_info(file) for file in (real, *sidecars(real)) if file.exists()],
             missing_sidecars(real),
         )
-        unusual = oddities(mirror) if real.exists() else []
+        unusual = place_warnings(mirror) if real.exists() else []
     except MirrorError as error:
         return Finding("the shop can read the mirror", "fail", error.message, error.hint)
     if not unusual:
@@ -150,7 +150,7 @@ def _check_access(mirror: Path) -> Finding:
     return Finding(
         finding.check,
         "warn" if passed else finding.verdict,
-        "; ".join([*([] if passed else [finding.detail]), *(place.told for place in unusual)]),
+        "; ".join([*([] if passed else [finding.detail]), *(place.message for place in unusual)]),
         "; ".join([*([] if passed else [finding.hint]), *(place.hint for place in unusual)]),
     )
 

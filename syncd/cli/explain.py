@@ -29,7 +29,7 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     """
     queries = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
-        story = queries.story(variant_id)
+        story = queries.variant_history(variant_id)
     finally:
         queries.close()
     if as_json:

@@ -124,7 +124,7 @@ def command(
 def _hint(summary: SweepSummary) -> str:
     if "Dreamship has no item" in summary.error:
         return "check the id in the Dreamship app"
-    if summary.held:
+    if summary.removals_held:
         return "check some of them in the Dreamship app, then run it with --accept-removals"
     if summary.result == "partial":
         return "run it again"

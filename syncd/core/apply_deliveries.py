@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec import Struct, field
 
 from syncd.core.changes import add_change, merge_labels, request_refresh
-from syncd.core.merge import WITNESS_SHARE, Decision, Rule, is_replayed, on_delivery
+from syncd.core.merge import CONFIRM_SHARE, Decision, Rule, is_replayed, on_delivery
 from syncd.core.model import Delivery, Labels, Mention, Outcome, VariantUpdate
 from syncd.core.payload import content_key, is_named_by_its_bytes
 from syncd.core.policy import Policy
@@ -51,7 +51,7 @@ def apply_deliveries(
 
 
 class _Batch(Struct):
-    """One batch that is being applied; each delivery sees the effects of those before it."""
+    """One batch that is being applied; each delivery applies to the result of those before it."""
 
     snapshot: BatchSnapshot
     policy: Policy
@@ -134,9 +134,9 @@ class _Batch(Struct):
         return ("verifying" if state.value_state.verifying else "applied"), decision.rule
 
     def apply_mention(self, mention: Mention, arrived_at: datetime) -> None:
-        """Verify what a body names without being understood; request reads of changed items.
+        """Verify the variants that a body names without a value; request reads of changed items.
 
-        Copies are no exception: where nothing was understood, equal bytes may be a new event.
+        Also for copies: if a body was not understood, equal bytes may be a new event.
         """
         for variant_id in mention.variant_ids:
             self._verify_variant(variant_id, mention, arrived_at)
@@ -185,9 +185,9 @@ class _Batch(Struct):
         self, stored: VariantState | None, decision: Decision, arrived_at: datetime
     ) -> datetime | None:
         """Return when to read before the settled read: once a read can confirm the delivery."""
-        if not decision.ask_soon:
+        if not decision.read_soon:
             return None
-        return arrived_at if stored is None else arrived_at + self.policy.settle / WITNESS_SHARE
+        return arrived_at if stored is None else arrived_at + self.policy.settle / CONFIRM_SHARE
 
     def _request_refresh(
         self,

@@ -48,7 +48,7 @@ def apply_read(
         if variant is None and stored is not None and stored.item_id != read.item_id:
             continue  # it has moved to another item, whose read decides about it
         if variant is None and stored is not None and not applying.is_whole:
-            applying.keep_unshown(stored)
+            applying.leave_unshown(stored)
         elif overtaken:
             applying.check_overtaken(stored, variant)
         elif variant is not None and len(set(values[variant_id])) > 1:
@@ -63,10 +63,10 @@ def apply_read(
 
 
 def is_no_evidence(snapshot: ItemSnapshot, read: ItemRead) -> bool:
-    """Tell whether a copy from a cache proves nothing except that the item must be read again.
+    """Tell whether a copy from a cache is no evidence, so that the item must be read again.
 
-    That is so if nobody knows the age of the copy, and if it lacks a variant: only Dreamship itself
-    can say that a variant does not exist.
+    That is so if the age of the copy is unknown, and if the copy lacks a variant: only an answer of
+    Dreamship itself proves that a variant does not exist.
     """
     if read.age < COPY_AGE:
         return False
@@ -115,7 +115,7 @@ class _Read(Struct):
             request_refresh(self.change_set, self.read.item_id, None, settle_at)
 
     def _is_of(self, stored: VariantState) -> bool:
-        """Tell whether a variant is one of the item, by the mirror or by this read."""
+        """Tell whether a variant belongs to the item, by the mirror or by this read."""
         return stored.item_id == self.read.item_id or stored.variant_id in self.found
 
     def check_overtaken(self, stored: VariantState | None, variant: SourceVariant | None) -> None:
@@ -124,8 +124,8 @@ class _Read(Struct):
         if stored is None or stored.value_state.value != value or stored.value_state.verifying:
             request_refresh(self.change_set, self.read.item_id, self.now, self.now)
 
-    def keep_unshown(self, stored: VariantState) -> None:
-        """Keep a variant that a partial answer does not show, and request another read.
+    def leave_unshown(self, stored: VariantState) -> None:
+        """Leave a variant that a partial answer does not show, and request another read.
 
         Each answer may be partial, so this waits longer than a delivery does.
         """
@@ -183,7 +183,7 @@ class _Read(Struct):
         self._add_change(None, state)
 
     def decide(self, stored: VariantState, variant: SourceVariant | None) -> None:
-        """Add what the read changes of a variant that the mirror has; most reads change nothing."""
+        """Add the changes of a variant that the mirror has; most reads change nothing."""
         read = self.read
         decision = self._decision(stored, variant)
         is_missing = (
@@ -227,9 +227,11 @@ class _Read(Struct):
     def _add_missing(self, stored: VariantState) -> None:
         """Take a missing variant off sale until the sweep ends, unless too many are missing."""
         value_state = stored.value_state
-        # A variant that an earlier sweep missed and kept is not marked again by each sweep.
-        was_kept = stored.missing_since is not None and None not in value_state.conflicting_values
-        if self.snapshot.absence_mode == "mark" and not was_kept:
+        # A variant that an earlier sweep missed and restored is not marked again by each sweep.
+        was_restored = (
+            stored.missing_since is not None and None not in value_state.conflicting_values
+        )
+        if self.snapshot.absence_mode == "mark" and not was_restored:
             value_state = with_conflict(value_state, None)
         state = replace(
             stored,

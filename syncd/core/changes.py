@@ -1,4 +1,4 @@
-"""What every observation adds to a change set: rows of variants, changes, requests to read."""
+"""Adds rows of variants, changes and requests to read to a change set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_change(
     missed: bool = False,
     during_downtime: bool = False,
 ) -> None:
-    """Add the new row of a variant, and a change if a reader of the feed sees a difference."""
+    """Add the new row of a variant, and a change if the feed shows a difference."""
     change_set.variants[state.variant_id] = state
     if stored is not None and stored.item_id != state.item_id:
         change_set.moved_variants.add(state.variant_id)

@@ -1,4 +1,4 @@
-"""Why the mirror says what it says of a variant: its last decisions, in plain words."""
+"""Explains the state of a variant in the mirror: its last decisions, in plain language."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from syncd.core.model import JsonObject, Row
 from syncd.core.plain_text import shortened
 
 RULES: dict[Rule, str] = {
-    "first-word": "the mirror did not have this variant; the delivery was taken, to be confirmed",
-    "first-word-doubted": "the mirror did not have this variant and the delivery has no place in "
-    "time; it is not sold before the source was asked",
-    "same": "it said what the mirror said already",
-    "newer": "it was newer than every delivery and read before it, and was applied at once",
-    "contradicts": "it disagreed and was not surely newer, or it did not say what changed; the "
-    "mirror kept its value and the source was asked",
-    "settled": "a read that began long enough after the last delivery; what it says is the truth",
-    "agrees": "a read soon after a delivery, and it agreed with the mirror; the doubt ended",
-    "not-settled": "a read soon after a delivery, and it disagreed; the settled read decides",
-    "ambiguous": "one answer had it with different values; it is sold only if all of them may be",
-    "absent": "a sweep did not find it; it is not sold until the sweep ends and decides",
-    "gone": "a sweep ended and had not found it; it was removed",
-    "brake": "a sweep did not find it, nor too many others; none of it was believed",
-    "not-found": "a whole sweep found no item that has it",
+    "first-word": "the mirror did not have this variant; the delivery was applied, and a read "
+    "confirms it",
+    "first-word-doubted": "the mirror did not have this variant, and the delivery has no usable "
+    "timestamp; the variant is unsellable until a read confirms the delivery",
+    "same": "the delivery has the same value as the mirror",
+    "newer": "the delivery is newer than all earlier deliveries and reads; it was applied at once",
+    "contradicts": "the delivery disagrees and is not certainly newer, or it has no value; the "
+    "mirror did not change its value, and a read decides",
+    "settled": "the read began long enough after the last delivery, so its value is final",
+    "agrees": "the read began soon after a delivery and agrees with the mirror; the verification "
+    "ended",
+    "not-settled": "the read began soon after a delivery and disagrees; the settled read decides",
+    "ambiguous": "one answer has the variant with different values; the variant is sellable only "
+    "if all of them are",
+    "absent": "a sweep did not find the variant; it is unsellable until the end of the sweep",
+    "gone": "a sweep that has ended did not find the variant, and removed it",
+    "brake": "a sweep did not find the variant and too many others, so it removed none of them",
+    "not-found": "a whole sweep found no item with this variant",
     "policy": "the configuration changed",
 }
 
 
-# Of a value or a name within a sentence.
-_MAX_SAID_CHARS = 200
-_UNLOCATED = (
+# The longest value or name in a sentence.
+_MAX_QUOTED_CHARS = 200
+_UNPLACED = (
     "A delivery named this variant, and the mirror does not know its item. A sweep of the "
     "catalogue finds it."
 )
 
 
 class VariantHistory(Struct, frozen=True):
-    """What the mirror keeps about one variant.
+    """The information of the mirror about one variant.
 
     `row` is its row of view `availability`; `grounds` has `rule`, `decided_at`,
     `conflicting_values`, `item_read_at`, `item_is_gone`, `urgent_at` and `settle_at`; both None for
@@ -50,47 +53,47 @@ class VariantHistory(Struct, frozen=True):
     grounds: Row | None
     deliveries: list[Row]
     changes: list[Row]
-    is_unlocated: bool = False
+    is_unplaced: bool = False
 
 
-def document(story: VariantHistory) -> JsonObject:
-    """Return a story as `explain --json` prints it."""
+def document(history: VariantHistory) -> JsonObject:
+    """Return the history of a variant as `explain --json` prints it."""
     return {
-        "variant_id": story.variant_id,
-        "availability": story.row,
-        "because": sentences(story),
-        "grounds": story.grounds,
-        "decisions": decisions(story),
+        "variant_id": history.variant_id,
+        "availability": history.row,
+        "because": sentences(history),
+        "grounds": history.grounds,
+        "decisions": decisions(history),
     }
 
 
-def sentences(story: VariantHistory) -> list[str]:
-    """Return why the mirror says what it says, the most important first."""
-    row, grounds = story.row, story.grounds
+def sentences(history: VariantHistory) -> list[str]:
+    """Return the reasons for the state of the variant, the most important first."""
+    row, grounds = history.row, history.grounds
     if row is None or grounds is None:
-        if story.is_unlocated:
-            return [_UNLOCATED]
-        return ["The mirror has never heard of this variant."]
-    told = [_headline(row), _setter(story, row)]
+        if history.is_unplaced:
+            return [_UNPLACED]
+        return ["The mirror does not have this variant."]
+    lines = [_headline(row), _setter(history, row)]
     if row["verifying"]:
         against = ", ".join(
-            "something else" if d is None else _said(d) for d in grounds["conflicting_values"]
+            "another value" if d is None else _quoted(d) for d in grounds["conflicting_values"]
         )
-        told.append(f"It is being verified: set against it stands {shortened(against)}.")
-        told += _doubter(story)
-    told.append(
-        f"Last known to be true at {row['confirmed_at']}; last judged at {grounds['decided_at']}: "
-        f"{RULES[grounds['rule']]} ({grounds['rule']})."
+        lines.append(f"A read verifies it; the conflicting values are {shortened(against)}.")
+        lines += _quarantined_delivery(history)
+    lines.append(
+        f"Last known to be true at {row['confirmed_at']}; "
+        f"last decision at {grounds['decided_at']}: {RULES[grounds['rule']]} ({grounds['rule']})."
     )
     if grounds["urgent_at"] is not None:
-        told.append(f"The source is asked from {grounds['urgent_at']} on.")
+        lines.append(f"An urgent read of its item is due from {grounds['urgent_at']} on.")
     if grounds["settle_at"] is not None:
-        told.append(f"A settled read of its item is due from {grounds['settle_at']} on.")
-    return told
+        lines.append(f"A settled read of its item is due from {grounds['settle_at']} on.")
+    return lines
 
 
-def decisions(story: VariantHistory) -> list[JsonObject]:
-    """Return what deliveries and reads did, newest first; a read that changed nothing left none."""
+def decisions(history: VariantHistory) -> list[JsonObject]:
+    """Return the decisions about deliveries and reads, newest first, without reads that agreed."""
     found: list[JsonObject] = [
         {
             "at": row["received_at"],
@@ -103,7 +106,7 @@ def decisions(story: VariantHistory) -> list[JsonObject]:
             "rule": row["rule"],
             "why": row["reason"] or RULES.get(row["rule"], ""),
         }
-        for row in story.deliveries
+        for row in history.deliveries
     ]
     found += [
         {
@@ -117,7 +120,7 @@ def decisions(story: VariantHistory) -> list[JsonObject]:
             "rule": row["rule"],
             "why": RULES.get(row["rule"], ""),
         }
-        for row in story.changes
+        for row in history.changes
         if row["cause"] != "webhook"
     ]
     return sorted(found, key=lambda one: str(one["at"]), reverse=True)
@@ -125,43 +128,47 @@ def decisions(story: VariantHistory) -> list[JsonObject]:
 
 def _headline(row: Row) -> str:
     names = (row[key] for key in ("item_name", "variant_name"))
-    name = " ".join(shortened(str(one), _MAX_SAID_CHARS) for one in names if one)
+    name = " ".join(shortened(str(one), _MAX_QUOTED_CHARS) for one in names if one)
     called = f" ({name})" if name else ""
     if row["removed"]:
         return f"Variant {row['variant_id']}{called} is gone from the catalogue, so not sellable."
     sold = "sellable" if row["sellable"] else "not sellable"
-    return f"Variant {row['variant_id']}{called} is {_said(row['availability'])}, {sold}."
+    return f"Variant {row['variant_id']}{called} is {_quoted(row['availability'])}, {sold}."
 
 
-def _said(value: str) -> str:
-    """Return a value in quotes; the sentence goes on after it, however long it is."""
-    return repr(shortened(value, _MAX_SAID_CHARS))
+def _quoted(value: str) -> str:
+    """Return a value in quotes, shortened if it is long."""
+    return repr(shortened(value, _MAX_QUOTED_CHARS))
 
 
-def _doubter(story: VariantHistory) -> list[str]:
-    """Name the newest delivery if it was not understood: nothing else shows why it is doubted."""
-    newest = story.deliveries[0] if story.deliveries else None
+def _quarantined_delivery(history: VariantHistory) -> list[str]:
+    """Name the newest delivery if it was not understood: it is the cause of the verification."""
+    newest = history.deliveries[0] if history.deliveries else None
     if newest is None or newest["outcome"] != "quarantined":
         return []
-    told = (
-        f"Delivery {newest['delivery_id']} was not understood and names this variant or its item; "
-        "so Dreamship is asked."
+    line = (
+        f"Delivery {newest['delivery_id']} was not understood and names this variant or its item, "
+        "so a read verifies the variant."
     )
-    return [told]
+    return [line]
 
 
-def _setter(story: VariantHistory, row: Row) -> str:
+def _setter(history: VariantHistory, row: Row) -> str:
     change = next(
-        (one for one in story.changes if one["old_availability"] != one["availability"]), None
+        (one for one in history.changes if one["old_availability"] != one["availability"]), None
     )
     if change is None:
         return f"A {row['source']} set that at {row['changed_at']}."
     if change["cause"] != "webhook":
-        missed = "; no delivery had told it" if change["missed"] else ""
+        missed = "; no delivery reported it" if change["missed"] else ""
         by = "A changed configuration" if change["cause"] == "config" else "A read"
         return f"{by} set that at {change['recorded_at']} (change {change['seq']}){missed}."
     delivery = next(
-        (d for d in story.deliveries if d["rule"] in {"newer", "first-word", "first-word-doubted"}),
+        (
+            d
+            for d in history.deliveries
+            if d["rule"] in {"newer", "first-word", "first-word-doubted"}
+        ),
         None,
     )
     by = "A delivery" if delivery is None else f"Delivery {delivery['delivery_id']}"

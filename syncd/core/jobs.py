@@ -1,11 +1,11 @@
-"""Jobs: what is worth a call to Dreamship; and sweeps, which make most of them."""
+"""Jobs, each worth a call to Dreamship; and sweeps, which create most of them."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncd.core.model import SweepResult
 from syncd.core.pagination import Position
@@ -41,7 +41,7 @@ class Job(Struct, frozen=True):
 
 
 class SweepProgress(Struct, frozen=True):
-    """How far a sweep is. `total` None while the catalogue is still being listed."""
+    """The progress of a sweep. `total` is None until the whole catalogue is listed."""
 
     sweep_id: int
     began_at: datetime
@@ -68,4 +68,4 @@ class SweepSummary(Struct, frozen=True):
     seconds: float
     failed_items: list[int]
     error: str = ""
-    held: int = 0
+    removals_held: int = field(default=0, name="held")

@@ -1,13 +1,13 @@
-"""JSON as other programs write it: decoded strictly when it is well formed, leniently when not.
+"""Decodes JSON of other programs: strictly if it is well formed, else leniently.
 
-A price that is NaN or half an emoji in a name makes a document invalid, and the ids and the
-availability in it are as good as ever. What the lenient decoder accepts: a byte order mark, UTF-16
-and UTF-32, gzip, bytes that are no UTF-8, lone surrogates, control characters in a text, NaN and
-Infinity, numbers without a limit, text after the document, one object in a list, and a document
-that was encoded twice. Text of it can always be written as UTF-8.
+A price that is NaN or half an emoji in a name makes a document invalid, but the ids and the
+availability in it are still good. The lenient decoder accepts a byte order mark, UTF-16 and UTF-32,
+gzip, bytes that are no UTF-8, lone surrogates, control characters in a text, NaN and Infinity,
+numbers of any length, text after the document, one object in a list, and a document that was
+encoded twice. All text in the result can be written as UTF-8.
 
-Two different values under one name in one object are a `Conflict`: parsers differ in which one
-counts, so neither does.
+Two different values under one name in one object are a `Conflict`: parsers differ in which value
+counts, so neither counts.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from msgspec import Struct
 
 from syncd.core.model import JsonObject
 
-# Of a body that is compressed; a delivery has some hundred bytes.
+# The most bytes of a decompressed body; a usual delivery has some hundred.
 MAX_UNPACKED_BYTES = 1024 * 1024
 # Python refuses to convert longer numbers, and no id or price needs them.
 MAX_DIGITS = 1000
 MAX_CONFLICTING = 20
 # Documented objects have four levels. Python's own limit differs between its versions: some 1,000
-# levels in 3.11, and 10,000 in 3.13, where other code that reads a value no longer follows.
+# levels in 3.11, and 10,000 in 3.13, where other code that reads the value fails.
 MAX_LEVELS = 100
 
 _TOO_DEEP = "nested deeper than any documented object"
 _GZIP = b"\x1f\x8b"
 _BLANK = "\ufeff\0\x1a \t\r\n\f\v\u00a0"
 _STRUCTURE = frozenset('{}[]"')
-# A text without an end goes on to the end of the document: each byte is read once.
+# An unterminated text reaches to the end of the document: each byte is read once.
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = re.compile(r"[^][{}]+")
 _LONE = re.compile("[\ud800-\udfff]")
@@ -47,11 +47,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class NotJsonError(Exception):
-    """Why no decoder accepts a document."""
+    """The reason why no decoder accepts a document."""
 
 
 class Conflict(Struct, frozen=True):
-    """Different values that one object has under one name."""
+    """Different values under one name in one object."""
 
     values: tuple[Any, ...]
 
@@ -74,31 +74,31 @@ def decode_part(part: bytes) -> Any:
         if names_are_unique(part, value):
             return value
     except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # the lenient decoder says
+        pass  # the lenient decoder decides
     text = part.decode(errors="replace").strip(_BLANK)
     try:
         value, end = _DECODER.raw_decode(text)
-    except ValueError as why:
-        raise NotJsonError(str(why)) from why
+    except ValueError as error:
+        raise NotJsonError(str(error)) from error
     if end < len(text):
         raise NotJsonError("text after a value")
     return _cleaned(value) if _SURROGATE_ESCAPE.search(text) else value
 
 
 def recover(body: bytes) -> Any:
-    """Return what the lenient decoder makes of `body`; raises NotJsonError."""
+    """Return the document in `body`, by the lenient decoder; raises NotJsonError."""
     try:
         return _unwrapped(_decoded(text_of(body)))
-    except ValueError as why:
-        raise NotJsonError(str(why)) from why
+    except ValueError as error:
+        raise NotJsonError(str(error)) from error
 
 
 def names_are_unique(body: bytes, document: Any, *, outside: int = 0) -> bool:
-    """Tell whether strict decoding of `body` to `document` has dropped no repeated name.
+    """Tell whether strict decoding of `body` to `document` dropped no repeated name.
 
-    Each member has one colon. Written again, a document has fewer colons than it was read from if
-    a name was dropped. `outside` counts the colons of `body` that are no part of `document`. A
-    colon can also be an escape sequence; such a body is left to the lenient decoder.
+    Each member has one colon. If a name was dropped, the encoded document has fewer colons than the
+    body. `outside` counts the colons of `body` that are no part of `document`. A colon can also be
+    an escape sequence; the lenient decoder reads such a body.
     """
     if b"\\u003a" in body or b"\\u003A" in body:
         return False
@@ -106,12 +106,12 @@ def names_are_unique(body: bytes, document: Any, *, outside: int = 0) -> bool:
 
 
 def alternatives(value: Any) -> tuple[Any, ...]:
-    """Return the values of a conflict, or the one value that there is."""
+    """Return the values of a conflict, or the value itself."""
     return value.values if isinstance(value, Conflict) else (value,)
 
 
 def text_of(body: bytes) -> str:
-    """Return a body as text, with U+FFFD for each byte that has no meaning."""
+    """Return a body as text, with U+FFFD for each invalid byte."""
     if body.startswith(_GZIP):
         body = _unpacked(body)
     text = body.decode(json.detect_encoding(body), errors="replace")
@@ -119,7 +119,7 @@ def text_of(body: bytes) -> str:
 
 
 def is_in_utf8(body: bytes | bytearray) -> bool:
-    """Tell whether the bytes of a body are its text, neither compressed nor in UTF-16 or UTF-32."""
+    """Tell whether a body is plain UTF-8: not compressed, and not in UTF-16 or UTF-32."""
     return json.detect_encoding(body).startswith("utf-8") and not body.startswith(_GZIP)
 
 
@@ -131,7 +131,7 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def _require_few_levels_in(body: bytes) -> None:
-    # Few brackets are few levels: no delivery has more, and counting costs next to nothing.
+    # Few brackets mean few levels. No usual delivery has more, and counting is cheap.
     if body.count(b"[") + body.count(b"{") > MAX_LEVELS:
         _require_few_levels(body.decode(errors="replace"))
 
@@ -146,8 +146,8 @@ def _require_few_levels(text: str) -> None:
 def _decoded(text: str) -> Any:
     _require_few_levels(text)
     document, end = _DECODER.raw_decode(text)
-    # With structure in it, the rest is a part of the document that lies outside by mistake, or a
-    # second document: what was decoded may then say something that the sender did not mean.
+    # If the rest contains structure, it is a misplaced part of the document or a second document.
+    # The decoded part alone may then not have the meaning of the whole.
     if not _STRUCTURE.isdisjoint(text[end:]):
         raise ValueError(f"more than one document: the first ends at character {end}")
     return _cleaned(document) if _SURROGATE_ESCAPE.search(text) else document
@@ -162,7 +162,7 @@ def _unwrapped(document: Any) -> Any:
 
 
 def _cleaned(value: Any) -> Any:
-    """Replace lone surrogates, which no UTF-8 and so no database can hold."""
+    """Replace lone surrogates, which UTF-8 and so the database cannot represent."""
     if isinstance(value, str):
         return _LONE.sub("\ufffd", value)
     if isinstance(value, dict):
@@ -185,7 +185,7 @@ def _object(members: list[tuple[str, Any]]) -> JsonObject:
 
 
 def agreed(values: Iterable[Any]) -> Any:
-    """Return what values of one name say together: the one value that they have, or a Conflict."""
+    """Return the value of one name if all values are equal, else a Conflict."""
     different: list[Any] = []
     for value in values:
         if value not in different and len(different) < MAX_CONFLICTING:
@@ -202,7 +202,7 @@ def _number(text: str) -> float | str:
     return number if abs(number) != float("inf") else text
 
 
-# NaN and Infinity stay the text that they are: a float of that kind equals nothing.
+# NaN and Infinity stay text: a NaN is not equal even to itself.
 _DECODER = json.JSONDecoder(
     strict=False,
     object_pairs_hook=_object,

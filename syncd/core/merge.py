@@ -1,4 +1,4 @@
-"""Which observation wins: the heart of the product, as two pure functions over one variant.
+"""Decides which observation wins: two pure functions over one variant.
 
 A delivery is applied at once and confirmed by a read; a settled read is the truth. The rule trusts
 only the order of events on this host, and Dreamship's timestamps among themselves. The end state is
@@ -19,7 +19,7 @@ DATE_RESOLUTION = timedelta(seconds=1)
 # An unsettled read confirms a delivery from this part of `settle` on. An earlier read may come from
 # a copy that does not have the change yet, so its agreement proves nothing. Simulated with copies
 # up to 20 s old, an earlier read put variants on sale wrongly for 26 s a run; this one for 0.3 s.
-WITNESS_SHARE = 3
+CONFIRM_SHARE = 3
 # How far an event may lie in the future of Dreamship's clock. A later timestamp is an error.
 FUTURE_TOLERANCE = timedelta(seconds=2)
 # Dreamship repeats a delivery for this long. An older event is a stored body that was sent again,
@@ -44,7 +44,7 @@ Rule = Literal[
     "ambiguous",  # one answer has the variant with different values
     "absent",  # a settled read of a sweep does not have it; the end of the sweep decides
     "gone",  # the end of the sweep removed it
-    "brake",  # the end of the sweep kept it: too many variants are missing at once
+    "brake",  # the end of the sweep restored it: too many variants are missing at once
     "not-found",  # a whole sweep found no item that has it
     "policy",  # the configuration changed
 ]
@@ -81,7 +81,7 @@ class Decision(Struct, frozen=True):
 
     value_state: ValueState
     rule: Rule
-    ask_soon: bool = False
+    read_soon: bool = False
     missed: bool = False
 
 
@@ -127,8 +127,8 @@ def on_delivery(
         # Other conflicting values remain: only a read can decide about them.
         others = tuple(other for other in stored.conflicting_values if other != value)
         applied = replace(delivered, value=value, conflicting_values=others, event_at=event_at)
-        return Decision(applied, "newer", ask_soon=applied.verifying)
-    return Decision(with_conflict(delivered, value), "contradicts", ask_soon=True)
+        return Decision(applied, "newer", read_soon=applied.verifying)
+    return Decision(with_conflict(delivered, value), "contradicts", read_soon=True)
 
 
 def on_read(
@@ -152,8 +152,8 @@ def on_read(
         missed = not was_delivered and value is not None and stored.value is not None
         return Decision(replace(read, value=value, conflicting_values=()), "settled", missed=missed)
     if value == stored.value:
-        is_witness = began_at >= stored.delivered_at + settle / WITNESS_SHARE
-        if is_witness or not stored.verifying:
+        can_confirm = began_at >= stored.delivered_at + settle / CONFIRM_SHARE
+        if can_confirm or not stored.verifying:
             return Decision(replace(read, conflicting_values=()), "agrees")
         return Decision(read, "not-settled")
     return Decision(with_conflict(read, value), "not-settled")
@@ -197,7 +197,7 @@ def _first_delivery(
         read_at=read_at,
         delivered_at=arrived_at,
     )
-    return Decision(state, "first-word" if is_placed else "first-word-doubted", ask_soon=True)
+    return Decision(state, "first-word" if is_placed else "first-word-doubted", read_soon=True)
 
 
 def _unless_ahead(moment: datetime | None, source_now: datetime) -> datetime | None:

@@ -1,7 +1,7 @@
-"""The records everything else speaks in: frozen values, no behaviour beyond what they say.
+"""The records that all other modules use: frozen values without behaviour.
 
-Moments are aware `datetime` in UTC. Ids are positive integers that fit SQLite's 64 bits.
-`availability` is text exactly as Dreamship sent it; None stands for "gone from the catalogue".
+Times are aware `datetime` in UTC. Ids are positive integers that fit SQLite's 64 bits.
+`availability` is text exactly as Dreamship sends it; None means "gone from the catalogue".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SweepResult = Literal["complete", "partial", "failed"]
 
 
 class Labels(Struct, frozen=True):
-    """What a variant is called; empty where Dreamship does not say."""
+    """The names of a variant; None where Dreamship sends none."""
 
     name: str | None = None
     color: str | None = None
@@ -36,10 +36,10 @@ class Labels(Struct, frozen=True):
 
 
 class VariantUpdate(Struct, frozen=True):
-    """What one delivery says about one variant.
+    """The content of one delivery about one variant.
 
-    `value` None: it says that availability changed, not to what. `event_at` None: it cannot be
-    placed in time. `item_id` None: it does not name its item.
+    `value` None: the delivery reports a change without its value. `event_at` None: the event has no
+    usable timestamp. `item_id` None: the delivery does not name the item.
     """
 
     variant_id: int
@@ -50,11 +50,11 @@ class VariantUpdate(Struct, frozen=True):
 
 
 class Mention(Struct, frozen=True):
-    """What a body names without a value for it.
+    """The ids that a body names without a value.
 
     `variant_ids` may have changed, and so may every variant of `unclear_item_ids`. `item_ids` are
     items to read. `is_certain`: the body is about an item variant, so an id that the mirror does
-    not know is a variant to look for; else it may be the id of anything.
+    not have is a variant to find; otherwise it may be the id of another kind of object.
     """
 
     variant_ids: tuple[int, ...] = ()
@@ -64,11 +64,12 @@ class Mention(Struct, frozen=True):
 
 
 class Delivery(Struct, frozen=True):
-    """One authentic webhook body, understood as far as it can be.
+    """One authentic webhook body, parsed as far as possible.
 
-    Exactly one of three: `update` set (about a variant's availability), `quarantined` set (why it
-    was not understood), or neither (authentic, about something else). `mention` is what a body
-    names that was not understood or is about an item.
+    Exactly one of three holds: `update` is set (the body is about a variant's availability),
+    `quarantined` is set (the reason why the body was not understood), or neither is set (the body
+    is about another subject). `mention` has the ids of a body that was not understood, or that is
+    about an item.
     """
 
     event_id: str
@@ -81,7 +82,7 @@ class Delivery(Struct, frozen=True):
 
 
 class SourceVariant(Struct, frozen=True):
-    """One variant as a GET answered it; a missing or null `availability` is the empty text."""
+    """One variant in an answer to a GET; a missing or null `availability` is the empty text."""
 
     variant_id: int
     value: str
@@ -89,10 +90,10 @@ class SourceVariant(Struct, frozen=True):
 
 
 class SourceItem(Struct, frozen=True):
-    """One item as a GET answered it; `variants` None when a list row did not carry them.
+    """One item in an answer to a GET; `variants` None: a row of a list does not contain them.
 
-    A variant with two values in one answer is there twice. `is_whole` is false when a variant was
-    left out because it has no usable id.
+    A variant with two values in one answer occurs twice. `is_whole` is false if a variant is left
+    out because it has no usable id.
     """
 
     item_id: int
@@ -102,13 +103,13 @@ class SourceItem(Struct, frozen=True):
 
 
 class ItemRead(Struct, frozen=True):
-    """A finished read of one item: `variants` is all it has; None means the item is gone.
+    """A finished read of one item with all its variants; `variants` None: the item is gone.
 
-    `began_at` is this host's moment before the request left; the source clock moves it back by
-    the `age` of the content when a cache answered. `source_at` is the `Date` header of the answer,
-    Dreamship's clock. `fresh_for` is how long the cache may go on answering the same. Not
-    `is_whole`: the absence of a variant proves nothing. `is_row`: it is a row of a list, which may
-    lack some variants without a trace.
+    `began_at` is this host's time before the request left; the source clock moves it back by the
+    `age` of the content if a cache answered. `source_at` is the `Date` header of the answer, by
+    Dreamship's clock. `fresh_for` is how long the cache may repeat the answer. If `is_whole` is
+    false, the absence of a variant is no evidence. `is_row`: the read is a row of a list, which may
+    lack variants without any sign of it.
     """
 
     item_id: int
@@ -123,9 +124,9 @@ class ItemRead(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """One page of a listing; `count` is the listing's own total, None when it does not say.
+    """One page of a listing; `count` is the total that the listing names, None if it names none.
 
-    The moments are those of `ItemRead`. `broken_rows`: how many of its rows could not be read.
+    The times are those of `ItemRead`. `broken_rows`: how many of its rows could not be read.
     """
 
     items: tuple[SourceItem, ...]
@@ -140,11 +141,11 @@ class Page(Struct, frozen=True):
 
 JsonObject = dict[str, Any]
 Row = dict[str, Any]
-"""What a query answered, by its columns' names."""
+"""One row of a query's result, by the names of its columns."""
 
 
 def id_in(text: str) -> int | None:
-    """Return the id that somebody typed, or None for anything that cannot be one."""
+    """Return the id in a text that a user typed, or None if the text is no id."""
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         return None
     number = int(text)

@@ -1,7 +1,7 @@
-"""Which variants and items does a body name that was not understood? A bounded scan of its text.
+"""Finds the ids of variants and items in a body that was not understood: a bounded scan of text.
 
-No form is assumed: the scan finds ids in JSON that is cut short, in forms and in XML. It decides
-nothing but what to ask the source about, so an id too many costs one read.
+The scan assumes no format: it finds ids in truncated JSON, in form data and in XML. Its result only
+decides which items to read, so a wrong id costs one read.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from urllib.parse import unquote_plus
 from syncd.core.lenient_json import text_of
 from syncd.core.model import MAX_ID, Mention
 
-# A delivery has some hundred bytes.
+# A usual delivery has some hundred bytes.
 MAX_CHARS = 64 * 1024
 MAX_IDS = 20
 
 Subject = Literal["variant", "item", "other", "unknown", "none"]
 _VARIANT = "itemvariant"
 _ITEM = "item"
-# Objects that Dreamship documents beside these two. Their ids are other numbers.
+# Other objects that Dreamship documents. Their ids are not ids of variants or items.
 _OTHERS = (
     *("order", "product", "tracking", "printfile", "lineitem", "lineticket", "shop", "category"),
     *("account", "webhook"),
 )
 
 _IS = r"""[\s"'\\]{0,8}(?:[:=>]|\r?\n\r?\n)[\s"'\\]{0,8}"""
-# A kind that the end of the text cuts off is none.
+# A kind at the end of the text may be truncated, so it does not count.
 _KIND = re.compile(
     rf"(?<!\w)(?:(?P<action>action)|object(?:[_-]?type)?){_IS}"
     r"(?P<kind>[a-z][\w -]{2,60})(?![\w -]|$)",
@@ -52,7 +52,7 @@ _PARTS = frozenset(
 
 
 def mention_in(body: bytes) -> Mention | None:
-    """Return what a body that was not understood names, or None if it names nothing of ours."""
+    """Return the ids that such a body names, or None if it names no variant and no item."""
     text = text_of(body)[:MAX_CHARS]
     if "%22" in text or "%3A" in text:
         text = unquote_plus(text)
@@ -61,8 +61,8 @@ def mention_in(body: bytes) -> Mention | None:
         return None
     own, variants, items = _ids(text)
     if about == "item":
-        # That an item changed is no doubt about its variants. Its id is a variant's only if "item"
-        # is what is left of "item_variant".
+        # A changed item makes its variants no conflict. Its id is the id of a variant only if
+        # "item" is a truncated "item_variant".
         return Mention(variant_ids=own, item_ids=own + items)
     is_certain = about == "variant"
     # Without a kind, an id may be a variant's or an item's.
@@ -73,10 +73,10 @@ def mention_in(body: bytes) -> Mention | None:
 
 
 def subject(objects: tuple[str, ...], actions: tuple[str, ...]) -> Subject:
-    """Return what a body is about whose object types and actions are these.
+    """Return the subject of a body with these object types and actions.
 
-    An action on a variant says it whatever the object type is; "unknown" is neither documented nor
-    absent, "none" is absent.
+    An action on a variant decides, whatever the object type is. "unknown" means that the type is
+    present and not documented; "none" means that it is absent.
     """
     kinds, done = [_squeezed(text) for text in objects], [_squeezed(text) for text in actions]
     if any(kind.startswith(_VARIANT) for kind in kinds + done):
@@ -89,7 +89,7 @@ def subject(objects: tuple[str, ...], actions: tuple[str, ...]) -> Subject:
 
 
 def _squeezed(text: str) -> str:
-    """Return letters only: `item_variant`, `item-variant` and `ItemVariant` are one kind."""
+    """Return the letters only: `item_variant`, `item-variant` and `ItemVariant` are one kind."""
     return "".join(filter(str.isalpha, text)).lower()
 
 
@@ -105,7 +105,7 @@ def _kinds(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _ids(text: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Return the ids of the object that the text is about, of variants, and of items."""
+    """Return the ids of the object itself, of variants, and of items."""
     own: dict[int, None] = {}
     variants: dict[int, None] = {}
     items: dict[int, None] = {}

@@ -25,7 +25,7 @@ MAX_BROKEN = 2
 # The most unreadable parts that are reported.
 MAX_FAULTS = 5
 
-# Items of one list. Reading so many takes more than a day, at the 60 calls a minute of one key.
+# The most items of one list. Reading them takes more than a day, at 60 calls a minute for one key.
 MAX_ITEMS = 100_000
 # Some lists have 25 items a page, whatever the limit.
 MAX_PAGES = 1_000
@@ -39,10 +39,10 @@ class Position(Struct, frozen=True):
 
     `category` None: the whole catalogue. `run` numbers the readings of a listing in this sweep, of
     which `attempt` are of this category. `count` is the total that the first page of this run
-    named; `shifted` says that something moved since. `is_unsure`: a listing moved each time.
-    `page_items` is the longest page of this run, `listed` how many items it has shown so far;
-    `broken` counts pages in a row that could not be read; `faults` name the parts that could not be
-    read.
+    names. `shifted`: the listing has changed since then. `is_unsure`: a listing changed during each
+    reading. `page_items` is the length of the longest page of this run, and `listed` the number of
+    items that the run has shown. `broken` counts unreadable pages in a row; `faults` describes the
+    unreadable parts. The names of the fields are persisted.
     """
 
     category: int | None = None
@@ -60,10 +60,10 @@ class Position(Struct, frozen=True):
 
 
 class PageStats(Struct, frozen=True):
-    """What one page brought: `new` items, `repeated` ones of this run, and how many so far.
+    """The content of one page: `new` items, `repeated` items of this run, and all items so far.
 
-    `broken_rows` are rows of it that could not be read. `is_old`: a cache answered, with a page
-    from before the sweep.
+    `broken_rows` counts its unreadable rows. `is_old`: a cache answered with a page from before the
+    sweep.
     """
 
     new: int
@@ -78,8 +78,8 @@ class PageStats(Struct, frozen=True):
 def leads_on(next_page: object, page: int) -> bool:
     """Tell whether the `next` of a page leads to another page, whatever its form.
 
-    It does not when it is missing, null, false, empty or zero, or names this page or an earlier
-    one: a list whose end points to its beginning ends there.
+    A missing, null, false, empty or zero `next` leads nowhere. Neither does the number of this page
+    or of an earlier one: a list whose last page points to the first page ends there.
     """
     if isinstance(next_page, str):
         text = next_page.strip()
@@ -93,7 +93,7 @@ def leads_on(next_page: object, page: int) -> bool:
 
 
 def believable_count(count: object) -> int | None:
-    """Return the total that a page names; None when it names none that a catalogue can have."""
+    """Return the total that a page names; None if no catalogue can have such a total."""
     if not isinstance(count, int) or isinstance(count, bool):
         return None
     return count if 0 <= count <= MAX_ITEMS else None
@@ -109,9 +109,9 @@ def page_stats(
     broken_rows: int = 0,
     is_old: bool = False,
 ) -> PageStats:
-    """Return what a page with these items brought to a run that had `listed` so many.
+    """Return the statistics of a page with these items, in a run that has `listed` items so far.
 
-    `before`: which of these items the run had shown already; it may have others as well.
+    `before` contains those of these items that the run has shown already, and maybe others.
     """
     new = len(set(ids) - before)
     return PageStats(new, len(ids) - new, listed + new, count, has_next, broken_rows, is_old)
@@ -122,42 +122,42 @@ def first(categories: tuple[int, ...]) -> Position:
     return Position(categories[0] if categories else None)
 
 
-def following(position: Position, seen: PageStats, categories: tuple[int, ...]) -> Position:
+def following(position: Position, stats: PageStats, categories: tuple[int, ...]) -> Position:
     """Return the position after a page; `page` 0: the listing is complete."""
     is_first = position.page == 1
     moved = (
         position.shifted
-        or seen.is_old
-        or seen.repeated > 0
-        # After a first page that could not be read, the count is not known.
-        or (not is_first and not position.faults and seen.count != position.count)
-        or (seen.has_next and seen.new == 0)
+        or stats.is_old
+        or stats.repeated > 0
+        # After an unreadable first page the count is unknown.
+        or (not is_first and not position.faults and stats.count != position.count)
+        or (stats.has_next and stats.new == 0)
     )
     here = replace(
         position,
-        count=seen.count if is_first or position.count is None else position.count,
-        barren=0 if seen.new else position.barren + 1,
+        count=stats.count if is_first or position.count is None else position.count,
+        barren=0 if stats.new else position.barren + 1,
         shifted=moved,
         broken=0,
-        listed=seen.listed,
-        page_items=max(position.page_items, seen.new + seen.repeated + seen.broken_rows),
+        listed=stats.listed,
+        page_items=max(position.page_items, stats.new + stats.repeated + stats.broken_rows),
     )
-    if seen.broken_rows:
-        rows = f"{seen.broken_rows} rows of {_named(position)} cannot be read"
-        here = _with_fault(here, rows)
-    if seen.has_next and (here.listed >= MAX_ITEMS or here.page >= MAX_PAGES):
+    if stats.broken_rows:
+        rows = f"{stats.broken_rows} rows of {_named(position)} cannot be read"
+        here = _with_error(here, rows)
+    if stats.has_next and (here.listed >= MAX_ITEMS or here.page >= MAX_PAGES):
         endless = f"{_list_of(here)} goes on after {here.listed:,} items on {here.page:,} pages"
-        return _after_last(_with_fault(here, endless, is_first=True), categories, is_short=False)
-    if seen.has_next and here.barren < MAX_BARREN:
+        return _after_last(_with_error(here, endless, is_first=True), categories, is_short=False)
+    if stats.has_next and here.barren < MAX_BARREN:
         return replace(here, page=here.page + 1)
-    is_short = here.count is not None and seen.listed < here.count
+    is_short = here.count is not None and stats.listed < here.count
     return _after_last(here, categories, is_short=is_short)
 
 
 def cut_short(position: Position, categories: tuple[int, ...], *, listed: int) -> Position:
-    """Return the position after a page that was announced and does not exist any more.
+    """Return the position after a page that no longer exists.
 
-    If the pages before it had as many items as the list counts, the list is complete.
+    If the earlier pages have as many items as the list counts, the list is complete.
     """
     if position.count is None:
         return _after_last(position, categories, is_short=True)
@@ -167,9 +167,9 @@ def cut_short(position: Position, categories: tuple[int, ...], *, listed: int) -
     )
 
 
-def skipped(position: Position, categories: tuple[int, ...], why: str) -> Position:
-    """Return the position after a page that cannot be read; `why` is the reason."""
-    here = _with_fault(position, f"{_named(position)}: {why}")
+def skipped(position: Position, categories: tuple[int, ...], reason: str) -> Position:
+    """Return the position after a page that cannot be read; `reason` says why."""
+    here = _with_error(position, f"{_named(position)}: {reason}")
     here = replace(here, broken=position.broken + 1)
     if here.count is not None and here.page_items:
         is_last = here.page * here.page_items >= here.count
@@ -180,9 +180,9 @@ def skipped(position: Position, categories: tuple[int, ...], why: str) -> Positi
     return replace(here, page=here.page + 1)
 
 
-def abandoned(position: Position, categories: tuple[int, ...], why: str) -> Position:
+def abandoned(position: Position, categories: tuple[int, ...], reason: str) -> Position:
     """Return the position after a category whose rest cannot be listed."""
-    here = _with_fault(position, f"{_named(position)}: {why}")
+    here = _with_error(position, f"{_named(position)}: {reason}")
     return _after_last(here, categories, is_short=False)
 
 
@@ -220,8 +220,8 @@ def again(position: Position, categories: tuple[int, ...]) -> Position | None:
 
 def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bool) -> Position:
     attempt, run = position.attempt, position.run + 1
-    # A listing that names more items than it shows may always do so: once more, and no more. One
-    # with a part that cannot be read is always short, and reading it again does not mend it.
+    # A listing that counts more items than it shows may always do so: it is read once more only. A
+    # listing with an unreadable part is always short, and another reading does not help.
     is_again = (position.shifted and attempt < MAX_ATTEMPTS) or (is_short and attempt == 1)
     if is_again and not position.faults:
         return Position(
@@ -236,8 +236,8 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
     return replace(position, page=0, is_unsure=is_unsure)
 
 
-def _with_fault(position: Position, fault: str, *, is_first: bool = False) -> Position:
-    faults = (fault, *position.faults) if is_first else (*position.faults, fault)
+def _with_error(position: Position, error: str, *, is_first: bool = False) -> Position:
+    faults = (error, *position.faults) if is_first else (*position.faults, error)
     return replace(position, faults=faults[:MAX_FAULTS])
 
 

@@ -1,7 +1,7 @@
-"""The content of an authentic webhook body, in every form that Dreamship may send.
+"""Parses authentic webhook bodies, in every form that Dreamship may send.
 
-Nothing authentic is ever refused: what cannot be understood is quarantined whole, what is about
-something else is ignored, and what says "it changed" without saying to what asks the source.
+No authentic body is refused. A body that cannot be understood is quarantined whole. A body about
+another subject is ignored. A body that reports a change without its value causes a read.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from syncd.core.model import MAX_ID, Delivery, JsonObject, Labels, Mention, Vari
 from syncd.core.named_ids import Subject, mention_in, subject
 from syncd.core.timestamps import parse_foreign
 
-# With these two the documented `data.availability` is the news itself. Any other action on a
-# variant (one that Dreamship adds tomorrow) only tells that something about it changed.
-TELLING_ACTIONS = frozenset({"item-variant-availability-updated", "item-variant-added"})
+# With these two actions, `data.availability` is the new value, as documented. Any other action on a
+# variant (Dreamship may add some) only reports that the variant changed.
+VALUE_ACTIONS = frozenset({"item-variant-availability-updated", "item-variant-added"})
 
-# A delivery without a uuid is named after its bytes; the prefix keeps both kinds apart.
+# The hash of its bytes identifies a delivery without a uuid; the prefix distinguishes both kinds.
 HASHED = "sha256:"
 
 MAX_EVENT_ID_CHARS = 200
 
-# What `syncd doctor` sends: it shows that the URL leads here, not that Dreamship delivers.
+# The action of the test by `syncd doctor`: it shows that the URL works, not that deliveries come.
 TEST_ACTION = "syncd-doctor"
-# With another number of them at the top, the lenient decoder tells whether one occurs twice.
+# With another number of names at the top, the lenient decoder finds out if one occurs twice.
 _NAMES_AT_THE_TOP = 4
 
 
@@ -39,7 +39,7 @@ class _Envelope(Struct):
     id: Any = None
     object: Any = None
     event: Any = None
-    # Left unread until it is known to matter: an order's data is large, personal and not ours.
+    # Decoded only if needed: the data of an order is large and personal, and not for syncd.
     data: Any = None
 
 
@@ -47,12 +47,12 @@ class _StrictEnvelope(_Envelope):
     data: Raw = Raw(b"null")
 
 
-class _Unintelligible(Exception):
-    """Why an authentic body could not be understood."""
+class _NotUnderstood(Exception):
+    """The reason why an authentic body was not understood."""
 
 
 class _Ambiguous(Exception):
-    """A name occurs twice in one object, or may: the lenient decoder tells."""
+    """A name occurs twice in one object, or may do so: the lenient decoder decides."""
 
 
 _decode_envelope = msgspec.json.Decoder(_StrictEnvelope).decode
@@ -60,13 +60,13 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def parse(body: bytes, arrived_at: datetime) -> Delivery:
-    """Return what an authentic `body` says; never raises, whatever the bytes are."""
+    """Return the content of an authentic `body`; never raises, for any bytes."""
     try:
         try:
             return _understood(_decode_envelope(body), body, arrived_at)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Ambiguous):
             return _understood(_leniently(body), body, arrived_at)
-    except _Unintelligible as why:
+    except _NotUnderstood as why:
         return _quarantined(body, arrived_at, str(why))
 
 
@@ -74,12 +74,12 @@ def _leniently(body: bytes) -> _Envelope:
     try:
         document = lenient_json.recover(body)
     except NotJsonError as why:
-        raise _Unintelligible(f"no JSON object of the documented form: {why}") from why
+        raise _NotUnderstood(f"no JSON object of the documented form: {why}") from why
     if not isinstance(document, dict):
-        raise _Unintelligible("no JSON object of the documented form: another kind of value")
+        raise _NotUnderstood("no JSON object of the documented form: another kind of value")
     for name in ("event", "data"):
         if isinstance(document.get(name), Conflict):
-            raise _Unintelligible(f"it has two different values for {name}")
+            raise _NotUnderstood(f"it has two different values for {name}")
     return _Envelope(*(document.get(name) for name in _Envelope.__struct_fields__))
 
 
@@ -87,16 +87,16 @@ def _understood(envelope: _Envelope, body: bytes, arrived_at: datetime) -> Deliv
     event = envelope.event if isinstance(envelope.event, dict) else {}
     actions = _texts(event.get("action"))
     objects = _texts(envelope.object), _texts(event.get("object_type"))
-    about, tells, is_of_item = _about(*objects, actions)
+    about, has_value, is_of_item = _about(*objects, actions)
     update = mention = None
     if about == "variant":
-        update = _claim(envelope, event, _data(envelope, body), tells=tells)
+        update = _update(envelope, event, _data(envelope, body), has_value=has_value)
     else:
         _check_names(envelope, body)
         if about == "none":
-            raise _Unintelligible("it names neither an action nor an object type")
+            raise _NotUnderstood("it names neither an action nor an object type")
         if about == "unknown" and "availability" in _data(envelope, body):
-            raise _Unintelligible("it tells an availability of an object that syncd does not know")
+            raise _NotUnderstood("it has an availability of an object that syncd does not know")
     if is_of_item:
         ids = {parse_id(value) for value in (event.get("object_id"), envelope.id)}
         mention = Mention(item_ids=tuple(one for one in ids if one is not None))
@@ -111,22 +111,22 @@ def _understood(envelope: _Envelope, body: bytes, arrived_at: datetime) -> Deliv
 
 
 def content_key(delivery: Delivery) -> str:
-    """Return what a delivery tells, as text; with its event id it names the delivery.
+    """Return the content of a delivery as text; with the event id it identifies the delivery.
 
-    Dreamship may take "the latest data" when it sends, so a retry of one event can carry news the
-    first try did not have; only a copy that tells the same is a duplicate.
+    Dreamship may send "the latest data", so a retry of one event can contain a newer value than the
+    first attempt. Only a copy with the same content is a duplicate.
     """
     if delivery.update is not None:
         value = delivery.update.value
-        told = "?" if value is None else f"={value}"
-        return f"{delivery.update.variant_id}{told}"
+        content = "?" if value is None else f"={value}"
+        return f"{delivery.update.variant_id}{content}"
     if delivery.quarantined is not None:
         return f"!{_digest(delivery.body)}"
     return ""
 
 
 def is_named_by_its_bytes(delivery: Delivery) -> bool:
-    """Tell whether the sender gave no uuid, so that an equal body may be a new event."""
+    """Tell whether the delivery has no uuid, so that an equal body may be a new event."""
     return delivery.event_id.startswith(HASHED)
 
 
@@ -143,7 +143,7 @@ def _quarantined(body: bytes, arrived_at: datetime, why: str) -> Delivery:
 def _event_id(event: JsonObject, body: bytes) -> str:
     uuid = event.get("uuid")
     if isinstance(uuid, str) and 0 < len(uuid) <= MAX_EVENT_ID_CHARS and uuid.isprintable():
-        # What U+FFFD stands for may be different in another uuid.
+        # U+FFFD may replace different bytes in another uuid.
         return HASHED + _digest(body) if "\ufffd" in uuid else uuid
     return HASHED + _digest(body)
 
@@ -162,13 +162,14 @@ def _texts(value: object) -> tuple[str, ...]:
 def _about(
     objects: tuple[str, ...], types: tuple[str, ...], actions: tuple[str, ...]
 ) -> tuple[Subject, bool, bool]:
-    """Return what a body is about, if its availability is the news, if its ids may be an item's.
+    """Return the subject, whether the availability is the new value, and whether ids may be items.
 
-    What an item's action on its variants names, the item or a variant, is not documented.
+    Dreamship does not document whether the id of an item's action on variants is the item's.
     """
-    tells = all(action.strip().lower() in TELLING_ACTIONS for action in actions)
+    has_value = all(action.strip().lower() in VALUE_ACTIONS for action in actions)
     about = subject(objects + types, actions)
-    return about, tells, about == "item" or (not tells and subject(objects + types, ()) == "item")
+    is_of_item = about == "item" or (not has_value and subject(objects + types, ()) == "item")
+    return about, has_value, is_of_item
 
 
 def _data(envelope: _Envelope, body: bytes) -> JsonObject:
@@ -182,7 +183,7 @@ def _data(envelope: _Envelope, body: bytes) -> JsonObject:
 
 
 def _check_names(envelope: _Envelope, body: bytes) -> None:
-    """Check what is read of a body that is not about a variant."""
+    """Check the names of a body that is not about a variant."""
     if isinstance(envelope.data, Raw):
         known = (envelope.id, envelope.object, envelope.event)
         unread = bytes(envelope.data).count(b":")
@@ -190,13 +191,13 @@ def _check_names(envelope: _Envelope, body: bytes) -> None:
             raise _Ambiguous
 
 
-def _claim(
-    envelope: _Envelope, event: JsonObject, data: JsonObject, *, tells: bool
+def _update(
+    envelope: _Envelope, event: JsonObject, data: JsonObject, *, has_value: bool
 ) -> VariantUpdate:
     return VariantUpdate(
         variant_id=_agreed_id(data.get("id"), event.get("object_id"), envelope.id),
         item_id=_item_id(data),
-        value=availability_text(data.get("availability")) if tells else None,
+        value=availability_text(data.get("availability")) if has_value else None,
         event_at=parse_foreign(event.get("timestamp")),
         labels=labels(data),
     )
@@ -206,11 +207,11 @@ def _agreed_id(*candidates: object) -> int:
     named = [candidate for candidate in candidates if candidate is not None]
     ids = {parse_id(candidate) for candidate in named}
     if not named:
-        raise _Unintelligible("it names no variant: data.id, event.object_id and id are missing")
+        raise _NotUnderstood("it names no variant: data.id, event.object_id and id are missing")
     if None in ids:
-        raise _Unintelligible("a variant id in it is not one positive whole number")
+        raise _NotUnderstood("a variant id in it is not one positive whole number")
     if len(ids) > 1:
-        raise _Unintelligible("data.id, event.object_id and id name different variants")
+        raise _NotUnderstood("data.id, event.object_id and id name different variants")
     return ids.pop()  # type: ignore[return-value]  # None was excluded above
 
 
@@ -220,12 +221,12 @@ def _item_id(data: JsonObject) -> int | None:
         parse_id(item.get("id") if isinstance(item, dict) else item),
         parse_id(data.get("item_id")),
     } - {None}
-    # Two different answers are no answer: the mirror or the catalogue knows.
+    # Two different ids count as none: the mirror or the catalogue has the right one.
     return named.pop() if len(named) == 1 else None
 
 
 def parse_id(value: object) -> int | None:
-    """Return an id given as a number or as digits, or None when it is neither or out of range."""
+    """Return an id from a number or from digits, or None if it is neither or out of range."""
     if isinstance(value, str):
         digits = value.strip().removeprefix("+")
         is_number = digits.isascii() and digits.isdigit()
@@ -240,7 +241,7 @@ def parse_id(value: object) -> int | None:
 def availability_text(value: object) -> str | None:
     """Return availability as received; other JSON than text as compact JSON, null as None.
 
-    Two different values are none: it changed, and it is not known to what.
+    Two different values count as none: the new value is unknown.
     """
     if value is None or isinstance(value, str):
         return value
@@ -250,7 +251,7 @@ def availability_text(value: object) -> str | None:
 
 
 def labels(data: JsonObject) -> Labels:
-    """Return the names a variant object carries; any of them may be missing or of another form."""
+    """Return the names in a variant object; any of them may be missing or have another form."""
     return Labels(
         name=name_text(data.get("name")),
         color=name_text(data.get("color")),
@@ -259,7 +260,7 @@ def labels(data: JsonObject) -> Labels:
 
 
 def name_text(value: object) -> str | None:
-    """Return a name, or the name of an object; a number is one too, anything else is not."""
+    """Return a name, or the name of an object; a number is a name too, other values are not."""
     if isinstance(value, dict):
         value = value.get("name")
     if value is None or isinstance(value, str):

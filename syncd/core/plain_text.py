@@ -1,8 +1,8 @@
-r"""Text of others, made fit to be shown: it has bounds, and no character that acts on its reader.
+r"""Makes foreign text safe to show: limits its length and escapes control characters.
 
-A terminal obeys control characters (clear the screen, set the title, go back over a line), and
-bidirectional controls show text in another order than it has. Both are written out, as `\x1b` or
-`\u202e`; so are line ends, tabs and characters without any width.
+A terminal obeys control characters (clear the screen, set the title, move the cursor), and
+bidirectional controls change the order in which text is shown. Both are escaped, as `\x1b` or
+`\u202e`; so are line ends, tabs and characters without a width.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from json import dumps
 
 from msgspec import json, to_builtins
 
-# Of one value in a line of the log, of a command or of the page.
+# The longest value in a line of the log, of a command or of the page.
 MAX_CHARS = 1000
 
 
 def visible(text: str) -> str:
-    """Return text in one line, with every character written out that is not shown as itself."""
-    return _replaced(text, _written_out)
+    """Return text in one line, with every character escaped that a terminal does not show."""
+    return _replaced(text, _escaped)
 
 
 def shortened(text: str, most: int = MAX_CHARS) -> str:
-    """Return text of at most so many characters, then how long it is if some are left out."""
+    """Return text of at most `most` characters; a shortened text ends with its full length."""
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
 def json_text(document: object) -> str:
-    """Return a document as JSON that is exact and that a terminal shows as it is.
+    """Return a document as exact JSON that is safe to show on a terminal.
 
     JSON itself escapes only the control characters below U+0020.
     """
     try:
         text = json.encode(document).decode()
     except UnicodeEncodeError:
-        # The name of a file may have bytes that are no UTF-8: Python has them as lone surrogates.
+        # The name of a file may have bytes that are no UTF-8: Python has lone surrogates for them.
         text = dumps(to_builtins(document), separators=(",", ":"), ensure_ascii=False)
-    # Outside of its strings JSON has none of these.
+    # JSON has such characters only inside of its strings.
     return _replaced(text, _json_escape)
 
 
 def _replaced(text: str, escape: Callable[[str], str]) -> str:
-    """Replace the characters that are not shown as themselves; a space of any script is."""
+    """Escape the characters that a terminal does not show; spaces of any script stay."""
     if text.isprintable():
         return text
     hidden = (one for one in set(text) if not one.isprintable())
@@ -51,15 +51,15 @@ def _replaced(text: str, escape: Callable[[str], str]) -> str:
     )
 
 
-def _written_out(one: str) -> str:
+def _escaped(one: str) -> str:
     if one < " ":
         return one.encode("unicode_escape").decode()
-    # As TOML has it, so that a configuration that is printed can be read.
+    # The form of TOML, so that a printed configuration can be read again.
     return f"\\u{ord(one):04x}" if one <= "\uffff" else f"\\U{ord(one):08x}"
 
 
 def _json_escape(one: str) -> str:
     if unicodedata.category(one) == "Cs":
-        return f"\\\\u{ord(one):04x}"  # no JSON parser takes half a pair: its number is its text
+        return f"\\\\u{ord(one):04x}"  # no JSON parser accepts half of a surrogate pair
     units = one.encode("utf-16-be").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -1,8 +1,9 @@
-"""When may the next call to Dreamship leave? Pure arithmetic over the calls that already left.
+"""Computes when the next call to Dreamship may leave, from the calls that have left. Pure.
 
-Dreamship allows 60 calls a minute for one key and the shop's orders use the same key, so syncd
-keeps to `calls_per_minute` in any minute, spreads what is not urgent, obeys what a 429 asks, slows
-down after it and recovers slowly. The calls are kept in the mirror: restarting refills nothing.
+Dreamship allows 60 calls a minute for one key, and the shop's orders use the same key. So syncd
+makes at most `calls_per_minute` calls in any minute, spreads calls that are not urgent, waits as
+long as a 429 demands, slows down after it and recovers slowly. The mirror stores the calls, so a
+restart does not reset the limit.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import replace
 
-# A minute, and a little more: Dreamship counts when a call arrives, we when it leaves.
+# A little more than a minute: Dreamship counts a call when it arrives, syncd when it leaves.
 WINDOW = timedelta(seconds=61)
 DEFAULT_WAIT_S = 60.0
 MAX_WAIT_S = 3600.0
 SLOWEST_PER_MINUTE = 2.0
-# Good answers it takes to come back from nothing to the full rate. Beside others whose calls come
-# at random up to Dreamship's limit, 100 use 69 % of ours with 19 429s an hour, 400 use 67 % with 8,
-# and each of them that does not come spares the shop's orders one.
+# The number of good answers from the lowest to the full rate. Simulated beside other programs that
+# call at random up to Dreamship's limit: with 100 answers syncd uses 69 % of its calls and causes
+# 19 429s an hour; with 400 it uses 67 % and causes 8. The shop's orders then meet fewer 429s, too.
 ANSWERS_TO_RECOVER = 400
 
-_WAIT_IN_WORDS = re.compile(r"\bin\s+(\d{1,6})\s+second", re.IGNORECASE)
+_WAIT_IN_MESSAGE = re.compile(r"\bin\s+(\d{1,6})\s+second", re.IGNORECASE)
 
 
 class RateState(Struct, frozen=True):
@@ -42,15 +43,15 @@ def start(
     *,
     paused_until: datetime | None = None,
 ) -> RateState:
-    """Return the pace of a process that begins, knowing the calls and 429s of its predecessor."""
+    """Return the first state of a process, from the calls and 429s of the process before it."""
     return RateState(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)), paused_until)
 
 
 def next_call_at(state: RateState, now: datetime, *, urgent: bool) -> datetime:
-    """Return the earliest moment, not before `now`, at which one more call may leave."""
+    """Return the earliest time from `now` on at which another call may leave."""
     earliest = [now]
     if state.paused_until is not None:
-        # A clock set back must not turn a pause of a minute into one of a day.
+        # If the clock is set back, a pause of a minute must not become a pause of a day.
         earliest.append(min(state.paused_until, now + timedelta(seconds=MAX_WAIT_S)))
     calls = _recent(state, now)
     allowed = max(1, int(state.per_minute))
@@ -62,12 +63,12 @@ def next_call_at(state: RateState, now: datetime, *, urgent: bool) -> datetime:
 
 
 def called(state: RateState, now: datetime) -> RateState:
-    """Return the pace after a call left at `now`."""
+    """Return the state after a call left at `now`."""
     return replace(state, calls=(*_recent(state, now), now))
 
 
 def not_called(state: RateState, at: datetime) -> RateState:
-    """Return the pace without a call that should have left at that moment, and did not."""
+    """Return the state without a planned call that did not leave."""
     calls = list(state.calls)
     if at in calls:
         calls.remove(at)
@@ -75,13 +76,13 @@ def not_called(state: RateState, at: datetime) -> RateState:
 
 
 def answered(state: RateState) -> RateState:
-    """Return the pace after a good answer: a little faster, never above the limit."""
+    """Return the state after a good answer: a little faster, never above the limit."""
     full = float(state.calls_per_minute)
     return replace(state, per_minute=min(full, state.per_minute + full / ANSWERS_TO_RECOVER))
 
 
 def throttled(state: RateState, now: datetime, wait_s: float | None) -> RateState:
-    """Return the pace after a 429 that asks for `wait_s` seconds (None: it does not say)."""
+    """Return the state after a 429 with a wait of `wait_s` seconds (None: the 429 names none)."""
     wait = timedelta(seconds=min(MAX_WAIT_S, DEFAULT_WAIT_S if wait_s is None else wait_s))
     until = now + wait
     if state.paused_until is not None:
@@ -95,12 +96,12 @@ def used_last_minute(state: RateState, now: datetime) -> int:
     return sum(1 for call in state.calls if call > now - timedelta(minutes=1))
 
 
-def wait_in_words(message: str) -> float | None:
-    """Return the seconds a throttle message names ("Expected available in 59 seconds.")."""
-    found = _WAIT_IN_WORDS.search(message)
+def wait_in_message(message: str) -> float | None:
+    """Return the seconds in the message of a 429 ("Expected available in 59 seconds.")."""
+    found = _WAIT_IN_MESSAGE.search(message)
     return None if found is None else float(found.group(1))
 
 
 def _recent(state: RateState, now: datetime) -> tuple[datetime, ...]:
-    # A call "in the future" was made before somebody set the clock back: it counts as made now.
+    # A call "in the future" left before the clock was set back: it counts as a call of now.
     return tuple(min(call, now) for call in state.calls if call > now - WINDOW)

@@ -59,7 +59,7 @@ def remove_missing(missing: Iterable[VariantState], policy: Policy, *, now: date
 def restore_unconfirmed(
     missing: Iterable[VariantState], policy: Policy, *, now: datetime
 ) -> ChangeSet:
-    """Keep the variants that a sweep did not find, because too many are missing at once."""
+    """Restore the variants that a sweep did not find, because too many are missing at once."""
     change_set = ChangeSet()
     for state in missing:
         value_state = without_conflict(state.value_state, None)

@@ -17,21 +17,22 @@ from syncd.core.jobs import SweepSummary
 Task = Literal["sweep", "locate", "prune"]
 TASKS: tuple[Task, ...] = ("sweep", "locate", "prune")
 
-# How often to ask the mirror for variants that only a sweep can place.
+# How often to look in the mirror for variants that only a sweep can place.
 LOCATE_EVERY = timedelta(seconds=10)
 PRUNE_EVERY = timedelta(hours=1)
 # The first time soon: a daemon that is restarted every hour must delete old rows too.
 PRUNE_FIRST = timedelta(seconds=5)
-# How soon to ask again whether the clock is trusted.
+# How soon to check again whether the clock is trusted.
 PRUNE_AGAIN = timedelta(minutes=1)
 # A random delay, so that many daemons do not sweep in the same second after Dreamship was down.
 JITTER_SHARE = 0.1
 LONGEST_JITTER = timedelta(minutes=5)
-# A host whose clock differs by less from Dreamship's is right about days.
+# If the clocks of this host and Dreamship differ by less, this host's clock is good enough to
+# compute the age of rows in days.
 CLOCKS_AGREE = timedelta(hours=1)
-# Without another jump, a clock that nothing has confirmed is trusted after this.
+# A clock without confirmation is trusted after this time without another jump.
 TRUSTED_AFTER_S = 24 * 3600.0
-# While deliveries stay away, the pause between early sweeps doubles up to so many times.
+# While no deliveries arrive, the pause between early sweeps doubles up to this many times.
 _MOST_DOUBLINGS = 10
 
 
@@ -45,7 +46,7 @@ class SweepPeriods(Struct, frozen=True):
 class Schedule:
     """The next moment of each task, from the events of one daemon.
 
-    `chance` returns a random number from 0 to 1. Nothing is planned before `start`.
+    `chance` returns a random number from 0 to 1. `start` plans the first runs.
     """
 
     def __init__(self, periods: SweepPeriods, chance: Callable[[], float]) -> None:
@@ -81,7 +82,7 @@ class Schedule:
         return self._next.get(task)
 
     def begin(self, task: Task, now: datetime) -> datetime:
-        """Plan the run after the one that begins now; runs that were missed are not made up."""
+        """Plan the run after the one that begins now; missed runs are not repeated."""
         jitter = self._jitter * self._chance() if task == "sweep" else timedelta()
         self._next[task] = now + self._period(task) + jitter
         return self._next[task]
@@ -91,7 +92,7 @@ class Schedule:
         self._next["prune"] = now + PRUNE_AGAIN
 
     def wants_locating(self, now: datetime) -> bool:
-        """Tell whether a sweep may place variants now; it may not do so all the time."""
+        """Tell whether a sweep may place variants now; such sweeps have a minimum distance."""
         if not is_due_since(self._located_at, self._periods.every_when_silent, now):
             return False
         self._located_at = now
@@ -101,7 +102,7 @@ class Schedule:
         """Plan the next sweep soon after a sweep of the catalogue that was not complete."""
         if not summary.is_catalogue or not self._next:
             return
-        if summary.result == "complete" or summary.held:
+        if summary.result == "complete" or summary.removals_held:
             # Blocked removals wait for a person; another sweep soon would not help.
             self._failures = 0
             return
@@ -118,13 +119,13 @@ class Schedule:
         self._set_period(now, is_due=self._failures > 0)
 
     def set_silent(self, now: datetime, *, is_silent: bool) -> None:
-        """Use the other period when deliveries have stopped, or have come back."""
+        """Use the other period after deliveries have stopped, or arrive again."""
         if is_silent != self._is_silent:
             self._is_silent = is_silent
             self._set_period(now)
 
     def wants_quiet_sweep(self, now: datetime, *, is_quiet: bool) -> bool:
-        """Tell whether to sweep early because deliveries stay away; ever more rarely."""
+        """Tell whether to sweep early because no deliveries arrive; each pause is longer."""
         if not is_quiet:
             self._quiet_until, self._quiet_sweeps = None, 0
             return False
@@ -141,13 +142,13 @@ class Schedule:
         if self._quiet_until is not None:
             self._quiet_until = jump.timer(self._quiet_until)
         if self._reloaded_at is not None:
-            self._reloaded_at = jump.noted(self._reloaded_at)
+            self._reloaded_at = jump.event(self._reloaded_at)
         for task, at in self._next.items():
             longest = self._period(task) + (self._jitter if task == "sweep" else timedelta())
             self._next[task] = min(jump.timer(at), jump.after + longest)
 
     def _set_period(self, now: datetime, *, is_due: bool = False) -> None:
-        """Plan the next sweep by the period in force; it never moves to later.
+        """Plan the next sweep by the period in force; it never becomes later.
 
         An operator may reload more often than the daemon sweeps.
         """
@@ -169,34 +170,34 @@ class Schedule:
 
 
 class ClockTrust:
-    """Whether this host's clock is doubted: a jump ahead that nothing has confirmed yet.
+    """Whether this host's clock is trusted; after a jump ahead it needs a confirmation.
 
-    `elapsed_s` is elapsed time, `answers` the number of Dreamship's answers with a `Date`, and
-    `offset` Dreamship's clock minus this host's.
+    `elapsed_s` is elapsed time. `answers` is the number of Dreamship's answers with a `Date`.
+    `offset` is Dreamship's clock minus this host's clock.
     """
 
     def __init__(self) -> None:
-        self._doubted_s: float | None = None
-        self._doubted_answers = 0
+        self._distrusted_s: float | None = None
+        self._distrusted_answers = 0
 
     @property
-    def is_doubted(self) -> bool:
+    def is_distrusted(self) -> bool:
         """Whether old rows have to wait for `is_confirmed` and `confirm`."""
-        return self._doubted_s is not None
+        return self._distrusted_s is not None
 
-    def doubt(self, elapsed_s: float, answers: int) -> None:
+    def distrust(self, elapsed_s: float, answers: int) -> None:
         """Stop trusting the clock, from this moment on."""
-        self._doubted_s, self._doubted_answers = elapsed_s, answers
+        self._distrusted_s, self._distrusted_answers = elapsed_s, answers
 
     def is_confirmed(self, elapsed_s: float, answers: int, offset: timedelta) -> bool:
-        """Tell whether Dreamship's `Date` agrees by now, or a day has passed without an answer."""
-        if self._doubted_s is None or elapsed_s >= self._doubted_s + TRUSTED_AFTER_S:
+        """Tell whether a `Date` of Dreamship agrees now, or a day has passed without an answer."""
+        if self._distrusted_s is None or elapsed_s >= self._distrusted_s + TRUSTED_AFTER_S:
             return True
-        return answers > self._doubted_answers and not is_ahead(answers, offset)
+        return answers > self._distrusted_answers and not is_ahead(answers, offset)
 
     def confirm(self) -> None:
         """Trust the clock again."""
-        self._doubted_s = None
+        self._distrusted_s = None
 
 
 def is_ahead(answers: int, offset: timedelta) -> bool:
@@ -205,7 +206,7 @@ def is_ahead(answers: int, offset: timedelta) -> bool:
 
 
 def next_after_failure(failures: int, every: timedelta) -> timedelta:
-    """Return how long to wait after `failures` failed sweeps in a row: first short, then longer."""
+    """Return how long to wait after `failures` failed sweeps in a row: longer after each."""
     return min(every, timedelta(minutes=2.0 ** min(failures - 1, 10)))
 
 

@@ -1,6 +1,6 @@
 """Health and its reasons, from counts and from the state of the daemon. Pure.
 
-`status_document` makes the document of them.
+`status_document` builds the document from them.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from syncd.errors import SyncdError
 
 Health = Literal["ok", "degraded", "failing"]
 
-# After so many signed requests in a row, all with an unknown key, a rotated key is more likely than
-# strangers.
+# After this many signed requests in a row with an unknown key, the key has more likely been rotated
+# than that another sender guesses signatures.
 ROTATED_AFTER = 3
 # Shorter waits are normal.
 LONG_PAUSE = timedelta(minutes=2)
 
 
-# Dreamship decides how many values there are and how long they are. The status names the most
-# frequent of the values that are not sold, each cut to so many characters.
+# Dreamship decides the number and the length of the values. The status names the most frequent of
+# the values that are not sellable, each shortened to this many characters.
 MAX_VALUES = 50
 MAX_VALUE_CHARS = 200
-# Of one error message in a reason.
+# The longest error message in a reason.
 _MAX_ERROR_CHARS = 500
 
 
 class UnknownValues(Struct, frozen=True):
-    """Values that the configuration does not call sellable, the most frequent first.
+    """The values that are not sellable by the configuration, the most frequent first.
 
-    `named`: how many variants have each, the value cut to MAX_VALUE_CHARS. `more`: how many other
-    values there are.
+    `named`: the number of variants with each value, shortened to MAX_VALUE_CHARS. `more`: the
+    number of other values.
     """
 
     named: dict[str, int]
@@ -49,7 +49,7 @@ class UnknownValues(Struct, frozen=True):
 def unknown_values(
     counted: Iterable[tuple[str, int]], policy: Policy, most: int = MAX_VALUES
 ) -> UnknownValues:
-    """Return those of the `counted` values, the most frequent first, that are not sold."""
+    """Return the `counted` values (the most frequent first) that are not sellable."""
     named: dict[str, int] = {}
     more = 0
     for value, count in counted:
@@ -78,7 +78,7 @@ class MirrorCounts(Struct, frozen=True):
 
 
 class Assessment(Struct, frozen=True):
-    """Health and its reasons: whole sentences that say what to do."""
+    """Health and its reasons: whole sentences with advice."""
 
     health: Health
     reasons: list[str]
@@ -88,8 +88,8 @@ class DaySummary(Struct, frozen=True):
     """The events of the last 24 hours, and the last delivery and sweep.
 
     `missed`: changes that no delivery reported, also those while the daemon did not run.
-    `last_sweep_held`: missing variants of the last sweep, too many to be removed without an
-    operator; `held`: missing variants of reads outside of a sweep.
+    `last_sweep_removals_held`: missing variants of the last sweep that are too many to be removed
+    without an operator. `removals_held`: the same for reads outside of a sweep.
     """
 
     last_delivery_at: datetime | None
@@ -101,19 +101,20 @@ class DaySummary(Struct, frozen=True):
     last_sweep_ended_at: str | None
     last_sweep_result: str | None
     last_sweep_error: str
-    last_sweep_held: int
-    held: int = 0
+    last_sweep_removals_held: int
+    removals_held: int = 0
 
 
 class DaemonSnapshot(Struct, frozen=True):
     """The state of the daemon at one moment.
 
-    `write_error`: why deliveries cannot be made durable. `stuck_by`: why nothing is read, because
-    the mirror cannot store it; `unkept`: a sentence about a part of the mirror that stores nothing.
+    `write_error`: why deliveries cannot be made durable. `stuck_by`: why no item is read, because
+    the mirror cannot store it. `unkept`: a sentence about a part of the mirror that stores nothing.
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
-    `down`: when the daemon did not run, if no complete sweep has begun since. `paused_until`: a 429
-    asks to wait that long. `cached`: a sentence about a cache that answers instead of Dreamship.
-    `max_connections`: how many connections all listeners take together, by the limit of open files.
+    `down`: when the daemon did not run, if no complete sweep has begun since. `paused_until`: the
+    end of the wait after a 429. `cached`: a sentence about a cache that answers instead of
+    Dreamship. `max_connections`: how many connections all listeners accept together, by the limit
+    of open files.
     """
 
     at: datetime
@@ -139,7 +140,7 @@ class DaemonSnapshot(Struct, frozen=True):
 
 
 def assess(now: DaemonSnapshot, day: DaySummary) -> Assessment:
-    """Return the health; the counts of the mirror do not matter for it."""
+    """Return the health; it does not depend on the counts of the mirror."""
     failing, degraded = _failing(now), _degraded(now, day)
     return Assessment(
         "failing" if failing else "degraded" if degraded else "ok", failing + degraded
@@ -155,7 +156,8 @@ def _failing(now: DaemonSnapshot) -> list[str]:
         )
     if now.refused is not None:
         reasons.append(
-            f"Dreamship refuses the api key ({_brief(now.refused)}); put a valid one in and reload."
+            f"Dreamship refuses the api key ({_brief(now.refused)}); "
+            "configure a valid one and reload."
         )
     return reasons
 
@@ -191,7 +193,7 @@ def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> list[str]:
     if day.quarantined:
         reasons.append(
             f"Deliveries of the last day that were not understood: {day.quarantined}; they are "
-            "kept, see `syncd deliveries --outcome quarantined --body`."
+            "stored, see `syncd deliveries --outcome quarantined --body`."
         )
     return reasons
 
@@ -200,7 +202,7 @@ def _about_reading(now: DaemonSnapshot) -> list[str]:
     reasons = []
     if now.paused_until is not None and now.paused_until - now.at > LONG_PAUSE:
         reasons.append(
-            f"Dreamship asks not to be asked before {to_text(now.paused_until)}; lower "
+            f"Dreamship accepts no calls before {to_text(now.paused_until)}; lower "
             "dreamship.calls_per_minute if others use the same key."
         )
     if now.unreachable is not None:
@@ -209,7 +211,7 @@ def _about_reading(now: DaemonSnapshot) -> list[str]:
         reasons.append(now.cached)
     if now.write_error is None and now.stuck_by is not None:
         reasons.append(
-            "Dreamship is asked nothing, since the mirror could not keep it: "
+            "No item is read, because the mirror cannot store the answers: "
             f"{_brief(now.stuck_by.message)}; {_brief(now.stuck_by.hint)}."
         )
     elif now.write_error is None and now.unkept is not None:
@@ -221,25 +223,25 @@ def _about_sweeps(now: DaemonSnapshot, day: DaySummary) -> list[str]:
     reasons = []
     if now.down is not None:
         reasons.append(
-            f"I was down from {to_text(now.down[0])} to {to_text(now.down[1])}; what changed then "
-            "is known when the next sweep has ended."
+            f"The daemon was down from {to_text(now.down[0])} to {to_text(now.down[1])}; the next "
+            "sweep finds the changes of that time."
         )
     if day.last_sweep_result is None:
         reasons.append("The mirror is being filled for the first time.")
     elif day.last_sweep_result != "complete":
-        why = f" ({_brief(day.last_sweep_error)})" if day.last_sweep_error else ""
-        what = "`syncd reconcile-now` tries again now."
-        if day.last_sweep_held:
-            what = "`syncd reconcile-now --accept-removals` removes them."
-        reasons.append(f"The last sweep ended {day.last_sweep_result}{why}; {what}")
-    if day.held and not day.last_sweep_held:
+        error = f" ({_brief(day.last_sweep_error)})" if day.last_sweep_error else ""
+        advice = "`syncd reconcile-now` tries again now."
+        if day.last_sweep_removals_held:
+            advice = "`syncd reconcile-now --accept-removals` removes them."
+        reasons.append(f"The last sweep ended {day.last_sweep_result}{error}; {advice}")
+    if day.removals_held and not day.last_sweep_removals_held:
         reasons.append(
-            f"{day.held} variants were not found by reads of their items; so many are not removed "
-            "without you: `syncd reconcile-now --accept-removals` removes them."
+            f"{day.removals_held} variants were not found by reads of their items; that many are "
+            "not removed automatically: `syncd reconcile-now --accept-removals` removes them."
         )
     return reasons
 
 
 def _brief(message: str) -> str:
-    """Shorten a message that others worded in part, so that the advice after it is read."""
+    """Shorten a message with foreign text, so that the advice after it stays visible."""
     return shortened(message, _MAX_ERROR_CHARS)

@@ -1,6 +1,6 @@
 """The status document, typed: the names and the order of the fields are the keys of the JSON.
 
-It is what `/status.json`, the control socket and `syncd status --json` show
+`/status.json`, the control socket and `syncd status --json` show it
 (syncd/docs/reference.md, "The status document"). A command may read the document of a daemon of
 another version: names of states are plain text here, and keys that 0.1.0 does not have come with a
 default.

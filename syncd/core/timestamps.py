@@ -1,8 +1,8 @@
 """The one time format: UTC text of always 27 characters, so that text order is time order.
 
-Python code holds aware `datetime` values in UTC; text exists only in the database, in JSON and on
-the wire. Dreamship's timestamps lose their fraction when it is zero, so they are never compared
-as text (`…:30Z` beside `…:30.103721Z`).
+Python code has aware `datetime` values in UTC; text exists only in the database, in JSON and on the
+wire. Dreamship omits a fraction of zero, so its timestamps are never compared as text (`…:30Z`
+beside `…:30.103721Z`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _encode = json.Encoder().encode
 def to_text(moment: datetime) -> str:
     """Return `YYYY-MM-DDTHH:MM:SS.ffffffZ`; raises ValueError for a naive moment."""
     if moment.tzinfo is None:
-        raise ValueError("a moment without a time zone has no place in the mirror")
+        raise ValueError("a time without a time zone cannot be stored in the mirror")
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     # Seven times as fast as isoformat, and a delivery writes nine of them.
     text = _encode(moment).decode()
-    # A fraction of zero is left out, and all of it is in quotes.
+    # The encoder omits a fraction of zero, and adds quotes.
     return text[1:28] if len(text) == LENGTH + 2 else f"{text[1:20]}.000000Z"
 
 
 def from_text(text: str) -> datetime:
-    """Read back what `to_text` wrote; raises ValueError for anything that is not a moment."""
+    """Return the time in a text of `to_text`; raises ValueError if the text is no time."""
     return datetime.fromisoformat(text)
 
 
@@ -45,13 +45,13 @@ def maybe_from_text(text: str | None) -> datetime | None:
 
 
 def parse_foreign(value: object) -> datetime | None:
-    """Return the moment a stranger wrote, in UTC, or None when it cannot be placed in time.
+    """Return a foreign timestamp in UTC, or None if it is no exact time.
 
-    Takes ISO 8601 with a time, with or without a fraction, with `Z` or an offset. A time without a
-    zone, a date alone, a number or a moment no calendar has is None: the merge rule then asks the
-    source instead of guessing.
+    Accepts ISO 8601 with a time, with or without a fraction, with `Z` or an offset. A time without
+    a zone, a date alone, a number or an impossible date is None: the merge rule then reads the item
+    instead of guessing.
     """
-    # fromisoformat reads at most microseconds, and takes week dates and bare dates too.
+    # fromisoformat accepts week dates and bare dates too.
     if not isinstance(value, str) or not 19 <= len(value) <= 40 or "W" in value:  # noqa: PLR2004
         return None
     try:
@@ -62,7 +62,7 @@ def parse_foreign(value: object) -> datetime | None:
 
 
 def parse_http_date(value: str | None) -> datetime | None:
-    """Return the moment of an HTTP `Date` or `Retry-After` header, or None."""
+    """Return the time of an HTTP `Date` or `Retry-After` header, or None."""
     if value is None:
         return None
     try:

@@ -12,13 +12,13 @@ WebhooksState = Literal["unknown", "healthy", "failing", "silent"]
 
 # One lost delivery is normal. Three of them, and no delivery since, mean a disabled endpoint.
 SILENT_AFTER = 3
-# The state leaves `failing` after so long without a missed delivery, and so many deliveries since.
+# `failing` ends after this time without a missed delivery, and this many deliveries since then.
 CALM = timedelta(hours=1)
 CALM_DELIVERIES = 3
-# Deliveries that stay away ten times as long as usual deserve a sweep, but not every few minutes.
+# If no delivery arrives for ten times the usual distance, a sweep is due, but not after minutes.
 QUIET_FACTOR = 10
 QUIET_AT_LEAST = timedelta(minutes=15)
-# Fewer deliveries a day have no usual distance.
+# Fewer deliveries a day do not show a usual distance.
 FEWEST_FOR_RATE = 24
 
 
@@ -76,7 +76,7 @@ def assess_webhooks(before: WebhookHealth, evidence: Evidence, now: datetime) ->
 
 
 def is_quiet(rate: DeliveryRate, now: datetime) -> bool:
-    """Tell whether deliveries stay away for so long that a sweep is due."""
+    """Tell whether no delivery has arrived for so long that a sweep is due."""
     if rate.first_at is None or rate.last_at is None or rate.count < FEWEST_FOR_RATE:
         return False
     usual = (rate.last_at - rate.first_at) / rate.count

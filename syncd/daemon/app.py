@@ -33,13 +33,13 @@ from syncd.errors import MirrorError
 from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
 from syncd.http_server.server import HttpServer
-from syncd.store.places import oddities
+from syncd.store.places import place_warnings
 from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
 
 HEARTBEAT_S = 20.0
-# All parts together; the unit's TimeoutStopSec is longer (a test adds them up).
+# For all parts together; the unit's TimeoutStopSec is longer (a test adds them up).
 LONGEST_STOP_S = 42.0
 
 
@@ -85,7 +85,7 @@ class Daemon:
         self._unlisted_values = UnlistedValueReporter(services)
         self._webhook = endpoint.WebhookEndpoint(
             services.batch_writer,
-            # Read for each delivery: after a reload the new keys hold at once.
+            # Read for each delivery, so that new keys work at once after a reload.
             lambda: services.active.current.keys,
             services.clock.now,
             max_body_bytes=lambda: services.config.webhook.max_body_bytes,
@@ -160,7 +160,7 @@ class Daemon:
         )
         self._spawn(ticker.run())
         self._spawn(ticker.watch_clock())
-        # Everything that is loaded by now stays loaded; the collector needs about 10 ms for it.
+        # All objects up to now stay in memory; the garbage collector takes about 10 ms for them.
         gc.freeze()
         log.info(
             "ready",
@@ -173,11 +173,11 @@ class Daemon:
         await status.prepare()
 
     async def _beat(self) -> None:
-        """Show the shop and the service manager that the daemon lives."""
+        """Show the shop and the service manager that the daemon works."""
         await self._heartbeat.beat()
-        # A mirror that refuses (a full disk) has answered; a writer that hangs never does.
+        # A mirror with an error (a full disk) still answers; a write thread that hangs does not.
         await self._services.database.ping()
-        await self._schedule.pulse()
+        await self._schedule.ping()
         await self._notify("WATCHDOG=1")
 
     async def _notify(self, message: str) -> None:
@@ -199,7 +199,7 @@ class Daemon:
                 **details,
                 error=summary.error or "some items could not be read",
                 failed_items=summary.failed_items,
-                held=summary.held,
+                held=summary.removals_held,
             )
         self._schedule.sweep_ended(summary)
         self._unlisted_values.wake()
@@ -212,13 +212,13 @@ class Daemon:
             async with asyncio.timeout(LONGEST_STOP_S):
                 await self._stop_parts()
         except TimeoutError:
-            # What was answered is on disk; the rest ends as by a power cut.
+            # Answered deliveries are on disk; the rest ends like in a power failure.
             log.error("not everything ended in time", limit_s=LONGEST_STOP_S)
         log.info("stopped")
 
     async def _stop_parts(self) -> None:
         if self._servers:
-            # The mirror is still open: what was accepted is answered with what became of it.
+            # The mirror is still open, so accepted requests are answered with their results.
             await self._servers[0].drain()
         self._services.sweep_manager.close()
         await asyncio.gather(*(server.stop() for server in self._servers))
@@ -228,7 +228,8 @@ class Daemon:
         await self._status_service.close()
         await self._heartbeat.close()
         if self._listeners.owns_control_socket:
-            # While this process has the mirror: the next daemon makes its socket once it has it.
+            # While this process has the lock: the next daemon creates its socket after it has the
+            # lock.
             self._services.config.control.socket.unlink(missing_ok=True)
         await self._services.close()
 
@@ -244,10 +245,10 @@ class Daemon:
 async def serve(
     config: Config, *, reload: Callable[[], Config], environ: MutableMapping[str, str]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; raises leaves of SyncdError if the daemon cannot start."""
+    """Serve until SIGTERM or SIGINT; raises SyncdErrors if the daemon cannot start."""
     signals = Signals()
     signals.catch()
-    # The mirror first: the process that has it may take the sockets of the one before.
+    # The mirror first: the process with its lock may take the sockets of the process before it.
     services = await _open(config, signals.stopping)
     if services is None:
         return
@@ -257,14 +258,16 @@ async def serve(
         await services.close()
         raise
     if (down := services.down) is not None:
-        log.warning("I was down", since=to_text(down[0]), until=to_text(down[1]))
-    for oddity in oddities(services.database.path):
-        log.warning("the place of the mirror is odd", error=oddity.told, hint=oddity.hint)
+        log.warning("the daemon was down", since=to_text(down[0]), until=to_text(down[1]))
+    for warning in place_warnings(services.database.path):
+        log.warning(
+            "the place of the mirror may not suit shops", error=warning.message, hint=warning.hint
+        )
     await Daemon(services, listeners, signals, reload=reload, environ=environ).run()
 
 
 async def _open(config: Config, stopping: asyncio.Event) -> Services | None:
-    """Open the services; return None if stopped meanwhile: a migration may take minutes."""
+    """Open the services; return None if a signal ends the start: a migration may take minutes."""
     opening = asyncio.create_task(Services.open(config))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)

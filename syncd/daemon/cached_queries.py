@@ -1,4 +1,4 @@
-"""The daemon's queries of its own mirror: as a reader, beside the loop, and not too often."""
+"""The daemon's queries of its mirror: with a read connection, in a thread, and not too often."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class QueryRunner:
         self._limit_s = limit_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mirror-reader")
 
-    async def ask(self, query: Callable[[Queries], T]) -> T:
-        """Return the answer; raises MirrorError leaves, and Overloaded when it takes too long."""
+    async def run(self, query: Callable[[Queries], T]) -> T:
+        """Return the answer; raises MirrorErrors, and Overloaded if it takes too long."""
 
-        def run() -> T:
+        def work() -> T:
             with self._queries.limited(self._limit_s):
                 return query(self._queries)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
         """Close the connection; a query that runs is interrupted."""
@@ -48,18 +48,18 @@ class QueryRunner:
 
 
 class CachedQuery(Generic[T]):
-    """A query with an answer that is reused for a while if it took long."""
+    """A query whose answer is reused for a while if the query takes long."""
 
     def __init__(self, query: Callable[..., T]) -> None:
         self._query = query
         self._answer: T | None = None
-        self._ask_again_s = 0.0
+        self._next_query_s = 0.0
 
     def answer(self, queries: Queries, *arguments: Any) -> T:
-        """Return the answer; one that took long may be old, and is about the time it was asked."""
+        """Return the answer; after a slow query it may be an older answer."""
         began_s = time.monotonic()
-        if self._answer is None or began_s >= self._ask_again_s:
+        if self._answer is None or began_s >= self._next_query_s:
             self._answer = self._query(queries, *arguments)
             took_s = time.monotonic() - began_s
-            self._ask_again_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
+            self._next_query_s = began_s + (took_s / COUNT_SHARE if took_s > QUICK_S else 0)
         return self._answer

@@ -19,14 +19,14 @@ from syncd.daemon.services import Services
 from syncd.http_server.refusals import Places
 from syncd.sync.sweeps import require_few
 
-# Each asks for the progress of its sweep four times a second, in the thread that writes deliveries.
+# Each reads the progress of its sweep four times a second, in the thread that writes deliveries.
 MOST_WAITING = 20
-# Each reads the whole catalogue, and holds all differences in memory.
+# Each reads the whole catalogue, and has all differences in memory.
 MOST_DRY_RUNS = 1
 # Deliveries that arrive during a replay wait for one slice of it.
 MOST_REPLAYS = 1
-# After a minute of silence a client takes the daemon for dead.
-SILENCE_S = 10.0
+# After a minute without a message, a client assumes that the daemon is dead.
+MESSAGE_EVERY_S = 10.0
 
 
 class ControlHandlers:
@@ -71,7 +71,7 @@ class ControlHandlers:
                 try:
                     await asyncio.wait(
                         {getting, waiting},
-                        timeout=SILENCE_S,
+                        timeout=MESSAGE_EVERY_S,
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:

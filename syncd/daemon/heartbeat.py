@@ -71,7 +71,7 @@ class Heartbeat:
         services = self._services
         count_401 = self._unwritten_401
         try:
-            await services.notice_clock()
+            await services.check_clock()
             mark, jumps = services.clock.mark(), services.clock.jumps
             now = mark.at
             day = await self.last_day(now, self._query_runner)
@@ -148,11 +148,11 @@ class Heartbeat:
     async def last_day(self, now: datetime, query_runner: QueryRunner) -> DaySummary:
         """Return the events of the last 24 hours; raises MirrorError leaves."""
         grace = self._services.config.reconcile.missed_grace
-        return await query_runner.ask(lambda queries: queries.last_day(now, grace))
+        return await query_runner.run(lambda queries: queries.last_day(now, grace))
 
     def _follow(self, jump: Jump) -> None:
         self._webhooks = health_after(self._webhooks, jump)
-        self._started_at = jump.noted(self._started_at)
+        self._started_at = jump.event(self._started_at)
 
     def _health_to_report(self, assessment: Assessment, day: DaySummary) -> str | None:
         """Return the health once it has lasted, else the one that was reported before."""
@@ -189,7 +189,7 @@ class Heartbeat:
         rate = (
             DeliveryRate()
             if last is None
-            else await self._query_runner.ask(lambda queries: queries.habit(last))
+            else await self._query_runner.run(lambda queries: queries.delivery_rate(last))
         )
         is_quiet = webhook_health.is_quiet(rate, now)
         await self._schedule.quiet(now, is_quiet=is_quiet)

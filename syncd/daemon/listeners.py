@@ -1,4 +1,4 @@
-"""The sockets on which a daemon listens: those that it was handed, else those that it binds."""
+"""The sockets on which a daemon listens: passed by the service manager, or bound here."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Listeners:
     """The sockets of one daemon by name: `webhook`, `control` and, unless it is off, `admin`."""
 
     def __init__(self, config: Config, environ: MutableMapping[str, str]) -> None:
-        """Bind the sockets that were not handed over; raises ConfigurationError with none open."""
-        handed = systemd.take_sockets(environ)
-        self.owns_control_socket = "control" not in handed
-        wanted: dict[str, Callable[[], socket.socket]] = {
-            # For the user of the web server; a delivery needs a key all the same.
+        """Bind the sockets that were not passed; after a ConfigurationError none is open."""
+        passed = systemd.take_sockets(environ)
+        self.owns_control_socket = "control" not in passed
+        binders: dict[str, Callable[[], socket.socket]] = {
+            # Any user may connect, like the user of the web server; a delivery needs a signature.
             "webhook": lambda: _bound(config.webhook.listen, "webhook.listen", mode=0o666),
             "control": lambda: bind_unix(config.control.socket, key="control.socket"),
         }
         if (listen := config.admin.listen) is not None:
-            wanted["admin"] = lambda: _bound(listen, "admin.listen", mode=0o660)
+            binders["admin"] = lambda: _bound(listen, "admin.listen", mode=0o660)
         self.sockets: dict[str, socket.socket] = {}
         try:
-            for name, bind in wanted.items():
-                self.sockets[name] = handed.get(name) or bind()
+            for name, bind in binders.items():
+                self.sockets[name] = passed.get(name) or bind()
             self._require_private(may_be_remote=bool(environ.get(REMOTE_ADMIN_VARIABLE)))
         except BaseException:
             for one in self.sockets.values():
@@ -42,17 +42,15 @@ class Listeners:
         return "admin" in self.sockets and _is_remote(self.sockets["admin"])
 
     def _require_private(self, *, may_be_remote: bool) -> None:
-        """Refuse sockets that others can reach; a configured name may lead anywhere."""
-        faults = []
+        """Refuse sockets that other hosts can reach; a configured name may have any address."""
+        errors = []
         if self.sockets["control"].family != socket.AF_UNIX:
-            faults.append("control.socket: is no unix socket, and whoever reaches it may act")
+            errors.append("control.socket: is no unix socket, so other users or hosts may use it")
         if self.is_admin_remote and not may_be_remote:
-            faults.append(
-                "admin.listen: is not on loopback, and anybody who reaches it may read it"
-            )
-        if faults:
+            errors.append("admin.listen: is not on loopback, so other hosts may read the status")
+        if errors:
             raise ConfigurationError(
-                faults, hint="look at the socket the service manager hands over, or at /etc/hosts"
+                errors, hint="check the socket that the service manager passes, or /etc/hosts"
             )
 
 

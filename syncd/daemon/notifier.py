@@ -1,6 +1,6 @@
 """Notifications: a command that receives JSON on its standard input, and a POST to a URL.
 
-Neither delays the daemon: a task of its own sends each notification, tries again with backoff, and
+Notifications do not delay the daemon: a separate task sends each one, repeats it with backoff, and
 gives up after some attempts.
 """
 
@@ -48,7 +48,7 @@ class Notifier:
 
     def send(self, message: JsonObject, *, command: Sequence[str], url: str) -> None:
         """Start to send one notification; returns at once."""
-        # The command may print the text.
+        # Escaped, because the command may print the text on a terminal.
         body = json_text(message).encode()
         if command:
             self._start("command", lambda: self._run(command, body))
@@ -99,15 +99,15 @@ class Notifier:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
-                # A process group of its own, so that its children can be ended with it.
+                # A new process group, so that its children can be killed with it.
                 start_new_session=True,
                 # The command does not need the api keys.
                 env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
             )
         except (OSError, ValueError) as error:
             # ValueError: an argument that this locale cannot write.
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise _NotSent(f"notify.command cannot be run: {why}") from None
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise _NotSent(f"notify.command cannot be run: {reason}") from None
         try:
             async with asyncio.timeout(self._limit_s):
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -134,7 +134,7 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
 async def _post(url: str, body: bytes) -> None:
     """Post to the URL, which may contain a token and is not repeated."""
     try:
-        # Only the status is read: a body may be as long and as slow as its sender likes.
+        # Only the status is read, because a body may be very long or slow.
         async with (
             asyncio.timeout(URL_LIMIT_S),
             http_client.async_client(url, timeout=URL_LIMIT_S, follow_redirects=False) as client,

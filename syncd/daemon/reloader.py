@@ -1,4 +1,4 @@
-"""Reloads the configuration when a signal asks for it."""
+"""Reloads the configuration after a signal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 class Reloader:
-    """Puts another configuration in force; a faulty one is reported, and changes nothing.
+    """Applies a new configuration; an invalid one is reported, and changes nothing.
 
     `load` returns the configuration in the file; it may raise ConfigurationError. `notify_ready`
-    tells the service manager that the reload has ended.
+    reports the end of the reload to the service manager.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Reloader:
         self._load = load
         self._notify_ready = notify_ready
         self._environ = environ
-        # Earlier keys too: a key that was rotated out may still be valid elsewhere.
+        # Earlier keys too: a key that was replaced here may still be valid elsewhere.
         self._secrets = services.config.secrets
 
     async def run(self, requested: asyncio.Event) -> None:
@@ -53,7 +53,7 @@ class Reloader:
             try:
                 await self._reload()
             except Exception:
-                log.exception("the reload failed for no known reason")
+                log.exception("the reload failed with an unexpected error")
 
     async def _reload(self) -> None:
         systemd.notify_reloading(self._environ)
@@ -71,13 +71,13 @@ class Reloader:
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")
         except MirrorError as error:
             log.error(
-                "the mirror could not be judged by the new configuration; reload again",
+                "the new configuration could not be applied to the mirror; reload again",
                 error=error.message,
                 hint=error.hint,
             )
         except SyncdError as error:
             log.error(
-                "the new configuration is faulty; the old one stays in force",
+                "the new configuration is invalid; the old one stays in force",
                 error=error.message,
                 hint=error.hint,
             )

@@ -1,6 +1,6 @@
-"""Runs with APScheduler what `core/schedule.py` says is due.
+"""Runs the tasks that are due by `core/schedule.py`, with APScheduler.
 
-APScheduler goes by the wall clock: when that jumps, every job moves with it.
+APScheduler uses the wall clock: when the clock jumps, every job moves with it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ logging.getLogger("apscheduler.executors.default").addFilter(_NoCancelled())
 
 
 class _Planned(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Asks the schedule for the next run, and never makes up for missed runs one by one.
+    """Gets the next run from the schedule, and does not repeat missed runs one by one.
 
-    APScheduler's own interval would, and a clock set ahead by years would take memory and minutes.
+    APScheduler's own interval does, so a clock set ahead by years would cost memory and minutes.
     """
 
     def __init__(self, schedule: Schedule, task: Task) -> None:
@@ -58,7 +58,7 @@ class _Planned(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
 
 class Scheduler:
-    """Runs the tasks of one daemon, each never twice at a time; a missed run is made up once."""
+    """Runs the tasks of one daemon, each once at a time; several missed runs become one."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -71,11 +71,11 @@ class Scheduler:
         )
 
     async def start(self) -> None:
-        """Begin: with a sweep at once if one is due."""
+        """Start the tasks, with a sweep at once if one is due."""
         services, saved_state = self._services, self._services.saved_state
         services.clock.follow(self.follow)
         if saved_state.is_clock_suspect:
-            self._clock_trust.doubt(services.clock.elapsed_s(), 0)
+            self._clock_trust.distrust(services.clock.elapsed_s(), 0)
         is_due = self._schedule.start(
             services.clock.now(),
             complete_at=saved_state.complete_at,
@@ -101,7 +101,7 @@ class Scheduler:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """End, without waiting for a task that runs."""
+        """Stop, without waiting for a running task."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
@@ -112,21 +112,21 @@ class Scheduler:
 
     def follow(self, jump: Jump) -> None:
         """Move each task with this host's clock."""
-        if jump.is_doubtful:
+        if jump.needs_confirmation:
             services = self._services
-            self._clock_trust.doubt(services.clock.elapsed_s(), services.remote_clock.answers)
+            self._clock_trust.distrust(services.clock.elapsed_s(), services.remote_clock.answers)
         self._schedule.follow(jump)
         self._reschedule("sweep", "locate", "prune")
 
-    async def pulse(self) -> None:
-        """Return once the scheduler has come round."""
-        came_round = asyncio.Event()
+    async def ping(self) -> None:
+        """Return once the scheduler has run a job."""
+        ran = asyncio.Event()
 
-        async def come_round() -> None:
-            came_round.set()
+        async def set_ran() -> None:
+            ran.set()
 
-        self._scheduler.add_job(come_round, id="pulse", replace_existing=True)
-        await came_round.wait()
+        self._scheduler.add_job(set_ran, id="ping", replace_existing=True)
+        await ran.wait()
 
     def reload(self) -> None:
         """Use a new configuration."""
@@ -139,7 +139,7 @@ class Scheduler:
         self._reschedule("sweep")
 
     async def quiet(self, now: datetime, *, is_quiet: bool) -> None:
-        """Sweep early while deliveries stay away for unusually long."""
+        """Sweep early while no deliveries arrive for unusually long."""
         if self._schedule.wants_quiet_sweep(now, is_quiet=is_quiet):
             await self._services.sweep_manager.request("quiet")
 
@@ -150,7 +150,7 @@ class Scheduler:
 
     @property
     def next_sweep_at(self) -> datetime | None:
-        """When the next sweep begins by itself."""
+        """When the next scheduled sweep begins."""
         return self._schedule.next_at("sweep")
 
     def _reschedule(self, *tasks: Task) -> None:
@@ -162,7 +162,7 @@ class Scheduler:
         await self._services.sweep_manager.request("schedule")
 
     async def _locate(self) -> None:
-        """Sweep for variants whose item only the catalogue knows."""
+        """Sweep for variants whose item only the catalogue shows."""
         services = self._services
         if not await services.database.read(sweeps.has_unplaced_variants):
             return
@@ -189,11 +189,11 @@ class Scheduler:
         """Tell whether rows that are old by this host's clock may be deleted."""
         clock, remote_clock = self._services.clock, self._services.remote_clock
         answers, offset = remote_clock.answers, remote_clock.offset
-        if self._clock_trust.is_doubted:
+        if self._clock_trust.is_distrusted:
             if not self._clock_trust.is_confirmed(clock.elapsed_s(), answers, offset):
                 if not self._has_warned:
                     log.warning(
-                        "nothing old is deleted until Dreamship's clock agrees with this host's"
+                        "old rows are not deleted until Dreamship's clock confirms this host's"
                     )
                 self._has_warned = True
                 return False
@@ -209,9 +209,9 @@ def sweep_periods(config: Config) -> SweepPeriods:
 
 
 async def _run(task: Callable[[], Awaitable[None]]) -> None:
-    """Run a task; neither the end of the daemon nor a mirror that cannot be used is its failure.
+    """Run a task; ignore its cancellation and errors of the mirror.
 
-    The heartbeat reports the mirror, and each task runs again.
+    The heartbeat reports errors of the mirror, and each task runs again.
     """
     with contextlib.suppress(asyncio.CancelledError, MirrorError):
         await task()

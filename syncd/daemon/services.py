@@ -1,4 +1,4 @@
-"""The parts that make and keep a mirror, wired: for the daemon, and for a command without one."""
+"""The parts that fill and update a mirror: for the daemon, and for a command without a daemon."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SweepListener = Callable[[SweepSummary], None]
 
 @dataclass(kw_only=True, eq=False)
 class Services:
-    """The parts of one process, all of them ready. `open` makes them, `async with` closes them.
+    """The parts of one process, all ready for use. `open` creates them, `async with` closes them.
 
     `down`: when the process did not run, until a complete sweep has begun since. `is_resuming`: a
     sweep has to begin because of that.
@@ -74,10 +74,10 @@ class Services:
         source: Source | None = None,
         database: Database | None = None,
     ) -> Services:
-        """Open the mirror and continue where the last process ended; raises MirrorError leaves.
+        """Open the mirror and continue where the last process ended; raises MirrorErrors.
 
-        Nothing stays open if it raises or is cancelled. Simulations bring their own clock, source
-        and database.
+        Nothing stays open after an error or a cancellation. Simulations have their own clock,
+        source and database.
         """
         if source is None:
             config.require_keys()
@@ -95,7 +95,7 @@ class Services:
     ) -> Services:
         active = ActiveConfig(config)
         policy, missed_grace = active.current.policy, active.current.missed_grace
-        last = await database.read(wall_time.last_noted)
+        last = await database.read(wall_time.newest_time)
         jump = None if last is None else clock.resume(*last)
         if jump is not None:
             await _move(database, jump, active)
@@ -150,7 +150,8 @@ class Services:
             batch_writer=batch_writer,
             sweep_manager=sweep_manager,
             down=None if absence is None else (absence.since, absence.after),
-            # Deliveries may have been given up meanwhile, or their repetitions are late.
+            # During the absence Dreamship may have given up deliveries, or their repetitions are
+            # late.
             is_resuming=absence is not None and absence.away > missed_grace,
             _sweep_listeners=listeners,
         )
@@ -219,36 +220,36 @@ class Services:
             remote_clock=self.remote_clock,
         )
         self.worker.wake()
-        outcomes = Counter(one.outcome or "not kept" for one in done)
+        outcomes = Counter(one.outcome or "not stored" for one in done)
         log.info(
-            "deliveries judged again",
+            "deliveries replayed",
             delivery_ids=[one.delivery_id for one in done],
             outcomes=dict(outcomes),
         )
         return done
 
-    async def notice_clock(self) -> None:
-        """Follow this host's clock if it jumped, or if nothing ran for a while.
+    async def check_clock(self) -> None:
+        """Follow this host's clock if it jumped, or if the process did not run for a while.
 
-        The state in memory has followed when this returns or raises. Raises MirrorError leaves if
-        the mirror could not follow yet.
+        The state in memory has followed when this returns or raises. Raises MirrorErrors if the
+        mirror could not follow yet.
         """
         jump = self.clock.check()
         if jump is None:
             return
         if jump.is_absence:
-            log.warning("I was down", since=to_text(jump.since), until=to_text(jump.after))
+            log.warning("the daemon was down", since=to_text(jump.since), until=to_text(jump.after))
         await _move(self.database, jump, self.active)
 
     def follow(self, jump: Jump) -> None:
         """Move the downtime with this host's clock; an absence is a new one."""
         if self.down is not None:
-            self.down = jump.noted(self.down[0]), jump.noted(self.down[1])
+            self.down = jump.event(self.down[0]), jump.event(self.down[1])
         if jump.is_absence:
             self.down, self.is_resuming = (jump.since, jump.after), True
 
     async def reconfigure(self, config: Config) -> None:
-        """Use another configuration; `with_fixed` has kept what a process cannot change."""
+        """Use another configuration; `with_fixed` has restored the settings that need a restart."""
         before = self.config
         self.active.replace(config)
         self.rate_limiter.limit(config.dreamship.calls_per_minute)
@@ -267,10 +268,10 @@ class Services:
 
 
 async def _move(database: Database, jump: Jump, active: ActiveConfig) -> None:
-    """Move every moment in the mirror with this host's clock."""
+    """Move every time in the mirror with this host's clock."""
     if jump.shift:
         log.warning(
-            "this host's clock was set; what waits goes on waiting as long as before",
+            "this host's clock was set; waits keep their length",
             ahead_s=round(jump.shift.total_seconds(), 3),
         )
     missed_grace = active.current.missed_grace
@@ -278,7 +279,7 @@ async def _move(database: Database, jump: Jump, active: ActiveConfig) -> None:
 
 
 async def _fail_excess(database: Database, now: datetime, policy: Policy) -> None:
-    """End the sweeps that an earlier version allowed, and this one would refuse."""
+    """End the sweeps that an earlier version allowed and this version refuses."""
     most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
     for summary in await database.write(lambda db: sweeps.fail_excess(db, now, policy, **most)):
         log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)

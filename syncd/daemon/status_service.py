@@ -1,4 +1,4 @@
-"""The status of a running daemon: the document, the metrics and the page, for those who ask."""
+"""The status of a running daemon: the document, the metrics and the page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEARCH_LIMIT_S = 5.0
 
 
 class StatusService:
-    """Reads the mirror of a running daemon, on connections of its own."""
+    """Builds the status from the mirror and the heartbeat, with its own connections."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class StatusService:
         self._webhook = webhook
         self._refusals = tuple(refusals)
         mirror = services.config.mirror.path
-        # Two connections: the status never waits for a search.
+        # Two connections, so that the status never waits for a search.
         self._query_runner = QueryRunner(mirror, limit_s=STATUS_LIMIT_S)
         self._searches = QueryRunner(mirror, limit_s=SEARCH_LIMIT_S)
         self._counts = CachedQuery(lambda queries: queries.counts(services.active.current.policy))
@@ -57,21 +57,21 @@ class StatusService:
             await query_runner.close()
 
     async def prepare(self) -> None:
-        """Have a status at hand in case the mirror becomes unreadable; counting takes a while."""
+        """Store a first status, in case the mirror becomes unreadable; counting takes a while."""
         if self._last is None:
             with contextlib.suppress(MirrorError, Overloaded):
                 await self.status()
 
     async def status(self) -> StatusDocument:
-        """Return the status document; of a mirror that cannot be read, the last one with the error.
+        """Return the status document; if the mirror is unreadable, the last one with the error.
 
-        Raises MirrorError leaves if the mirror could never be read.
+        Raises MirrorErrors if the mirror was never readable.
         """
         now = self._services.clock.now()
         try:
             snapshot = await self._heartbeat.snapshot(now)
             day = await self._heartbeat.last_day(now, self._query_runner)
-            counts = await self._query_runner.ask(self._counts.answer)
+            counts = await self._query_runner.run(self._counts.answer)
             self._last = snapshot, counts, day
         except MirrorError as error:
             if self._last is None:
@@ -82,7 +82,7 @@ class StatusService:
         return status_document(snapshot, counts, day)
 
     async def exposition(self) -> bytes:
-        """Return the metrics; raises MirrorError leaves if there is no status."""
+        """Return the metrics; raises MirrorErrors if there is no status."""
         services, webhook = self._services, self._webhook
         return metrics.exposition(
             await self.status(),
@@ -100,7 +100,7 @@ class StatusService:
         """Return the status page, with the variants that match a `search`."""
         now = self._services.clock.now()
         matches = (
-            await self._searches.ask(lambda queries: queries.find(search, page.MAX_MATCHES))
+            await self._searches.run(lambda queries: queries.find(search, page.MAX_MATCHES))
             if search
             else []
         )
@@ -110,7 +110,7 @@ class StatusService:
             explanation = await self._explain(matches[0]["variant_id"])
         elif not matches and variant_id is not None:
             explanation = await self._explain(variant_id)  # deliveries may have named it
-        day = await self._query_runner.ask(lambda queries: self._day.answer(queries, now))
+        day = await self._query_runner.run(lambda queries: self._day.answer(queries, now))
         return page.render(
             status=await self.status(),
             day=day,
@@ -133,11 +133,11 @@ class StatusService:
         )
 
     async def _explain(self, variant_id: int) -> JsonObject:
-        history = await self._searches.ask(lambda queries: queries.story(variant_id))
+        history = await self._searches.run(lambda queries: queries.variant_history(variant_id))
         return explain.document(history)
 
     async def line(self) -> str:
-        """Return the status in a few words, for the service manager."""
+        """Return the status in one line, for the service manager."""
         progress = await self._services.sweep_manager.progress()
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
         return f"STATUS=webhooks {self._heartbeat.webhooks_state}{sweep}"

@@ -1,7 +1,7 @@
-"""The service manager: the sockets that it hands over, and the notifications that it gets.
+"""The service manager: the sockets that it passes, and the notifications that it receives.
 
 The protocol is a datagram and two environment variables (sd_notify(3), sd_listen_fds(3)). In a
-process that was started by hand nothing here has an effect.
+process that was started by hand this module has no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FIRST_FD = 3
 # A service manager that does not read must not stop the loop.
 NOTIFY_LIMIT_S = 0.1
 _SHORTEST_BEAT_S = 0.1
-# A number as the service manager writes it; a longer one is no time and no count.
+# A number in the form of the service manager; a longer one is invalid.
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 
@@ -52,9 +52,9 @@ def watchdog_s(environ: MutableMapping[str, str]) -> float | None:
 
 
 def take_sockets(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
-    """Return the sockets handed over, by `FileDescriptorName=`; one without a name is `webhook`.
+    """Return the passed sockets, by `FileDescriptorName=`; a socket without a name is `webhook`.
 
-    The variables are removed, so that no child process takes the sockets for its own.
+    The variables are removed, so that no child process uses the sockets.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -65,25 +65,25 @@ def take_sockets(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
     taken: dict[str, socket.socket] = {}
     for fd in range(_FIRST_FD, _FIRST_FD + int(count)):
         name = names[fd - _FIRST_FD] if fd - _FIRST_FD < len(names) else ""
-        taken[name if name in {"webhook", "admin", "control"} else "webhook"] = _handed(fd)
+        taken[name if name in {"webhook", "admin", "control"} else "webhook"] = _passed_socket(fd)
     return taken
 
 
-def _handed(fd: int) -> socket.socket:
+def _passed_socket(fd: int) -> socket.socket:
     """Return the listening socket with this number; raises ConfigurationError if it is none."""
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:
         is_socket = False
     if not is_socket:
-        raise _no_socket(f"says that {fd} is a socket, and it is none")
+        raise _no_socket(f"descriptor {fd} is no socket")
     os.set_inheritable(fd, False)  # noqa: FBT003 - positional in the library
-    handed = socket.socket(fileno=fd)
-    if handed.type != socket.SOCK_STREAM or not handed.getsockopt(
+    passed = socket.socket(fileno=fd)
+    if passed.type != socket.SOCK_STREAM or not passed.getsockopt(
         socket.SOL_SOCKET, socket.SO_ACCEPTCONN
     ):
-        raise _no_socket(f"says that {fd} listens, and it does not")
-    return handed
+        raise _no_socket(f"descriptor {fd} does not listen")
+    return passed
 
 
 def _no_socket(reason: str) -> ConfigurationError:

@@ -1,6 +1,6 @@
-"""The periodic work that goes by elapsed time alone: the heartbeat, and the check of the clock.
+"""Periodic work by elapsed time: the heartbeat, and the check of the clock.
 
-APScheduler goes by the wall clock: if that is set back by an hour, APScheduler starts nothing for
+APScheduler uses the wall clock: if the clock is set back by an hour, APScheduler starts no job for
 an hour.
 """
 
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class Ticker:
-    """Calls `beat` every `every_s` seconds, and once at once after the clock jumped."""
+    """Calls `beat` every `every_s` seconds, and immediately after a jump of the clock."""
 
     def __init__(
         self,
@@ -49,22 +49,22 @@ class Ticker:
             try:
                 await self._beat()
             except Exception:
-                log.exception("a sign of life failed for no known reason")
+                log.exception("a heartbeat failed with an unexpected error")
 
     async def watch_clock(self) -> None:
-        """Notice, until cancelled, when the wall clock jumped or nothing ran for a while."""
+        """Check every second, until cancelled, whether the wall clock has jumped."""
         services, jumps = self._services, self._services.clock.jumps
         while True:
             await asyncio.sleep(CHECK_EVERY_S)
             try:
-                await services.notice_clock()
+                await services.check_clock()
                 if services.is_resuming:
                     await self._schedule.resume()
             except MirrorError:
                 pass  # the next heartbeat reports the error, and the next check tries again
             except Exception:
-                log.exception("the clock could not be followed for no known reason")
+                log.exception("the check of the clock failed with an unexpected error")
             if services.clock.jumps != jumps:
-                # Shops read the freshness: it must be right at once.
+                # Shops read the view `freshness`, so it must be right at once.
                 jumps = services.clock.jumps
                 self._soon.set()

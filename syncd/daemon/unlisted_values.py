@@ -1,4 +1,4 @@
-"""Reports values that `availability.sellable` does not list, each once: they are not sold."""
+"""Reports each value that `availability.sellable` does not list, once: it is not sellable."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from syncd.store import Queries, reported_values
 log = structlog.get_logger(__name__)
 
 CHECK_EVERY_S = 300.0
-# In one line of the log; the status names more of them.
+# The most values in one line of the log; the status names more.
 MOST_IN_A_LINE = 20
-# Stored as reported, the most frequent first.
+# The most values that are stored as reported, the most frequent first.
 MOST_STORED = 1000
 
 
@@ -33,7 +33,7 @@ class UnlistedValueReporter:
         self._woken.set()
 
     async def run(self) -> None:
-        """Search whenever woken, until cancelled."""
+        """Search after each `wake`, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), CHECK_EVERY_S)

@@ -1,8 +1,8 @@
-"""From the bytes of an answer to items and pages, within bounds. Pure.
+"""Turns the bytes of an answer into items and pages, within bounds. Pure.
 
-A small answer is decoded whole, a large one in slices (`json_slices`); both give the same. Every
-bound is far beyond any real answer. An answer past a bound teaches nothing. A row past one is
-listed without its variants, as rows of some lists are anyway: its item is read by itself.
+A small answer is decoded as a whole, a large one in slices (`json_slices`); the result is the same.
+Each bound is far above any real answer. An answer beyond a bound is invalid. A row beyond a bound
+is listed without its variants, like the rows of some lists: its item is read by itself.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from syncd.core.payload import availability_text, labels, name_text, parse_id
 from syncd.dreamship.json_slices import JsonSlices, TooLargeError
 from syncd.errors import SourceAnswerInvalid
 
-# Decoded at once: some 10 ms, in which nothing else runs.
+# The most bytes that are decoded at once. It takes some 10 ms, in which no other thread runs.
 MAX_WHOLE_BYTES = 256 * 1024
 # A shirt in 70 colours and 8 sizes has 560 variants.
 MAX_VARIANTS = 10_000
-# 100 rows are asked for, but a list may ignore that and show all that it has.
+# A request is for 100 rows, but a list may ignore that and show all its rows.
 MAX_ROWS = 10_000
-# Of all rows of a page together: 100 shirts have 56,000.
+# For all rows of a page together: 100 shirts have 56,000.
 MAX_VARIANTS_OF_PAGE = 100_000
 
 
 class Listing(Struct, frozen=True):
-    """One page as it was answered; `broken_rows` is how many rows of it could not be read."""
+    """One page of an answer; `broken_rows` is the number of its unreadable rows."""
 
     items: tuple[SourceItem, ...]
     broken_rows: int
@@ -39,13 +39,13 @@ class Listing(Struct, frozen=True):
 
 
 class _TooManyVariants(Exception):
-    """An item has more variants than are read."""
+    """An item has more variants than the limit."""
 
 
 def item_in(body: bytearray, *, whole_bytes: int = MAX_WHOLE_BYTES) -> SourceItem:
     """Return the item in an answer; raises NotJsonError and SourceAnswerInvalid.
 
-    What is longer than `whole_bytes` is decoded in slices.
+    A body longer than `whole_bytes` is decoded in slices.
     """
     _require_utf8(body)
     try:
@@ -64,7 +64,7 @@ def item_in(body: bytearray, *, whole_bytes: int = MAX_WHOLE_BYTES) -> SourceIte
 def listing_in(body: bytearray, *, whole_bytes: int = MAX_WHOLE_BYTES) -> Listing:
     """Return the page in an answer; raises NotJsonError and SourceAnswerInvalid.
 
-    What is longer than `whole_bytes` is decoded in slices.
+    A body longer than `whole_bytes` is decoded in slices.
     """
     _require_utf8(body)
     if len(body) <= whole_bytes:
@@ -82,7 +82,7 @@ def listing_in(body: bytearray, *, whole_bytes: int = MAX_WHOLE_BYTES) -> Listin
 
 
 def object_in(body: bytearray) -> JsonObject | None:
-    """Return the object in an answer about a fault; None when it has none, or a large one."""
+    """Return the object in an answer other than 200; None if it has none, or a large one."""
     if len(body) > MAX_WHOLE_BYTES:
         return None
     try:
@@ -108,7 +108,7 @@ def _whole(body: bytearray) -> JsonObject:
 
 
 class _Room:
-    """How many variants the next row of a page may have."""
+    """The number of variants that the next row of a page may have."""
 
     def __init__(self) -> None:
         self._left = MAX_VARIANTS_OF_PAGE
@@ -143,7 +143,7 @@ def _page_in(slices: JsonSlices) -> tuple[list[SourceItem | None] | None, Any]:
             lists.append(_rows_in(slices) if slices.is_at_list() else None)
         elif name == "paging":
             pagings.append(slices.value())
-    # A name that occurs twice says two things.
+    # A name that occurs twice is ambiguous.
     return lists[0] if len(lists) == 1 else None, agreed(pagings) if pagings else None
 
 
@@ -173,7 +173,7 @@ def _row_in(slices: JsonSlices, most: int) -> SourceItem | None:
 
 
 def _item_of(document: Any, most: int) -> SourceItem | None:
-    """Return the item of a document; None when it has no usable id."""
+    """Return the item of a document; None if it has no usable id."""
     if not isinstance(document, dict):
         return None
     listed = document.get("item_variants")
@@ -187,7 +187,7 @@ def _item_of(document: Any, most: int) -> SourceItem | None:
 def _item_in(
     slices: JsonSlices, members: Iterator[str], most: int, *, is_row: bool = False
 ) -> SourceItem | None:
-    """Do as `_item_of` does with the object whose members come; a row may lose its variants."""
+    """Return the item of an object that is read in slices; a row may lose its variants."""
     named = defaultdict[str, list[Any]](list)
     lists = list[list[list[SourceVariant]] | None]()
     for name in members:
@@ -202,7 +202,7 @@ def _item_in(
         elif name in {"id", "name"}:
             named[name].append(slices.value())
     document = {name: agreed(values) for name, values in named.items()}
-    # A name that occurs twice says two things.
+    # A name that occurs twice is ambiguous.
     return _item(document, lists[0] if len(lists) == 1 else None)
 
 
@@ -232,7 +232,7 @@ def _item(document: JsonObject, listed: Iterable[list[SourceVariant]] | None) ->
 
 
 def _variant(document: Any) -> list[SourceVariant]:
-    """Return a variant once for each value that it has; none when it has no usable id."""
+    """Return a variant once for each of its values; none if it has no usable id."""
     variant_id = parse_id(document.get("id")) if isinstance(document, dict) else None
     if variant_id is None:
         return []

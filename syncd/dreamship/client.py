@@ -1,7 +1,7 @@
-"""Dreamship's GET endpoints over httpx: every answer becomes a record, every fault a leaf of ours.
+"""Dreamship's GET endpoints over httpx: answers become records, errors become `SourceError`s.
 
-Much of the other side is not documented, so unknown forms are tolerated: an answer that cannot be
-what was asked teaches nothing and is asked again.
+Much of Dreamship's API is not documented, so unknown forms are tolerated. An answer that does not
+fit the request changes nothing in the mirror, and the request is repeated.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from syncd import __version__, http_client
 from syncd.core import pagination
 from syncd.core.lenient_json import NotJsonError
 from syncd.core.model import ItemRead, JsonObject, Page
-from syncd.core.read_age import ToldAge, told_age
+from syncd.core.read_age import ContentAge, content_age
 from syncd.core.timestamps import parse_http_date
-from syncd.dreamship import answer_faults, catalogue_answers, content_coding
+from syncd.dreamship import answer_errors, catalogue_answers, content_coding
 from syncd.dreamship.content_coding import coding_of, decoded, too_long
 from syncd.dreamship.json_slices import BeyondBoundsError
 from syncd.errors import (
@@ -36,28 +36,29 @@ from syncd.errors import (
 T = TypeVar("T")
 
 PAGE_ITEMS = 100
-# As it was sent, and decoded. A variant has some 450 bytes: an item with 600 of them has 270 KB,
-# and a page with 100 such items 27 MB. Answers are read four at a time, one of them a page.
+# The most bytes of an answer, compressed and decompressed. A variant has some 450 bytes: an item
+# with 600 variants has 270 KB, and a page with 100 such items 27 MB. Four answers are read at a
+# time, one of them a page.
 MAX_ITEM_BYTES = 8 * 1024 * 1024
 MAX_PAGE_BYTES = 32 * 1024 * 1024
-# Of an answer about a fault, whose status counts all the same.
-MAX_FAULT_BYTES = 256 * 1024
-# An answer may arrive in chunks of a few bytes. Each takes some 20 us; other work is done between.
+# The most bytes of an answer other than 200; its status counts without the body, too.
+MAX_ERROR_BYTES = 256 * 1024
+# An answer may arrive in pieces of a few bytes. Each takes some 20 us; the event loop runs between.
 MAX_PIECES = 100_000
 PIECES_AT_ONCE = 64
 MASK = b"********"
-# A shorter key could be a part of any word, and masking it would change what was answered.
+# A shorter key may occur in other text, and masking would change the answer.
 MIN_MASKED_CHARS = 8
 
 
 class _Answer(NamedTuple, Generic[T]):
-    found: T
+    content: T
     source_at: datetime | None
-    told: ToldAge
+    age: ContentAge
 
 
 class DreamshipClient:
-    """Reads one account's catalogue with one api key. Neither paces nor retries."""
+    """Reads one account's catalogue with one api key. Has no rate limit and no retries."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class DreamshipClient:
     ) -> None:
         self._now = now
         self._timeout_s = timeout_s
-        # As it is, and as JSON writes it, with or without a stroke before a slash.
+        # The key itself, and the key in JSON, with or without a backslash before a slash.
         in_json = msgspec.json.encode(api_key)[1:-1]
         echoes = {api_key.encode(), in_json, in_json.replace(b"/", rb"\/")}
         self._one_at_a_time = asyncio.Lock()
@@ -83,16 +84,17 @@ class DreamshipClient:
                 "Accept": "application/json",
                 "Accept-Encoding": content_coding.ACCEPTED,
                 "User-Agent": f"syncd/{__version__}",
-                # A copy from a cache is no news; the second line is for caches of HTTP/1.0.
+                # A copy from a cache may be old; the second line is for caches of HTTP/1.0.
                 "Cache-Control": "no-cache",
                 "Pragma": "no-cache",
             },
-            # Cookies of answers would be sent with each request, more and more of them.
+            # Otherwise the cookies of all answers would be sent with each request.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=timeout_s,
-            # In the clear it goes to this host alone: no proxy of the environment gets to see it.
+            # An unencrypted key goes to this host only, and to no proxy of the environment.
             is_direct=not base_url.startswith("https:"),
-            # The key must not follow a redirect to another host; trailing slashes are ours to set.
+            # The key must not follow a redirect to another host. The paths have trailing slashes
+            # already.
             follow_redirects=False,
             transport=transport,
         )
@@ -102,13 +104,13 @@ class DreamshipClient:
         await self._client.aclose()
 
     async def item(self, item_id: int) -> ItemRead:
-        """Read one item whole; raises SourceGone when there is none, else leaves of SourceError."""
+        """Read one whole item; raises SourceGone if there is none, and other SourceErrors."""
         began_at = self._now()
         path = f"items/{item_id}/"
         answer = await self._get(path, catalogue_answers.item_in, at_most=MAX_ITEM_BYTES)
-        item = answer.found
+        item = answer.content
         if item.item_id != item_id:
-            raise SourceAnswerInvalid(f"asked for item {item_id}, was told of {item.item_id}")
+            raise SourceAnswerInvalid(f"the answer for item {item_id} is about item {item.item_id}")
         if item.variants is None:
             raise SourceAnswerInvalid(f"the answer for item {item_id} has no item_variants")
         return ItemRead(
@@ -117,13 +119,13 @@ class DreamshipClient:
             item.variants,
             began_at,
             answer.source_at,
-            age=answer.told.age,
-            fresh_for=answer.told.fresh_for,
+            age=answer.age.age,
+            fresh_for=answer.age.fresh_for,
             is_whole=item.is_whole,
         )
 
     async def page(self, category_id: int | None, page: int) -> Page:
-        """Read one page of the catalogue, or of one category; raises the leaves of SourceError."""
+        """Read one page of the catalogue, or of one category; raises SourceErrors."""
         began_at = self._now()
         path = "items/" if category_id is None else f"categories/{category_id}/items/"
         answer = await self._get(
@@ -132,16 +134,16 @@ class DreamshipClient:
             at_most=MAX_PAGE_BYTES,
             params={"page": page, "limit": PAGE_ITEMS},
         )
-        paging = answer.found.paging
+        paging = answer.content.paging
         return Page(
-            items=answer.found.items,
+            items=answer.content.items,
             count=pagination.believable_count(paging.get("count")),
             has_next=pagination.leads_on(paging.get("next"), page),
             began_at=began_at,
             source_at=answer.source_at,
-            age=answer.told.age,
-            fresh_for=answer.told.fresh_for,
-            broken_rows=answer.found.broken_rows,
+            age=answer.age.age,
+            fresh_for=answer.age.fresh_for,
+            broken_rows=answer.content.broken_rows,
         )
 
     async def _get(
@@ -152,73 +154,72 @@ class DreamshipClient:
         at_most: int,
         params: dict[str, int] | None = None,
     ) -> _Answer[T]:
-        """Return what `find` finds in the answer for `path`, which may have `at_most` bytes."""
+        """Return the result of `find` for the answer of `path`, which may have `at_most` bytes."""
         try:
-            # httpx limits each step of a call; a drip of bytes would make every step in time.
+            # httpx limits each step of a call; slow bytes could keep every step within its limit.
             async with asyncio.timeout(self._timeout_s):
                 body, answer = await self._fetch(path, params, at_most)
-        except SourceAnswerInvalid as fault:
-            raise _named(path, fault) from fault
-        except (httpx.TimeoutException, TimeoutError) as fault:
+        except SourceAnswerInvalid as error:
+            raise _with_path(path, error) from error
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise SourceUnreachable(
                 f"Dreamship did not answer {path} within {self._timeout_s:g} s",
                 hint="check the network; raise dreamship.timeout_seconds if it is slow",
-            ) from fault
-        except (httpx.HTTPError, httpx.InvalidURL) as fault:
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SourceUnreachable(
-                f"Dreamship could not be reached for {path}: {self._why(fault)}",
+                f"Dreamship could not be reached for {path}: {self._error_text(error)}",
                 hint="check the network and dreamship.base_url",
-            ) from fault
+            ) from error
         source_at = parse_http_date(answer.headers.get("Date"))
-        told = told_age(answer.headers.get_list)
+        age = content_age(answer.headers.get_list)
         encoded = answer.headers.get_list("Content-Encoding")
         if answer.status_code == httpx.codes.OK:
-            work = partial(self._found, body, encoded, at_most, find)
+            work = partial(self._content, body, encoded, at_most, find)
             try:
-                return _Answer(await self._aside(work), source_at, told)
-            except BeyondBoundsError as fault:
-                raise SourceAnswerInvalid(f"the answer for {path} {fault}") from fault
-            except NotJsonError as fault:
-                raise SourceAnswerInvalid(f"the answer for {path} is no JSON object") from fault
-            except SourceAnswerInvalid as fault:
-                raise _named(path, fault) from fault
-        document = await self._aside(partial(self._document, body, encoded))
+                return _Answer(await self._in_thread(work), source_at, age)
+            except BeyondBoundsError as error:
+                raise SourceAnswerInvalid(f"the answer for {path} {error}") from error
+            except NotJsonError as error:
+                raise SourceAnswerInvalid(f"the answer for {path} is no JSON object") from error
+            except SourceAnswerInvalid as error:
+                raise _with_path(path, error) from error
+        document = await self._in_thread(partial(self._document, body, encoded))
         status, headers = answer.status_code, answer.headers
-        raise _dated(
-            answer_faults.fault(path, status, headers, document, self._now()), source_at, told
-        )
+        error_of_answer = answer_errors.error_of(path, status, headers, document, self._now())
+        raise _with_age(error_of_answer, source_at, age)
 
     async def _fetch(
         self, path: str, params: dict[str, int] | None, at_most: int
     ) -> tuple[bytearray, httpx.Response]:
-        """Return the body of an answer as it was sent, in any coding."""
+        """Return the body of an answer without decompressing it."""
         async with self._client.stream("GET", path, params=params) as answer:
-            is_fault = answer.status_code != httpx.codes.OK
-            if not is_fault:
-                # What was not asked for is not waited for either.
+            is_error = answer.status_code != httpx.codes.OK
+            if not is_error:
+                # A coding that was not requested ends the request before the body arrives.
                 coding_of(answer.headers.get_list("Content-Encoding"))
             body, pieces = bytearray(), 0
             async for piece in answer.aiter_raw():
                 body += piece
                 pieces += 1
-                if is_fault and len(body) > MAX_FAULT_BYTES:
+                if is_error and len(body) > MAX_ERROR_BYTES:
                     break
                 if len(body) > at_most:
                     raise too_long(at_most)
                 if pieces > MAX_PIECES:
                     raise SourceAnswerInvalid(
-                        f"the answer comes in more than {MAX_PIECES:,} pieces"
+                        f"the answer arrives in more than {MAX_PIECES:,} pieces"
                     )
                 if pieces % PIECES_AT_ONCE == 0:
                     await asyncio.sleep(0)
             return body, answer
 
-    async def _aside(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, done in a thread; one answer at a time is in memory twice."""
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Return the result of `work`, in a thread; one at a time, as each needs memory twice."""
         async with self._one_at_a_time:
             return await asyncio.to_thread(work)
 
-    def _found(
+    def _content(
         self,
         body: bytearray,
         encoded: Sequence[str],
@@ -228,36 +229,36 @@ class DreamshipClient:
         return find(self._without_key(decoded(body, coding_of(encoded), at_most=at_most)))
 
     def _document(self, body: bytearray, encoded: Sequence[str]) -> JsonObject | None:
-        """Return the object in an answer about a fault; the status counts without one, too."""
+        """Return the object in an answer other than 200, or None if it has none."""
         try:
-            plain = decoded(body, coding_of(encoded), at_most=MAX_FAULT_BYTES)
+            plain = decoded(body, coding_of(encoded), at_most=MAX_ERROR_BYTES)
         except SourceAnswerInvalid:
             return None
         return catalogue_answers.object_in(self._without_key(plain))
 
-    def _without_key(self, told: bytearray) -> bytearray:
-        """Mask what repeats our own key: nothing of an answer is secret anywhere else."""
+    def _without_key(self, text: bytearray) -> bytearray:
+        """Mask the api key in an answer: it is the only secret in there."""
         for echo in self._echoes:
-            if echo in told:
-                told = told.replace(echo, MASK)
-        return told
+            if echo in text:
+                text = text.replace(echo, MASK)
+        return text
 
-    def _why(self, fault: Exception) -> str:
-        """Return a fault of the network in a few words; what is no HTTP may be quoted in it."""
-        why = self._without_key(bytearray((str(fault) or type(fault).__name__).encode())).decode()
-        return answer_faults.in_short(why)
-
-
-def _named(path: str, fault: SourceAnswerInvalid) -> SourceAnswerInvalid:
-    """Return a fault with the path that was asked for."""
-    return SourceAnswerInvalid(f"{path}: {fault.message}", hint=fault.hint)
+    def _error_text(self, error: Exception) -> str:
+        """Return a short text for an error of the network; it may quote an answer."""
+        text = (str(error) or type(error).__name__).encode()
+        return answer_errors.in_short(self._without_key(bytearray(text)).decode())
 
 
-def _dated(fault: SourceError, source_at: datetime | None, told: ToldAge) -> SourceError:
-    """Return a fault with the age of its answer; no copy says whether the key is valid now."""
-    if isinstance(fault, SourceGone):
-        fault.source_at, fault.age, fault.fresh_for = source_at, told.age, told.fresh_for
-    elif isinstance(fault, SourceRefused) and told.age:
+def _with_path(path: str, error: SourceAnswerInvalid) -> SourceAnswerInvalid:
+    """Return an error with the path of the request."""
+    return SourceAnswerInvalid(f"{path}: {error.message}", hint=error.hint)
+
+
+def _with_age(error: SourceError, source_at: datetime | None, age: ContentAge) -> SourceError:
+    """Return an error with the age of its answer; a copy does not show if the key is valid now."""
+    if isinstance(error, SourceGone):
+        error.source_at, error.age, error.fresh_for = source_at, age.age, age.fresh_for
+    elif isinstance(error, SourceRefused) and age.age:
         hint = "exempt dreamship.base_url from caching in the proxy that this host uses"
-        return SourceUnreachable(f"a cache repeats: {fault.message}", hint=hint)
-    return fault
+        return SourceUnreachable(f"a cache repeats: {error.message}", hint=hint)
+    return error

@@ -1,7 +1,7 @@
-"""The codings of an answer's body: those that are asked for, decoded into bounded memory. Pure.
+"""Decodes the body of an answer, in the requested codings and into bounded memory. Pure.
 
-A library that decodes by itself holds all that one received chunk expands to, and applies each
-coding that an answer names: a stack of them turned 5 KB into gigabytes.
+A library that decodes by itself decompresses a whole received chunk at once, and applies each
+coding that an answer names: several codings turned 5 KB into gigabytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from syncd.errors import SourceAnswerInvalid
 
 Coding = Literal["identity", "gzip"]
 
-# What a request says in `Accept-Encoding`.
+# The `Accept-Encoding` header of a request.
 ACCEPTED = "gzip"
 
 _GZIP_WBITS = 31
@@ -42,7 +42,7 @@ def coding_of(values: Sequence[str]) -> Coding:
 def decoded(body: bytearray, coding: Coding, *, at_most: int) -> bytearray:
     """Return a body without its coding, never more than `at_most` bytes.
 
-    Raises SourceAnswerInvalid when it is longer, damaged, cut short or followed by anything.
+    Raises SourceAnswerInvalid if the body is longer, damaged or truncated, or if data follows it.
     """
     if coding == "identity":
         if len(body) > at_most:
@@ -54,24 +54,24 @@ def decoded(body: bytearray, coding: Coding, *, at_most: int) -> bytearray:
             break
         step = bytes(body[began_at : began_at + _STEP_BYTES])
         try:
-            # One more than is allowed shows that there is more; 0 would be no limit at all.
+            # One byte above the limit shows that the body is too long; 0 would mean no limit.
             found += unpacking.decompress(step, at_most + 1 - len(found))
-        except zlib.error as why:
-            raise SourceAnswerInvalid(f"the answer is no gzip: {why}") from why
+        except zlib.error as error:
+            raise SourceAnswerInvalid(f"the answer is no gzip: {error}") from error
         if len(found) > at_most:
             raise too_long(at_most)
     else:
         began_at = len(body)
     if not unpacking.eof:
-        raise SourceAnswerInvalid("the answer is cut short: its gzip has no end")
+        raise SourceAnswerInvalid("the answer is truncated: its gzip has no end")
     if unpacking.unused_data or began_at < len(body):
         raise SourceAnswerInvalid("the answer goes on after the end of its gzip")
     return found
 
 
 def too_long(at_most: int) -> SourceAnswerInvalid:
-    """Return the fault of an answer that has more bytes than are read."""
+    """Return the error for an answer with more bytes than the limit."""
     return SourceAnswerInvalid(f"the answer has more than {at_most:,} bytes")
 
 
-_HINT = "check the proxy between here and Dreamship: it encodes what it was not asked to"
+_HINT = "check the proxy between here and Dreamship: it applies a coding that was not requested"

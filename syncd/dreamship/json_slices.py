@@ -1,9 +1,9 @@
-"""One JSON object read piece by piece: a large one is never all Python objects at once.
+"""Reads one JSON object piece by piece, so that a large one is never decoded as a whole.
 
-A decoder written in C stops every other thread until its document is whole. This reader steps over
-values that nobody needs and decodes one small piece at a time, and no single step takes long. A
-piece may be as badly written as `lenient_json` allows. Of values that are stepped over, only the
-quotation marks and brackets are checked.
+A decoder written in C stops all other threads until it has decoded the document. This reader skips
+values that are not needed and decodes one small piece at a time, so that no step takes long. A
+piece may have every form that `lenient_json` accepts. In skipped values, only the quotation marks
+and brackets are checked.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 from syncd.core import lenient_json
 from syncd.core.lenient_json import NotJsonError
 
-# Brackets of any depth, and members and elements that are visited one by one. A page of 100 items
-# with 560 variants each has 250,000.
+# The most brackets, at any depth, and visited members and elements. A page of 100 items with 560
+# variants each has 250,000.
 MAX_PIECES = 1_000_000
-# Of one value that is decoded. A variant has some 450 bytes.
+# The most bytes of one decoded value. A variant has some 450 bytes.
 MAX_PIECE_BYTES = 64 * 1024
 MAX_DEPTH = 1000
 
-# One step of a regular expression covers this much: less than a millisecond.
+# One step of a regular expression covers at most this many bytes: less than a millisecond.
 _STEP_BYTES = 64 * 1024
-# Everything up to the next bracket, whole texts included. No group is possessive: up to Python
-# 3.11.4 such a group keeps what its last, failed repetition has consumed (gh-106052).
+# All text up to the next bracket, with whole strings. No group is possessive: up to Python 3.11.4
+# such a group retains the text of its last, failed repetition (gh-106052).
 _FLAT = re.compile(rb'[^"\[\]{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*"[^"\[\]{}]*+)*', re.DOTALL)
 _IN_TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*', re.DOTALL)
 _SCALAR = re.compile(rb'[^,:"\[\]{}]*+')
@@ -39,19 +39,19 @@ _CLOSERS = {_OBJECT: ord("}"), _LIST: ord("]")}
 
 
 class BeyondBoundsError(NotJsonError):
-    """Which bound of this reader a document passes, as the end of a sentence."""
+    """A document exceeds a bound of this reader; the message is the end of a sentence."""
 
 
 class TooLargeError(BeyondBoundsError):
-    """One value is too large to be decoded; what follows it can be read all the same."""
+    """One value is too large to be decoded; the values after it can still be read."""
 
 
 class JsonSlices:
     """Reads the one object in `body` (UTF-8) from its beginning to its end, once.
 
-    `members` and `elements` visit what is inside the value at the cursor. At each of them the
-    caller takes its `value`, visits what is inside it, or does nothing: then it is stepped over.
-    All methods raise NotJsonError for what is no JSON, and BeyondBoundsError past a bound.
+    `members` and `elements` visit the content of the value at the cursor. At each of them the
+    caller calls `value`, or visits the content of that value, or skips it by doing nothing. All
+    methods raise NotJsonError for invalid JSON, and BeyondBoundsError beyond a bound.
     """
 
     def __init__(self, body: bytes | bytearray) -> None:
@@ -61,7 +61,7 @@ class JsonSlices:
         self._left = MAX_PIECES
 
     def document(self) -> Iterator[str]:
-        """Visit the members of the object that the document is."""
+        """Visit the members of the document, which is one object."""
         self._run(_AROUND)
         if self._body.startswith(_BOM, self._at):
             self._at += len(_BOM)
@@ -81,7 +81,7 @@ class JsonSlices:
         return self._is_at(_OBJECT)
 
     def members(self) -> Iterator[str]:
-        """Visit the members of the object at the cursor; gives each name, also a repeated one."""
+        """Visit the members of the object at the cursor; yields each name, also a repeated one."""
         self._enter()
         is_open = not self._ends()
         while is_open:
@@ -101,7 +101,7 @@ class JsonSlices:
             is_open = self._goes_on(*before)
 
     def elements(self) -> Iterator[int]:
-        """Visit the elements of the list at the cursor; gives 1 for the first, then 2."""
+        """Visit the elements of the list at the cursor; yields 1 for the first, then 2."""
         self._enter()
         number, is_open = 0, not self._ends()
         while is_open:
@@ -112,7 +112,7 @@ class JsonSlices:
             is_open = self._goes_on(*before)
 
     def value(self) -> Any:
-        """Return the value at the cursor; raises TooLargeError, and then the next can be read."""
+        """Return the value at the cursor; after a TooLargeError the next value can be read."""
         began_at = self._at
         self.skip()
         if self._at - began_at > MAX_PIECE_BYTES:
@@ -120,7 +120,7 @@ class JsonSlices:
         return lenient_json.decode_part(self._cut(began_at))
 
     def skip(self) -> None:
-        """Step over the value at the cursor."""
+        """Skip the value at the cursor."""
         began_at, outside = self._at, len(self._open)
         if self._byte() in _CLOSERS:
             self._enter()
@@ -133,7 +133,7 @@ class JsonSlices:
             raise NotJsonError("a value is missing")
 
     def _goes_on(self, began_at: int, depth: int) -> bool:
-        """Step over what is left of the value that was visited; tell whether another follows."""
+        """Skip the rest of the visited value; tell whether another value follows."""
         if len(self._open) > depth:
             self._leave(depth)
         elif self._at == began_at:
@@ -155,13 +155,13 @@ class JsonSlices:
         return True
 
     def _leave(self, outside: int) -> None:
-        """Step over the rest of what is open, until only `outside` are."""
+        """Skip the rest of the open lists and objects, until only `outside` are open."""
         while len(self._open) > outside:
             self._run(_FLAT)
             if self._byte() in _CLOSERS:
                 self._enter()
             elif self._is_at(_QUOTE):
-                self._pass_text()  # it does not fit into one step
+                self._pass_text()  # a text longer than one step
             else:
                 self._close()
 
@@ -187,12 +187,12 @@ class JsonSlices:
         self._at += 1
         self._run(_IN_TEXT)
         while not self._is_at(_QUOTE):
-            self._at += 2  # a step has ended inside an escape sequence
+            self._at += 2  # a step ended inside an escape sequence
             self._run(_IN_TEXT)
         self._at += 1
 
     def _run(self, pattern: re.Pattern[bytes]) -> None:
-        """Step over what matches, however long it is."""
+        """Skip the text that matches, of any length."""
         while True:
             stop = self._at + _STEP_BYTES
             found = pattern.match(self._body, self._at, stop)

@@ -1,4 +1,4 @@
-"""Dreamship's clock as well as it can be known here: ours, plus what its `Date` headers differ."""
+"""Estimates Dreamship's clock: this host's clock plus an offset from the `Date` headers."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer", ItemRead, Page)
 
-# `Date` has whole seconds, cut off: the moment may have been as much later.
-_CUT_OFF = timedelta(seconds=1)
-# An offset further from the known one than this is a copy's, a mistake, or a clock that was set.
+# `Date` has whole seconds, rounded down: the real time may be this much later.
+_DATE_RESOLUTION = timedelta(seconds=1)
+# If an offset differs from the known one by more, the answer is a copy or wrong, or a clock was
+# set.
 _TOLERANCE = COPY_AGE
-# Answers of one clock agree this closely, apart from what their own way took.
+# Answers by one clock agree this closely, apart from their latency.
 _JITTER = timedelta(seconds=2)
-# One answer alone is not believed when it puts the two clocks further apart than this.
+# A larger offset is not accepted from one answer alone.
 _PLAUSIBLE = timedelta(days=1)
-# The offset of an earlier process came from an answer that took at most so long (and 10 s more).
+# The assumed latency of the answer behind the offset of an earlier process (and 10 s more).
 _LATENCY = timedelta(seconds=21)
 _WINDOW = 30
-# Answers in a row that agree in another offset before it is believed: a few if nothing speaks
-# against it or one resource was read twice among them, and its `Date` moved as time did. That
-# movement proves no new answer where dates are wild: an offset of days or years needs many, once
-# answers have shown this process a plausible one.
+# Answers in a row that must agree on another offset before it is accepted. A few are enough if no
+# evidence contradicts them, or if one resource was read twice among them and its `Date` advanced
+# with time. An offset of days or years needs many, once this process has had a plausible offset:
+# such dates may advance without being right.
 _FEW = 3
 _MANY = 24
 
 
 class _Sample(Struct, frozen=True):
-    """The smallest and the largest offset that one answer allows; of a copy, only the smallest."""
+    """The smallest and largest possible offset by one answer; a copy bounds only the smallest."""
 
     low: timedelta
     high: timedelta
@@ -50,7 +51,7 @@ class _Sample(Struct, frozen=True):
 
 
 class _Run(Struct):
-    """Answers in a row that agree with each other, and not with the known offset."""
+    """Answers in a row that agree with each other, but not with the known offset."""
 
     bounds: _Sample
     count: int = 1
@@ -59,20 +60,19 @@ class _Run(Struct):
 
 
 class RemoteClock:
-    """Estimates Dreamship's present moment; `offset` survives restarts in the mirror.
+    """Estimates the present time of Dreamship's clock; the mirror stores `offset`.
 
-    The latest that is possible: an answer may have been stamped as soon as its request left. Too
-    late an estimate lets an event pass that claims to be some seconds ahead, which a read confirms;
-    too early a one would doubt honest events whenever answers are slow.
+    The estimate is the latest possible time: Dreamship may write the `Date` as soon as the request
+    leaves. An estimate that is too late accepts an event some seconds in the future, and a read
+    confirms it. An estimate that is too early would reject true events while answers are slow.
 
-    A copy from a cache has an old `Date`, and one broken answer may have any. So an offset that is
-    known moves only by answers that agree with it, or by several in a row that agree with each
-    other.
+    A copy from a cache has an old `Date`, and a broken answer may have any. So a known offset only
+    changes by answers that agree with it, or by several in a row that agree with each other.
     """
 
     def __init__(self, clock: Clock, offset: timedelta = timedelta()) -> None:
         self._clock = clock
-        # Answers that were believed; more of them than before mean that the offset is of today.
+        # The number of accepted answers. If it has grown, the offset is up to date.
         self.answers = 0
         self._is_known = bool(offset)
         self.offset = offset
@@ -80,35 +80,36 @@ class RemoteClock:
         self._agreed = 0
         if self._is_known:
             self._lows.append(offset - _LATENCY)
-            # Days apart the clocks may be, after this host's was set; or it is an old mistake.
+            # A stored offset of days is real if this host's clock was set; or it is an old error.
             self._agreed = _FEW if abs(offset) <= _PLAUSIBLE else 0
         self._run: _Run | None = None
 
     def now(self) -> datetime:
-        """Return Dreamship's moment at the latest; this host's when nothing is known."""
+        """Return the latest possible time of Dreamship's clock; first this host's time."""
         return self._clock.now() + self.offset
 
     def follow(self, jump: Jump) -> None:
-        """Go on with the same estimate when this host's clock jumps."""
+        """Keep the estimate of Dreamship's clock when this host's clock jumps."""
         self.offset -= jump.shift
         self._lows = deque((low - jump.shift for low in self._lows), maxlen=_WINDOW)
         self._run = None
 
     def placed(self, answer: Answer, resource: Hashable) -> Answer:
-        """Return an answer that has just arrived as a read that began when its content was made.
+        """Return a new answer as a read that began when its content was made.
 
-        Its `age` is then the age of the content, and `source_at` is None when its `Date` cannot be
-        right. `resource` says what was asked for. Learns from the `Date`, unless it is a copy's.
+        Its `age` is then the age of the content, and `source_at` is None if its `Date` cannot be
+        right. `resource` identifies the request. The `Date` of an answer improves the estimate,
+        unless the answer is a copy.
         """
         date, began_at, now = answer.source_at, answer.began_at, self._clock.now()
         if answer.age >= COPY_AGE:
             return _older(answer, answer.age, self._date_of_copy(answer))
         if date is None or now < began_at:
             return _older(answer, answer.age, None)
-        sample = _Sample(date - now, date + _CUT_OFF - began_at)
+        sample = _Sample(date - now, date + _DATE_RESOLUTION - began_at)
         if self._agrees(sample):
             self._lows.append(sample.low)
-            # A copy of some seconds has too small a `high`; no answer has too large a `low`.
+            # A copy that is some seconds old has a `high` that is too small; each `low` is right.
             self.offset = max(sample.high, *self._lows)
             self._is_known, self._agreed, self._run = True, self._agreed + 1, None
             self.answers += 1
@@ -121,7 +122,7 @@ class RemoteClock:
         return _older(answer, answer.age, date)
 
     def _date_of_copy(self, answer: Answer) -> datetime | None:
-        """Return when a copy was made by Dreamship's clock; proxies may write a `Date` of now."""
+        """Return when a copy was made, by Dreamship's clock; a proxy may write a new `Date`."""
         made_at = answer.began_at + self.offset - answer.age
         return None if answer.source_at is None else min(answer.source_at, made_at)
 
@@ -133,32 +134,33 @@ class RemoteClock:
     def _is_confirmed(
         self, sample: _Sample, resource: Hashable, began_at: datetime, now: datetime
     ) -> bool:
-        """Note an answer that disagrees; tell whether enough in a row agree with it."""
+        """Add an answer that disagrees; tell whether enough in a row agree with it."""
         run = self._run
         if run is None or not sample.agrees(run.bounds, _JITTER):
             self._run = _Run(sample, arrived_at={resource: now})
             return False
         run.count += 1
         run.bounds = _Sample(max(run.bounds.low, sample.low), min(run.bounds.high, sample.high))
-        # A copy has the same `Date` each time: after this it would no longer agree.
+        # A copy has the same `Date` each time, so after this time it no longer agrees.
         before = run.arrived_at.setdefault(resource, now)
-        run.is_live |= began_at > before + _CUT_OFF + _JITTER
-        # Copies made at one time agree as well, in an earlier time; one answer speaks against them.
-        speaks_against = 0 if self._is_older(sample) else _FEW - 1
-        is_enough = self._agreed <= speaks_against or run.is_live
+        run.is_live |= began_at > before + _DATE_RESOLUTION + _JITTER
+        # Copies of one time agree too, on an earlier time; one other answer is evidence against
+        # them.
+        opposing = 0 if self._is_older(sample) else _FEW - 1
+        is_enough = self._agreed <= opposing or run.is_live
         return run.count >= (_FEW if is_enough and not self._is_far(sample) else _MANY)
 
     def _is_older(self, sample: _Sample) -> bool:
-        """Tell whether an answer is older than any of now, as far as that is known."""
+        """Tell whether an answer is older than any new answer can be, by the known offset."""
         return self._is_known and sample.high < max(self._lows)
 
     def _is_far(self, sample: _Sample) -> bool:
-        """Tell whether an answer leaves the plausible offset that earlier ones have shown."""
+        """Tell whether an answer contradicts the plausible offset of earlier answers."""
         return self.answers > 0 and abs(self.offset) <= _PLAUSIBLE < abs(sample.high)
 
     def _adopt(self, sample: _Sample) -> None:
         log.warning(
-            "answers agree in another time of Dreamship's clock",
+            "answers agree on another time of Dreamship's clock",
             before_s=self.offset.total_seconds(),
             now_s=sample.high.total_seconds(),
         )

@@ -21,9 +21,9 @@ class ReplaceableSource:
         return await self._client.page(category_id, page)
 
     async def replace(self, client: DreamshipClient) -> None:
-        """Use another client from now on, and close the one before."""
-        before, self._client = self._client, client
-        await before.aclose()
+        """Use another client from now on, and close the old one."""
+        old, self._client = self._client, client
+        await old.aclose()
 
     async def aclose(self) -> None:
         """Close the client in force."""

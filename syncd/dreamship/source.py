@@ -8,10 +8,10 @@ from syncd.core.model import ItemRead, Page
 
 
 class Source(Protocol):
-    """Dreamship's GET endpoints. Each call raises the leaves of `SourceError`."""
+    """Dreamship's GET endpoints. Each call raises kinds of `SourceError`."""
 
     async def item(self, item_id: int) -> ItemRead:
-        """Read one item with its variants; raises SourceGone when there is none."""
+        """Read one item with its variants; raises SourceGone if there is none."""
         ...
 
     async def page(self, category_id: int | None, page: int) -> Page:

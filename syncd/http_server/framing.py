@@ -1,4 +1,4 @@
-"""Bounds on what a request has besides its body: its head, its trailers, the framing of chunks."""
+"""Limits the parts of a request besides its body: head, trailers, and the framing of chunks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from http import HTTPStatus
 
 from msgspec import json
 
-# Of a head that arrives in several reads; Dreamship's has some 600 bytes. Also of the trailers of
-# a body, and of what the chunks of a body add to it.
+# The most bytes of a head that arrives in several reads; Dreamship's heads have some 600 bytes.
+# Also of the trailers of a body, and of the framing of its chunks.
 MAX_HEAD_BYTES = 64 * 1024
-# Chunks of the bodies that wait for an answer on one connection. Each costs us some calls, so that
-# more of them must have so many bytes on average.
+# The most small chunks of the bodies that wait for an answer on one connection. Each chunk costs
+# some function calls, so more chunks must have this many bytes on average.
 MAX_SMALL_CHUNKS = 1024
 SMALL_CHUNK_BYTES = 64
 
 
 class RequestRefusedError(Exception):
-    """A request that is refused while it arrives; raised inside the parser, it stops it at once."""
+    """A request is refused while it arrives; raised in the parser, it stops the parser at once."""
 
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
         self.code = code
-        self.why = why
+        self.reason = reason
 
 
-def refusal(code: int, why: str) -> bytes:
+def refusal(code: int, reason: str) -> bytes:
     """Return the last answer on a connection."""
-    body = json.encode({"error": why})
+    body = json.encode({"error": reason})
     lines = [
         b"HTTP/1.1 %d %b" % (code, HTTPStatus(code).phrase.encode()),
         b"content-type: application/json",
@@ -52,17 +52,17 @@ class Framing:
     )
 
     def __init__(self) -> None:
-        # Of all bodies.
+        # The bytes of all bodies.
         self.body = 0
         self._head = 0
         self._framing = 0
         self._trailers = 0
         self._chunks = 0
-        # Where the first body began that waits for an answer.
+        # The begin of the first body that waits for an answer.
         self._bodies_at = 0
-        # Where in the body the chunk began that arrives now.
+        # The begin of the chunk that arrives now.
         self._chunk_at = -1
-        # Whether the head or the body began in the middle of this read.
+        # Whether the head or the body began during this read.
         self._is_new = False
 
     def begin_head(self) -> None:
@@ -71,7 +71,7 @@ class Framing:
         self._is_new = True
 
     def begin_body(self, *, is_first: bool) -> None:
-        """Count a new body; `is_first`: no other request on this connection waits."""
+        """Count a new body; `is_first`: no earlier request on this connection waits."""
         self._framing = self._trailers = 0
         self._is_new = True
         if is_first:
@@ -94,7 +94,7 @@ class Framing:
             raise RequestRefusedError(431, "the trailers of a body are too large")
 
     def end_read(self, received: int, of_bodies: int, *, is_head: bool) -> None:
-        """Count a read of which the request takes more than it has; raises RequestRefusedError."""
+        """Count a read after which the request is incomplete; raises RequestRefusedError."""
         if self._is_new:
             self._is_new = False
         elif is_head:

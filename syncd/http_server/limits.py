@@ -1,6 +1,6 @@
-"""Bounds on connections: how many there are, and how long one may keep us waiting.
+"""Limits the number of connections, and the time for which each may keep the daemon waiting.
 
-One limiter serves every listener of a process, because all of them share its open files.
+One limiter serves all listeners of a process, because they share its limit of open files.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import resource
 from collections.abc import Callable
 from typing import Protocol
 
-# For the head of a request to arrive, and again for its body.
+# The time limit for the head of a request, and again for its body.
 ARRIVAL_S = 10.0
-# Of all listeners together.
+# The most connections of all listeners together.
 MAX_CONNECTIONS = 500
-# What else a daemon opens: the mirror, the log, calls to the source, the listeners.
+# Other files of a daemon: the mirror, the log, calls to Dreamship, the listeners.
 RESERVED_FILES = 100
 _FEWEST_CONNECTIONS = 16
 
@@ -30,30 +30,30 @@ def raise_open_files() -> int:
 
 
 def connections_for(open_files: int) -> int:
-    """Return how many connections fit a limit of open files."""
+    """Return how many connections are possible with a limit of open files."""
     if open_files == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
-    # As many again may be accepted before the first of them is closed.
+    # The same number may be accepted again before the first of them is closed.
     return max(_FEWEST_CONNECTIONS, min(MAX_CONNECTIONS, (open_files - RESERVED_FILES) // 2))
 
 
 def open_files_for(connections: int) -> int:
-    """Return the smallest limit of open files that so many connections fit."""
+    """Return the smallest limit of open files for this number of connections."""
     return 2 * connections + RESERVED_FILES
 
 
 class Connection(Protocol):
-    """A connection as the limiter sees it."""
+    """The methods of a connection that the limiter needs."""
 
-    def give_up(self) -> None:
-        """End it, because it kept us waiting for too long."""
+    def end_late(self) -> None:
+        """Close the connection, because it kept the daemon waiting for too long."""
 
     def close(self) -> None:
-        """End it, because another one needs its place."""
+        """Close the connection, because another one needs its place."""
 
 
 class ConnectionLimiter:
-    """The connections of all listeners, how many there may be, and for how long each is awaited."""
+    """The connections of all listeners, with a limit of their number and of each wait."""
 
     def __init__(
         self,
@@ -65,28 +65,28 @@ class ConnectionLimiter:
         self._now = now
         self._arrival_s = arrival_s
         self._max_connections = max_connections
-        # Since when each is awaited, in order.
+        # Since when the daemon waits for each, in order.
         self._since: dict[Connection, float] = {}
         self._listeners: list[ListenerConnections] = []
 
     def listener(self) -> ListenerConnections:
-        """Return the part of one more listener."""
+        """Return the connections of one more listener."""
         one = ListenerConnections(self._since, self._now, self._make_room)
         self._listeners.append(one)
         return one
 
     def close_late(self) -> None:
-        """Give up connections that have kept us waiting for too long."""
+        """Close the connections that have kept the daemon waiting for too long."""
         now = self._now()
         for connection, since in list(self._since.items()):
             if now - since < self._arrival_s:
                 return
-            connection.give_up()
+            connection.end_late()
 
     def _make_room(self) -> None:
-        """Close one connection when there are too many: of the listener that has most.
+        """Close one connection if there are too many: of the listener with the most connections.
 
-        So a crowd at one listener closes nobody at another.
+        So many connections at one listener do not close the connections of another.
         """
         if sum(len(one.open) for one in self._listeners) <= self._max_connections:
             return
@@ -96,9 +96,9 @@ class ConnectionLimiter:
 
 
 class ListenerConnections:
-    """The connections of one listener that wait for their other side.
+    """The connections of one listener for which the daemon waits.
 
-    `idle` ones have sent nothing of a request; `arriving` ones have sent a part.
+    An idle connection has sent no part of a request; an arriving one has sent a part.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ListenerConnections:
         self._now = now
         self._make_room = make_room
         self.open: set[Connection] = set()
-        # Each in the order of its last change, the oldest first.
+        # Both in the order of the last change, the oldest first.
         self._idle: dict[Connection, None] = {}
         self._arriving: dict[Connection, None] = {}
 
@@ -119,13 +119,13 @@ class ListenerConnections:
         return connection in self._since
 
     def admit(self, newcomer: Connection) -> None:
-        """Take a new connection; close the one that is least worth keeping when there are many."""
+        """Accept a new connection, and close another one if there are too many."""
         self.open.add(newcomer)
         self.enter(newcomer)
         self._make_room()
 
     def close_one(self) -> bool:
-        """Close the idle one that has been silent for longest, an arriving one if none is idle.
+        """Close the connection that has been idle for longest; if none is idle, an arriving one.
 
         Return whether there was one.
         """
@@ -134,36 +134,36 @@ class ListenerConnections:
             return False
         victim = next(iter(waiting))
         del waiting[victim]
-        # It stays in `_since`: what cannot be closed in order is aborted later.
+        # It stays in `_since`: if it cannot be closed in order, it is aborted later.
         victim.close()
         return True
 
     def remove(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         self.open.discard(connection)
         self.leave(connection)
 
     def enter(self, connection: Connection) -> None:
-        """Start to wait for a request, or for an answer to be read."""
+        """Start to wait for a request, or for the client to read an answer."""
         self.leave(connection)
         self._since[connection] = self._now()
         self._idle[connection] = None
 
     def expect_rest(self, connection: Connection) -> None:
-        """Start to wait anew for the rest of a request whose head has arrived."""
+        """Start a new wait for the rest of a request whose head has arrived."""
         self.leave(connection)
         self._since[connection] = self._now()
         self._arriving[connection] = None
 
     def receive_part(self, connection: Connection) -> None:
-        """Note that a part of a request arrived; the time for all of it runs on."""
+        """Handle the arrival of a part of a request; the time limit of the whole continues."""
         self._since.setdefault(connection, self._now())
         self._idle.pop(connection, None)
         self._arriving.pop(connection, None)
         self._arriving[connection] = None
 
     def leave(self, connection: Connection) -> None:
-        """Stop waiting: the next step is ours."""
+        """Stop waiting: the daemon has the next step."""
         self._since.pop(connection, None)
         self._idle.pop(connection, None)
         self._arriving.pop(connection, None)

@@ -28,7 +28,7 @@ class ResponseOutput:
             self._transport.writelines((waiting, data))
 
     def close(self) -> None:
-        """Send what waits and close the connection."""
+        """Send the waiting head and close the connection."""
         self.flush()
         self._transport.close()
 
@@ -37,7 +37,7 @@ class ResponseOutput:
         return self._transport.is_closing()
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the waiting head."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None and not self._transport.is_closing():
             self._transport.write(waiting)

@@ -1,8 +1,8 @@
-"""uvicorn's connection with the bounds and the parts of HTTP/1.1 that it lacks.
+"""uvicorn's connection, with limits and parts of HTTP/1.1 that uvicorn lacks.
 
-Bounds: on the time a request takes to arrive, on its head, its trailers and the framing of its
-body. HTTP: `Upgrade` is ignored, `Expect` is read as RFC 9110 says, every form of a request target
-has a path, and what is refused is counted and answered in its turn.
+Limits: the time in which a request arrives, and the size of its head, its trailers and the framing
+of its body. HTTP: `Upgrade` is ignored, `Expect` follows RFC 9110, every form of a request target
+has a path, and refused requests are counted and answered in order.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from syncd.http_server.output import ResponseOutput
 from syncd.http_server.refusals import Refusals, client_of
 from syncd.http_server.targets import foreign_protocol, from_absolute_form
 
-# Requests that are sent before the first of them was answered, on one connection.
+# The most requests that one connection may send before the first of them is answered.
 MAX_PIPELINED = 64
-# uvicorn's, and the space around a chunk's size that RFC 9112, 7.1.1 has us take.
+# uvicorn's own setting, and spaces around the size of a chunk (RFC 9112, 7.1.1).
 _LENIENCIES = {"lenient_data_after_close": True, "lenient_spaces_after_chunk_size": True}
-# What this module and `client_of` read.
+# The headers that this module and `client_of` read.
 _HEADERS_READ = frozenset(
     {
         b"connection",
@@ -41,28 +41,28 @@ _HEADERS_READ = frozenset(
     }
 )
 
-# uvicorn writes a line for each thing that is no HTTP, and strangers send as many as they like.
+# uvicorn logs each request that is no HTTP, and any client may send many of them.
 _log = logging.getLogger("uvicorn.error.connections")
 _log.setLevel(logging.ERROR)
 
 
 class ServerConfig(uvicorn.Config):
-    """uvicorn's, and what the connections of one server share."""
+    """uvicorn's configuration, and the objects that the connections of one server share."""
 
     limiter: ListenerConnections
     refusals: Refusals
-    # None: all are kept.
+    # None: all headers are read.
     headers_read: frozenset[bytes] | None = None
 
 
-# What of a message arrives next. No Enum: its members are slow to reach, once for each header.
+# The part of a message that arrives next. No Enum: access to its members is slow.
 _START, _HEAD, _BODY = 0, 1, 2
-# The head is complete, and httptools takes the body for another protocol.
+# The head is complete, and httptools treats the body as another protocol.
 _UPGRADE = 3
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """uvicorn's connection. The limiter has it unless only we have something to do."""
+    """uvicorn's connection. The limiter has it while the daemon waits for the client."""
 
     config: ServerConfig
 
@@ -95,7 +95,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._limiter.remove(self)
-        # uvicorn tells only the last one, and the others would write to what is no more.
+        # uvicorn notifies only the last request; the others would write to a closed connection.
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -104,7 +104,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self._last_answer is not None:
-            return  # nothing after a refused request can be understood
+            return  # data after a refused request has no meaning
         self._unset_keepalive_if_required()
         body_bytes = self._framing.body
         try:
@@ -114,16 +114,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self._framing.end_read(len(data), of_bodies, is_head=is_head)
                 self._limiter.receive_part(self)
         except RequestRefusedError as error:
-            self._refuse(error.code, error.why)
+            self._refuse(error.code, error.reason)
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, RequestRefusedError):
-                self._refuse(cause.code, cause.why)
+                self._refuse(cause.code, cause.reason)
             else:
                 self._refuse(400, "not HTTP/1.1", foreign_protocol(data))
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn drops the answer
-        """Answer what was asked before the client stopped sending; it may still read."""
+        """Answer the complete requests after the client has stopped sending; it may still read."""
         if self._part == _BODY and not self.cycle.response_started:
             self._drop_arriving()
         if not self._unanswered or self._unanswered[-1].response_started:
@@ -133,20 +133,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return True
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read; no longer, if it is waited for already."""
+        """Wait for a client that does not read, unless the wait has begun already."""
         super().pause_writing()
         if self not in self._limiter:
             self._limiter.enter(self)
 
     def resume_writing(self) -> None:
-        """Go on: the client reads."""
+        """Continue, because the client reads."""
         super().resume_writing()
-        self._leave_if_it_is_our_turn()
+        self._leave_if_client_is_done()
 
     # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """Stop the parser at requests that cannot be answered for a long time."""
+        """Stop the parser at requests that would wait too long for an answer."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RequestRefusedError(503, "too many requests at once on one connection")
         self._part = _HEAD
@@ -154,7 +154,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header that somebody reads; a trailer is counted and never becomes a header."""
+        """Store a header that is read; a trailer is only counted, and never becomes a header."""
         if self._part != _HEAD:
             self._framing.add_trailer(name, value)
             return
@@ -162,10 +162,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Give the body a time of its own."""
+        """Start the time limit of the body."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise RequestRefusedError(400, "CONNECT, and this is no proxy")
+                raise RequestRefusedError(400, "CONNECT, but this server is no proxy")
             self._part = _UPGRADE
             return
         if self.url[:1] != b"/":
@@ -184,22 +184,22 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._framing.add_chunk()
 
     def on_body(self, body: bytes) -> None:
-        """Count what is no framing."""
+        """Count the bytes of a body without its framing."""
         self._framing.body += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait no more, unless it was answered already: then for the next request."""
+        """Stop waiting for the client; if the request is answered, wait for the next one."""
         if self._part == _UPGRADE:
             return
         self._part = _START
         super().on_message_complete()
-        self._leave_if_it_is_our_turn()
+        self._leave_if_client_is_done()
 
-    # Called by whatever answers, and by the limiter.
+    # Called by the application and by the limiter.
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for what was answered to be read or to go on arriving."""
+        """Wait for the next request, for the client to read, or for the rest of this request."""
         self._output.flush()  # the answer to a HEAD has no body
         super().on_response_complete()
         self._unanswered = [one for one in self._unanswered if not one.response_complete]
@@ -211,8 +211,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             else:
                 self._limiter.expect_rest(self)
 
-    def give_up(self) -> None:
-        """Refuse what did not arrive in time, and close."""
+    def end_late(self) -> None:
+        """Refuse the request that did not arrive in time, and close the connection."""
         is_body = self._part == _BODY
         is_answered = self._part == _START or (is_body and self.cycle.response_started)
         if self.transport.is_closing() or is_answered:
@@ -223,17 +223,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(408, "a request did not arrive in time")
 
     def close(self) -> None:
-        """Close it; at once, if the client does not even read what it was answered."""
+        """Close the connection; abort it if the client does not read its answer either."""
         if self.transport.is_closing():
             self.transport.abort()
         else:
             self.transport.close()
 
     def _parse(self, data: bytes) -> None:
-        """Feed the parser, and have it ignore `Upgrade`: we speak HTTP/1.1 (RFC 9110, 7.8).
+        """Feed the parser, and ignore `Upgrade`: this server uses only HTTP/1.1 (RFC 9110, 7.8).
 
-        httptools takes what follows the head for another protocol. It gets the request again, in
-        a new parser and without that header.
+        httptools treats the data after the head as another protocol. So a new parser gets the
+        request again, without that header.
         """
         while True:
             try:
@@ -248,24 +248,24 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             else:
                 return
 
-    def _leave_if_it_is_our_turn(self) -> None:
+    def _leave_if_client_is_done(self) -> None:
         cycle = self.cycle
         if not (cycle.more_body or cycle.response_complete or self.flow.write_paused):
             self._limiter.leave(self)
 
-    def _refuse(self, code: int, why: str, hint: str = "") -> None:
-        """Answer what arrives now with `code`, after all that arrived before it, and close."""
+    def _refuse(self, code: int, reason: str, hint: str = "") -> None:
+        """Answer this request with `code`, after all earlier ones, and close the connection."""
         headers = self.headers or []
         if self._part == _BODY:
             if self.cycle.response_started:
-                # It was answered, and counted; only what is left of it is refused.
+                # The request is answered and counted; only its rest is refused.
                 self._last_answer = b""
                 self._end_if_answered()
                 return
             self._drop_arriving()
         self._part = _START
-        self.config.refusals.count(code, why, client_of(self.client, headers), hint)
-        self._last_answer = refusal(code, why)
+        self.config.refusals.count(code, reason, client_of(self.client, headers), hint)
+        self._last_answer = refusal(code, reason)
         if self.flow.write_paused:
             self._limiter.enter(self)
         else:
@@ -273,7 +273,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._end_if_answered()
 
     def _drop_arriving(self) -> None:
-        """Forget the request whose body arrives now; its application waits for nothing more."""
+        """Drop the request whose body arrives now, and stop its application."""
         cycle = self.cycle
         self._unanswered.remove(cycle)
         self.pipeline = deque(one for one in self.pipeline if one[0] is not cycle)

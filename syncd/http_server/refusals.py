@@ -1,6 +1,6 @@
-"""Requests that one listener refuses: counted by status code, and logged now and then.
+"""Counts the requests that one listener refuses, by status code, and logs some of them.
 
-Most are refused below the application (the HTTP parser, the bounds on connections) or by the
+Most are refused below the application (by the HTTP parser or the limits of connections) or by the
 router. Without this module no metric and no log line would show them.
 """
 
@@ -20,7 +20,7 @@ from syncd.errors import Overloaded
 
 log = structlog.get_logger(__name__)
 
-# A client that sends nonsense all day writes one line a minute for each kind of it.
+# A client that sends invalid requests all day causes one line a minute for each kind.
 LOG_EVERY_S = 60.0
 _LONGEST_CLIENT = 64
 _FORWARDED_FOR = b"x-forwarded-for"
@@ -29,29 +29,29 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Refusals:
-    """Counts and logs what one listener refuses; `counted` has the codes as text."""
+    """Counts and logs the refused requests of one listener; `counted` has the codes as text."""
 
     def __init__(self, listener: str) -> None:
         self.listener = listener
         self.counted: Counter[str] = Counter()
         self._logged_at: dict[str, float] = {}
 
-    def count(self, code: int, why: str, client: str, hint: str = "") -> None:
-        """Count one refused request, and log it unless the same was logged a moment ago."""
+    def count(self, code: int, reason: str, client: str, hint: str = "") -> None:
+        """Count one refused request, and log it unless the same kind was just logged."""
         self.counted[str(code)] += 1
-        if self.is_due(f"{code} {why} {hint}"):
+        if self.is_due(f"{code} {reason} {hint}"):
             log.warning(
                 "a request was refused",
                 listener=self.listener,
                 code=code,
-                error=why,
+                error=reason,
                 client=client,
                 refused_so_far=self.counted[str(code)],
                 **({"hint": hint} if hint else {}),
             )
 
     def count_answer(self, code: int, scope: Scope) -> None:
-        """Count the answer of an application that refuses in many places, if it is a refusal."""
+        """Count the answer of an application if it is a refusal."""
         if code >= HTTPStatus.BAD_REQUEST:
             client = client_of(scope.get("client"), scope["headers"])
             self.count(code, HTTPStatus(code).phrase.lower(), client)
@@ -66,7 +66,7 @@ class Refusals:
 
 
 class Places:
-    """How many requests of one kind the daemon answers at once."""
+    """Limits the number of requests of one kind that the daemon answers at the same time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -74,12 +74,12 @@ class Places:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold one place; raises Overloaded if all are taken."""
+        """Take one place for a while; raises Overloaded if none is free."""
         if self._taken >= self._most:
             count = "1 request" if self._most == 1 else f"{self._most} requests"
             raise Overloaded(
-                f"{count} of this kind, and no more, may be carried out at once",
-                hint="ask again when one has ended",
+                f"only {count} of this kind may run at the same time",
+                hint="repeat the request when one has ended",
             )
         self._taken += 1
         try:
@@ -91,8 +91,8 @@ class Places:
 def client_of(peer: tuple[str, int] | None, headers: Headers = ()) -> str:
     """Return the address of a client for the log.
 
-    A proxy on this host (loopback or a unix socket) says who its client is: the last address in
-    `X-Forwarded-For`. Anybody else could invent it.
+    A proxy on this host (loopback or a unix socket) names its client: the last address in
+    `X-Forwarded-For`. Any other client could invent it.
     """
     host = peer[0] if peer else ""
     if not host or is_loopback(host):

@@ -1,4 +1,4 @@
-"""uvicorn as a guest: several servers in one loop, no signals taken, nobody reset at the end."""
+"""Runs several uvicorn servers in one loop, without signal handlers and without lost answers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from syncd.http_server.limits import ARRIVAL_S, MAX_CONNECTIONS, ConnectionLimit
 from syncd.http_server.protocol import LimitedHttpProtocol, ServerConfig
 from syncd.http_server.refusals import Refusals
 
-# What was accepted a moment before the listener closed may not have sent its request yet, and
+# A connection that was accepted just before the listener closed may not have sent its request yet.
 # uvicorn would close it at once: a failed delivery (measured; syncd/README.md, "Traps").
 GRACE_S = 0.3
 LONGEST_DRAIN_S = 20.0
 _TICK_S = 0.02
-# Shorter than TimeoutStopSec of the unit by what else an end takes (a test adds it up).
+# Shorter than TimeoutStopSec of the unit, which includes the other steps of a stop (a test adds
+# them up).
 GRACEFUL_S = 5
 
 
@@ -31,11 +32,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the daemon, which has more to end than one server."""
+        """Leave the signals to the daemon, which stops more parts than one server."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Close what has waited for too long; ten times a second."""
+        """Close connections that have waited for too long; ten times a second."""
         self._limiter.close_late()
         return await super().on_tick(counter)
 
@@ -43,9 +44,9 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """One application on one bound socket.
 
-    `limiter` may be shared with other servers. `refusals` counts what is refused below the
-    application. `headers_read` names the headers the application reads, in lower case; all others
-    are dropped, because many small ones take thirty times their size in memory.
+    `limiter` may be shared with other servers. `refusals` counts requests that are refused below
+    the application. `headers_read` names the headers that the application reads, in lower case; all
+    others are dropped, because many small headers take thirty times their size in memory.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class HttpServer:
             log_config=None,
             server_header=False,
             ws="none",
-            # Else it is read from $WEB_CONCURRENCY, which belongs to other programs.
+            # Otherwise uvicorn reads it from $WEB_CONCURRENCY, which belongs to other programs.
             workers=1,
             # The client behind a proxy is only logged: see `client_of`.
             proxy_headers=False,
@@ -85,7 +86,7 @@ class HttpServer:
 
     @property
     def address(self) -> str:
-        """Where it listens, as a URL or a path; a free port that was asked for has its number."""
+        """The address of the listener, as a URL or a path, with the real number of the port."""
         name = self._bound.getsockname()
         if isinstance(name, tuple):
             host = f"[{name[0]}]" if ":" in name[0] else name[0]
@@ -93,7 +94,7 @@ class HttpServer:
         return f"unix:{name}"
 
     async def start(self) -> None:
-        """Return once requests are being accepted."""
+        """Return once the server accepts requests."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._bound]))
         while not self._server.started:
             if self._task.done():
@@ -102,15 +103,15 @@ class HttpServer:
             await asyncio.sleep(_TICK_S)
 
     async def drain(self) -> None:
-        """Stop accepting, and return when what was accepted has been answered.
+        """Stop accepting, and return once all accepted requests are answered.
 
-        Who waits to be accepted is left to the next process, if that has the same socket. Every
-        answer from now on says that the connection ends with it: one that were kept open would be
-        closed later, perhaps just while another request is on its way.
+        Connections that wait to be accepted go to the next process, if it has the same socket. Each
+        answer from now on announces the end of its connection: an open connection would be closed
+        later, perhaps while another request is on its way.
         """
         for listener in self._server.servers:
             listener.close()
-        # The first is what the second is made from anew every second.
+        # uvicorn makes the second list from the first one every second.
         for headers in (self._config.encoded_headers, self._server.server_state.default_headers):
             headers.append((b"connection", b"close"))
         loop = asyncio.get_running_loop()

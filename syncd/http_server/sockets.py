@@ -32,21 +32,21 @@ def bind_tcp(host: str, port: int, *, key: str) -> socket.socket:
 def _cannot_listen(
     where: str, error: OSError | UnicodeError, key: str, port: int
 ) -> ConfigurationError:
-    why = getattr(error, "strerror", None) or "is no name of a host"
+    reason = getattr(error, "strerror", None) or "it is no name of a host"
     if isinstance(error, socket.gaierror | UnicodeError):
         hint = "write an address of this host, 127.0.0.1 for instance, or a name that leads to one"
     else:
         hint = _TCP_HINTS.get(error.errno or 0, "choose another address")
     return ConfigurationError(
-        [f"{key}: cannot listen on {where}: {why}"], hint=hint.format(port=port)
+        [f"{key}: cannot listen on {where}: {reason}"], hint=hint.format(port=port)
     )
 
 
 _TCP_HINTS = {
-    errno.EADDRINUSE: "choose another port, or end the program that has it "
+    errno.EADDRINUSE: "choose another port, or stop the program that uses it "
     "(`ss -ltnp sport = :{port}` names it)",
-    errno.EACCES: "choose a port from 1024 up and have your web server pass it on; a lower one "
-    "takes syncd.socket, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit",
+    errno.EACCES: "choose a port from 1024 up and let your web server forward to it; a lower "
+    "one needs syncd.socket, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit",
     errno.EADDRNOTAVAIL: "write an address that this host has (`ip address` lists them), "
     "127.0.0.1 for instance",
     errno.EAFNOSUPPORT: "this host has no IPv6: write an IPv4 address",
@@ -61,12 +61,12 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
-                raise OSError(errno.EEXIST, "there is another file of this name")
+                raise OSError(errno.EEXIST, "there is another file with this name")
             if _is_answered(path):
                 raise OSError(errno.EADDRINUSE, "another program listens on it")
             path.unlink()
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # With a later chmod, anybody could connect in between.
+        # With a later chmod, any user could connect in between.
         before = os.umask(0o777 & ~mode)
         try:
             bound.bind(str(path))
@@ -76,19 +76,19 @@ def bind_unix(path: Path, *, key: str, mode: int = 0o660) -> socket.socket:
         finally:
             os.umask(before)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error) or "has a name nobody can open"
+        reason = getattr(error, "strerror", None) or str(error) or "its name cannot be opened"
         hint = _UNIX_HINTS.get(getattr(error, "errno", None) or 0, _UNIX_HINT)
         raise ConfigurationError(
-            [f"{key}: cannot make the socket {path}: {why}"], hint=hint
+            [f"{key}: cannot make the socket {path}: {reason}"], hint=hint
         ) from error
     return bound
 
 
-_UNIX_HINT = "name a folder this user may write; unix paths are at most 107 bytes"
+_UNIX_HINT = "choose a folder that this user may write; unix paths have at most 107 bytes"
 _UNIX_HINTS = {
-    errno.EADDRINUSE: "end the program that has it, or name another path",
-    errno.EEXIST: "move that file away, or name another path",
-    errno.EROFS: "name a folder on a file system that can be written, below /run for instance",
+    errno.EADDRINUSE: "stop the program that uses it, or choose another path",
+    errno.EEXIST: "move that file away, or choose another path",
+    errno.EROFS: "choose a folder on a writable file system, below /run for instance",
     errno.EMFILE: _TCP_HINTS[errno.EMFILE],
 }
 

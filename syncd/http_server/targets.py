@@ -1,4 +1,4 @@
-"""Request targets in their other forms (RFC 9112, 3.2), and bytes that are no HTTP at all."""
+"""Handles other forms of request targets (RFC 9112, 3.2), and bytes that are no HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def from_absolute_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> byt
     `*` stays as it is. Raises HttpParserInvalidURLError for anything else.
     """
     url = httptools.parse_url(target)
-    # Typed as if every URL had a host and a path.
+    # The types of httptools claim that every URL has a host and a path.
     host, port, path, query = cast(
         "tuple[bytes | None, int | None, bytes | None, bytes | None]",
         (url.host, url.port, url.path, url.query),
@@ -30,11 +30,11 @@ def from_absolute_form(target: bytes, headers: list[tuple[bytes, bytes]]) -> byt
 
 
 def foreign_protocol(data: bytes) -> str:
-    """Return what to do about bytes that look like another protocol, or an empty text."""
+    """Return a hint about bytes of another protocol, or an empty text."""
     if data.startswith(_TLS_HANDSHAKE):
-        return "the client speaks TLS; have it use http, or put the web server in front"
+        return "the client uses TLS; configure it to use http, or put the web server in front"
     if data.startswith((b"PROXY ", _PROXY_V2)):
         return "the proxy sends the PROXY protocol; turn that off for this upstream"
     if data.startswith(b"PRI * HTTP/2"):
-        return "the client speaks HTTP/2 without asking; have the proxy use HTTP/1.1"
+        return "the client uses HTTP/2 without negotiation; configure the proxy to use HTTP/1.1"
     return ""

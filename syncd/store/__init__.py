@@ -1,7 +1,7 @@
 """SQLite, and nothing but SQLite.
 
 `Database` runs functions of the modules in this folder in its write thread. Such a function takes
-the connection first, and is one transaction. `Queries` reads for people and shops.
+the connection first, and is one transaction. `Queries` reads for users and shops.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A consistent copy of the mirror while everything runs."""
+"""Makes a consistent copy of the mirror while the daemon runs."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from syncd.store.connection import open_for_reading
 from syncd.store.files import FILE_MODE, resolve, set_mode
 from syncd.store.translation import translated
 
-# Between two steps of a copy an interrupt is seen.
+# A copy can be interrupted between two steps.
 PAGES_A_STEP = 4096
-# A copy that is being made is written to all the time; one that is not for so long was killed.
+# A running backup writes to its file all the time. If it has not for this long, it was killed.
 ABANDONED_AFTER_S = 3600
-# What SQLite takes for a part of the database whose name comes before it.
+# SQLite takes a file with such an ending for a part of the database with the name before it.
 _RESERVED = ("-wal", "-shm", "-journal", ".lock")
 _PART = re.compile(r"\.syncd-backup-[0-9]+-[0-9a-f]{8}\.part")
 
 
 def backup(mirror: Path, target: Path) -> None:
-    """Copy the mirror as it is at one moment to `target`, which appears only when it is whole.
+    """Copy the mirror at one moment to `target`, which appears only once the copy is complete.
 
-    It is one file without a log, so that putting it in place restores it. Raises UsageError when
-    something is there already, and leaves of MirrorError.
+    The copy is one file without a log, so putting it in place restores it. Raises UsageError if
+    `target` exists, and MirrorErrors.
     """
     _require_free(target)
     source = open_for_reading(mirror)
     try:
         _require_own_name(resolve(mirror), target)
-        with _translated(target):
+        with _translated_for_target(target):
             _remove_abandoned(target.parent)
-        # Of its own name: that of the target may be as long as names can be.
+        # A name of its own: the name of the target may have the maximum length already.
         name = f".syncd-backup-{os.getpid()}-{secrets.token_hex(4)}.part"
         part = target.parent.absolute() / name
         try:
-            # Here, because an interrupt may come as soon as the file is there.
-            with _translated(target):
-                _make(part)
+            # Inside of `try`: an interrupt may come as soon as the file exists.
+            with _translated_for_target(target):
+                _create(part)
             _fill(part, source, mirror, target)
-            with _translated(target):
-                _put(part, target)
+            with _translated_for_target(target):
+                _publish(part, target)
         finally:
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -57,30 +57,31 @@ def backup(mirror: Path, target: Path) -> None:
 def _require_free(target: Path) -> None:
     for end in ("", "-wal", "-shm", "-journal"):
         taken = target.with_name(target.name + end)
-        # A log that lies beside the copy would be taken for its own.
+        # SQLite would take a log beside the copy for the log of the copy.
         if os.path.lexists(taken):
             raise _taken(taken)
 
 
 def _require_own_name(mirror: Path, target: Path) -> None:
-    """Raise UsageError when SQLite, or the daemon, would take the copy for a part of a mirror."""
+    """Raise UsageError if SQLite or the daemon would take the copy for a part of a mirror."""
     real = resolve(target)
     for end in _RESERVED:
         base = real.with_name(real.name.removesuffix(end))
         if real.name.endswith(end) and (base == mirror or base.exists()):
             raise UsageError(
-                f"{target} would be taken for a part of {base}", hint="name the backup otherwise"
+                f"{target} would be taken for a part of {base}",
+                hint="choose another name for the backup",
             )
 
 
-def _make(part: Path) -> None:
+def _create(part: Path) -> None:
     fd = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
     set_mode(fd)
     os.close(fd)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what a backup that was killed has left; its process cannot."""
+    """Remove the files of backups that were killed."""
     for file in folder.iterdir():
         if _PART.fullmatch(file.name):
             with contextlib.suppress(OSError):
@@ -89,40 +90,40 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _fill(part: Path, source: sqlite3.Connection, mirror: Path, target: Path) -> None:
-    """Copy the mirror into `part` and check it; nothing else is ever made beside it.
+    """Copy the mirror into `part` and check the copy; no other file is created beside it.
 
-    Without locks, journal and log, which nobody else needs and not every file system has.
+    Without locks, journal and log: no other process uses the file, and some file systems lack them.
     """
     with translated(mirror):
-        # One read transaction: the writer goes on beside it, and no commit makes it begin anew.
+        # One read transaction: the writer continues, and a commit does not restart the copy.
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_master").fetchone()
     try:
         with contextlib.closing(sqlite3.connect(f"{part.as_uri()}?nolock=1", uri=True)) as copy:
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
-            # With a function to call, Python looks for an interrupt between two steps.
+            # Because of the progress function, Python handles an interrupt between two steps.
             source.backup(copy, pages=PAGES_A_STEP, progress=lambda *_: None)
-        with _translated(target), part.open("r+b") as file:
-            # No log: whoever opens the copy would need to make one beside it.
+        with _translated_for_target(target), part.open("r+b") as file:
+            # No WAL mode: a reader of the copy would have to create a log beside it.
             file.seek(18)
             file.write(b"\1\1")
         check = sqlite3.connect(f"{part.as_uri()}?immutable=1", uri=True)
         with contextlib.closing(check):
             found = check.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.OperationalError as fault:
-        raise _unwritable(target, str(fault)) from fault
-    except sqlite3.DatabaseError as fault:
-        found = str(fault)
+    except sqlite3.OperationalError as error:
+        raise _unwritable(target, str(error)) from error
+    except sqlite3.DatabaseError as error:
+        found = str(error)
     if found != "ok":
         raise MirrorIncompatible(
             f"the mirror is damaged, and so would be its backup: {found}",
-            hint="keep the backups of before; move the mirror away and start the daemon again",
+            hint="keep the older backups; move the mirror away and start the daemon again",
         )
 
 
-def _put(part: Path, target: Path) -> None:
-    """Give a whole file its name, unless another took it meanwhile."""
+def _publish(part: Path, target: Path) -> None:
+    """Give a complete file its name, unless another file has taken the name."""
     fd = os.open(part, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -136,14 +137,14 @@ def _put(part: Path, target: Path) -> None:
         _take_name(part, target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # not every file system knows how
+        with contextlib.suppress(OSError):  # some file systems cannot
             os.fsync(folder)
     finally:
         os.close(folder)
 
 
 def _take_name(part: Path, target: Path) -> None:
-    """Do the same where files have one name only: take it with an empty file, and replace that."""
+    """Do so on a file system without hard links: create an empty file, and replace it."""
     try:
         fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
     except FileExistsError:
@@ -158,21 +159,21 @@ def _take_name(part: Path, target: Path) -> None:
 
 def _taken(path: Path) -> UsageError:
     return UsageError(
-        f"{path} exists already, and a backup replaces nothing",
+        f"{path} exists already, and a backup replaces no file",
         hint="name a file that does not exist yet, or move that one away",
     )
 
 
 @contextlib.contextmanager
-def _translated(target: Path) -> Iterator[None]:
+def _translated_for_target(target: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as fault:
-        raise _unwritable(target, fault.strerror or str(fault)) from fault
+    except OSError as error:
+        raise _unwritable(target, error.strerror or str(error)) from error
 
 
-def _unwritable(target: Path, why: str) -> MirrorError:
+def _unwritable(target: Path, reason: str) -> MirrorError:
     return MirrorUnavailable(
-        f"the backup {target} cannot be written: {why}",
+        f"the backup {target} cannot be written: {reason}",
         hint="name a file in a folder that this user may write and that has space",
     )

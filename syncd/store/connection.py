@@ -37,8 +37,8 @@ class ReadConnection(sqlite3.Connection):
         while True:
             try:
                 return super().execute(*args)
-            except sqlite3.OperationalError as fault:
-                refused = fault.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
+            except sqlite3.OperationalError as error:
+                refused = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_READONLY
                 if not refused or time.monotonic() > until:
                     raise
             time.sleep(REFUSED_PAUSE_S)
@@ -117,7 +117,7 @@ def close_for_readers(connection: sqlite3.Connection) -> None:
 
     The last clean close of a WAL database deletes `-wal` and `-shm`. A reader that may not write
     the folder cannot create them: "attempt to write a readonly database" (measured;
-    syncd/README.md, "Traps"). So this copies the log into the database, and keeps both files.
+    syncd/README.md, "Traps"). So this copies the log into the database and leaves both files.
     """
     with contextlib.suppress(sqlite3.Error):
         # A reader that stays in its transaction must not delay the end; the log then stays.
@@ -142,21 +142,21 @@ def _contract(connection: sqlite3.Connection, path: Path) -> int:
     contract = int(connection.execute("PRAGMA user_version").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
     application_id = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    if tables and application_id != APPLICATION_ID and not _is_half_made(connection):
+    if tables and application_id != APPLICATION_ID and not _is_half_created(connection):
         raise MirrorIncompatible(
             f"{path} is a database, but no mirror of syncd",
-            hint="check mirror.path; if it was put in the mirror's place, move it away with its "
-            "-wal and -shm: from a backup, or from nothing, a sweep makes the mirror whole",
+            hint="check mirror.path; if the file replaced the mirror, move it away with its -wal "
+            "and -shm; then restore a backup or start without one: a sweep completes the mirror",
         )
     if contract > CONTRACT:
         raise MirrorIncompatible(
-            f"{path} was made by a newer syncd (contract {contract}, this one knows {CONTRACT})",
-            hint="install the newer version again, or restore a backup of before",
+            f"{path} was made by a newer syncd (contract {contract}; this version has {CONTRACT})",
+            hint="install the newer version again, or restore an older backup",
         )
     return contract
 
 
-def _is_half_made(connection: sqlite3.Connection) -> bool:
+def _is_half_created(connection: sqlite3.Connection) -> bool:
     """Tell whether only the list of migrations exists: the first start was interrupted."""
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     return all("_sqlite_migrations" in name for name in names)

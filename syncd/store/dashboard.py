@@ -98,7 +98,7 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
         sweeps=dicts(
             db.execute(
                 """SELECT sweep_id, cause, began_at, ended_at, result, items, variants, changed,
-                          added, removed, removals_held AS held, missed, calls, throttled
+                          added, removed, removals_held, missed, calls, throttled
                    FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
                    ORDER BY sweep_id DESC LIMIT ?""",
                 (_SWEEPS,),

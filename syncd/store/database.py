@@ -40,7 +40,7 @@ class Database:
         self._first: list[Callable[[sqlite3.Connection], object]] = []
 
     def open(self) -> None:
-        """Lock the mirror, and create or migrate it; raises the leaves of MirrorError."""
+        """Lock the mirror, and create or migrate it; raises MirrorErrors."""
         with translated(self._configured_path):
             # Only once: a link that changes later is an error.
             self.path = resolve(self._configured_path)
@@ -50,7 +50,7 @@ class Database:
             self._connection = open_for_writing(self.path)
             with translated(self.path):
                 if not is_of_syncd(self._lock.header()):
-                    # So that the file itself, and not only its log, says that it is a mirror.
+                    # So that the file itself, and not only its log, is marked as a mirror.
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 self._files = files_of(self.path)
                 if self._files[0] != self._lock.file:
@@ -107,7 +107,7 @@ class Database:
         Raises MirrorUnavailable if it cannot be written yet.
         """
         loop = asyncio.get_running_loop()
-        # In the thread, so that everything that the thread was given earlier runs before.
+        # In the thread, so that all earlier functions of the thread run first.
         added = loop.run_in_executor(self._executor, self._first.append, function)
         await asyncio.gather(added, self.write(lambda _: None))
 
@@ -116,7 +116,7 @@ class Database:
         await asyncio.get_running_loop().run_in_executor(self._executor, int)
 
     def close(self) -> None:
-        """Finish the work that was begun, and close the mirror so that readers can go on."""
+        """Finish the work that was begun, and close the mirror so that readers can continue."""
         self._executor.shutdown(wait=True)
         if self._connection is not None and self._has_own_file():
             close_for_readers(self._connection)
@@ -224,6 +224,6 @@ def _without_cached_pages_after_error(db: sqlite3.Connection) -> Iterator[None]:
 def _replaced(path: Path) -> MirrorUnavailable:
     return MirrorUnavailable(
         f"the mirror at {path} was deleted or replaced while it was in use",
-        hint="put the same files back, or restart: then what is there now is used, and "
-        "without a file a sweep fills a new one",
+        hint="restore the same files, or restart: the daemon then uses the files that are there, "
+        "and without a file a sweep fills a new mirror",
     )

@@ -111,7 +111,7 @@ def item_id(delivery: Delivery) -> int | None:
 
 
 def named_variants(delivery: Delivery) -> str | None:
-    """Return the variants that a body names without being understood, as a JSON list."""
+    """Return the variants that a body names without a value, as a JSON list."""
     mention = delivery.mention
     return rows.as_json(mention.variant_ids) if mention and mention.variant_ids else None
 
@@ -130,7 +130,7 @@ def _not_in_catalog(db: sqlite3.Connection, unknown: Collection[int]) -> set[int
 def _stored_keys(
     db: sqlite3.Connection, batch: Sequence[Delivery], stored: Collection[int]
 ) -> dict[tuple[str, str], int]:
-    """Return the ids of stored deliveries by their keys, for each one that may have a copy here.
+    """Return ids of stored deliveries by their keys, as far as a copy may be in this batch.
 
     `stored`: the variants of the batch that the mirror has. Their deliveries are in chains.
     """

@@ -1,4 +1,4 @@
-"""The history of one variant, and the stored deliveries, for people."""
+"""The history of one variant, and the stored deliveries, for operators."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from syncd.core.model import Row
 _NEWEST = 10
 
 
-def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
-    """Return all that is stored about one variant, the newest rows first."""
+def variant_history(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
+    """Return the stored history of one variant, the newest rows first."""
     db.execute("BEGIN")
     try:
         row = dicts(db.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,)))
@@ -82,7 +82,7 @@ def story(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                     (variant_id, _NEWEST),
                 )
             ),
-            is_unlocated=bool(
+            is_unplaced=bool(
                 db.execute(
                     "SELECT 1 FROM unplaced_variants WHERE variant_id = ?", (variant_id,)
                 ).fetchone()

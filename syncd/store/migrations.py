@@ -1,6 +1,6 @@
-"""The schema, as steps that are applied once each. A step that was released is never edited.
+"""The schema, as steps that are applied once each. A released step never changes.
 
-Tables are ours and may change; the three views are the contract (syncd/docs/reference.md,
+Tables are internal and may change; the three views are the contract (syncd/docs/reference.md,
 "The views").
 """
 
@@ -15,7 +15,7 @@ from syncd.errors import MirrorIncompatible
 from syncd.store import schema_0_1_0, schema_0_2_0, views
 
 CONTRACT = 1
-# "sync", so that a mirror can be told from any other database file.
+# "sync" in ASCII: it distinguishes a mirror from other database files.
 APPLICATION_ID = 0x73796E63
 
 migrations = Migrations("syncd")
@@ -38,12 +38,12 @@ def webhook_states(db: Database) -> None:
 
 @migrations()
 def deliveries_by_variant(db: Database) -> None:
-    """Find a delivery by its variant alone: each index that is random writes a page of its own."""
+    """Find a delivery only by its variant: each index in random order writes one more page."""
     for statement in _statements(schema_0_1_0.DELIVERIES_BY_VARIANT):
         db.conn.execute(statement)
 
 
-_SWEEP_FAULTS = """
+_SWEEP_ERRORS = """
 ALTER TABLE items ADD COLUMN is_read INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sweep_items ADD COLUMN error TEXT;
 CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability IS NULL;
@@ -52,17 +52,17 @@ CREATE INDEX change_log_removals ON change_log (recorded_at) WHERE availability 
 
 @migrations()
 def sweep_faults(db: Database) -> None:
-    """Store why a sweep could not read an item, and which items were read by themselves.
+    """Store why a sweep could not read an item, and which items were read one by one.
 
     The index finds the removals of a day.
     """
-    for statement in _statements(_SWEEP_FAULTS):
+    for statement in _statements(_SWEEP_ERRORS):
         db.conn.execute(statement)
 
 
 @migrations()
 def named_variants(db: Database) -> None:
-    """Store which variants a delivery names that was not understood."""
+    """Store the variants that a quarantined delivery names."""
     db.conn.execute("ALTER TABLE deliveries ADD COLUMN named_variants TEXT")
 
 
@@ -79,23 +79,23 @@ def standard_names_and_chains(db: Database) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema to this version; a step that fails leaves the one before it in force.
+    """Bring the schema to this version; a step that fails changes nothing.
 
-    Raises MirrorIncompatible when a newer version took a step that this one does not know: the
-    contract may be the same, and the tables behind it are others.
+    Raises MirrorIncompatible if a newer version applied a step that this version does not have: the
+    tables are then different, even if the contract is the same.
     """
     database = Database(connection)
     ours = {step.name for step in migrations._migrations}  # noqa: SLF001 - it has no public name
     if foreign := {step.name for step in migrations.applied(database)} - ours:
         raise MirrorIncompatible(
             f"the mirror was made by a newer syncd (its schema has {', '.join(sorted(foreign))})",
-            hint="install the newer version again, or restore a backup of before",
+            hint="install the newer version again, or restore an older backup",
         )
     migrations.apply(database)
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Take a script apart; sqlite3's own executescript would commit between its statements."""
+    """Split a script into statements; executescript of sqlite3 would commit before it."""
     statement = ""
     for part in script.split(";"):
         statement += f"{part};"

@@ -1,4 +1,4 @@
-"""Places where a mirror works for the daemon, and not, or not surely, for a shop."""
+"""Finds places of a mirror that work for the daemon, but maybe not for a shop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from syncd.store.files import resolve
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-# Hosts or virtual machines that share such a file system do not share the memory of its files.
+# Hosts and virtual machines that share such a file system do not share the memory of its files.
 _SHARED = {
     "9p",
     "afs",
@@ -28,10 +28,10 @@ _SHARED = {
 _LOCAL_FUSE = {"fuse.fuse-overlayfs"}
 
 
-class Oddity(Struct, frozen=True):
-    """One thing about the place of a mirror that a shop may suffer from, with what to do."""
+class PlaceWarning(Struct, frozen=True):
+    """One problem that a shop may have with the place of a mirror, and its solution."""
 
-    told: str
+    message: str
     hint: str
 
 
@@ -54,19 +54,19 @@ def mounts(text: str) -> list[Mount]:
     return found
 
 
-def oddities(path: Path) -> list[Oddity]:
-    """Return what is odd about the place of the mirror at `path`; nothing where it cannot be told.
+def place_warnings(path: Path) -> list[PlaceWarning]:
+    """Return the problems with the place of the mirror at `path`, as far as they can be found.
 
-    Nothing is opened: a process that closes a file loses SQLite's locks on it.
+    The mirror is not opened: a process that closes a file loses SQLite's locks on it.
     """
     real = resolve(path)
     found = []
     names = real.stat().st_nlink
     if names > 1:
         found.append(
-            Oddity(
+            PlaceWarning(
                 f"{real} is one of {names} names of the same file (hard links), and the log of the "
-                "daemon lies beside this name only",
+                "daemon is only beside this name",
                 "remove the other names; copy a mirror with `syncd backup`",
             )
         )
@@ -80,16 +80,16 @@ def oddities(path: Path) -> list[Oddity]:
     nearest = max(reversed(around), key=lambda mount: len(mount.point))
     if nearest.point == str(real):
         found.append(
-            Oddity(
-                f"{real} is mounted as a single file: its -wal and -shm, which hold what is "
-                "newest, stay on this side of the mount",
+            PlaceWarning(
+                f"{real} is mounted as a single file: its -wal and -shm, with the newest content, "
+                "stay on this side of the mount",
                 "mount the folder of the mirror instead of the file",
             )
         )
     is_fuse = nearest.kind.startswith("fuse") and nearest.kind not in _LOCAL_FUSE
     if nearest.kind in _SHARED or is_fuse:
         found.append(
-            Oddity(
+            PlaceWarning(
                 f"{real} is on a {nearest.kind} file system, where processes may not share the "
                 "memory that SQLite's log needs",
                 "put the mirror on a local disk or a volume of this host",

@@ -1,4 +1,4 @@
-"""Queries of people and shops, through a connection that cannot write."""
+"""Queries of operators and shops, through a connection that cannot write."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from syncd.store.time_ranges import first_id_since
 from syncd.store.translation import translated
 from syncd.store.views import LAST_DELIVERY_AT
 
-# Of SQLite's machine, some milliseconds: a look takes Python's lock, which others want too.
-_STEPS_BETWEEN_LOOKS = 100_000
+# Steps of SQLite's virtual machine, some milliseconds. Each check takes Python's interpreter lock.
+_STEPS_BETWEEN_CHECKS = 100_000
 
 
 class Queries:
-    """Answers questions about the mirror at `path`, as a shop's reader would."""
+    """Runs queries on the mirror at `path`, with the access rights of a shop."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,29 +38,29 @@ class Queries:
         self._is_interrupted = False
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the connection."""
         self._connection.close()
 
     @contextlib.contextmanager
     def limited(self, limit_s: float | None) -> Iterator[None]:
-        """Break off what is asked within once it has taken so long, which raises Overloaded."""
+        """Interrupt queries in this context after `limit_s`; they then raise Overloaded."""
         until_s = None if limit_s is None else time.monotonic() + limit_s
 
         def is_over() -> bool:
             return self._is_interrupted or (until_s is not None and time.monotonic() > until_s)
 
-        self._connection.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
+        self._connection.set_progress_handler(is_over, _STEPS_BETWEEN_CHECKS)
         try:
             yield
         finally:
             self._connection.set_progress_handler(None, 0)
 
     def interrupt(self) -> None:
-        """Break off what is asked in another thread within `limited`, now and from now on."""
+        """Interrupt queries that run in another thread within `limited`, also later ones."""
         self._is_interrupted = True
 
     def availability(self, variant_ids: Collection[int]) -> list[Row]:
-        """Return the rows of the named variants, in the order asked; unknown ones are left out."""
+        """Return the rows of these variants, in this order, without unknown ones."""
         with self._rows() as connection:
             cursor = connection.execute(
                 """SELECT a.* FROM json_each(?) j CROSS JOIN availability a
@@ -77,70 +77,70 @@ class Queries:
             )
             return dicts(cursor)
 
-    def story(self, variant_id: int) -> VariantHistory:
-        """Return everything that is kept about one variant."""
+    def variant_history(self, variant_id: int) -> VariantHistory:
+        """Return the stored history of one variant."""
         with self._rows() as connection:
-            return history.story(connection, variant_id)
+            return history.variant_history(connection, variant_id)
 
     def deliveries(self, outcome: str | None, limit: int, *, with_body: bool) -> list[Row]:
-        """Return kept deliveries, newest first."""
+        """Return stored deliveries, newest first."""
         with self._rows() as connection:
             return history.deliveries(connection, outcome, limit, with_body=with_body)
 
     def day(self, now: datetime) -> Day:
-        """Return the last 24 hours as the status page draws them."""
+        """Return the last 24 hours for the status page."""
         with self._rows() as connection, _snapshot(connection):
             return dashboard.day(connection, now)
 
     def find(self, text: str, limit: int) -> list[Row]:
-        """Return up to `limit` variants that match what somebody typed."""
+        """Return up to `limit` variants that match the text of a search."""
         with self._rows() as connection:
             return dashboard.find(connection, text, limit)
 
     def newest_seq(self) -> int:
-        """Return the last `seq` given, 0 before the first."""
+        """Return the last `seq`, 0 if there is none."""
         with self._rows() as connection:
             row = connection.execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()
             return int(row[0])
 
     def first_seq(self, since: int) -> int | None:
-        """Return the first `seq` that is kept from `since` on."""
+        """Return the first stored `seq` from `since` on."""
         with self._rows() as connection:
             row = connection.execute("SELECT min(seq) FROM changes WHERE seq >= ?", (since,))
             found: int | None = row.fetchone()[0]
             return found
 
     def data_version(self) -> int:
-        """Return a number that differs after another connection committed."""
+        """Return a number that changes when another connection commits."""
         with self._rows() as connection:
             return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
     def freshness(self) -> Row:
-        """Return the one row of the view."""
+        """Return the row of the view."""
         with self._rows() as connection:
             return dicts(connection.execute("SELECT * FROM freshness"))[0]
 
     def counts(self, policy: Policy) -> MirrorCounts:
-        """Count the mirror through, at one moment; `policy` says which values are not sold."""
+        """Return the counts of the mirror at one moment; `policy` has the sellable values."""
         with self._rows() as connection, _snapshot(connection):
             one = _one(connection)
             variants = sellable = removed = verifying = 0
 
             def by_value() -> Iterator[tuple[str, int]]:
                 nonlocal variants, sellable, removed, verifying
-                for value, count, sold, doubted in connection.execute(
+                for value, count, sold, unconfirmed in connection.execute(
                     """SELECT value, count(*), sum(sellable), sum(conflicting_values IS NOT NULL)
                        FROM variants GROUP BY value ORDER BY count(*) DESC"""
                 ):
                     variants += count
                     sellable += sold
-                    verifying += doubted
+                    verifying += unconfirmed
                     if value is None:
                         removed += count
                     else:
                         yield value, count
 
-            # One value at a time: each may be as long as a delivery.
+            # One value at a time, because each may be as long as a delivery.
             unknown = unknown_values(by_value(), policy)
             return MirrorCounts(
                 items=one("SELECT count(*) FROM items WHERE is_gone = 0"),
@@ -155,7 +155,7 @@ class Queries:
             )
 
     def unknown_values(self, policy: Policy, most: int) -> UnknownValues:
-        """Return up to `most` values that are not sold; none before a sweep has ended."""
+        """Return up to `most` values that are not sellable; none before a sweep has ended."""
         with self._rows() as connection:
             rows = connection.execute(
                 """SELECT value, count(*) FROM variants WHERE value IS NOT NULL AND EXISTS
@@ -165,7 +165,7 @@ class Queries:
             return unknown_values(rows, policy, most)
 
     def last_day(self, now: datetime, missed_grace: timedelta) -> DaySummary:
-        """Return what the last 24 hours brought; a miss counts once its grace is over."""
+        """Return the events of the last 24 hours; a missed delivery counts after its grace."""
         since = to_text(now - timedelta(days=1))
         with self._rows() as connection, _snapshot(connection):
             one = _one(connection)
@@ -174,7 +174,7 @@ class Queries:
                    AND recorded_at BETWEEN ? AND ? ORDER BY recorded_at""",
                 (since, to_text(now - missed_grace)),
             ).fetchall()
-            told = connection.execute(
+            reported = connection.execute(
                 """SELECT received_at FROM deliveries WHERE rule IS NOT NULL
                    ORDER BY delivery_id DESC LIMIT ?""",
                 (CALM_DELIVERIES,),
@@ -194,7 +194,7 @@ class Queries:
                 missed=len(missed),
                 evidence=Evidence(
                     missed_at=[from_text(row[0]) for row in missed if not row[1]],
-                    reported_at=[from_text(row[0]) for row in told],
+                    reported_at=[from_text(row[0]) for row in reported],
                     last_delivery_at=maybe_from_text(last),
                 ),
                 invalid_signatures=counted.get("invalid_signature", 0),
@@ -208,15 +208,15 @@ class Queries:
                 last_sweep_ended_at=sweep[0],
                 last_sweep_result=sweep[1],
                 last_sweep_error=sweep[2],
-                last_sweep_held=sweep[3],
-                held=one(
+                last_sweep_removals_held=sweep[3],
+                removals_held=one(
                     """SELECT count(*) FROM variants WHERE missing_since IS NOT NULL
                        AND NOT EXISTS (SELECT 1 FROM sweeps WHERE ended_at IS NULL)"""
                 ),
             )
 
-    def habit(self, last_at: datetime) -> DeliveryRate:
-        """Return how often deliveries came in the 24 hours that ended with the last one."""
+    def delivery_rate(self, last_at: datetime) -> DeliveryRate:
+        """Return the rate of deliveries in the 24 hours before the last one."""
         with self._rows() as connection:
             began_at = last_at - timedelta(days=1)
             first = first_id_since(connection, "deliveries", began_at)
@@ -224,7 +224,7 @@ class Queries:
             row = connection.execute(
                 "SELECT received_at FROM deliveries WHERE delivery_id = ?", (first,)
             ).fetchone()
-            # Ids have no gaps within a day: nothing as new as that is ever deleted.
+            # Ids have no gaps within a day, because rows of the last day are never deleted.
             count = max(0, end - first)
             return DeliveryRate(count, from_text(row[0]) if row and count else None, last_at)
 
@@ -236,7 +236,7 @@ class Queries:
 
 @contextlib.contextmanager
 def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let several questions see one moment."""
+    """Let several queries read the same state of the mirror."""
     connection.execute("BEGIN")
     try:
         yield

@@ -14,15 +14,15 @@ from syncd.core.removals import reapply_policy
 from syncd.store import rows
 from syncd.store.database import Database
 
-# Deliveries wait while one slice of so many variants is written.
+# Variants of one slice. Deliveries wait while a slice is written.
 SLICE = 500
 
 
 async def reapply(database: Database, policy: Policy, clock: Callable[[], datetime]) -> bool:
-    """Apply a policy to every variant, if it is not the stored one; tell whether it was not.
+    """Apply a policy to every variant if it is new; tell whether it was new.
 
-    Deliveries are written between two slices. If this breaks off, the next call begins again,
-    whatever its policy is.
+    Deliveries are written between two slices. After an interruption, the next call begins again
+    with any policy.
     """
     if not await database.read(lambda db: is_new(db, policy)):
         return False

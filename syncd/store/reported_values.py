@@ -12,7 +12,7 @@ from syncd.core.status import MAX_VALUE_CHARS
 from syncd.store.rows import get_state, put_state
 
 # Only the newest values are stored, because Dreamship may send any number of them.
-REMEMBERED = 2000
+MAX_STORED = 2000
 
 
 def unreported(db: sqlite3.Connection, values: Sequence[str]) -> list[str]:
@@ -24,7 +24,7 @@ def unreported(db: sqlite3.Connection, values: Sequence[str]) -> list[str]:
 def mark_reported(db: sqlite3.Connection, values: Sequence[str]) -> list[str]:
     """Store that these values are reported; return those that are new."""
     new = unreported(db, values)
-    reported = [*_reported(db), *new][-REMEMBERED:]
+    reported = [*_reported(db), *new][-MAX_STORED:]
     put_state(db, "reported_values", msgspec.json.encode(reported).decode())
     return new
 

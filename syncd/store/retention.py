@@ -1,4 +1,4 @@
-"""Deletes old rows in slices, and keeps those that an operator or a rule still needs."""
+"""Deletes old rows in slices, except those that an operator or a rule still needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncd.store.views import LAST_DELIVERY_AT
 # Rows of one slice. Deliveries wait for a slice: about 6 ms (measured; four times as many rows took
 # 25 ms, and 50 ms with a checkpoint).
 SLICE = 500
-COUNTS_KEPT = timedelta(days=8)
+COUNTS_RETENTION = timedelta(days=8)
 # The health of the webhook depends on the rows of the last day, so they always stay.
 DAY = timedelta(days=1)
 
@@ -30,7 +30,7 @@ def prune(
     gone = _prune_deliveries(db, min(deliveries_before, now - DAY))
     gone += _prune_changes(db, min(changes_before, now - DAY - missed_grace), now)
     _prune_webhook_states(db, min(changes_before, now - DAY))
-    db.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_KEPT),))
+    db.execute("DELETE FROM counts WHERE hour < ?", (to_text(now - COUNTS_RETENTION),))
     db.execute(
         """DELETE FROM sweeps WHERE ended_at < ?
            AND sweep_id NOT IN (SELECT max(sweep_id) FROM sweeps GROUP BY is_catalogue, result)""",
@@ -69,7 +69,7 @@ def _prune_webhook_states(db: sqlite3.Connection, before: datetime) -> None:
 
 
 def _prune_changes(db: sqlite3.Connection, before: datetime, now: datetime) -> int:
-    """Delete the oldest changes, but keep the last one that is too old.
+    """Delete the oldest changes, except the last one that is too old.
 
     A reader that takes each change within the retention always finds its last row. If the row is
     missing, the reader paused for too long (syncd/docs/shops.md, "Follow changes").

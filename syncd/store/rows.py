@@ -1,4 +1,4 @@
-"""Rows to records and back. Only this module knows the columns of a variant."""
+"""Converts rows to records and back. Only this module has the columns of a variant."""
 
 from __future__ import annotations
 

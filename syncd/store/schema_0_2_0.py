@@ -42,7 +42,7 @@ CREATE TABLE deliveries_0_2 (
     rule TEXT,
     reason TEXT,
     duplicates INTEGER NOT NULL DEFAULT 0,
-    named_variants TEXT,            -- JSON list of what a body names that was not understood
+    named_variants TEXT,            -- JSON list: the variants in a quarantined body
     body BLOB                       -- NULL if it is not about availability
 );
 CREATE TEMP TABLE previous AS

@@ -1,4 +1,4 @@
-"""The pages of the list that a sweep reads: their items, and which page is next."""
+"""The pages of the list that a sweep reads: their items, and the next page."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def add_items(
 
 
 def position_of(text: str) -> Position:
-    """Return the position that a text of `position_text` stands for."""
+    """Return the position in a text of `position_text`."""
     return msgspec.json.decode(text, type=Position)
 
 

@@ -67,7 +67,7 @@ def named_items(db: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _excess(db: sqlite3.Connection, requests: int, items: int) -> list[int]:
-    """Return the largest sweeps of named items: those beyond so many requests and items."""
+    """Return the largest sweeps of named items, beyond this number of requests and items."""
     over, waiting = [], 0
     for index, (sweep_id, size) in enumerate(sorted(_sizes(db), key=lambda one: one[1])):
         waiting += size
@@ -146,8 +146,8 @@ def fail(
 def fail_excess(
     db: sqlite3.Connection, now: datetime, policy: Policy, *, requests: int, items: int
 ) -> list[SweepSummary]:
-    """End the largest sweeps of named items, beyond so many requests and items, as failed."""
-    error = f"it named too much; {items} items of {requests} requests may wait"
+    """End the largest sweeps of named items, beyond these limits, as failed."""
+    error = f"it named too many items; {items} items of {requests} requests may wait"
     return fail(db, now, policy, error, _excess(db, requests, items))
 
 
@@ -201,7 +201,7 @@ def summary(db: sqlite3.Connection, sweep_id: int) -> SweepSummary | None:
         seconds=round((from_text(row[11]) - began_at).total_seconds(), 3),
         failed_items=msgspec.json.decode(row[12], type=list[int]),
         error=row[13],
-        held=row[14],
+        removals_held=row[14],
     )
 
 
@@ -210,8 +210,8 @@ def close_unplaced(
 ) -> None:
     """Remove the variants for which a whole sweep, begun at `began_at`, found no item.
 
-    The sweep says nothing about a delivery that arrived less than `settle` before its beginning:
-    it may have read a copy that does not list the variant yet.
+    The sweep is no evidence for a delivery that arrived less than `settle` before its beginning: it
+    may have read a copy that does not list the variant yet.
     """
     stored = rows.variants_where(db, "v.item_id IS NULL")
     settled_at = began_at - policy.settle
@@ -230,23 +230,23 @@ def has_unplaced_variants(db: sqlite3.Connection) -> bool:
 
 
 def _end(db: sqlite3.Connection, sweep_id: int, now: datetime, *, error: str) -> SweepSummary:
-    """End one sweep; `error` says why it ends too soon."""
+    """End one sweep; `error` is the reason if it ends too soon."""
     left = db.execute(
         """SELECT item_id, error FROM sweep_items
            WHERE sweep_id = ? AND (state = 'failed' OR (? AND state = 'todo')) ORDER BY item_id""",
         (sweep_id, bool(error)),
     ).fetchall()
-    faults = [error] if error else _faults(db, sweep_id, left)
+    errors = [error] if error else _errors(db, sweep_id, left)
     read = db.execute("SELECT items FROM sweeps WHERE sweep_id = ?", (sweep_id,))
     result = "complete"
-    if faults:
+    if errors:
         # The items that were read are stored, so only a sweep that could read none has failed.
         is_whole_failure = (error or left) and read.fetchone()[0] == 0
         result = "failed" if is_whole_failure else "partial"
     db.execute(
         """UPDATE sweeps SET ended_at = ?, is_listing = 0, result = ?, failed_items = ?, error = ?
            WHERE sweep_id = ?""",
-        (to_text(now), result, rows.as_json(row[0] for row in left), "; ".join(faults), sweep_id),
+        (to_text(now), result, rows.as_json(row[0] for row in left), "; ".join(errors), sweep_id),
     )
     _delete_invented_items(db, sweep_id)
     db.execute("DELETE FROM sweep_items WHERE sweep_id = ?", (sweep_id,))
@@ -270,25 +270,27 @@ def _delete_invented_items(db: sqlite3.Connection, sweep_id: int) -> None:
     )
 
 
-def _faults(
+def _errors(
     db: sqlite3.Connection, sweep_id: int, left: Sequence[tuple[int, str | None]]
 ) -> list[str]:
     """Return the reasons why a sweep is not complete; no reason if it is."""
     held, position_text, is_catalogue = db.execute(
         "SELECT removals_held, position, is_catalogue FROM sweeps WHERE sweep_id = ?", (sweep_id,)
     ).fetchone()
-    faults = []
+    errors = []
     if held:
-        faults.append(f"{held} variants were not found; so many are not removed without you")
+        errors.append(f"{held} variants were not found; that many are not removed automatically")
     if position_text is not None:
         position = sweep_pages.position_of(position_text)
-        faults += position.faults
+        errors += position.faults
         if position.is_unsure and not position.faults:
-            faults.append("the list moved each time it was read, or came from a cache")
+            errors.append("the list changed during each reading, or came from a cache")
     if left:
-        item_id, why = left[0]
+        item_id, reason = left[0]
         count = "1 item" if len(left) == 1 else f"{len(left)} items"
-        faults.append(f"{count} could not be read, item {item_id}: {why or 'it was not answered'}")
+        errors.append(
+            f"{count} could not be read, item {item_id}: {reason or 'it was not answered'}"
+        )
     if not is_catalogue:
         gone = db.execute(
             """SELECT s.item_id FROM sweep_items s JOIN items i ON i.item_id = s.item_id
@@ -296,5 +298,5 @@ def _faults(
             (sweep_id,),
         ).fetchall()
         if gone:
-            faults.append(f"Dreamship has no item {', '.join(str(row[0]) for row in gone)}")
-    return faults
+            errors.append(f"Dreamship has no item {', '.join(str(row[0]) for row in gone)}")
+    return errors

@@ -1,4 +1,4 @@
-"""SQLite's and the system's errors as ours, each with what to try."""
+"""Translates errors of SQLite and of the system into `MirrorError`s, each with a hint."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from syncd.store.files import sidecars
 _SPACE = "check free disk space and the permissions of the file and its folder"
 _PERMISSIONS = "the file and its folder must belong to the user that runs this; see `syncd doctor`"
 _SHARING = (
-    "SQLite's log needs memory that processes share, which network file systems do not have: put "
+    "SQLite's log needs shared memory, which network file systems do not have: put "
     "the mirror on a local disk"
 )
 _NO_SIDECARS = (
-    "start the daemon, or run any syncd command as its user: that makes them again; and look into "
-    "the mirror with `sqlite3 -readonly` only"
+    "start the daemon, or run any syncd command as its user, to create them again; open the mirror "
+    "only with `sqlite3 -readonly`"
 )
 _HINTS = {
     "SQLITE_FULL": "free some disk space",
-    "SQLITE_BUSY": "another program writes to the mirror: end it; shops and people only read",
+    "SQLITE_BUSY": "another program writes to the mirror: stop it; shops may only read",
     "SQLITE_READONLY": _PERMISSIONS,
     "SQLITE_CANTOPEN": "check that the file and its folder belong to the user that runs this, and "
     "that the path is shorter than 500 bytes",
@@ -35,55 +35,55 @@ _HINTS = {
     "SQLITE_IOERR_SHMLOCK": _SHARING,
     "SQLITE_IOERR_LOCK": _SHARING,
 }
-# Every statement is ours and fits our tables: these only happen when the tables are not ours.
+# Each statement fits the tables of this version, so these errors show tables of another program.
 _FOREIGN = re.compile(r"no such (table|column|view|index)|has no column named")
 _WITHOUT_SIDECARS = {"SQLITE_CANTOPEN", "SQLITE_READONLY_DIRECTORY", "SQLITE_READONLY_CANTINIT"}
 
 
 def overwritten(path: Path) -> MirrorIncompatible:
-    """Return the error of a mirror in whose file another database was put."""
+    """Return the error of a mirror that another database has overwritten."""
     return MirrorIncompatible(
         f"another database was copied over the mirror at {path} while it was in use",
-        hint=f"stop the daemon, put a mirror or nothing at {path.name}, remove {path.name}-wal and "
-        f"{path.name}-shm, and start it again: a sweep puts right what is old or missing",
+        hint=f"stop the daemon, restore a mirror at {path.name} or remove it, remove "
+        f"{path.name}-wal and {path.name}-shm, and start again: a sweep corrects the mirror",
     )
 
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's and the system's faults into ours, with what to try."""
+    """Translate errors of SQLite and of the system into MirrorErrors with hints."""
     try:
         yield
     except MirrorError:
         raise
-    except sqlite3.OperationalError as fault:
-        if getattr(fault, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
             raise Overloaded(
-                "the mirror takes too long to answer this", hint="ask for less, such as an id"
-            ) from fault
-        raise _operational(path, fault) from fault
-    except sqlite3.DatabaseError as fault:
-        if type(fault) is not sqlite3.DatabaseError:
-            raise  # a value no column takes: the caller's matter, the file is sound
+                "the query takes too long", hint="ask for less, for instance for an id"
+            ) from error
+        raise _operational(path, error) from error
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:
+            raise  # a value that no column accepts: an error of the caller, not of the file
         raise MirrorIncompatible(
-            f"the mirror at {path} is damaged or no database: {fault}",
-            hint="move it away with its -wal and -shm, and start again: from a backup put in its "
-            "place, or from nothing, which a sweep fills",
-        ) from fault
-    except OSError as fault:
+            f"the mirror at {path} is damaged or no database: {error}",
+            hint="move it away with its -wal and -shm; then restore a backup or start without one, "
+            "and a sweep completes the mirror",
+        ) from error
+    except OSError as error:
         raise MirrorUnavailable(
-            f"the mirror at {path} cannot be used: {fault.strerror or fault}",
+            f"the mirror at {path} cannot be used: {error.strerror or error}",
             hint="choose a shorter mirror.path"
-            if fault.errno == errno.ENAMETOOLONG
+            if error.errno == errno.ENAMETOOLONG
             else "check that mirror.path names a folder this user may write",
-        ) from fault
+        ) from error
 
 
-def _operational(path: Path, fault: sqlite3.OperationalError) -> MirrorError:
-    name = getattr(fault, "sqlite_errorname", "")
-    if _FOREIGN.search(str(fault)):
+def _operational(path: Path, error: sqlite3.OperationalError) -> MirrorError:
+    name = getattr(error, "sqlite_errorname", "")
+    if _FOREIGN.search(str(error)):
         return MirrorIncompatible(
-            f"{path} is no mirror of this syncd, or another database was put in its place: {fault}",
+            f"{path} is no mirror of this syncd, or another database replaced it: {error}",
             hint=overwritten(path).hint,
         )
     if name in _WITHOUT_SIDECARS and path.is_file() and path.stat().st_size:
@@ -91,8 +91,8 @@ def _operational(path: Path, fault: sqlite3.OperationalError) -> MirrorError:
         if missing:
             return MirrorUnavailable(
                 f"{path} cannot be read without {' and '.join(missing)}, and this user may not "
-                "make them: a program that closed the mirror last has deleted them",
+                "create them: the program that closed the mirror last has deleted them",
                 hint=_NO_SIDECARS,
             )
     hint = _HINTS.get(name) or _HINTS.get("_".join(name.split("_")[:2]), _SPACE)
-    return MirrorUnavailable(f"the mirror at {path} cannot be used now: {fault}", hint=hint)
+    return MirrorUnavailable(f"the mirror at {path} cannot be used now: {error}", hint=hint)

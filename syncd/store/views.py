@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 # When the last delivery arrived. A test delivery of `syncd doctor` does not count. The state has
-# what the newest row does not show: a copy, a row that was deleted, a row before a test delivery.
+# the times that the newest row does not show: of a copy, a deleted row, or a row before a test
+# delivery.
 LAST_DELIVERY_AT = """SELECT max(at) FROM (
             SELECT value AS at FROM state WHERE key = 'last_delivery_at'
             UNION ALL
@@ -29,8 +30,8 @@ SELECT seq, variant_id, item_id, old_availability, availability, old_sellable, s
 FROM change_log"""
 
 FRESHNESS = f"""CREATE VIEW freshness AS
--- One row: when the daemon and its sources were last heard. The contract. NULL for a moment that
--- lies in the future: the clock was set back since, and nobody can tell how old it is.
+-- One row: the last signs of life of the daemon, its deliveries and its sweeps. The contract. A
+-- time in the future is NULL: the clock was set back, so the age of the event is unknown.
 SELECT ({LAST_DELIVERY_AT}
         WHERE at <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds')) AS last_delivery_at,
        (SELECT max(ended_at) FROM sweeps
@@ -38,7 +39,7 @@ SELECT ({LAST_DELIVERY_AT}
           AND ended_at <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds'))
            AS last_sweep_finished_at,
        -- min(confirmed_at) of `availability` WHERE removed = 0, without reading all of it.
-       -- The oldest read that is the last word on a variant:
+       -- The oldest read that is the newest evidence for a variant:
        (WITH read(at) AS (
             SELECT confirmed_at FROM items i WHERE confirmed_at IS NOT NULL AND EXISTS
                 (SELECT 1 FROM variants v
@@ -50,7 +51,7 @@ SELECT ({LAST_DELIVERY_AT}
                     THEN min(at) END FROM (
             SELECT at FROM read
             UNION ALL
-            -- of items whose read is older, or was never, what deliveries said since:
+            -- deliveries since then, for items that were read earlier or never:
             SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
             WHERE i.confirmed_at < coalesce((SELECT at FROM read), '~')
               AND v.value IS NOT NULL AND v.conflicting_values IS NULL AND v.missing_since IS NULL
@@ -59,7 +60,7 @@ SELECT ({LAST_DELIVERY_AT}
             WHERE i.confirmed_at IS NULL
               AND v.value IS NOT NULL AND v.conflicting_values IS NULL AND v.missing_since IS NULL
             UNION ALL
-            -- and variants that no read of an item speaks for:
+            -- variants without evidence by a read of their item:
             SELECT min(confirmed_at) FROM variants WHERE value IS NOT NULL
                 AND (conflicting_values IS NOT NULL OR missing_since IS NOT NULL
                      OR item_id IS NULL)))

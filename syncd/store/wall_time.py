@@ -27,8 +27,8 @@ _TIMERS: Columns = (
 )
 # The time of an observation: it never lies in the future. Times of Dreamship's clock (event_at,
 # read_at) do not belong to this host. `change_log` keeps its times, because readers of the feed
-# remember their position by them.
-_NOTES: Columns = (
+# may store their position by them.
+_EVENTS: Columns = (
     ("items", ("confirmed_at",)),
     ("variants", ("confirmed_at", "changed_at", "decided_at", "missing_since")),
     ("deliveries", ("received_at",)),
@@ -37,31 +37,31 @@ _NOTES: Columns = (
     ("webhook_states", ("began_at",)),
 )
 _TIMER_KEYS = ("paused_until",)
-_NOTE_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at")
+_EVENT_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at")
 
 
 def last_mark(db: sqlite3.Connection) -> Mark | None:
     """Return the mark of the last sign of life."""
-    seen_at = maybe_from_text(get_state(db, "daemon_seen_at"))
-    if seen_at is None:
+    last_seen_at = maybe_from_text(get_state(db, "daemon_seen_at"))
+    if last_seen_at is None:
         return None
-    kept = get_state(db, "clock_mark")
-    mark = Mark(seen_at) if kept is None else msgspec.json.decode(kept, type=Mark)
+    stored = get_state(db, "clock_mark")
+    mark = Mark(last_seen_at) if stored is None else msgspec.json.decode(stored, type=Mark)
     # An older version may have stored a later sign of life, without a mark.
-    return mark if mark.at == seen_at else Mark(seen_at)
+    return mark if mark.at == last_seen_at else Mark(last_seen_at)
 
 
-def last_noted(db: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
+def newest_time(db: sqlite3.Connection) -> tuple[Mark | None, datetime] | None:
     """Return the last mark and the newest stored time; None in a new mirror."""
     mark = last_mark(db)
     found = db.execute(
         """SELECT max(confirmed_at) FROM items UNION ALL
            SELECT * FROM (SELECT received_at FROM deliveries ORDER BY delivery_id DESC LIMIT 1)"""
     ).fetchall()
-    noted = [from_text(at) for (at,) in found if at is not None]
+    times = [from_text(at) for (at,) in found if at is not None]
     if mark is not None:
-        noted.append(mark.at)
-    return (mark, max(noted)) if noted else None
+        times.append(mark.at)
+    return (mark, max(times)) if times else None
 
 
 def put_mark(db: sqlite3.Connection, mark: Mark) -> None:
@@ -81,21 +81,21 @@ def follow(db: sqlite3.Connection, jump: Jump, missed_grace: timedelta) -> None:
         # During the absence, a late delivery of these changes could not arrive.
         db.execute(
             "UPDATE change_log SET during_downtime = 1 WHERE missed = 1 AND recorded_at > ?",
-            (to_text(jump.seen_at - missed_grace),),
+            (to_text(jump.last_ran_at - missed_grace),),
         )
-    if jump.is_doubtful:
+    if jump.needs_confirmation:
         put_state(db, "clock_suspect", "1")
 
 
 def _move(db: sqlite3.Connection, jump: Jump) -> None:
     mark = last_mark(db)
     db.create_function("timer", 1, _texts(jump.timer, jump), deterministic=True)
-    db.create_function("noted", 1, _texts(jump.noted, jump), deterministic=True)
+    db.create_function("event", 1, _texts(jump.event, jump), deterministic=True)
     edge_at = min(jump.before, jump.after) - RECENT
     edge = to_text(edge_at)
     moved: list[tuple[str, Columns, tuple[str, ...]]] = [("timer", _TIMERS, _TIMER_KEYS)]
     if jump.is_set_back:
-        moved.append(("noted", _NOTES, _NOTE_KEYS))
+        moved.append(("event", _EVENTS, _EVENT_KEYS))
     for function, tables, keys in moved:
         for table, columns in tables:
             for column in columns:
@@ -141,8 +141,8 @@ def health_after(health: WebhookHealth, jump: Jump) -> WebhookHealth:
     since, forgiven = health.since, health.forgiven_until
     return WebhookHealth(
         health.state,
-        None if since is None else jump.noted(since),
-        None if forgiven is None else jump.noted(forgiven),
+        None if since is None else jump.event(since),
+        None if forgiven is None else jump.event(forgiven),
     )
 
 

@@ -35,7 +35,7 @@ class AccountCheck(Struct, frozen=True):
 
 
 class Account:
-    """Reads the list when it is needed, within the budget, and remembers its last answer."""
+    """Reads the list if needed, within the budget, and stores when it last answered."""
 
     def __init__(self, source: Source, rate_limiter: RateLimiter, clock: Clock) -> None:
         self._source = source
@@ -45,7 +45,7 @@ class Account:
         self._one_check = asyncio.Lock()
 
     def list_answered(self) -> None:
-        """Note that the list answers now."""
+        """Store that the list answers now."""
         self._listed_at = self._clock.now()
 
     def forget(self) -> None:
@@ -59,12 +59,12 @@ class Account:
             good_since = began_at if is_new else self._clock.now() - GOOD_FOR
             if self._listed_at is not None and self._listed_at >= good_since:
                 return AccountCheck("answers")
-            check = await self._ask(page=1)
-            if check.state == "unreachable" and (await self._ask(page=2)).state == "answers":
+            check = await self._read_list(page=1)
+            if check.state == "unreachable" and (await self._read_list(page=2)).state == "answers":
                 return AccountCheck("answers")  # only the first page is broken
             return check
 
-    async def _ask(self, *, page: int) -> AccountCheck:
+    async def _read_list(self, *, page: int) -> AccountCheck:
         while (wait_s := self._rate_limiter.wait_s(urgent=True)) > 0:
             await self._clock.sleep(wait_s)
         await self._rate_limiter.spend(for_sweep=True)

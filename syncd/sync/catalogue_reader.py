@@ -27,7 +27,7 @@ class CatalogueReader:
     async def item(self, item_id: int) -> ItemRead:
         """Read one item; an item that does not exist has no variants (None).
 
-        Raises leaves of SourceError.
+        Raises SourceErrors.
         """
         began_at = self._clock.now()
         try:
@@ -43,14 +43,15 @@ class CatalogueReader:
                 fresh_for=gone.fresh_for,
             )
             if not gone.age:
-                # A wrong base URL answers 404 to everything: this counts while the list answers.
+                # With a wrong base URL every answer is 404. So a 404 counts only if the list
+                # answers.
                 check = await self.account.check()
                 if check.state != "answers":
                     raise check.error or gone from gone
         return self._remote_clock.placed(read, item_id)
 
     async def page(self, position: Position) -> Page:
-        """Read the page at `position`; raises leaves of SourceError."""
+        """Read the page at `position`; raises SourceErrors."""
         page = await self._source.page(position.category, position.page)
         page = self._remote_clock.placed(page, (position.category, position.page))
         if position.category is None and not page.age:

@@ -1,4 +1,4 @@
-"""Finds out what a sweep would change: a read of the whole catalogue that writes nothing."""
+"""The dry run of a sweep: reads the whole catalogue and writes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from syncd.store import Database
 from syncd.store import items as stored_items
 from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.rate_limiter import RateLimiter
-from syncd.sync.read_failures import DOWN_AFTER, TRIES_PER_SWEEP, wait_after
+from syncd.sync.read_failures import ATTEMPTS_PER_SWEEP, DOWN_AFTER, wait_after
 from syncd.sync.sweeps import require_few
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class DryRun(Struct):
     """One dry run, within the call budget that all calls share.
 
-    `turn` returns when the next call may leave, and has taken it from the budget.
+    `turn` waits until the next call may leave, and takes the call from the budget.
     """
 
     database: Database
@@ -70,7 +70,7 @@ class DryRun(Struct):
     ) -> SweepSummary:
         """Read the catalogue, or `only` these items, and return the results of such a sweep.
 
-        Then `differences` has the changes that a sweep would write. Raises leaves of SourceError if
+        Then `differences` has the changes that a sweep would write. Raises SourceErrors if
         Dreamship refuses the key or its list cannot be read, and UsageError if too many items are
         named.
         """
@@ -133,11 +133,13 @@ class DryRun(Struct):
         except SourceGone:
             if position.page == 1 and not await self._concerns_page_alone(position):
                 raise
-            return self._noted(pagination.after_missing(position, self.categories))
+            return self._with_errors_added(pagination.after_missing(position, self.categories))
         except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as error:
             if not await self._concerns_page_alone(position):
                 raise
-            return self._noted(pagination.after_unreadable(position, self.categories, error))
+            return self._with_errors_added(
+                pagination.after_unreadable(position, self.categories, error)
+            )
         ids = [item.item_id for item in page.items]
         stats = pagination.page_stats(
             ids,
@@ -151,13 +153,13 @@ class DryRun(Struct):
         for row in rows_with_variants(page):
             if page.age < COPY_AGE and row.item_id not in self._done:
                 await self._compare(row)
-        return self._noted(pagination.following(position, stats, self.categories))
+        return self._with_errors_added(pagination.following(position, stats, self.categories))
 
     async def _concerns_page_alone(self, position: Position) -> bool:
         return not pagination.is_start_of_list(position) and await self._list_answers()
 
-    def _noted(self, position: Position) -> Position:
-        """Note the parts of the list that could not be read before `position`."""
+    def _with_errors_added(self, position: Position) -> Position:
+        """Add the errors of the list at `position`, and return the position."""
         self._errors += [error for error in position.faults if error not in self._errors]
         return position
 
@@ -166,8 +168,8 @@ class DryRun(Struct):
             read = await self._call(lambda: self._new_item(item_id))
         except (SourceUnreachable, SourceAnswerInvalid, SourceRefused) as error:
             self._in_a_row += 1
-            is_in_doubt = isinstance(error, SourceRefused) or self._in_a_row >= DOWN_AFTER
-            if is_in_doubt and not await self._list_answers():
+            may_be_down = isinstance(error, SourceRefused) or self._in_a_row >= DOWN_AFTER
+            if may_be_down and not await self._list_answers():
                 raise
             log.warning("a read failed", item_id=item_id, error=error.message)
             self._errors.append(f"item {item_id}: {error.message}")
@@ -194,7 +196,7 @@ class DryRun(Struct):
         return await retry(
             lambda: self._unthrottled(call),
             on=(SourceUnreachable, SourceAnswerInvalid),
-            attempts=TRIES_PER_SWEEP,
+            attempts=ATTEMPTS_PER_SWEEP,
             # Jitter needs no secure randomness.
             wait=lambda attempt, error: wait_after(error, attempt, random.random()),  # noqa: S311
             sleep=self.clock.sleep,

@@ -25,7 +25,7 @@ from syncd.store import Database, probe, reads, sweep_pages, sweeps
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.rate_limiter import RateLimiter
-from syncd.sync.read_failures import TRIES_PER_SWEEP, ReadFailures, named
+from syncd.sync.read_failures import ATTEMPTS_PER_SWEEP, ReadFailures, named
 from syncd.sync.unkept import Keep, Unkept, max_attempts
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class Fetcher:
         if jump.is_absence:
             self.accepting_since = jump.after
         elif self.accepting_since is not None:
-            self.accepting_since = jump.noted(self.accepting_since)
+            self.accepting_since = jump.event(self.accepting_since)
 
     async def ask(self, job: Job) -> None:
         """Do one job whose call is paid; `unkept` holds an answer that cannot be written."""
@@ -134,7 +134,7 @@ class Fetcher:
             await self.failures.postpone_failed(
                 job.item_id, not_before, reason, max_attempts=max_attempts(tries)
             )
-        elif job.sweep_id is not None and tries >= TRIES_PER_SWEEP:
+        elif job.sweep_id is not None and tries >= ATTEMPTS_PER_SWEEP:
             categories = self._active.current.categories
             await self.failures.continue_listing(
                 job.sweep_id, pagination.skipped(job.position, categories, reason)
@@ -165,7 +165,7 @@ class Fetcher:
             self.cached.is_new(item_id)
             return
         # The requests that this copy leaves open wait; a sweep gives the item up after some copies.
-        at = self.cached.ask_again_at(item_id, read, self._clock.now())
+        at = self.cached.repeat_at(item_id, read, self._clock.now())
         error = f"a cache answered, with a copy {read.age.total_seconds():.0f} s old"
         await self.failures.postpone_failed(item_id, at, error)
 
@@ -193,7 +193,7 @@ class Fetcher:
             await self._page_is_gone(sweep_id, position, error)
             return None
         if page.age:
-            self.cached.ask_again_at(None, page, self._clock.now())
+            self.cached.repeat_at(None, page, self._clock.now())
         else:
             self.cached.is_new(None)
         return partial(self._keep_page, sweep_id, position, page)

@@ -1,4 +1,4 @@
-"""What a failed call concerns: one item, one page, one category, or the whole account.
+"""Handles failed calls: each concerns one item, one page, one category, or the whole account.
 
 A failure stops only the part that it concerns. The part is tried a few times, reported, and read
 after all others. Only the list of items shows the state of the account (see `account`).
@@ -31,22 +31,22 @@ from syncd.sync.rate_limiter import RateLimiter
 log = structlog.get_logger(__name__)
 
 # Attempts at a broken item or page in one sweep, before the sweep goes on without it.
-TRIES_PER_SWEEP = 4
-# After so many failures in a row Dreamship may be down, and the list is read to find out.
+ATTEMPTS_PER_SWEEP = 4
+# After this many failures in a row Dreamship may be down, and the list is read to find out.
 DOWN_AFTER = 6
 # Fewer failures in a row are normal, and not reported.
 REPORT_AFTER = 3
 DOWN_CAP_S = 60.0
-# A part that is throttled so often, while others are answered, has a limit of its own.
+# If a part is throttled this often while other calls are answered, it has its own limit.
 THROTTLED_ALONE = 2
 REFUSED_WAIT = timedelta(minutes=5)
 
 
 class ReadFailures:
-    """Counts failures of each part, and says which calls may be made meanwhile.
+    """Counts the failures of each part, and decides which calls may still be made.
 
-    `refused` and `unreachable` say why no call succeeds at the moment. No call is made before
-    `paused_until`, and no page is read before `list_paused_until`.
+    `refused` and `unreachable` are the reasons why no call succeeds at the moment. No call is made
+    before `paused_until`, and no page is read before `list_paused_until`.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class ReadFailures:
         self._on_finished = on_finished
         self._in_a_row = 0
         self._answered = 0
-        self._tries: dict[Hashable, int] = {}
-        # How often a part was throttled, and how many answers of others came before that.
+        self._attempts: dict[Hashable, int] = {}
+        # How often a part was throttled, and how many other answers arrived before that.
         self._throttled: dict[Hashable, tuple[int, int]] = {}
 
     def resume(self) -> None:
@@ -82,7 +82,7 @@ class ReadFailures:
         self.paused_until = self.list_paused_until = None
         self.refused = None
         self._in_a_row = 0
-        self._tries.clear()
+        self._attempts.clear()
         self._throttled.clear()
         self.account.forget()
 
@@ -95,16 +95,16 @@ class ReadFailures:
         self.account.forget()
 
     def answered(self, job: Job) -> None:
-        """Note that the call of a job succeeded."""
+        """Count the success of a job."""
         part = part_of(job)
         self._in_a_row = 0
         self._answered += 1
-        self._tries.pop(part, None)
+        self._attempts.pop(part, None)
         self._throttled.pop(part, None)
         self.refused = self.unreachable = None
 
     async def failed(self, job: Job, error: SourceError) -> None:
-        """Note that the call of a job failed, and postpone the part that the failure concerns."""
+        """Count the failure of a job, and postpone the part that the failure concerns."""
         if isinstance(error, SourceThrottled):
             await self._was_throttled(job, error)
         elif isinstance(error, SourceRefused):
@@ -120,7 +120,7 @@ class ReadFailures:
         part = part_of(job)
         times, answered_before = self._throttled.get(part, (0, self._answered))
         self._throttled[part] = times + 1, answered_before
-        # Others are answered meanwhile, so this part alone is throttled.
+        # Other calls are answered, so only this part is throttled.
         is_its_own = times >= THROTTLED_ALONE and self._answered > answered_before
         await self._rate_limiter.throttled(
             None if is_its_own else error.wait_s, for_sweep=job.is_for_sweep, slows=not is_its_own
@@ -167,24 +167,24 @@ class ReadFailures:
             await self._check_failed(job, check, check.error)
 
     async def _check_failed(self, job: Job, check: AccountCheck, error: SourceError) -> None:
-        """Note the failure of the list, which was read to check the account."""
+        """Handle the failure of the list, which was read to check the account."""
         if check.state == "refused":
             await self._account_failed(check.state, error)
         else:
             await self.failed(job, error)  # the list was unreachable this time, or throttled
 
     async def _part_failed(self, job: Job, error: SourceError) -> None:
-        """Postpone one item or page, longer each time; a sweep gives it up after some attempts."""
+        """Postpone one item or page, longer each time; a sweep skips it after some attempts."""
         part = part_of(job)
-        tries = self._tries[part] = self._tries.get(part, 0) + 1
-        not_before = self._clock.now() + wait_after(error, tries, self.chance())
+        attempts = self._attempts[part] = self._attempts.get(part, 0) + 1
+        not_before = self._clock.now() + wait_after(error, attempts, self.chance())
         if job.item_id is not None:
             await self.postpone_failed(job.item_id, not_before, error.message)
             return
         self.list_paused_until = not_before
         # While there is only the list to read, only more failures show that Dreamship is down.
-        is_alone = _is_start_of_list(job) and self._in_a_row >= tries
-        if job.sweep_id is not None and tries >= TRIES_PER_SWEEP and not is_alone:
+        is_alone = _is_start_of_list(job) and self._in_a_row >= attempts
+        if job.sweep_id is not None and attempts >= ATTEMPTS_PER_SWEEP and not is_alone:
             await self._skip_page(job.sweep_id, job, error)
 
     async def _skip_page(self, sweep_id: int, job: Job, error: SourceError) -> None:
@@ -195,7 +195,7 @@ class ReadFailures:
                 return
         log.warning("a page cannot be read; the sweep goes on without it", **named(job))
         self.list_paused_until = None
-        self._tries.pop(part_of(job), None)
+        self._attempts.pop(part_of(job), None)
         categories = self._active.current.categories
         await self.continue_listing(
             sweep_id, pagination.after_unreadable(job.position, categories, error)
@@ -207,9 +207,9 @@ class ReadFailures:
         not_before: datetime,
         error: str,
         *,
-        max_attempts: int = TRIES_PER_SWEEP,
+        max_attempts: int = ATTEMPTS_PER_SWEEP,
     ) -> None:
-        """Postpone an item whose read failed. A sweep gives it up after `max_attempts`."""
+        """Postpone an item whose read failed. A sweep skips it after `max_attempts`."""
         await self._database.write(
             lambda db: job_queue.postpone_failed(
                 db, item_id, not_before, error, max_attempts=max_attempts
@@ -241,7 +241,7 @@ class ReadFailures:
 def wait_after(
     error: SourceError, attempts: int, chance: float, *, cap_s: float = 300.0
 ) -> timedelta:
-    """Return the wait after so many failed attempts; the last answer may ask for a longer one."""
+    """Return the wait after this many failed attempts; the last answer may name a longer one."""
     requested = timedelta(seconds=min(MAX_WAIT_S, error.wait_s or 0.0))
     return max(requested, backoff(attempts, chance, cap_s=cap_s))
 

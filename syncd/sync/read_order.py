@@ -1,8 +1,8 @@
-"""Which kind of call goes first. Pure: calls that were made come in, an order of kinds goes out.
+"""Decides which kind of call goes first, from the calls that were made. Pure.
 
-Deliveries ask first: conflicts, then confirming reads. Sweeps and dry runs have every fourth call
-by turns: items that an operator named, dry runs, and the catalogue. So no kind waits for ever, and
-a flood of one kind costs each other kind no more than that kind's turn.
+Reads that deliveries request go first: conflicts, then confirming reads. Sweeps and dry runs have
+every fourth call, by turns: items that an operator named, dry runs, and the catalogue. So no kind
+waits for ever, and many calls of one kind take only the turns of that kind.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from syncd.core.jobs import JobKind
 
 DELIVERIES: tuple[JobKind, ...] = ("doubt", "settle")
 CATALOGUE: tuple[JobKind, ...] = ("page", "unread", "stale")
-# One call in so many goes to sweeps and dry runs first.
+# Of this many calls, one goes first to sweeps and dry runs.
 SWEEP_TURN = 4
-# One call in so many goes to a confirming read before any doubt.
+# Of this many calls, one goes to a confirming read before any conflict.
 SETTLE_TURN = 8
-# One item of the catalogue in so many is the one not read for longest, though others were never.
+# Of this many items of the catalogue, one is the item that was not read for longest, even if other
+# items were never read.
 STALE_TURN = 4
 
 
 class Turns(Struct, frozen=True):
-    """How many calls of which kind were made, as far as it matters for the next one."""
+    """The calls that were made, as far as they matter for the next one."""
 
     calls: int = 0
     of_sweeps: int = 0
@@ -41,7 +42,7 @@ class Turns(Struct, frozen=True):
 
     @property
     def order(self) -> tuple[JobKind, ...]:
-        """Every kind of call, the one that goes first at its beginning."""
+        """All kinds of calls, in the order in which they may leave."""
         deliveries = DELIVERIES[::-1] if self.calls % SETTLE_TURN == 1 else DELIVERIES
         groups: tuple[tuple[JobKind, ...], ...] = (("asked",), ("look",), self._catalogue)
         first = self.of_sweeps % len(groups)

@@ -43,7 +43,7 @@ def require_few(items: Collection[int]) -> None:
 
 
 class SweepManager:
-    """Begins sweeps, never two of the whole catalogue at once, and reports their progress."""
+    """Begins sweeps, only one of the whole catalogue at a time, and reports their progress."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class SweepManager:
         requests, waiting = await self._database.read(sweeps.named_items)
         if requests >= MAX_REQUESTS or waiting + more > MAX_WAITING_ITEMS:
             raise Overloaded(
-                f"{waiting} items that {requests} other requests named are still to be read; "
+                f"{waiting} items of {requests} other requests are still to be read; "
                 f"{MAX_WAITING_ITEMS} of {MAX_REQUESTS} requests may wait",
-                hint="ask again later, or name no item to read the whole mirrored catalogue",
+                hint="try again later, or name no item to read the whole mirrored catalogue",
             )
 
     async def restart(self) -> None:
@@ -150,17 +150,17 @@ class SweepManager:
         return max(paced, so_far / progress.checked * (progress.total - progress.checked))
 
     def close(self) -> None:
-        """End each `wait`: the sweep goes on after the next start of the daemon."""
+        """End each `wait`: the sweep continues after the next start of the daemon."""
         self._closed = True
 
     async def wait(
         self, sweep_id: int, *, on_progress: Callable[[SweepProgress], None] = lambda _: None
     ) -> SweepSummary:
-        """Return the results of a sweep once it has ended; report its progress meanwhile."""
+        """Return the results of a sweep once it has ended; report its progress until then."""
         while (progress := await self._progress_of(sweep_id)) is not None:
             if self._closed:
                 raise DaemonAbsent(
-                    "the daemon is stopping", hint="the sweep goes on when it is started again"
+                    "the daemon is stopping", hint="the sweep continues after the next start"
                 )
             on_progress(progress)
             await self._clock.sleep(POLL_S)
@@ -178,7 +178,7 @@ class SweepManager:
     async def _drop(self, sweep_id: int) -> None:
         policy, now = self._active.current.policy, self._clock.now()
         await self._database.write(lambda db: sweeps.drop(db, sweep_id, policy, now))
-        log.info("sweep given up for a new one", sweep_id=sweep_id)
+        log.info("sweep replaced by a new one", sweep_id=sweep_id)
 
 
 def _first_position(config: RuntimeConfig) -> Position | None:

@@ -24,7 +24,7 @@ from syncd.core.plain_text import shortened
 from syncd.errors import MirrorError
 from syncd.store import Database, probe
 from syncd.sync.complaints import Complaints
-from syncd.sync.read_failures import TRIES_PER_SWEEP, named, part_of
+from syncd.sync.read_failures import ATTEMPTS_PER_SWEEP, named, part_of
 
 log = structlog.get_logger(__name__)
 
@@ -205,7 +205,7 @@ class Unkept:
 
 def max_attempts(tries: int) -> int:
     """Return after how many attempts a sweep gives up a part that failed `tries` times."""
-    return TRIES_PER_SWEEP if tries < TRIES_PER_SWEEP else 1
+    return ATTEMPTS_PER_SWEEP if tries < ATTEMPTS_PER_SWEEP else 1
 
 
 def _doubled(times: int) -> timedelta:

@@ -57,7 +57,7 @@ class BatchWriter:
         """Return the outcome of a delivery, after it is on disk.
 
         Raises MirrorUnavailable if the delivery cannot be made durable, and BacklogFull if too many
-        wait. In both cases nothing of it is stored, and Dreamship should repeat it.
+        wait. In both cases the delivery is not stored, and Dreamship should repeat it.
         """
         if self._closed:
             raise MirrorUnavailable("shutting down")
@@ -66,7 +66,7 @@ class BatchWriter:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((delivery, future))
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all(), name="ingest")
+            self._writer = asyncio.create_task(self._write_all(), name="batch-writer")
         return await future
 
     def follow(self, jump: Jump) -> None:
@@ -93,13 +93,13 @@ class BatchWriter:
     async def _write(self, batch: list[tuple[Delivery, asyncio.Future[Outcome]]]) -> None:
         try:
             results = await self._commit([delivery for delivery, _ in batch])
-        except SyncdError as fault:
-            _fail(batch, fault)
-        except Exception as fault:  # noqa: BLE001 - each waiting request must be answered
-            await self._write_apart(batch, fault)
+        except SyncdError as error:
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001 - each waiting request must be answered
+            await self._write_apart(batch, error)
         else:
             for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():  # the client may have disconnected meanwhile
+                if not future.done():  # the client may have disconnected
                     future.set_result(result.outcome)
             if any(
                 one.rule or one.outcome == "verifying" or one.delivery.mention for one in results
@@ -108,12 +108,12 @@ class BatchWriter:
             _log(results)
 
     async def _write_apart(
-        self, batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: Exception
+        self, batch: list[tuple[Delivery, asyncio.Future[Outcome]]], error: Exception
     ) -> None:
-        """Write each delivery by itself, so that one that cannot be written fails no other.
+        """Write each delivery by itself, so that an unwritable delivery does not fail the others.
 
-        No such delivery is known. Its repetitions would fail until Dreamship disables the endpoint.
-        So it is quarantined: stored whole, and reported.
+        No such delivery is known. Each repetition would fail until Dreamship disables the endpoint.
+        So the delivery is quarantined: stored whole, and reported.
         """
         if len(batch) > 1:
             for one in batch:
@@ -121,9 +121,9 @@ class BatchWriter:
             return
         delivery, future = batch[0]
         if delivery.quarantined is not None and delivery.mention is None:
-            _fail(batch, MirrorUnavailable(f"a delivery could not be kept: {fault!r}"))
+            _fail(batch, MirrorUnavailable(f"a delivery could not be stored: {error!r}"))
             return
-        # The variant that it names may have changed. If even that cannot be written, only the body
+        # The variant in it may have changed. If the variant cannot be written either, only the body
         # is stored.
         update = delivery.update
         named = None if update is None else Mention((update.variant_id,), is_certain=True)
@@ -131,7 +131,7 @@ class BatchWriter:
             delivery,
             action=None,
             update=None,
-            quarantined=delivery.quarantined or f"it could not be written: {fault!r}",
+            quarantined=delivery.quarantined or f"it could not be written: {error!r}",
             mention=named,
         )
         await self._write([(odd, future)])
@@ -151,10 +151,10 @@ class BatchWriter:
         )
 
 
-def _fail(batch: list[tuple[Delivery, asyncio.Future[Outcome]]], fault: SyncdError) -> None:
+def _fail(batch: list[tuple[Delivery, asyncio.Future[Outcome]]], error: SyncdError) -> None:
     for _, future in batch:
         if not future.done():
-            future.set_exception(fault)
+            future.set_exception(error)
 
 
 def _log(results: Sequence[DeliveryResult]) -> None:
@@ -167,7 +167,7 @@ def _log(results: Sequence[DeliveryResult]) -> None:
                 **_named(one),
                 **_mentioned(one.delivery),
                 reason=one.delivery.quarantined,
-                hint="it is kept; see `syncd deliveries --outcome quarantined --body`",
+                hint="it is stored; see `syncd deliveries --outcome quarantined --body`",
             )
         elif is_debug:
             update = one.delivery.update

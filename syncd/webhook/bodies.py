@@ -1,4 +1,4 @@
-"""Bodies of requests while they arrive, within bounds on each and on all of them."""
+"""Reads the bodies of requests, with a limit for each and for all of them together."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from time import monotonic
 
 from starlette.types import Message, Receive
 
-# What strangers can make us hold of bodies that go on arriving: it is not known whose they are
-# until they are whole. A delivery that arrives in one piece never counts.
-MAX_HELD_BYTES = 64 * 1024 * 1024
+# The most bytes of incomplete bodies in memory. The sender of a body is unknown until the body is
+# complete. A delivery that arrives in one piece does not count.
+MAX_INCOMPLETE_BYTES = 64 * 1024 * 1024
 _SMALL_BYTES = 4096
 
 
 class BodyTooLargeError(Exception):
-    """More than one body may have."""
+    """The body is larger than the limit for one body."""
 
 
-class TooMuchHeldError(Exception):
-    """A body was given up, because all of them together were too large."""
+class TooManyBytesError(Exception):
+    """A body was dropped, because all bodies together were too large."""
 
 
 class DisconnectedError(Exception):
-    """The client hung up."""
+    """The client closed the connection."""
 
 
 class Bodies:
-    """Reads bodies; what its senders claim about their lengths is not believed."""
+    """Reads bodies; the limits count the bytes that arrive, not the announced length."""
 
     def __init__(self) -> None:
-        self._held_bytes = 0
-        self._holders: dict[asyncio.Task[object], _Holder] = {}
+        self._incomplete_bytes = 0
+        self._incomplete: dict[asyncio.Task[object], _Incomplete] = {}
 
     async def read(self, receive: Receive, max_bytes: int) -> bytes:
         """Return a whole body; raises one of the three errors above."""
@@ -43,14 +43,14 @@ class Bodies:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for mypy: an application runs in a task
         parts: list[bytes] = []
-        # Pieces of one byte each would take fifty times their size.
+        # A list of pieces of one byte each would take fifty times their size.
         tail = bytearray()
-        holder = _Holder(monotonic())
-        self._holders[task] = holder
+        body = _Incomplete(monotonic())
+        self._incomplete[task] = body
         try:
             is_whole = False
             while True:
-                if holder.size + len(chunk) > max_bytes:
+                if body.size + len(chunk) > max_bytes:
                     raise BodyTooLargeError
                 if is_whole:
                     return b"".join([*parts, tail, chunk])
@@ -59,39 +59,39 @@ class Bodies:
                 else:
                     parts += [bytes(tail), chunk]
                     tail.clear()
-                holder.size += len(chunk)
-                self._held_bytes += len(chunk)
+                body.size += len(chunk)
+                self._incomplete_bytes += len(chunk)
                 self._make_room()
-                if holder.is_evicted:
-                    raise TooMuchHeldError
+                if body.is_evicted:
+                    raise TooManyBytesError
                 chunk, is_whole = await _next_chunk(receive)
         except asyncio.CancelledError:
-            if not holder.is_evicted:
+            if not body.is_evicted:
                 raise
             task.uncancel()
-            raise TooMuchHeldError from None
+            raise TooManyBytesError from None
         finally:
-            if not holder.is_evicted:
-                del self._holders[task]
-                self._held_bytes -= holder.size
+            if not body.is_evicted:
+                del self._incomplete[task]
+                self._incomplete_bytes -= body.size
 
     def _make_room(self) -> None:
-        """Give up the body that has held the most for the longest, while too much is held.
+        """Drop the bodies that occupied the most bytes for the longest, down to the limit.
 
-        An honest delivery is small or soon whole, so that it is never the one.
+        A real delivery is small or soon complete, so it is never dropped.
         """
         now = monotonic()
-        while self._held_bytes > MAX_HELD_BYTES:
-            task = max(self._holders, key=lambda task: self._holders[task].cost(now))
-            holder = self._holders.pop(task)
-            self._held_bytes -= holder.size
-            holder.is_evicted = True
+        while self._incomplete_bytes > MAX_INCOMPLETE_BYTES:
+            task = max(self._incomplete, key=lambda task: self._incomplete[task].cost(now))
+            body = self._incomplete.pop(task)
+            self._incomplete_bytes -= body.size
+            body.is_evicted = True
             if task is not asyncio.current_task():
                 task.cancel()
 
 
-class _Holder:
-    """A body of which a part is here."""
+class _Incomplete:
+    """One incomplete body."""
 
     __slots__ = ("began_s", "is_evicted", "size")
 
@@ -101,7 +101,7 @@ class _Holder:
         self.is_evicted = False
 
     def cost(self, now: float) -> tuple[float, int]:
-        """Return what it has cost us: bytes times seconds."""
+        """Return the cost of the body: bytes times seconds."""
         return self.size * (now - self.began_s), self.size
 
 

@@ -1,8 +1,8 @@
-"""The public listener: a signed delivery in, an answer only after it is on disk.
+"""The public listener: answers a signed delivery only after the delivery is on disk.
 
-The one hot path is a bare ASGI callable: a request object for each delivery would cost a fifth
-of the throughput (measured; syncd/README.md, "The write path"). The raw body is authenticated
-before anything reads it.
+The hot path is a plain ASGI callable: a request object for each delivery would cost a fifth of the
+throughput (measured; syncd/README.md, "The write path"). The raw body is authenticated before it is
+parsed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.core.model import OUTCOMES
 from syncd.core.payload import parse
-from syncd.core.signature import HEADER, INVALID, MISSING, is_authentic, looks_signed
+from syncd.core.signature import HEADER, INVALID, MISSING, has_signature_form, is_authentic
 from syncd.errors import SyncdError
 from syncd.http_server.refusals import Refusals, client_of
 from syncd.webhook.batch_writer import BatchWriter
-from syncd.webhook.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooMuchHeldError
+from syncd.webhook.bodies import Bodies, BodyTooLargeError, DisconnectedError, TooManyBytesError
 from syncd.webhook.metrics import delivery_seconds
 
 log = structlog.get_logger(__name__)
 
-# Dreamship tries again after minutes anyway; this is for whoever reads the header.
+# Dreamship repeats a delivery after minutes anyway; this is for clients that read the header.
 RETRY_AFTER_S = 30
 _HEADER = HEADER.lower().encode()
 _HEALTH_PATH = b"/healthz"
-# All other headers may be dropped before they come here.
+# The server may drop all other headers.
 HEADERS_READ = frozenset({_HEADER, b"content-length", b"transfer-encoding", b"x-forwarded-for"})
 
 
@@ -53,10 +53,10 @@ class WebhookEndpoint:
         refusals: Refusals | None = None,
     ) -> None:
         self.refusals = refusals or Refusals("webhook")
-        # By outcome, and by code what was refused.
+        # Answers by outcome, and refusals by code.
         self.answered = self.refusals.counted
         self.times = delivery_seconds()
-        # Why the last one could not be kept; None when it was.
+        # Why the last delivery could not be stored; None if it is stored.
         self.write_error: SyncdError | None = None
         self.forged_since_delivery = 0
         self._batch_writer = batch_writer
@@ -85,8 +85,8 @@ class WebhookEndpoint:
         except BodyTooLargeError:
             await self._too_large(send, scope, max_body_bytes)
             return
-        except TooMuchHeldError:
-            self._complain("too many bodies arrive slowly; one was refused", "503")
+        except TooManyBytesError:
+            self._log_refusal("too many bodies arrive slowly; one was refused", "503")
             await self._unavailable(send, "too much is being received; try again")
             return
         except DisconnectedError:
@@ -99,11 +99,11 @@ class WebhookEndpoint:
 
     async def _refuse_forged(self, send: Send, scope: Scope, signature: bytes) -> None:
         if coding := _foreign_coding(scope):
-            # The signature is over what is encoded here; it may be right (RFC 9112, 6.1).
+            # The signature is of the decoded body, so it may be valid (RFC 9112, 6.1).
             self.refusals.count(501, "an unknown transfer coding", _client(scope))
             await _answer(send, 501, _error(f"no transfer coding but chunked: {coding}"))
             return
-        self.forged_since_delivery += looks_signed(signature)
+        self.forged_since_delivery += has_signature_form(signature)
         await self._refuse(send, scope, INVALID)
 
     async def _take(self, send: Send, body: bytes) -> None:
@@ -111,15 +111,17 @@ class WebhookEndpoint:
         began_s = loop.time()
         try:
             outcome = await self._batch_writer.submit(parse(body, self._now()))
-        except SyncdError as fault:
-            self.write_error = fault
-            self._complain(
-                "a delivery could not be kept", "503", error=fault.message, hint=fault.hint
+        except SyncdError as error:
+            self.write_error = error
+            self._log_refusal(
+                "a delivery could not be stored", "503", error=error.message, hint=error.hint
             )
             await self._unavailable(send, "not durable; try again")
             return
-        except Exception as fault:  # noqa: BLE001 - a fault of ours is no answer of the contract's
-            self._complain("a delivery could not be kept", "503", error=repr(fault), exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the contract has no answer for a defect here
+            self._log_refusal(
+                "a delivery could not be stored", "503", error=repr(error), exc_info=True
+            )
             await self._unavailable(send, "not durable; try again")
             return
         self.write_error = None
@@ -128,23 +130,24 @@ class WebhookEndpoint:
         for message in _ANSWERS[outcome]:
             await send(message)
 
-    async def _unavailable(self, send: Send, why: str) -> None:
+    async def _unavailable(self, send: Send, reason: str) -> None:
         retry = (b"retry-after", str(RETRY_AFTER_S).encode())
-        await _answer(send, 503, _error(why), retry)
+        await _answer(send, 503, _error(reason), retry)
 
-    # 401 and 413 leave the connection open: whoever sends all of a body before reading reads the
-    # answer then. One closed while bytes still arrive is reset, and the answer lost with it.
+    # 401 and 413 leave the connection open, for clients that send the whole body before they read
+    # the answer. If the connection closes while bytes still arrive, the kernel resets it, and the
+    # answer is lost.
 
-    async def _refuse(self, send: Send, scope: Scope, why: str) -> None:
-        self._complain(
+    async def _refuse(self, send: Send, scope: Scope, reason: str) -> None:
+        self._log_refusal(
             "a request without a valid signature was refused",
             "401",
             client=_client(scope),
         )
-        await _answer(send, 401, _error(why))
+        await _answer(send, 401, _error(reason))
 
     async def _too_large(self, send: Send, scope: Scope, max_body_bytes: int) -> None:
-        self._complain(
+        self._log_refusal(
             "a body over webhook.max_body_bytes was refused",
             "413",
             limit=max_body_bytes,
@@ -152,18 +155,18 @@ class WebhookEndpoint:
         )
         await _answer(send, 413, _error(f"more than {max_body_bytes} bytes"))
 
-    def _complain(self, event: str, status: str, **told: object) -> None:
-        """Count what was refused, and tell of it now and then."""
+    def _log_refusal(self, event: str, status: str, **fields: object) -> None:
+        """Count a refused request, and log the event at a limited rate."""
         self.answered[status] += 1
         if self.refusals.is_due(event):
             level = logging.ERROR if status == "503" else logging.WARNING
-            log.log(level, event, **told, refused_so_far=self.answered[status])
+            log.log(level, event, **fields, refused_so_far=self.answered[status])
 
 
 def application(webhook: WebhookEndpoint, path: str, is_healthy: Callable[[], bool]) -> ASGIApp:
     """Return the public application: the webhook at `path`, and `/healthz`.
 
-    There is no router: one that redirects or guesses would answer what the contract does not say.
+    There is no router: a router may redirect or guess, and the contract has no such answers.
     """
     hook = _normalized(quote(path, safe="/%!$&'()*+,;=:@").encode())
 
@@ -195,7 +198,7 @@ _UNRESERVED = re.compile(rb"[A-Za-z0-9._~-]")
 
 
 def _normalized(path: bytes) -> bytes:
-    """Return a path with nothing escaped that need not be (RFC 3986, 6.2.2); `%2F` is no slash."""
+    """Return a path without needless escapes (RFC 3986, 6.2.2); `%2F` is no slash."""
     return _ESCAPE.sub(_unescaped, path) if b"%" in path else path
 
 
@@ -208,7 +211,7 @@ def _signature_and_length(scope: Scope) -> tuple[bytes | None, bytes]:
     signature, length = None, b""
     for name, value in scope["headers"]:
         if name == _HEADER:
-            # Several headers of one name are one list (RFC 9110, 5.3).
+            # Several headers with one name are one list (RFC 9110, 5.3).
             signature = value if signature is None else b"%b,%b" % (signature, value)
         elif name == b"content-length":
             length = value
@@ -232,13 +235,13 @@ async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, b
 
 
 def _messages(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> tuple[Message, Message]:
-    told = [
+    header_list = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         *headers,
     ]
     return (
-        {"type": "http.response.start", "status": status, "headers": told},
+        {"type": "http.response.start", "status": status, "headers": header_list},
         {"type": "http.response.body", "body": body},
     )
 

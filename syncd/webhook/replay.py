@@ -17,7 +17,7 @@ from syncd.errors import UsageError
 from syncd.store import Database
 from syncd.store import replay as stored
 
-# Deliveries of one transaction; deliveries that arrive meanwhile wait for it.
+# Deliveries of one transaction; new deliveries wait for it.
 SLICE = 200
 # Deliveries that one request may name.
 MAX_IDS = 1_000
@@ -41,22 +41,22 @@ async def replay(
     if len(set(ids)) > MAX_IDS:
         raise UsageError(
             f"{len(set(ids))} deliveries are named; one request may name {MAX_IDS}",
-            hint="name fewer, or judge all that were not understood: `syncd replay --quarantined`",
+            hint="name fewer, or apply all quarantined deliveries: `syncd replay --quarantined`",
         )
     unknown = set(ids) - await database.read(lambda db: stored.stored_ids(db, ids))
     if unknown:
         raise UsageError(
-            f"no such delivery is kept: {', '.join(map(str, sorted(unknown)[:_NAMED]))}"
+            f"no such delivery is stored: {', '.join(map(str, sorted(unknown)[:_NAMED]))}"
             + (f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""),
-            hint="`syncd deliveries` lists what is kept (for retention.deliveries)",
+            hint="`syncd deliveries` lists the stored deliveries (for retention.deliveries)",
         )
     quarantined = await database.read(stored.quarantined) if is_quarantined else ()
-    wanted = sorted({*ids, *quarantined})
+    selected = sorted({*ids, *quarantined})
     results: list[ReplayResult] = []
-    for start in range(0, len(wanted), SLICE):
+    for start in range(0, len(selected), SLICE):
         apply = partial(
             stored.apply,
-            ids=wanted[start : start + SLICE],
+            ids=selected[start : start + SLICE],
             policy=policy,
             now=clock.now(),
             source_now=remote_clock.now(),

@@ -9,7 +9,7 @@ from syncd.core.model import OUTCOMES, Delivery, Mention
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
 from syncd.core.records import DeliveryResult
-from syncd.core.signature import is_authentic, looks_signed, sign
+from syncd.core.signature import has_signature_form, is_authentic, sign
 from syncd.store import deliveries
 from syncd.store.migrations import migrate
 
@@ -36,7 +36,7 @@ class Mirror:
     def check(self, header: bytes, *bodies: bytes) -> list[DeliveryResult]:
         """Deliver the bodies one after the other, each twice; return what became of them."""
         for body in bodies:
-            looks_signed(header)
+            has_signature_form(header)
             assert not is_authentic(body, header, KEYS)
             assert is_authentic(body, sign(body, KEYS).encode() + b"," + header, KEYS)
         all_judged = []

@@ -76,8 +76,8 @@ def test_a_slow_query_is_interrupted(database: Database) -> None:
     async def scenario() -> None:
         query_runner = QueryRunner(database.path, limit_s=0.1)
         with pytest.raises(Overloaded):
-            await query_runner.ask(for_ever)
-        assert await query_runner.ask(lambda reports: reports.newest_seq()) == 0
+            await query_runner.run(for_ever)
+        assert await query_runner.run(lambda reports: reports.newest_seq()) == 0
         await query_runner.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
@@ -88,7 +88,7 @@ def test_stopping_interrupts_a_slow_query(database: Database) -> None:
 
     async def scenario() -> None:
         query_runner = QueryRunner(database.path)
-        asked = asyncio.create_task(query_runner.ask(for_ever))
+        asked = asyncio.create_task(query_runner.run(for_ever))
         await asyncio.sleep(0.1)
         await query_runner.close()
         with pytest.raises(Overloaded):

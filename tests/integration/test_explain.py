@@ -60,14 +60,14 @@ def test_explain_names_the_sweep_that_found_a_missed_change(shared: Daemon) -> N
     assert site.syncd("reconcile-now").returncode == 0
     story = explained(site, variant_id)
     assert any("A read set that at" in one for one in story["because"])
-    assert any("no delivery had told it" in one for one in story["because"])
+    assert any("no delivery reported it" in one for one in story["because"])
     assert story["decisions"][0]["missed"] == 1
 
 
 def test_explaining_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
     """With a sentence."""
     done = shared.site.syncd("explain", "999999999")
-    assert (done.returncode, done.stdout) == (1, "The mirror has never heard of this variant.\n")
+    assert (done.returncode, done.stdout) == (1, "The mirror does not have this variant.\n")
 
 
 @pytest.mark.parametrize("beside_a_daemon", [True, False])

@@ -232,7 +232,7 @@ def test_a_daemon_logs_an_unexpected_exception_once(
     )
     assert done.returncode == 1
     logged, first, second = done.stderr.splitlines()
-    assert json.decode(logged)["event"] == "a fault nobody expected"
+    assert json.decode(logged)["event"] == "an unexpected error"
     assert "Traceback" in json.decode(logged)["exception"]
     lines_of(f"{first}\n{second}")
     assert "Traceback" not in first + second

@@ -35,8 +35,8 @@ MAX_MORE_MB = 130
 def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, fault: str) -> None:
     """It changes nothing, and the fault names the bound."""
     cost = measure(name)
-    assert cost["fault"].startswith("SourceAnswerInvalid: ")
-    assert fault in cost["fault"]
+    assert cost["error"].startswith("SourceAnswerInvalid: ")
+    assert fault in cost["error"]
     assert cost["more_mb"] < MAX_MORE_MB
 
 
@@ -51,7 +51,7 @@ def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, fa
 def test_a_status_counts_with_any_body(name: str, fault: str) -> None:
     """The body is not read: a 404 with an endless body is not Dreamship's own."""
     cost = measure(name)
-    assert cost["fault"].startswith(fault)
+    assert cost["error"].startswith(fault)
     assert cost["more_mb"] < MAX_MORE_MB
 
 
@@ -71,6 +71,6 @@ def test_a_status_counts_with_any_body(name: str, fault: str) -> None:
 def test_the_largest_answers_do_not_block_the_loop(name: str, pieces: int) -> None:
     """It stops for a small part of the time that the answer takes."""
     cost = measure(name)
-    assert (cost["fault"], cost["pieces"]) == ("", pieces)
+    assert (cost["error"], cost["pieces"]) == ("", pieces)
     assert cost["more_mb"] < MAX_MORE_MB
     assert cost["gap_ms"] < 100 + 300 * cost["seconds"]

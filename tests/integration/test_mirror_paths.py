@@ -128,7 +128,7 @@ def test_a_hard_link_is_locked_too(site: Site) -> None:
     assert "2 names" in site.syncd("doctor").stdout
     daemon.stop()
     again = site.serve()
-    (told,) = again.told("the place of the mirror is odd")
+    (told,) = again.told("the place of the mirror may not suit shops")
     assert "2 names" in told["error"]
 
 
@@ -396,7 +396,7 @@ def test_a_database_copied_over_the_mirror_is_never_written(site: Site, what: st
         time.sleep(11)  # every job has run once
     daemon.stop()
     errors = [line["event"] for line in daemon.lines() if line["level"] in {"error", "critical"}]
-    assert set(errors) == {"a delivery could not be kept", "the mirror cannot be used"}
+    assert set(errors) == {"a delivery could not be stored", "the mirror cannot be used"}
     assert b"Traceback" not in daemon.log.read_bytes()
     assert site.mirror.read_bytes() == whole
     # The log of the mirror that is gone still lies there.

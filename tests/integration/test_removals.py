@@ -226,7 +226,7 @@ def test_removals_past_the_limit_need_an_operator(tmp_path: Path) -> None:
             del source.items[item_id]
         for _ in range(2):
             summary = await mirror.sweep()
-            assert (summary.result, summary.removed, summary.held) == ("partial", 0, 100)
+            assert (summary.result, summary.removed, summary.removals_held) == ("partial", 0, 100)
             assert "100 variants" in summary.error
             assert mirror.count("removed = 1 OR verifying = 1 OR sellable = 0") == 0
             (reason,) = await mirror.reasons()
@@ -258,10 +258,10 @@ def test_held_removals_that_are_listed_again_change_nothing(tmp_path: Path) -> N
         await mirror.sweep()
         whole = dict(source.items)
         source.items = {one: whole[one] for one in range(21, 31)}
-        assert (await mirror.sweep()).held == 200
+        assert (await mirror.sweep()).removals_held == 200
         source.items = whole
         summary = await mirror.sweep()
-        assert (summary.result, summary.held, summary.removed) == ("complete", 0, 0)
+        assert (summary.result, summary.removals_held, summary.removed) == ("complete", 0, 0)
         assert mirror.count("sellable = 1 AND removed = 0") == 300
         assert mirror.ask("SELECT count(*) FROM changes WHERE availability IS NULL") == [(0,)]
 

@@ -18,7 +18,7 @@ from msgspec import json
 
 from syncd.core.signature import HEADER, sign
 from syncd.http_server.limits import raise_open_files
-from syncd.webhook.bodies import MAX_HELD_BYTES
+from syncd.webhook.bodies import MAX_INCOMPLETE_BYTES
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -179,10 +179,10 @@ def test_bodies_in_one_byte_chunks_delay_no_delivery(shared: Daemon) -> None:
 def test_a_delivery_in_pieces_is_never_evicted(shared: Daemon) -> None:
     """Slow strangers hold 64 MB minus 500 bytes: the first stranger is evicted."""
     of_each = 980_000
-    rest = (MAX_HELD_BYTES - 500) % of_each
+    rest = (MAX_INCOMPLETE_BYTES - 500) % of_each
     with ExitStack() as ending:
         strangers = []
-        for size in [of_each] * (MAX_HELD_BYTES // of_each) + [rest]:
+        for size in [of_each] * (MAX_INCOMPLETE_BYTES // of_each) + [rest]:
             one = ending.enter_context(dial(shared.webhook_url))
             one.sendall(FORGED + b"Content-Length: 1000000\r\n\r\n" + b"x" * size)
             strangers.append(one)

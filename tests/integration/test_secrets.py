@@ -324,7 +324,7 @@ WRONG_PLACES: tuple[dict[str, dict[str, Any]], ...] = (
 
 
 def until_refused(daemon: Daemon, times: int) -> None:
-    faulty = "the new configuration is faulty; the old one stays in force"
+    faulty = "the new configuration is invalid; the old one stays in force"
     daemon.site.until(lambda: len(daemon.told(faulty)) == times)
 
 

@@ -451,7 +451,7 @@ def test_a_reload_applies_a_valid_configuration_only(site: Site) -> None:
     assert daemon.post(body).status_code == 200
     site.configure(dreamship={"api_keys": ["the_third_key"]}, retention={"deliveries": "soon"})
     daemon.process.send_signal(signal.SIGHUP)
-    faulty = "the new configuration is faulty; the old one stays in force"
+    faulty = "the new configuration is invalid; the old one stays in force"
     site.until(lambda: daemon.told(faulty))
     assert "retention.deliveries" in daemon.told(faulty)[0]["error"]
     assert daemon.post(body, key="the_third_key").status_code == 401

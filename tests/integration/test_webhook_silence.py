@@ -112,7 +112,7 @@ def test_a_restart_repeats_no_notification(site: Site) -> None:
 
 
 def test_changes_during_downtime_are_not_missed_webhooks(site: Site) -> None:
-    """The status says "I was down" until a sweep has ended."""
+    """The status says "the daemon was down" until a sweep has ended."""
     telling(site)
     daemon = site.serve(environ=HASTY)
     daemon.stop()
@@ -122,8 +122,8 @@ def test_changes_during_downtime_are_not_missed_webhooks(site: Site) -> None:
         site.catalogue.set_availability(variant_id, "made to order")
     site.api.faults.down = True
     daemon = site.serve(filled=False, environ=HASTY)
-    assert daemon.told("I was down")
-    assert any(reason.startswith("I was down from ") for reason in daemon.status()["reasons"])
+    assert daemon.told("the daemon was down")
+    assert any(one.startswith("The daemon was down from ") for one in daemon.status()["reasons"])
     site.api.faults.down = False
     assert site.syncd("reconcile-now").returncode == 0
     assert site.differences == 0

@@ -1,1 +1,1 @@
-"""Load as Dreamship makes it, a daemon to bear it, and what must hold of the mirror afterwards."""
+"""Load like Dreamship's, a daemon under this load, and checks of the mirror afterwards."""

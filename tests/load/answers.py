@@ -1,4 +1,4 @@
-"""Answers of a hostile or broken Dreamship, served as they are, and what each costs the reader.
+"""Answers of a hostile or broken Dreamship, and the cost of reading each of them.
 
 Run as `python -m load.answers [NAME]…` in the folder `tests`; prints one line an answer.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MB = 1024 * 1024
-# One variant as public clients of Dreamship know it.
+# One variant in the form that public clients of Dreamship use.
 VARIANT: dict[str, Any] = {
     "name": "Red / XL",
     "color": {
@@ -52,17 +52,17 @@ def http(body: bytes, *lines: str, status: str = "200 OK", length: int | None = 
 
 
 def plain(body: Callable[[], bytes], *lines: str, status: str = "200 OK") -> Answer:
-    """Return an answer with a body that is made when it is asked for."""
+    """Return an answer whose body is made for each request."""
     return Answer(lambda: iter([http(body(), *lines, status=status)]))
 
 
 def of_page(answer: Answer) -> Answer:
-    """Have a page asked for, not an item."""
+    """Return the answer for a page, not for an item."""
     return answer._replace(what="page")
 
 
 def bomb(layers: int, size: int = 1024 * MB) -> bytes:
-    """Return so much white space, compressed once or more often."""
+    """Return `size` bytes of white space, compressed `layers` times."""
     packing = zlib.compressobj(1, wbits=31)
     blank = b" " * MB
     packed = b"".join(packing.compress(blank) for _ in range(size // MB)) + packing.flush()
@@ -82,30 +82,30 @@ def listed(rows: bytes) -> bytes:
 
 
 def of_row(value: Callable[[], bytes]) -> Answer:
-    """Return a page with one row, in which nothing but this value is odd."""
+    """Return a page with one row, in which only this value is unusual."""
     return of_page(plain(lambda: listed(b'{"id":1,"x":%s}' % value())))
 
 
 def tiny(count: int) -> bytes:
-    """Return so many variants that have an id alone."""
+    """Return `count` variants that have only an id."""
     return b",".join(b'{"id":%d}' % number for number in range(1, count + 1))
 
 
 def many(count: int, **over: Any) -> bytes:
-    """Return so many variants, as in an item of Dreamship's."""
+    """Return `count` variants, like those of a real item."""
     rest = json.dumps(VARIANT | over, separators=(",", ":"))[1:].encode()
     return b",".join(b'{"id":%d,' % (n + 1) + rest for n in range(count))
 
 
 def rows_of(items: int, variants: int) -> bytes:
-    """Return so many rows of items with so many variants each."""
+    """Return rows of items with `variants` variants each."""
     return b",".join(
         b'{"id":%d,"item_variants":[%s]}' % (n + 1, many(variants)) for n in range(items)
     )
 
 
 def chunks(piece: bytes, count: int, head: bytes = b"") -> Iterator[bytes]:
-    """Return an answer in so many equal chunks."""
+    """Return an answer in `count` equal chunks."""
     yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     if head:
         yield b"%x\r\n%s\r\n" % (len(head), head)
@@ -179,8 +179,8 @@ ANSWERS: dict[str, Answer] = {
 
 @contextmanager
 def serving(answer: Answer) -> Iterator[str]:
-    """Answer each request so; give the base URL."""
-    # Made before anything is measured, but for what has no end.
+    """Give each request this answer; yields the base URL."""
+    # Made before the measurement, except for endless answers.
     made = [] if answer.is_endless else list(answer.parts())
 
     def serve(connection: socket.socket) -> None:
@@ -203,7 +203,7 @@ def serving(answer: Answer) -> Iterator[str]:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Return what one of the answers costs a process that reads it."""
+    """Return the cost of one answer for a process that reads it."""
     answer = ANSWERS[name]
     with serving(answer) as url:
         done = subprocess.run(
@@ -216,17 +216,17 @@ def measure(name: str) -> dict[str, Any]:
             check=False,
         )
     if done.returncode:
-        return {"fault": f"died: {done.returncode} {done.stderr[-200:]}"}
+        return {"error": f"died: {done.returncode} {done.stderr[-200:]}"}
     return dict(json.loads(done.stdout))
 
 
 def main() -> None:
-    """Print what each answer costs."""
+    """Print the cost of each answer."""
     for name in sys.argv[1:] or ANSWERS:
         cost = measure(name)
         print(
             f"{name:30} {cost.get('more_mb', 0):6} MB {cost.get('gap_ms', 0):6} ms "
-            f"{cost.get('seconds', 0):6} s {cost.get('pieces', 0):8} {cost['fault'][:150]}",
+            f"{cost.get('seconds', 0):6} s {cost.get('pieces', 0):8} {cost['error'][:150]}",
             flush=True,
         )
 

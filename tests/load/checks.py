@@ -1,4 +1,4 @@
-"""What must hold of a mirror after any load, kills or not: nothing lost, nothing twice."""
+"""Checks of a mirror after any load: no delivery is lost, and none is applied twice."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from load.report import Report, Told
+from load.report import Accepted, Report
 
 
-def faults(mirror: Path, report: Report) -> list[str]:
-    """Return what is wrong, in words; nothing, if every answer was kept."""
+def problems(mirror: Path, report: Report) -> list[str]:
+    """Return the problems of the mirror as sentences."""
     with closing(sqlite3.connect(f"{mirror.absolute().as_uri()}?mode=ro", uri=True)) as db:
         db.execute("BEGIN")
-        return [*_lost(db, report.told), *_twice(db), *_feed(db), *_damage(db)]
+        return [*_lost(db, report.accepted), *_twice(db), *_feed(db), *_damage(db)]
 
 
 class Follower:
-    """A reader of the feed that remembers all it ever read: nothing of it may change or go."""
+    """A reader of the feed that stores all that it has read: no row may change or disappear."""
 
     def __init__(self, mirror: Path) -> None:
         self._mirror = mirror
         self._read: list[tuple[object, ...]] = []
 
     def follow(self) -> list[str]:
-        """Read the whole feed again; return what is wrong with it."""
+        """Read the whole feed again; return its problems."""
         with closing(
             sqlite3.connect(f"{self._mirror.absolute().as_uri()}?mode=ro", uri=True)
         ) as db:
             feed = db.execute("SELECT * FROM changes ORDER BY seq").fetchall()
         before, self._read = self._read, feed
-        return [] if feed[: len(before)] == before else ["what the feed had told is not there now"]
+        return [] if feed[: len(before)] == before else ["a row has changed or is gone"]
 
 
-def _lost(db: sqlite3.Connection, told: list[Told]) -> list[str]:
-    """Find what was answered 200 and is not there, or has not had its effect."""
-    kept = Counter(row[0] for row in db.execute("SELECT event_id FROM deliveries"))
-    found = [f"{one} is kept {kept[one.event_id]} times" for one in told if kept[one.event_id] != 1]
-    latest: dict[int, Told] = {}
-    for one in told:
-        known = latest.get(one.variant_id)
-        if known is None or one.event_at > known.event_at:
+def _lost(db: sqlite3.Connection, accepted: list[Accepted]) -> list[str]:
+    """Find accepted deliveries that are not stored, or had no effect."""
+    stored = Counter(row[0] for row in db.execute("SELECT event_id FROM deliveries"))
+    found = [
+        f"{one} is stored {stored[one.event_id]} times"
+        for one in accepted
+        if stored[one.event_id] != 1
+    ]
+    latest: dict[int, Accepted] = {}
+    for one in accepted:
+        other = latest.get(one.variant_id)
+        if other is None or one.event_at > other.event_at:
             latest[one.variant_id] = one
     mirrored = dict(db.execute("SELECT variant_id, availability FROM availability"))
     found += [
-        f"the mirror says {mirrored.get(variant_id)!r}, and the latest was {one}"
+        f"the mirror has {mirrored.get(variant_id)!r}, and the latest delivery is {one}"
         for variant_id, one in latest.items()
         if mirrored.get(variant_id) != one.value
     ]
@@ -53,7 +57,7 @@ def _lost(db: sqlite3.Connection, told: list[Told]) -> list[str]:
 
 
 def _twice(db: sqlite3.Connection) -> list[str]:
-    """Find values that were applied more than once; each was told by one delivery only."""
+    """Find values that were applied more than once; only one delivery has each value."""
     rows = db.execute(
         """SELECT variant_id, availability, count(*) FROM changes
            WHERE old_availability IS NOT availability
@@ -63,7 +67,7 @@ def _twice(db: sqlite3.Connection) -> list[str]:
 
 
 def _feed(db: sqlite3.Connection) -> list[str]:
-    """Find holes in the change feed: applied to an empty table it must end as the view."""
+    """Find gaps in the change feed: applied to an empty table, it must equal the view."""
     found = []
     table: dict[int, tuple[str | None, int]] = {}
     for seq, variant_id, old, value, old_sellable, sellable in db.execute(
@@ -78,7 +82,7 @@ def _feed(db: sqlite3.Connection) -> list[str]:
         for row in db.execute("SELECT variant_id, availability, sellable FROM availability")
     }
     found += [
-        f"variant {variant_id}: the feed ends with {table.get(variant_id)}, the view says {row}"
+        f"variant {variant_id}: the feed ends with {table.get(variant_id)}, the view has {row}"
         for variant_id, row in view.items()
         if table.get(variant_id) != row
     ]

@@ -1,4 +1,4 @@
-"""Kill the daemon at random moments under load, again and again, and look at what is left.
+"""Kill the daemon at random times under load, many times, and check the mirror.
 
 python tests/load/crash.py --kills 60 [--seed 1] [--folder DIR]
 """
@@ -19,26 +19,26 @@ if not __package__:
     # Started by its path; a test finds the package through pytest's `pythonpath`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from load.checks import Follower, faults
+from load.checks import Follower, problems
 from load.report import Report
 from load.station import Station, sending
 
-# One life in so many is ended before it could begin.
+# One of this many lives ends before the daemon is ready.
 EARLY = 4
-# About what it takes to be ready.
+# The approximate time until the daemon is ready.
 STARTING_S = 0.8
 
 
 class Crashed(Struct):
-    """What so many kills did: `faults` is empty when all is well."""
+    """The results of the kills; `problems` is empty if all is well."""
 
     kills: int
     report: Report
-    faults: list[str]
+    problems: list[str]
 
 
 def crash(folder: Path, *, kills: int, seed: int, longest_life_s: float = 1.0) -> Crashed:
-    """Kill so often; then let everything be answered, stop well, and look."""
+    """Kill the daemon `kills` times; then wait for all answers, stop it, and check."""
     chance, station = random.Random(seed), Station(folder)
     with contextlib.ExitStack() as ending:
         ending.callback(station.kill)
@@ -52,15 +52,15 @@ def crash(folder: Path, *, kills: int, seed: int, longest_life_s: float = 1.0) -
                 station.wait_ready()
                 time.sleep(chance.uniform(0, longest_life_s))
             station.kill()
-            if number:  # else it may have been killed before there was a mirror
+            if number:  # the first life may end before the mirror exists
                 found += follower.follow()
         station.start()
         station.wait_ready()
         report = sender.finish()
-        # Looked at while it runs, and as it is left behind.
-        found += follower.follow() + faults(station.mirror, report)
+        # Checked while the daemon runs, and after its end.
+        found += follower.follow() + problems(station.mirror, report)
         station.stop()
-        found += follower.follow() + faults(station.mirror, report)
+        found += follower.follow() + problems(station.mirror, report)
         return Crashed(kills, report, found)
 
 
@@ -69,21 +69,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="kept; else a temporary one")
+    parser.add_argument("--folder", type=Path, help="stays; the default is a temporary one")
     options = parser.parse_args()
     with contextlib.ExitStack() as ending:
         folder = options.folder or Path(ending.enter_context(tempfile.TemporaryDirectory()))
         done = crash(folder, kills=options.kills, seed=options.seed)
     report = done.report
     print(
-        f"{done.kills} kills in {report.seconds:.0f} s: {len(report.told)} deliveries answered 200",
-        f"({len(report.told) / report.seconds:.0f}/s all lives and starts together),",
+        f"{done.kills} kills in {report.seconds:.0f} s: {len(report.accepted)} accepted",
+        f"({len(report.accepted) / report.seconds:.0f}/s all lives and starts together),",
         f"{report.refused} tries refused, {report.reset + report.raced} cut off,",
         f"other answers { ({k: v for k, v in report.statuses.items() if k != '200'}) },",
-        f"{len(done.faults)} faults",
+        f"{len(done.problems)} problems",
     )
-    print(*done.faults[:20], sep="\n")
-    return int(bool(done.faults))
+    print(*done.problems[:20], sep="\n")
+    return int(bool(done.problems))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Read one answer as the daemon does, in a process of its own, and measure what that costs.
+"""Read one answer like the daemon, in a separate process, and measure the cost.
 
 Run as `python -m load.reading URL item|page`; prints one JSON object.
 """
@@ -21,7 +21,7 @@ TICK_S = 0.002
 
 
 def memory_mb(what: str) -> float:
-    """Return VmRSS, or VmHWM: the most it ever was."""
+    """Return VmRSS, or VmHWM, which is its maximum."""
     with open("/proc/self/status") as file:  # noqa: PTH123 - procfs
         return next(int(line.split()[1]) for line in file if line.startswith(what)) / 1024
 
@@ -39,27 +39,27 @@ async def longest_gap_s() -> float:
 
 
 async def read(base_url: str, what: str) -> dict[str, Any]:
-    """Return what one read ended with, its longest gap and the memory that it took."""
+    """Return the result of one read, its longest gap and its memory."""
     client = DreamshipClient(
         base_url, "canary-key-0123", timeout_s=60, now=lambda: datetime.now(UTC)
     )
     before_mb, began_s = memory_mb("VmRSS"), time.monotonic()
     ticking = asyncio.create_task(longest_gap_s())
     await asyncio.sleep(0)
-    fault, pieces = "", 0
+    error, pieces = "", 0
     try:
         if what == "item":
             pieces = len((await client.item(7)).variants or ())
         else:
             pieces = len((await client.page(None, 1)).items)
-    except SourceError as why:
-        fault = f"{type(why).__name__}: {why}"
+    except SourceError as reason:
+        error = f"{type(reason).__name__}: {reason}"
     took_s = time.monotonic() - began_s
     ticking.cancel()
     gap_s = await ticking
     await client.aclose()
     return {
-        "fault": fault,
+        "error": error,
         "pieces": pieces,
         "seconds": round(took_s, 2),
         "gap_ms": round(1000 * gap_s),
@@ -68,7 +68,7 @@ async def read(base_url: str, what: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print what one read costs."""
+    """Print the cost of one read."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.encode(runner.run(read(*sys.argv[1:3]))).decode())
 

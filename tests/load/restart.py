@@ -1,4 +1,4 @@
-"""Restart the daemon under load, again and again, on a listening socket that outlives it.
+"""Restart the daemon under load, many times, on a listening socket that stays open.
 
 python tests/load/restart.py --restarts 100 [--seed 1] [--per-second N] [--folder DIR]
 """
@@ -22,31 +22,31 @@ if not __package__:
     # Started by its path; a test finds the package through pytest's `pythonpath`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from load.checks import faults
+from load.checks import problems
 from load.report import Report
 from load.station import Station, sending
 
 
 class Restarted(Struct):
-    """What so many restarts did: `faults` is empty when all is well."""
+    """The results of the restarts; `problems` is empty if all is well."""
 
     restarts: int
     report: Report
-    faults: list[str]
+    problems: list[str]
     longest_stop_s: float
 
     @property
     def unanswered(self) -> dict[str, int]:
-        """How many requests ended without an answer, by how; see Report."""
+        """The number of requests without an answer, by cause; see Report."""
         report = self.report
         return {"refused": report.refused, "reset": report.reset, "raced": report.raced}
 
 
-# Stands between the sender and a daemon on this port: gives what the sender has to be told.
+# A proxy between the sender and a daemon on this port; yields the options of the sender.
 InFront = Callable[[int], AbstractContextManager[list[str]]]
 
 
-def _nobody(port: int) -> AbstractContextManager[list[str]]:
+def _no_proxy(port: int) -> AbstractContextManager[list[str]]:
     return contextlib.nullcontext([f"--port={port}"])
 
 
@@ -56,14 +56,14 @@ def restart(
     restarts: int,
     seed: int,
     per_second: float | None = None,
-    in_front: InFront = _nobody,
+    in_front: InFront = _no_proxy,
 ) -> Restarted:
-    """Restart so often, as a service manager with a socket unit does; then look."""
+    """Restart like a service manager with a socket unit, `restarts` times; then check."""
     chance = random.Random(seed)
     options = [f"--seed={seed}"] + ([f"--per-second={per_second}"] if per_second else [])
     with contextlib.ExitStack() as ending:
-        held = ending.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
-        station = Station(folder, held=held)
+        listening = ending.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2048))
+        station = Station(folder, listening=listening)
         ending.callback(station.kill)
         options += ending.enter_context(in_front(station.port))
         # The first deliveries wait for the first daemon.
@@ -79,7 +79,7 @@ def restart(
         time.sleep(0.3)
         report = sender.finish()
         station.stop()
-        return Restarted(restarts, report, faults(station.mirror, report), longest_stop_s)
+        return Restarted(restarts, report, problems(station.mirror, report), longest_stop_s)
 
 
 def main() -> int:
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--restarts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--per-second", type=float, help="the pace of the load; else full speed")
-    parser.add_argument("--folder", type=Path, help="kept; else a temporary one")
+    parser.add_argument("--folder", type=Path, help="stays; the default is a temporary one")
     options = parser.parse_args()
     with contextlib.ExitStack() as ending:
         folder = options.folder or Path(ending.enter_context(tempfile.TemporaryDirectory()))
@@ -98,12 +98,12 @@ def main() -> int:
     report = done.report
     print(
         f"{done.restarts} restarts in {report.seconds:.0f} s: {report.statuses}",
-        f"({len(report.told) / report.seconds:.0f}/s), {done.unanswered},",
+        f"({len(report.accepted) / report.seconds:.0f}/s), {done.unanswered},",
         f"longest wait for an answer {report.longest_wait_s:.2f} s,",
-        f"longest stop {done.longest_stop_s:.2f} s, {len(done.faults)} faults",
+        f"longest stop {done.longest_stop_s:.2f} s, {len(done.problems)} problems",
     )
-    print(*done.faults[:20], sep="\n")
-    return int(bool(done.faults or report.refused or report.reset or len(report.statuses) > 1))
+    print(*done.problems[:20], sep="\n")
+    return int(bool(done.problems or report.refused or report.reset or len(report.statuses) > 1))
 
 
 if __name__ == "__main__":

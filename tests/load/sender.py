@@ -1,8 +1,8 @@
-"""A Dreamship that only sends: distinct signed deliveries, again later what was not answered 200.
+"""A sender of distinct signed deliveries; it repeats each one until the answer is 200.
 
 python tests/load/sender.py --port 8787 --key KEY --report FILE [--connections 16]
 
-On SIGTERM it begins nothing new, sends what is left until all of it is answered, and writes the
+On SIGTERM it begins no new delivery, repeats the rest until all are answered, and writes the
 report; it ends by itself after `--longest` seconds.
 """
 
@@ -26,22 +26,22 @@ if not __package__:
     # Started by its path; a test finds the package through pytest's `pythonpath`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from load.report import Report, Told
+from load.report import Accepted, Report
 from syncd.core.signature import HEADER, sign
 
 PATH = "/webhooks/dreamship"
-# Dreamship gives up after so long.
+# Dreamship waits this long for an answer.
 ANSWER_S = 30.0
 RETRY_S = (0.05, 0.5)
-# No simulated source has variants from here on.
+# No simulated source has ids from here on.
 FIRST_VARIANT = 1_000_000
 VARIANTS_PER_ITEM = 20
 
-Body = tuple[Told, bytes]
+Body = tuple[Accepted, bytes]
 
 
 class Sender:
-    """Keeps `connections` busy with deliveries over `variants` variants."""
+    """Sends deliveries about `variants` variants on `connections` connections."""
 
     def __init__(
         self,
@@ -69,18 +69,18 @@ class Sender:
         self._again: list[tuple[float, Body]] = []
 
     def finish(self) -> None:
-        """Begin nothing new."""
+        """Begin no new delivery."""
         self._is_over = True
 
     async def run(self) -> Report:
-        """Send until told to finish; return the report once everything was answered 200."""
+        """Send until `finish`; return the report once all deliveries are answered 200."""
         began_s = time.monotonic()
-        await asyncio.gather(*(self._keep_sending() for _ in range(self._connections)))
+        await asyncio.gather(*(self._send_all() for _ in range(self._connections)))
         self.report.seconds = time.monotonic() - began_s
         self.report.statuses = dict(self._statuses)
         return self.report
 
-    async def _keep_sending(self) -> None:
+    async def _send_all(self) -> None:
         connection = _Connection(self._address, self._tls)
         try:
             while (body := await self._next()) is not None:
@@ -91,7 +91,7 @@ class Sender:
             connection.close()
 
     async def _next(self) -> Body | None:
-        """Return what to send next: what is due again, else something new; None at the end."""
+        """Return the next body: a repeated one if it is due, else a new one; None at the end."""
         while True:
             if self._again and self._again[0][0] <= time.monotonic():
                 return self._again.pop(0)[1]
@@ -104,19 +104,19 @@ class Sender:
     def _new(self) -> Body:
         self._number += 1
         variant_id = FIRST_VARIANT + self._chance.randrange(self._variants)
-        # Distinct, so that the latest one is known to the microsecond.
+        # Distinct times, so that the latest delivery is known.
         self._at = max(datetime.now(UTC), self._at + timedelta(microseconds=1))
-        told = Told(
+        delivery = Accepted(
             event_id=f"{self._chance.getrandbits(64):016x}-{self._number}",
             variant_id=variant_id,
             value=f"{self._number} left",
             event_at=self._at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
             outcome="",
         )
-        return told, body_of(told)
+        return delivery, body_of(delivery)
 
     async def _send(self, connection: _Connection, body: Body) -> None:
-        told, content = body
+        delivery, content = body
         began_s, report = time.monotonic(), self.report
         is_reused, status, answer = connection.is_open, 0, b""
         try:
@@ -134,19 +134,25 @@ class Sender:
             self._statuses[str(status)] += 1
         if status == 200:
             outcome = json.decode(answer)["outcome"]
-            report.told.append(
-                Told(told.event_id, told.variant_id, told.value, told.event_at, outcome)
+            report.accepted.append(
+                Accepted(
+                    delivery.event_id,
+                    delivery.variant_id,
+                    delivery.value,
+                    delivery.event_at,
+                    outcome,
+                )
             )
             return
         connection.close()
-        # A raced request is sent again at once, as HTTP clients do; else Dreamship takes its time.
+        # A raced request is repeated at once, like HTTP clients do; other ones after a while.
         wait_s = 0.0 if not status and is_reused else self._chance.uniform(*RETRY_S)
         self._again.append((time.monotonic() + wait_s, body))
         self._again.sort(key=lambda one: one[0])
 
 
 class _Connection:
-    """One kept-alive connection; opened when it is needed."""
+    """One persistent connection; opened if it is needed."""
 
     def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         self._address = address
@@ -155,19 +161,19 @@ class _Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has served before, and nothing is known of its end."""
+        """Whether the connection was used before and is still open."""
         if self._streams is not None and self._streams[0].at_eof():
             self.close()
         return self._streams is not None
 
     def close(self) -> None:
-        """Open another one next time."""
+        """Close the connection; the next request opens another one."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
 
     async def post(self, body: bytes, signature: str) -> tuple[int, bytes]:
-        """Return status and body of the answer; raises OSError or EOFError when none came."""
+        """Return status and body of the answer; raises OSError or EOFError without an answer."""
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address, ssl=self._tls)
         reader, writer = self._streams
@@ -184,28 +190,28 @@ class _Connection:
         return int(head[9:12]), answer
 
 
-def body_of(told: Told) -> bytes:
+def body_of(delivery: Accepted) -> bytes:
     """Return the documented body."""
     return json.encode(
         {
-            "id": told.variant_id,
+            "id": delivery.variant_id,
             "object": "item_variant",
             "event": {
-                "uuid": told.event_id,
-                "object_id": told.variant_id,
+                "uuid": delivery.event_id,
+                "object_id": delivery.variant_id,
                 "object_type": "item_variant",
                 "action": "item-variant-availability-updated",
                 "message": "Changed under load",
-                "timestamp": told.event_at,
+                "timestamp": delivery.event_at,
                 "user": "System",
             },
             "data": {
-                "id": told.variant_id,
-                "item": told.variant_id // VARIANTS_PER_ITEM,
+                "id": delivery.variant_id,
+                "item": delivery.variant_id // VARIANTS_PER_ITEM,
                 "name": "Black / M",
                 "color": {"id": 1, "name": "Black", "primary_hex": "#111"},
                 "size": {"id": 1, "name": "M"},
-                "availability": told.value,
+                "availability": delivery.value,
                 "cost": "9.50",
             },
         }
@@ -230,7 +236,7 @@ async def _send(options: argparse.Namespace) -> Report:
 
 def _main(options: argparse.Namespace) -> None:
     report = uvloop.run(_send(options))
-    # Whole or not at all.
+    # Written atomically.
     part: Path = options.report.with_suffix(".part")
     part.write_bytes(json.encode(report))
     part.rename(options.report)
@@ -243,9 +249,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--variants", type=int, default=200)
-    parser.add_argument("--per-second", type=float, help="at most so many, whatever is answered")
+    parser.add_argument("--per-second", type=float, help="the most deliveries")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--trust", type=Path, help="send by TLS, to who has this certificate")
+    parser.add_argument("--trust", type=Path, help="send with TLS, and trust this certificate")
     parser.add_argument("--longest", type=float, default=600.0, help="seconds")
     return parser.parse_args()
 

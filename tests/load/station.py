@@ -1,4 +1,4 @@
-"""A folder with a configuration, daemons that are killed and started again in it, and a sender."""
+"""A folder with a configuration, in which daemons are killed and started again, and a sender."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msgspec import json
 from load.report import Report
 
 KEY = "ds_load_0123456789abcdef"
-# Nobody serves Dreamship's API there: the mirror has nothing but what deliveries say.
+# No server answers at this URL, so the mirror has only the data of deliveries.
 _CONFIG = """\
 [dreamship]
 base_url = "http://127.0.0.1:9/v1"
@@ -33,17 +33,17 @@ socket = "control.sock"
 [log]
 format = "json"
 """
-# The listening socket is handed over as a service manager does it: number 3, for this process.
-_HANDED = 'exec 3<&"$0"; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=webhook; exec "$@"'
+# The listening socket is passed like by a service manager: number 3, for this process.
+_PASSED = 'exec 3<&"$0"; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=webhook; exec "$@"'
 
 
 class Station:
-    """Runs one daemon at a time; with `held`, on a listening socket that outlives all of them."""
+    """Runs one daemon at a time; with `listening`, on a socket that stays open for all of them."""
 
-    def __init__(self, folder: Path, *, held: socket.socket | None = None) -> None:
+    def __init__(self, folder: Path, *, listening: socket.socket | None = None) -> None:
         self.folder = folder
-        self.held = held
-        self.port = free_port() if held is None else int(held.getsockname()[1])
+        self.listening = listening
+        self.port = free_port() if listening is None else int(listening.getsockname()[1])
         self.mirror = folder / "mirror" / "availability.db"
         self.config = folder / "config.toml"
         self.config.write_text(_CONFIG.format(key=KEY, port=self.port))
@@ -54,9 +54,9 @@ class Station:
     def start(self) -> None:
         """Start a daemon; it is not ready yet."""
         command, fds = [sys.executable, "-m", "syncd", "serve", "-c", str(self.config)], []
-        if self.held is not None:
-            fds = [self.held.fileno()]
-            command = ["bash", "-c", _HANDED, str(fds[0]), *command]
+        if self.listening is not None:
+            fds = [self.listening.fileno()]
+            command = ["bash", "-c", _PASSED, str(fds[0]), *command]
         with self.log.open("ab") as log:
             self._log_began = log.tell()
             self.process = subprocess.Popen(
@@ -70,7 +70,7 @@ class Station:
             )
 
     def wait_ready(self, within_s: float = 30.0) -> None:
-        """Return once the daemon started last says that it is ready."""
+        """Return once the last started daemon is ready."""
         deadline_s = time.monotonic() + within_s
         while not self._is_ready():
             if self.process is None or self.process.poll() is not None:
@@ -80,14 +80,14 @@ class Station:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """End the daemon as a power failure does."""
+        """Kill the daemon, like a power failure."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def stop(self, within_s: float = 45.0) -> float:
-        """End the daemon as a service manager does; it must end well. Return how long it took."""
+        """Stop the daemon like a service manager; it must end with 0. Return the duration."""
         process, self.process = self.process, None
         if process is None:
             return 0.0
@@ -108,7 +108,7 @@ class Station:
 
 
 class Sending:
-    """A sender at work, in a process of its own."""
+    """A sender that works in a separate process."""
 
     def __init__(self, station: Station, *options: str) -> None:
         self._report = station.folder / f"report-{time.monotonic_ns()}.json"
@@ -127,23 +127,23 @@ class Sending:
             env=_environment(),
         )
         if self._process.stdout is not None:
-            self._process.stdout.readline()  # from now on it may be told to finish
+            self._process.stdout.readline()  # from now on it handles SIGTERM
 
     def finish(self, within_s: float = 60.0) -> Report:
-        """Have it send what is left; return what it did."""
+        """Let the sender finish; return its report."""
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(within_s)
         return json.decode(self._report.read_bytes(), type=Report)
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the sender."""
         self._process.kill()
         self._process.communicate()
 
 
 @contextlib.contextmanager
 def sending(station: Station, *options: str) -> Iterator[Sending]:
-    """Have a sender at work for as long as this lasts."""
+    """Run a sender during this context."""
     one = Sending(station, *options)
     try:
         yield one
@@ -152,12 +152,12 @@ def sending(station: Station, *options: str) -> Iterator[Sending]:
 
 
 def free_port() -> int:
-    """Return a port that nobody has now."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as one:
         return int(one.getsockname()[1])
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment without what would change what a daemon does."""
+    """Return the environment without variables that influence a daemon."""
     foreign = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

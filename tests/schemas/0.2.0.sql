@@ -75,7 +75,7 @@ CREATE TABLE "deliveries" (
     rule TEXT,
     reason TEXT,
     duplicates INTEGER NOT NULL DEFAULT 0,
-    named_variants TEXT,            -- JSON list of what a body names that was not understood
+    named_variants TEXT,            -- JSON list: the variants in a quarantined body
     body BLOB                       -- NULL if it is not about availability
 );
 INSERT INTO "deliveries" VALUES(1,NULL,'ed40ee12-0a95-4e70-a14f-8922e9b1aec0','48027=in_stock','2026-03-01T12:01:00.000001Z','2026-03-01T12:01:00.000001Z','item-variant-availability-updated',48027,73,'applied','newer',NULL,0,NULL,X'7B226964223A2034383032372C20226F626A656374223A20226974656D5F76617269616E74222C20226576656E74223A207B2275756964223A202265643430656531322D306139352D346537302D613134662D383932326539623161656330222C20226F626A6563745F6964223A2034383032372C20226F626A6563745F74797065223A20226974656D5F76617269616E74222C2022616374696F6E223A20226974656D2D76617269616E742D617661696C6162696C6974792D75706461746564222C20226D657373616765223A20224368616E676564207468726F756768207468652073696D756C61746F72222C202274696D657374616D70223A2022323032362D30332D30315431323A30313A30302E3030303030315A222C202275736572223A202253797374656D227D2C202264617461223A207B226964223A2034383032372C20226E616D65223A202253706F72742047726579202F2053222C2022636F6C6F72223A207B226964223A20312C20226E616D65223A202253706F72742047726579222C20227072696D6172795F686578223A202223313131222C20227061747465726E223A206E756C6C7D2C202273697A65223A207B226964223A20312C20226E616D65223A202253227D2C2022617661696C6162696C697479223A2022696E5F73746F636B222C2022636F7374223A2022392E3530222C202262617369635F636F7374223A20382E37352C20226974656D223A2037337D7D');
@@ -218,8 +218,8 @@ SELECT seq, variant_id, item_id, old_availability, availability, old_sellable, s
        missed, occurred_at, recorded_at
 FROM change_log;
 CREATE VIEW freshness AS
--- One row: when the daemon and its sources were last heard. The contract. NULL for a moment that
--- lies in the future: the clock was set back since, and nobody can tell how old it is.
+-- One row: the last signs of life of the daemon, its deliveries and its sweeps. The contract. A
+-- time in the future is NULL: the clock was set back, so the age of the event is unknown.
 SELECT (SELECT max(at) FROM (
             SELECT value AS at FROM state WHERE key = 'last_delivery_at'
             UNION ALL
@@ -232,7 +232,7 @@ SELECT (SELECT max(at) FROM (
           AND ended_at <= strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+60 seconds'))
            AS last_sweep_finished_at,
        -- min(confirmed_at) of `availability` WHERE removed = 0, without reading all of it.
-       -- The oldest read that is the last word on a variant:
+       -- The oldest read that is the newest evidence for a variant:
        (WITH read(at) AS (
             SELECT confirmed_at FROM items i WHERE confirmed_at IS NOT NULL AND EXISTS
                 (SELECT 1 FROM variants v
@@ -244,7 +244,7 @@ SELECT (SELECT max(at) FROM (
                     THEN min(at) END FROM (
             SELECT at FROM read
             UNION ALL
-            -- of items whose read is older, or was never, what deliveries said since:
+            -- deliveries since then, for items that were read earlier or never:
             SELECT min(v.confirmed_at) FROM items i CROSS JOIN variants v ON v.item_id = i.item_id
             WHERE i.confirmed_at < coalesce((SELECT at FROM read), '~')
               AND v.value IS NOT NULL AND v.conflicting_values IS NULL AND v.missing_since IS NULL
@@ -253,7 +253,7 @@ SELECT (SELECT max(at) FROM (
             WHERE i.confirmed_at IS NULL
               AND v.value IS NOT NULL AND v.conflicting_values IS NULL AND v.missing_since IS NULL
             UNION ALL
-            -- and variants that no read of an item speaks for:
+            -- variants without evidence by a read of their item:
             SELECT min(confirmed_at) FROM variants WHERE value IS NOT NULL
                 AND (conflicting_values IS NOT NULL OR missing_since IS NOT NULL
                      OR item_id IS NULL)))

@@ -1,4 +1,4 @@
-"""The rules broken on purpose, to see that the simulation notices."""
+"""Rules that are broken on purpose, to show that the simulation detects it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _no_confirming_read() -> list[Any]:
 
 
 def _unsettled_wins() -> list[Any]:
-    def on_read(known: ValueState | None, **how: Any) -> Decision:
-        return merge.on_read(known, **{**how, "settle": -timedelta(days=1000)})
+    def on_read(stored: ValueState | None, **how: Any) -> Decision:
+        return merge.on_read(stored, **{**how, "settle": -timedelta(days=1000)})
 
     return [mock.patch("syncd.core.apply_read.on_read", on_read)]
 
@@ -48,12 +48,12 @@ def _ties_applied() -> list[Any]:
 
 
 def _older_discarded() -> list[Any]:
-    def on_delivery(known: ValueState | None, **how: Any) -> Decision:
-        decision = merge.on_delivery(known, **how)
-        if known is None or decision.rule != "contradicts":
+    def on_delivery(stored: ValueState | None, **how: Any) -> Decision:
+        decision = merge.on_delivery(stored, **how)
+        if stored is None or decision.rule != "contradicts":
             return decision
-        kept = replace(decision.value_state, conflicting_values=known.conflicting_values)
-        return replace(decision, value_state=kept, rule="same", ask_soon=False)
+        unchanged = replace(decision.value_state, conflicting_values=stored.conflicting_values)
+        return replace(decision, value_state=unchanged, rule="same", read_soon=False)
 
     return [mock.patch("syncd.core.apply_deliveries.on_delivery", on_delivery)]
 
@@ -75,8 +75,8 @@ def _garbled_ignored() -> list[Any]:
 
 
 def _partial_taken_for_whole() -> list[Any]:
-    def read(known: ItemSnapshot, seen: ItemRead, *given: Any, **how: Any) -> ChangeSet:
-        return apply_read.apply_read(known, replace(seen, is_whole=True), *given, **how)
+    def read(stored: ItemSnapshot, item_read: ItemRead, *given: Any, **how: Any) -> ChangeSet:
+        return apply_read.apply_read(stored, replace(item_read, is_whole=True), *given, **how)
 
     return [mock.patch("syncd.store.reads.apply_read", read)]
 

@@ -1,22 +1,22 @@
-"""What must hold after every step, and what at the end. The first thing that does not is a fault.
+"""The conditions after each transaction and at the end. The first one that fails ends the run.
 
 After every transaction:
 
-feed      the changes read so far, applied to an empty table, are the view `availability`; `seq`
+feed      The changes so far, applied to an empty table, equal the view `availability`; `seq`
           rises.
-off sale  (1) The moment a delivery that tells a value which is not for sale has been judged, the
-          variant is not sellable. (2) It stays so until one of three witnesses: a later delivery
-          of a value for sale with a newer timestamp (only if the objection had been applied, not
-          merely doubted); a settled read; or a read that began a third of `settle` after the last
-          delivery and agrees with the mirror's own value for sale (rule 5). An unsettled read that
-          differs never puts anything on sale.
-settled   After a settled read, value and mirror are the same and nothing is in doubt.
-swept     What was in the catalogue during the whole of a complete sweep is in the mirror after it.
+off sale  (1) Once a delivery with an unsellable value is applied, the variant is not sellable. (2)
+          It stays so until one of three events: a later delivery with a sellable value and a newer
+          timestamp (only if the value of the first one was applied, and is not just a conflicting
+          value); a settled read; or a read that began a third of `settle` after the last delivery
+          and agrees with the sellable value of the mirror (rule 5). An unsettled read that
+          disagrees never makes a variant sellable.
+settled   After a settled read, the mirror has the same value and no conflicting values.
+swept     A variant that was in the catalogue during a whole complete sweep is in the mirror.
 confirmed When an item leaves the refresh queue, its last read began at least `settle` after the
           last delivery of each of its variants.
-on time   In a calm world (only the budget to wait for) a variant that the source no longer sells,
-          and that a delivery since said so of, is sellable at most `settle` + TURN_S after its own
-          last delivery; and every delivery is confirmed by a settled read within that time.
+on time   In a calm world (reads wait only for the budget), a variant that Dreamship no longer
+          sells, and for which a delivery arrived since then, is sellable for at most `settle` +
+          TURN_S after its last delivery; a settled read confirms each delivery within that time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from simulation.clock import BEGIN
 from simulation.scenario import Scenario
 from simulation.truth import Truth
 from simulation.witness import Step
-from simulation.witnesses import HEARD, Record
+from simulation.witnesses import COUNTED_OUTCOMES, Record
 from simulation.world import SOLD
-from syncd.core.merge import FUTURE_TOLERANCE, WITNESS_SHARE
+from syncd.core.merge import CONFIRM_SHARE, FUTURE_TOLERANCE
 from syncd.core.model import Delivery, ItemRead, Labels, VariantUpdate
 from syncd.core.timestamps import from_text
 
-# How long a read may wait for its turn when only the budget is in its way: a read of the same item
-# under way (30 s), a window that conflicts have used up (61 s), every other item at 30 a minute,
+# How long a read may wait for its turn if it waits only for the budget: for a read of the same item
+# (30 s), a window that conflicts have used up (61 s), every other item at 30 a minute,
 # the pages of a sweep read three times, and its own answer (30 s).
 TURN_S = 240.0
-# How old a copy may be that only its Date shows and that is not recognised: right after a start.
+# The oldest copy that is not recognised by its Date right after a start.
 UNSEEN_S = 35.0
 
 _ROWS = """SELECT variant_id, availability, sellable, removed, verifying, item_id IS NOT NULL
@@ -51,7 +51,7 @@ _CHANGES = """SELECT seq, variant_id, old_availability, availability, old_sellab
 
 
 class Row(NamedTuple):
-    """One variant as a shop sees it."""
+    """One variant in the view of a shop."""
 
     value: str | None
     sellable: int
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 class Checks:
-    """Looks on through a shop's eyes; `fault` is the first thing that was wrong."""
+    """Checks the mirror with the rights of a shop; `error` is the first failed condition."""
 
     def __init__(
         self,
@@ -71,21 +71,21 @@ class Checks:
         elapsed: Callable[[], timedelta],
         now: Callable[[], datetime],
         settle: timedelta,
-        tell: Callable[[str], None],
+        trace: Callable[[str], None],
     ) -> None:
-        self.fault: str | None = None
+        self.error: str | None = None
         self.failed = asyncio.Event()
-        self.looks = 0
+        self.transactions = 0
         self.reads = 0
         self._truth = truth
         self._scenario = scenario
         self._elapsed = elapsed
         self._now = now
-        # What is compared was rounded to microseconds on another clock.
+        # The compared times were rounded to microseconds by another clock.
         self._settle = settle - timedelta(milliseconds=1)
-        self._tell = tell
+        self._trace = trace
         self._records: dict[int, Record] = {}
-        self._told_s: dict[int, float] = {}
+        self._delivered_s: dict[int, float] = {}
         self._begun_s: dict[int, float] = {}
         self._rows: dict[int, Row] = {}
         self._fed: dict[int, tuple[str | None, int]] = {}
@@ -93,19 +93,19 @@ class Checks:
         self._mirror: sqlite3.Connection | None = None
 
     def watch(self, mirror: sqlite3.Connection | None) -> None:
-        """Look at this mirror from now on."""
+        """Check this mirror from now on."""
         if self._mirror is not None:
             self._mirror.close()
         self._mirror = mirror
 
-    def fail(self, fault: str) -> None:
-        """Note a fault."""
-        if self.fault is None:
-            self.fault = f"{asyncio.get_running_loop().time():.3f} s: {fault}"
-            self._tell(f"FAULT {fault}")
+    def fail(self, error: str) -> None:
+        """Store the first error, and end the run."""
+        if self.error is None:
+            self.error = f"{asyncio.get_running_loop().time():.3f} s: {error}"
+            self._trace(f"ERROR {error}")
             self.failed.set()
 
-    def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Return rows of the mirror."""
         if self._mirror is None:
             return []
@@ -118,20 +118,20 @@ class Checks:
         return {row[0]: Row(*row[1:]) for row in self._mirror.execute(_ROWS)}
 
     def committed(self, step: Step | None, source_now: datetime) -> None:
-        """Check what one transaction did; `source_now` is Dreamship's clock as syncd knows it."""
+        """Check one transaction; `source_now` is Dreamship's clock by the estimate of syncd."""
         before, self._rows = self._rows, self.rows()
-        self.looks += 1
+        self.transactions += 1
         self._check_feed()
-        self._note_sweep()
+        self._add_sweep()
         if step is not None:
-            self._note(step, before, source_now)
+            self._add_step(step, before, source_now)
         for variant_id, row in self._rows.items():
             record = self._records.get(variant_id)
             if row.sellable and record is not None and record.objections:
                 self.fail(f"{variant_id} is on sale against {record.objections}")
 
     def tick(self) -> None:
-        """Check what goes wrong by time alone."""
+        """Check the conditions that fail because time passes."""
         now_s = asyncio.get_running_loop().time()
         for variant_id, record in self._records.items():
             row = self._rows.get(variant_id)
@@ -140,32 +140,33 @@ class Checks:
             if record.unconfirmed_since is not None:
                 self.fail(f"no settled read has confirmed the delivery of {variant_id}: {record}")
             since_s = self._truth.unsold_since(variant_id, now_s, SOLD)
-            told_s = self._told_s.get(variant_id)
-            if row.sellable and since_s is not None and told_s is not None and told_s >= since_s:
-                self.fail(f"{variant_id} is still on sale; not so since {since_s:.1f} s, and told")
+            delivered_s = self._delivered_s.get(variant_id)
+            is_reported = since_s is not None and delivered_s is not None and delivered_s >= since_s
+            if row.sellable and is_reported:
+                self.fail(f"{variant_id} is still sellable, unlike Dreamship since {since_s} s")
 
     def _is_overdue(self, record: Record) -> bool:
         longest = self._settle + timedelta(seconds=TURN_S)
         return record.last_at is not None and BEGIN + self._elapsed() > record.last_at + longest
 
     def _steady(self, moment: datetime) -> datetime:
-        """Return when that was by a clock that nobody sets, and that stops with the host."""
+        """Return the time by a clock that is never set, and that stops with the host."""
         return BEGIN + self._elapsed() - (self._now() - moment)
 
-    def _note_sweep(self) -> None:
-        """Note when the newest sweep was begun."""
-        for (sweep_id,) in self.ask("SELECT max(sweep_id) FROM sweeps"):
+    def _add_sweep(self) -> None:
+        """Store when the newest sweep began."""
+        for (sweep_id,) in self.query("SELECT max(sweep_id) FROM sweeps"):
             self._begun_s.setdefault(sweep_id, asyncio.get_running_loop().time())
 
     def swept(self, sweep_id: int, in_scope: Callable[[int], bool]) -> None:
-        """Check that a complete sweep of the catalogue missed nothing that was there throughout."""
+        """Check that a complete sweep found each variant that existed all the time."""
         truth, now_s = self._truth, asyncio.get_running_loop().time()
         from_s = self._begun_s[sweep_id] - self._scenario.lag_s
         from_s -= UNSEEN_S if self._scenario.cache_s else 0.0
         rows = self.rows()
-        # Known limit: where one item goes and another comes while pages are read, `count` stays the
-        # same and one nobody knows yet may slide from the next page to the last one, unseen; unless
-        # the one that went is asked for by itself and its 404 has the listing read again.
+        # Known limit: if one item goes and another comes while pages are read, `count` stays the
+        # same and a new item may move from the next page to the last one without being read; unless
+        # the removed item is read by itself, and its 404 causes another reading of the listing.
         slides = self._scenario.rows != "bare" and any(
             history.goes(from_s, now_s) for history in truth.items.values()
         )
@@ -185,7 +186,7 @@ class Checks:
         now_s = asyncio.get_running_loop().time()
         rows = self.rows()
         for variant_id in self._truth.variants:
-            value = self._truth.seen(variant_id, now_s)
+            value = self._truth.visible(variant_id, now_s)
             row = rows.get(variant_id)
             if not in_scope(self._truth.item_of[variant_id]):
                 if row is not None and row.sellable:
@@ -196,10 +197,10 @@ class Checks:
             elif row is None or row[:4] != (value, int(value in SOLD), 0, 0):
                 self.fail(f"{variant_id} is {value!r} at the source, the mirror has {row}")
 
-    def kept(self, answered: Collection[str]) -> None:
-        """Check that whatever was answered is there."""
-        kept = {row[0] for row in self.ask("SELECT event_id FROM deliveries")}
-        if lost := set(answered) - kept:
+    def check_stored(self, answered: Collection[str]) -> None:
+        """Check that every answered delivery is stored."""
+        check_stored = {row[0] for row in self.query("SELECT event_id FROM deliveries")}
+        if lost := set(answered) - check_stored:
             self.fail(f"answered and lost: {sorted(lost)}")
 
     def _check_feed(self) -> None:
@@ -217,7 +218,7 @@ class Checks:
                 )
             self._seq = seq
             self._fed[variant_id] = (value, sellable)
-            self._tell(f"mirror: {variant_id} {old!r}/{old_sellable} -> {value!r}/{sellable}")
+            self._trace(f"mirror: {variant_id} {old!r}/{old_sellable} -> {value!r}/{sellable}")
         shown = {
             variant_id: (row.value, row.sellable)
             for variant_id, row in self._rows.items()
@@ -226,37 +227,37 @@ class Checks:
         if self._fed != shown:
             self.fail(f"the feed says {self._fed}, the view {shown}")
 
-    def _note(self, step: Step, before: dict[int, Row], source_now: datetime) -> None:
-        for judged in step.judged:
-            update = judged.delivery.update
-            if judged.delivery.mention is not None:
-                self._note_mention(judged.delivery, before)
-            if update is None or judged.outcome not in HEARD:
+    def _add_step(self, step: Step, before: dict[int, Row], source_now: datetime) -> None:
+        for results in step.results:
+            update = results.delivery.update
+            if results.delivery.mention is not None:
+                self._add_mention(results.delivery, before)
+            if update is None or results.outcome not in COUNTED_OUTCOMES:
                 continue
             is_sold = update.value in SOLD
             record = self._records.setdefault(update.variant_id, Record())
-            if judged.rule is None:  # its item is not known, the mirror has no row of it
-                record.arrive(self._steady(judged.delivery.arrived_at))
+            if results.rule is None:  # its item is not known, the mirror has no row of it
+                record.arrive(self._steady(results.delivery.arrived_at))
                 continue
-            record.hear(
+            record.add_delivery(
                 update,
-                self._steady(judged.delivery.arrived_at),
-                judged.rule,
+                self._steady(results.delivery.arrived_at),
+                results.rule,
                 event_at=_placed(update.event_at, source_now),
                 is_sold=is_sold,
             )
             if not is_sold and update.value is not None:
-                self._told_s[update.variant_id] = asyncio.get_running_loop().time()
-            self._tell(
+                self._delivered_s[update.variant_id] = asyncio.get_running_loop().time()
+            self._trace(
                 f"judged: {update.variant_id}={update.value} at {_seconds(update.event_at)}:"
-                f" {judged.outcome} ({judged.rule})"
+                f" {results.outcome} ({results.rule})"
             )
-        if step.seen is not None and not step.was_overtaken:
+        if step.read is not None and not step.was_overtaken:
             self.reads += 1
-            self._note_read(step.seen, before)
+            self._add_read(step.read, before)
 
-    def _note_mention(self, delivery: Delivery, before: dict[int, Row]) -> None:
-        """Hold that whatever a body names which was not understood is off sale until a read."""
+    def _add_mention(self, delivery: Delivery, before: dict[int, Row]) -> None:
+        """Require that the variants in a quarantined body are unsellable until a read."""
         mention, arrived_at = delivery.mention, self._steady(delivery.arrived_at)
         for variant_id in () if mention is None else mention.variant_ids:
             if variant_id not in self._truth.variants:
@@ -266,50 +267,50 @@ class Checks:
                 record.arrive(arrived_at)
                 continue
             update = VariantUpdate(variant_id, None, None, None, Labels())
-            record.hear(update, arrived_at, "contradicts", event_at=None, is_sold=False)
-            self._tell(f"judged: {variant_id} is named by a body that was not understood")
+            record.add_delivery(update, arrived_at, "contradicts", event_at=None, is_sold=False)
+            self._trace(f"judged: {variant_id} is named by a body that was not understood")
 
-    def _note_read(self, seen: ItemRead, before: dict[int, Row]) -> None:
-        began_at = self._steady(seen.began_at)
-        told: dict[int, str] = {one.variant_id: one.value for one in seen.variants or ()}
-        is_whole = seen.is_whole and not seen.is_row
-        placed = self._placed_in(seen.item_id) if is_whole else set()
-        for variant_id in sorted(placed | told.keys()):
+    def _add_read(self, read: ItemRead, before: dict[int, Row]) -> None:
+        began_at = self._steady(read.began_at)
+        values: dict[int, str] = {one.variant_id: one.value for one in read.variants or ()}
+        is_whole = read.is_whole and not read.is_row
+        placed = self._placed_in(read.item_id) if is_whole else set()
+        for variant_id in sorted(placed | values.keys()):
             record = self._records.setdefault(variant_id, Record())
-            row, value = self._rows.get(variant_id), told.get(variant_id)
+            row, value = self._rows.get(variant_id), values.get(variant_id)
             if record.is_settled(began_at, self._settle):
                 record.objections.clear()
                 record.unconfirmed_since = None
-                # What a sweep does not find is off sale until the sweep ends.
+                # A variant that a sweep does not find is unsellable until the sweep ends.
                 is_absent = row is not None and value is None and row.verifying and not row.sellable
-                # Nor is it removed when too much would be removed within a day.
-                is_held = value is None and bool(
-                    self.ask(
+                # It is not removed if too many variants would be removed within a day.
+                is_removal_held = value is None and bool(
+                    self.query(
                         "SELECT 1 FROM variants WHERE variant_id = ? AND missing_since IS NOT NULL",
                         variant_id,
                     )
                 )
                 is_as_read = row is None or (row.value, row.verifying) == (value, 0)
-                if not (is_as_read or is_absent or is_held):
+                if not (is_as_read or is_absent or is_removal_held):
                     self.fail(f"a settled read says {variant_id}={value}, the mirror {row}")
             elif (
                 variant_id in before
                 and before[variant_id].value == value
-                and record.is_settled(began_at, self._settle / WITNESS_SHARE)
+                and record.is_settled(began_at, self._settle / CONFIRM_SHARE)
             ):
                 record.agree(value)
-            self._tell(f"read: {variant_id}={value}, began {_seconds(began_at)}: {row}")
-        self._check_confirmed(seen.item_id)
+            self._trace(f"read: {variant_id}={value}, began {_seconds(began_at)}: {row}")
+        self._check_confirmed(read.item_id)
 
     def _check_confirmed(self, item_id: int) -> None:
-        if self.ask("SELECT 1 FROM refresh_queue WHERE item_id = ?", item_id):
+        if self.query("SELECT 1 FROM refresh_queue WHERE item_id = ?", item_id):
             return
         for variant_id in self._placed_in(item_id) & self._records.keys():
             last_at = self._records[variant_id].last_at
             if self._records[variant_id].unconfirmed_since is None:
                 continue
-            # As the view has it: a read that was not whole confirms only what it shows.
-            ((at,),) = self.ask(
+            # Like the view: a partial read confirms only the variants that it shows.
+            ((at,),) = self.query(
                 """SELECT max(v.confirmed_at, coalesce(i.confirmed_at, '')) FROM variants v
                    JOIN items i ON i.item_id = v.item_id WHERE v.variant_id = ?""",
                 variant_id,
@@ -318,13 +319,13 @@ class Checks:
                 self.fail(f"nothing asks any more to confirm the last delivery of {variant_id}")
 
     def _placed_in(self, item_id: int) -> set[int]:
-        """Return the variants of an item that the mirror knows to be there."""
+        """Return the variants of an item that the mirror has with their item."""
         here = self._truth.of_item(item_id)
         return {v for v in here if v in self._rows and self._rows[v].placed}
 
 
 def _placed(event_at: datetime | None, source_now: datetime) -> datetime | None:
-    """Return the moment of an event, None where rule 3 holds it for a mistake: in the future."""
+    """Return the time of an event, or None if it is in the future, which rule 3 ignores."""
     is_future = event_at is not None and event_at > source_now + FUTURE_TOLERANCE
     return None if is_future else event_at
 

@@ -1,4 +1,4 @@
-"""Virtual time: when nothing is ready, the loop's clock jumps to the next timer."""
+"""Virtual time: if no task is ready, the clock of the loop jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGIN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
 class _Jumping(selectors.BaseSelector):
-    """Waits for nobody: a wait is a jump of the clock."""
+    """A selector that does not wait: a wait is a jump of the clock."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -32,7 +32,7 @@ class _Jumping(selectors.BaseSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("nothing is ready and nothing ever will be")
+            raise RuntimeError("no task is ready, and no timer is set")
         self.now_s += max(0.0, timeout)
         return []
 
@@ -41,19 +41,19 @@ class _Jumping(selectors.BaseSelector):
 
 
 class Inline(Executor):
-    """Runs what it is given at once, here."""
+    """Runs each function at once, in the calling thread."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as fault:  # noqa: BLE001 - whoever waits gets it
-            future.set_exception(fault)
+        except Exception as error:  # noqa: BLE001 - the future passes it on
+            future.set_exception(error)
         return future
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop without threads, sockets or waiting; the same order every time."""
+    """An event loop without threads, sockets and waits, with the same order in each run."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
@@ -71,20 +71,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
         if done.cancelled():
             future.cancel()
-        elif (fault := done.exception()) is not None:
-            future.set_exception(fault)
+        elif (error := done.exception()) is not None:
+            future.set_exception(error)
         else:
             future.set_result(done.result())
         return future
 
     def _write_to_self(self) -> None:
-        """Wake nobody: there is no other thread."""
+        """Do nothing: there is no other thread to wake."""
 
 
 class Clock:
-    """A clock that is `offset` wrong; syncd's own, Dreamship's, or the true one.
+    """A clock with an error of `offset`: of this host, of Dreamship, or without error.
 
-    It fulfils syncd.clock.RawClock. `stolen_s`: how long the virtual machine did not run.
+    It implements syncd.clock.RawClock. `stolen_s`: how long the virtual machine did not run.
     """
 
     boot_id = "the only one"

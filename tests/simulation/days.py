@@ -1,4 +1,4 @@
-"""Whole days of a healthy source in virtual time: how long sweeps take, and when silence is seen.
+"""Whole days of a healthy source in virtual time: the duration of sweeps, and of silence.
 
 `python tests/simulation/days.py` prints the figures of syncd/docs/reconciling.md.
 """
@@ -52,11 +52,11 @@ HOUR_S = 3600.0
 
 
 class Shelves:
-    """A source without faults: so many items, of four variants each."""
+    """A source without errors, with `items` items of four variants each."""
 
     def __init__(self, items: int, clock: SteadyClock, *, rows_have_variants: bool) -> None:
         self.values = {item * 10 + n: "in_stock" for item in range(1, items + 1) for n in range(4)}
-        # The longest row of a list may be cut short; here that is one item of a hundred.
+        # The longest row of a list may lack variants; here that is one item of a hundred.
         self.values |= {item * 10 + 4: "in_stock" for item in range(1, items + 1, PAGE)}
         self.calls = 0
         self._items = items
@@ -100,9 +100,9 @@ class Shelves:
 
 
 class Day:
-    """One daemon on one such source: the real services, schedule and heartbeat, driven by hand.
+    """One daemon with such a source: the real services, schedule and heartbeat, called by hand.
 
-    APScheduler reads the host's clock, so `_sweeping` begins the regular sweeps in its place.
+    APScheduler reads the clock of the host, so `_sweeping` begins the regular sweeps instead.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Day:
         self.is_delivering = True
 
     async def begin(self) -> float:
-        """Fill the mirror; return how many seconds that took."""
+        """Fill the mirror; return the duration in seconds."""
         database = Database(self._config.mirror.path, executor=Inline())
         self.services = await Services.open(
             self._config, clock=self.clock, source=self.source, database=database
@@ -136,18 +136,18 @@ class Day:
         return await self.sweep()
 
     async def sweep(self) -> float:
-        """Sweep once; return how many seconds that took."""
+        """Sweep once; return the duration in seconds."""
         sweep_id, _ = await self.services.sweep_manager.request("schedule")
         return (await self.services.sweep_manager.wait(sweep_id)).seconds
 
     async def end(self) -> None:
-        """Let go of the mirror."""
+        """Close the mirror."""
         await self.status_service.close()
         await self.heartbeat.close()
         await self.services.close()
 
     async def change_every(self, seconds: float) -> None:
-        """Change a variant, and tell it while deliveries arrive."""
+        """Change variants, and deliver each change while deliveries arrive."""
         while True:
             await asyncio.sleep(seconds)
             variant_id = self._chance.choice(list(self.source.values))
@@ -159,7 +159,7 @@ class Day:
                 )
 
     async def until(self, state: str) -> float:
-        """Beat until the webhook is in this state; return how many seconds that took."""
+        """Beat until the webhook has this state; return the duration in seconds."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         sweeping = asyncio.create_task(self._sweeping())
@@ -170,7 +170,7 @@ class Day:
         return loop.time() - began_s
 
     async def beat_for(self, seconds: float) -> None:
-        """Live on for a while."""
+        """Beat for this time."""
         end_s = asyncio.get_running_loop().time() + seconds
         sweeping = asyncio.create_task(self._sweeping())
         while asyncio.get_running_loop().time() < end_s:
@@ -199,20 +199,20 @@ class Day:
 
 
 def lived(
-    story: Callable[[Day], Awaitable[T]],
+    script: Callable[[Day], Awaitable[T]],
     *,
     items: int,
     calls_per_minute: int = 45,
     rows_have_variants: bool = False,
 ) -> T:
-    """Tell a story of a day, and return what it returns."""
+    """Run the script of a day in virtual time, and return its result."""
     folder = Path(tempfile.mkdtemp(prefix="syncd-day-"))
 
     async def live() -> T:
         day = Day(folder, items, calls_per_minute, rows_have_variants=rows_have_variants)
         await day.begin()
         try:
-            return await story(day)
+            return await script(day)
         finally:
             await day.end()
 
@@ -231,7 +231,7 @@ def _mute(*_: object) -> str:
 
 
 async def silence(day: Day, *, after_s: float = 24 * HOUR_S, every_s: float = 60) -> float:
-    """Turn deliveries off after a while; return how long it takes to say so, in seconds."""
+    """Stop deliveries after a while; return the seconds until the status is `silent`."""
     changing = asyncio.create_task(day.change_every(every_s))
     await day.beat_for(after_s)
     day.is_delivering = False
@@ -244,8 +244,8 @@ def main() -> None:
     """Print the documented figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="*", default=[20, 300, 1000, 10_000])
-    asked = parser.parse_args()
-    for items in asked.items:
+    options = parser.parse_args()
+    for items in options.items:
         for calls, has_variants in ((45, False), (45, True), (300, False)):
             took_s = lived(
                 Day.sweep, items=items, calls_per_minute=calls, rows_have_variants=has_variants

@@ -17,29 +17,29 @@ from syncd.core.status_document import StatusDocument
 from syncd.errors import MirrorUnavailable
 
 EVIL = "<script>alert(1)</script>\"'&"
-FAULT = MirrorUnavailable("no space is left on the disk", hint="free some")
+ERROR = MirrorUnavailable("no space is left on the disk", hint="free some")
 ITEMS = 120
 
 
 def moments() -> dict[str, str]:
     """Return the page at each moment of a day and a half, by its name."""
-    return lived(_story, items=ITEMS)
+    return lived(_script, items=ITEMS)
 
 
-async def _story(day: Day) -> dict[str, str]:
+async def _script(day: Day) -> dict[str, str]:
     status_service = day.status_service
 
-    async def show(asked: str) -> str:
-        # It spares the mirror by the time of this host, which stands still meanwhile.
-        status_service._day._ask_again_s = status_service._counts._ask_again_s = 0.0
-        return await status_service.page(asked)
+    async def show(search: str) -> str:
+        # The cache uses the time of this host, which stands still in the simulation.
+        status_service._day._next_query_s = status_service._counts._next_query_s = 0.0
+        return await status_service.page(search)
 
     shown = {}
     await day.heartbeat.beat()
     shown["new"] = await show("")
     changing = asyncio.create_task(day.change_every(240))
     await day.beat_for(9 * HOUR_S)
-    # For an hour and a half deliveries get lost, and then they are back.
+    # Deliveries are lost for an hour and a half.
     day.is_delivering = False
     await day.beat_for(1.5 * HOUR_S)
     await day.sweep()
@@ -62,7 +62,7 @@ async def _story(day: Day) -> dict[str, str]:
     await day.until("silent")
     await day.beat_for(2 * HOUR_S)
     shown["silent"] = await show("")
-    day.webhook.write_error = FAULT
+    day.webhook.write_error = ERROR
     shown["failing"] = await show("")
     changing.cancel()
     return shown
@@ -76,18 +76,18 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def showing(pages: Mapping[str, str]) -> Iterator[str]:
-    """Serve these pages at `/?q=NAME` as the daemon serves its own, else FAULT; gives the URL."""
+    """Serve these pages at `/?q=NAME` like the daemon, and ERROR otherwise; yields the URL."""
 
     async def status() -> StatusDocument:
-        raise FAULT
+        raise ERROR
 
     async def exposition() -> bytes:
         return b""
 
-    async def shown(asked: str) -> str:
-        if asked not in pages:
-            raise FAULT
-        return pages[asked].replace('data-every="5"', 'data-every="0.5"')  # tests wait for it
+    async def shown(search: str) -> str:
+        if search not in pages:
+            raise ERROR
+        return pages[search].replace('data-every="5"', 'data-every="0.5"')  # tests wait for it
 
     bound = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(

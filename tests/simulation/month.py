@@ -1,4 +1,4 @@
-"""Months of deliveries in virtual time: how large the mirror grows, and what pruning costs.
+"""Months of deliveries in virtual time: the size of the mirror, and the cost of pruning.
 
 `python tests/simulation/month.py` prints the figures of syncd/docs/performance.md.
 """
@@ -37,7 +37,7 @@ MISSED_GRACE = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Evening:
-    """The mirror at the end of a day: what it holds, its bytes, and the longest slice so far."""
+    """The mirror at the end of a day: its rows, its bytes, and the longest slice so far."""
 
     day: int
     deliveries: int
@@ -49,7 +49,7 @@ class Evening:
 
 
 class Months:
-    """A mirror that lives through days of deliveries, pruned every hour as a daemon does."""
+    """A mirror with days of deliveries that is pruned every hour, like the mirror of a daemon."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class Months:
     ) -> None:
         self.now = BEGIN
         self.per_day = per_day
-        self._kept = (deliveries, changes)
+        self._retention = (deliveries, changes)
         self._mirror = mirror
         self._catalogue = Catalog.generate(items, 20, seed=1, now=lambda: self.now)
-        self._postman = WebhookSender(self._catalogue, "", ())
+        self._sender = WebhookSender(self._catalogue, "", ())
         self._variants = sorted(self._catalogue.variants)
         self._rng = random.Random(3)
         self._longest_s = 0.0
         self.database = Database(mirror, executor=Inline())
 
     def days(self, count: int) -> Iterator[Evening]:
-        """Live so many days, and tell of each."""
+        """Run `count` days; yields the mirror at the end of each."""
         self.database.open()
         try:
             with asyncio.Runner() as runner:
@@ -85,15 +85,15 @@ class Months:
 
     async def _fill(self) -> None:
         for item_id in self._catalogue.names:
-            told = tuple(
+            named = tuple(
                 SourceVariant(v.variant_id, v.availability, Labels(v.color, v.color, v.size))
                 for v in self._catalogue.of_item(item_id)
             )
-            seen = ItemRead(item_id, "An item", told, self.now, self.now)
-            await self.database.write(partial(reads.apply, read=seen, policy=POLICY, now=self.now))
+            read = ItemRead(item_id, "An item", named, self.now, self.now)
+            await self.database.write(partial(reads.apply, read=read, policy=POLICY, now=self.now))
 
     async def _live(self) -> None:
-        """Take a day's deliveries and prune after each hour; one of them is not understood."""
+        """Apply the deliveries of a day and prune after each hour; one delivery is quarantined."""
         today = self.now
         evening = today + timedelta(days=1)
         pause = timedelta(days=1) * BATCH / self.per_day
@@ -103,8 +103,8 @@ class Months:
             batch = [self._delivery() for _ in range(BATCH)]
             if is_first:
                 body = b'{"object": "item_variant", "event": {"action": "%b", "at": "%d"}}'
-                told = (UPDATED.encode(), self.now.timestamp())
-                batch[0] = parse(body % told, self.now)
+                named = (UPDATED.encode(), self.now.timestamp())
+                batch[0] = parse(body % named, self.now)
             await self._deliver(batch, self.now)
             self.now = min(self.now + pause, evening)
             while hour <= self.now:
@@ -119,7 +119,7 @@ class Months:
             variant_id, self._rng.choice([value for value in VALUES if value != old])
         )
         del self._catalogue.variants[variant_id].history[:-1]
-        return parse(self._postman.body(event), self.now)
+        return parse(self._sender.body(event), self.now)
 
     async def _deliver(self, batch: list[Delivery], now: datetime) -> None:
         await self.database.write(
@@ -131,8 +131,8 @@ class Months:
     async def _prune(self, now: datetime) -> None:
         prune = partial(
             retention.prune,
-            deliveries_before=now - self._kept[0],
-            changes_before=now - self._kept[1],
+            deliveries_before=now - self._retention[0],
+            changes_before=now - self._retention[1],
             now=now,
             missed_grace=MISSED_GRACE,
         )
@@ -165,18 +165,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=150)
     parser.add_argument("--per-day", type=int, default=2000)
-    parser.add_argument("--deliveries", type=int, default=30, help="days they are kept")
-    parser.add_argument("--changes", type=int, default=90, help="days they are kept")
-    asked = parser.parse_args()
+    parser.add_argument("--deliveries", type=int, default=30, help="retention in days")
+    parser.add_argument("--changes", type=int, default=90, help="retention in days")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         months = Months(
             Path(folder) / "availability.db",
-            per_day=asked.per_day,
-            deliveries=timedelta(days=asked.deliveries),
-            changes=timedelta(days=asked.changes),
+            per_day=options.per_day,
+            deliveries=timedelta(days=options.deliveries),
+            changes=timedelta(days=options.changes),
         )
         print("day  deliveries  changes  quarantined     file     free  longest slice")
-        for one in months.days(asked.days):
+        for one in months.days(options.days):
             if one.day % 10 == 0:
                 print(
                     f"{one.day:>3}  {one.deliveries:>10}  {one.changes:>7}  {one.quarantined:>11}"

@@ -1,4 +1,4 @@
-"""Deliveries on their way: late, doubled, reordered, lost, tried again, never in a hurry."""
+"""The way of deliveries: they are late, doubled, reordered, lost, and repeated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UPDATED = "item-variant-availability-updated"
 ADDED = "item-variant-added"
 VAGUE = "item-variant-cost-updated"
 
-# The first try leaves within this time.
+# The first attempt leaves within this time.
 PROMPT_S = 4.0
 RETRY_S = 20.0
 LONGEST_RETRY_S = 8 * 3600.0
@@ -32,26 +32,26 @@ Submit = Callable[[bytes], Awaitable[str | None]]
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to a variant; `told_s` is when its timestamp was taken."""
+    """One change of a variant; `stamped_s` is when its timestamp was taken."""
 
     number: int
     action: str
     variant_id: int
     value: str
-    told_s: float
+    stamped_s: float
 
 
 class Post:
-    """Sends events until they are answered, or loses them as the scenario says."""
+    """Sends events until they are answered, or loses them, by the scenario."""
 
     def __init__(
-        self, truth: Truth, scenario: Scenario, submit: Submit, tell: Callable[[str], None]
+        self, truth: Truth, scenario: Scenario, submit: Submit, trace: Callable[[str], None]
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._truth = truth
         self._scenario = scenario
         self._submit = submit
-        self._tell = tell
+        self._trace = trace
         self._clock = Clock(scenario.seconds("source") + scenario.seconds("event"))
         self._underway: set[asyncio.Task[None]] = set()
         self._events = 0
@@ -59,14 +59,14 @@ class Post:
     def post(self, action: str, variant_id: int, value: str) -> None:
         """Send an event that happens now."""
         self._events += 1
-        told_s = asyncio.get_running_loop().time()
-        event = Event(self._events, action, variant_id, value, told_s)
+        stamped_s = asyncio.get_running_loop().time()
+        event = Event(self._events, action, variant_id, value, stamped_s)
         chance = self._scenario.chance(f"event {event.number}")
         self.counts["events"] += 1
         for copy in range(2 if chance.random() < self._scenario.doubled else 1):
             if chance.random() < self._scenario.dropped:
                 self.counts["dropped"] += 1
-                self._tell(f"post: event {event.number} ({variant_id}={value}) is lost")
+                self._trace(f"post: event {event.number} ({variant_id}={value}) is lost")
                 continue
             self.counts["doubled"] += copy
             carried = self._carry(event, self._scenario.chance(f"event {event.number}/{copy}"))
@@ -76,7 +76,7 @@ class Post:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is on its way any more."""
+        """Whether no event is on its way."""
         return not self._underway
 
     async def _carry(self, event: Event, chance: random.Random) -> None:
@@ -93,21 +93,21 @@ class Post:
             if scenario.latest_data:
                 value = self._truth.variants[event.variant_id].last or value
             self.counts["tries"] += 1
-            self._tell(
-                f"post: event {event.number} ({event.variant_id}={value}, told {event.told_s:.1f})"
+            self._trace(
+                f"post: event {event.number} ({event.variant_id}={value}, at {event.stamped_s:.1f})"
             )
             outcome = await self._submit(self._body(event, value, fixed))
             if outcome is not None and chance.random() >= scenario.answers_lost:
                 self.counts["answered"] += 1
-                self._tell(f"post: event {event.number} answered {outcome}")
+                self._trace(f"post: event {event.number} answered {outcome}")
                 return
             self.counts["retried"] += 1
-            self._tell(f"post: event {event.number} not answered ({outcome})")
+            self._trace(f"post: event {event.number} not answered ({outcome})")
             await asyncio.sleep(wait_s * (0.5 + chance.random()))
             wait_s = min(LONGEST_RETRY_S, 2 * wait_s)
 
     def _forms(self, event: Event) -> dict[str, Any]:
-        """Return what is the same in every try and every copy of an event."""
+        """Return the parts that are equal in each attempt and each copy of an event."""
         scenario, chance = self._scenario, self._scenario.chance(f"event {event.number}/forms")
         naming = scenario.naming
         if naming == "mixed":
@@ -121,19 +121,19 @@ class Post:
         }
         is_nameless = chance.random() < scenario.nameless
         name = uuid.UUID(int=chance.getrandbits(128), version=4)
-        told: dict[str, Any] = {} if is_nameless else {"uuid": str(name)}
+        fields: dict[str, Any] = {} if is_nameless else {"uuid": str(name)}
         if chance.random() < scenario.unplaced:
-            told["timestamp"] = chance.choice(UNPLACED)
+            fields["timestamp"] = chance.choice(UNPLACED)
         else:
-            told["timestamp"] = self._timestamp(event)
+            fields["timestamp"] = self._timestamp(event)
         is_vague = chance.random() < scenario.vague
-        told["action"] = VAGUE if is_vague else event.action
+        fields["action"] = VAGUE if is_vague else event.action
         is_garbled = scenario.chance(f"event {event.number}/garbled").random() < scenario.garbled
         self.counts["garbled"] += is_garbled
-        return {"event": told, "item": forms[naming], "is_garbled": is_garbled}
+        return {"event": fields, "item": forms[naming], "is_garbled": is_garbled}
 
     def _timestamp(self, event: Event) -> str:
-        moment = BEGIN + timedelta(seconds=event.told_s) + self._clock.offset
+        moment = BEGIN + timedelta(seconds=event.stamped_s) + self._clock.offset
         if self._scenario.whole_seconds:
             moment = moment.replace(microsecond=0)
         return moment.replace(tzinfo=None).isoformat() + "Z"
@@ -154,7 +154,7 @@ class Post:
         return self._garbled(event, body) if fixed["is_garbled"] else body
 
     def _garbled(self, event: Event, body: bytes) -> bytes:
-        """Return what a broken sender makes of a body; it still names the kind and the variant."""
+        """Return a malformed body, as a broken sender makes it; it still names kind and variant."""
         chance = self._scenario.chance(f"event {event.number}/garble")
         begins = body.index(b'"event"')
         return chance.choice(

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from simulation.clock import Clock, Inline
 from simulation.source import Source
-from simulation.witness import Step, Witness
+from simulation.witness import Step, StepRecorder
 from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core import payload
@@ -41,7 +41,7 @@ BEAT_S = 20.0
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyncio.Future[Any]:
-    """Note to which life a task belongs, in the order in which they begin."""
+    """Add each task to its life, in the order of their begins."""
     task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **how)
     life = LIFE.get()
     if life is not None:
@@ -51,7 +51,7 @@ def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyn
 
 
 class _Clock(SteadyClock):
-    """The clock of a process that may stand still: what it waits for ends when it goes on."""
+    """The clock of a process that may stand still; waits end when it continues."""
 
     def __init__(self, host: Clock) -> None:
         super().__init__(host)
@@ -64,7 +64,7 @@ class _Clock(SteadyClock):
 
 
 class _Disk(Inline):
-    """The writer's thread that is none; it may fail, and the process may die around any step."""
+    """The write thread, without a thread; it may fail, and the process may die at any step."""
 
     def __init__(self, process: Process, chance: Random, faults: float) -> None:
         self.faults = faults
@@ -98,12 +98,12 @@ class Process:
         clock: Clock,
         source: Source,
         chance: Random,
-        witness: Witness,
+        witness: StepRecorder,
         disk_faults: float,
         on_commit: Callable[[Step | None, datetime], None],
         on_swept: Callable[[SweepSummary], None],
         is_rough: Callable[[], bool],
-        tell: Callable[[str], None],
+        trace: Callable[[str], None],
     ) -> None:
         self.config = config
         self.clock = _Clock(clock)
@@ -118,7 +118,7 @@ class Process:
         self.death: tuple[Death, int] | None = None
         self.last_sweep: SweepSummary | None = None
         self._chance = chance
-        self._tell = tell
+        self._trace = trace
         # A random number of its own: the schedule must not change what else happens.
         self._schedule = Schedule(sweep_periods(config), Random(0).random)
         self._replanned = asyncio.Event()
@@ -156,7 +156,7 @@ class Process:
         )
         self._begin(self._sweeping())
         self._begin(self._locating())
-        await self.notice_clock()
+        await self.check_clock()
         self._begin(self._beating())
         if services.is_resuming:
             await self._resume()
@@ -165,7 +165,7 @@ class Process:
         services.start_reading()
 
     async def submit(self, body: bytes) -> str | None:
-        """Return what became of a delivery, None when it was not answered with 200."""
+        """Return the outcome of a delivery, None if it was not answered with 200."""
         if not self.is_up or self.is_dead or not self.clock.awake.is_set():
             return None
         try:
@@ -198,7 +198,7 @@ class Process:
         if self.is_dead:
             return
         path = self.config.mirror.path
-        self._tell(f"daemon: killed, {len(self.tasks)} tasks die")
+        self._trace(f"daemon: killed, {len(self.tasks)} tasks die")
         self.image = path.parent.with_name(f"{path.parent.name}+") / path.name
         self.image.parent.mkdir()
         for end in ("", "-wal"):
@@ -254,13 +254,13 @@ class Process:
         """See syncd.daemon.heartbeat, which checks every second; here while anything may happen."""
         while self.is_rough():
             await self.clock.sleep(BEAT_S)
-            await self.notice_clock()
+            await self.check_clock()
 
-    async def notice_clock(self) -> None:
+    async def check_clock(self) -> None:
         """Follow the clock as soon as the mirror can, and give a sign of life."""
         while True:
             try:
-                await self.services.notice_clock()
+                await self.services.check_clock()
                 if self.services.is_resuming:
                     await self._resume()
                 beat = Beat(
@@ -306,7 +306,7 @@ class Process:
             return True
 
     def _sweep_ended(self, summary: SweepSummary) -> None:
-        self._tell(
+        self._trace(
             f"daemon: sweep {summary.sweep_id} {summary.result} {summary.failed_items}"
             f" {summary.error}"
         )
@@ -327,5 +327,5 @@ def _cancelled() -> Future[Any]:
 
 
 def reader(path: Path) -> sqlite3.Connection:
-    """Return the mirror as a shop sees it."""
+    """Return a connection to the mirror with the rights of a shop."""
     return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)

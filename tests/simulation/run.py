@@ -1,4 +1,4 @@
-"""Run simulations by hand: one seed with its whole story, or as many as asked.
+"""Run simulations by hand: one seed with its whole trace, or a range of seeds.
 
 python tests/simulation/run.py --seed 17 -v
 python tests/simulation/run.py --seeds 0:10000 [--processes 2] [--break NAME]
@@ -30,8 +30,8 @@ def main() -> int:
         if options.seed is not None:
             report = simulate(options.seed, verbose=options.verbose)
             print(*report.trace, sep="\n")
-            print(f"seed {report.seed}: {report.fault or 'all is well'}", dict(report.counts))
-            return int(report.fault is not None)
+            print(f"seed {report.seed}: {report.error or 'all checks passed'}", dict(report.counts))
+            return int(report.error is not None)
         return _many(options)
 
 
@@ -43,9 +43,9 @@ def _many(options: argparse.Namespace) -> int:
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
         for report in pool.imap_unordered(simulate, range(first, end), chunksize=4):
             counts += report.counts
-            if report.fault is not None:
+            if report.error is not None:
                 failed.append(report)
-                print(f"seed {report.seed}: {report.fault[:400]}", flush=True)
+                print(f"seed {report.seed}: {report.error[:400]}", flush=True)
                 print(f"    {REPRODUCE.format(seed=report.seed)}", flush=True)
                 if options.first:
                     break
@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int)
     which.add_argument("--seeds", metavar="FIRST:END")
-    parser.add_argument("-v", "--verbose", action="store_true", help="tell the whole story")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the whole trace")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--first", action="store_true", help="stop at the first failure")
     parser.add_argument("--break", dest="broken", choices=sorted(BREAKS), help="break a rule")

@@ -1,4 +1,4 @@
-"""What kind of world a seed stands for. Everything is drawn here, so that a run can be told."""
+"""The world of a seed. All random properties are drawn here, so that a run can be described."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CacheTrace = Literal["age", "date", "mark"]
 
 @dataclass(frozen=True)
 class Scenario:
-    """One world. Shares are of one; what is longer than `_s` says is in the comment."""
+    """One world. Shares are parts of one."""
 
     seed: int
     # The catalogue and how it changes.
@@ -28,12 +28,12 @@ class Scenario:
     bursts: bool  # several changes in the same instant
     additions: float
     removals: float  # always silent
-    told_additions: float  # of additions; the others are silent
+    reported_additions: float  # of additions; the others are silent
     # Clocks.
     host_offset_s: float
     source_offset_s: float
     event_offset_s: float  # of event timestamps against `Date`
-    lead_s: float  # a timestamp is taken up to so long before its change is visible
+    lead_s: float  # a timestamp is taken up to this long before its change is visible
     whole_seconds: bool
     unplaced: float  # timestamps missing or malformed
     # Deliveries.
@@ -44,7 +44,7 @@ class Scenario:
     answers_lost: float
     latest_data: bool
     nameless: float  # events without a uuid
-    vague: float  # events that say that something changed, not what
+    vague: float  # events that report a change without a value
     naming: Naming
     # Reads.
     lag_s: float
@@ -61,7 +61,7 @@ class Scenario:
     scope: Scope
     deaths: int
     disk_faults: float
-    # Parts that are broken for a while, and answers that are not Dreamship's.
+    # Parts that are broken for a while, and answers of other hosts than Dreamship.
     broken_item: bool
     broken_page: int | None
     foreign: float  # of calls: a gateway answers 404 or 403 in its own form
@@ -71,30 +71,30 @@ class Scenario:
     cache_trace: CacheTrace
     cache_names_lifetime: bool
     wild_dates: float
-    # The host: its wall clock is set (at, by so much); it stands still (from, for, and whether its
-    # elapsed time goes on, as it does not in a virtual machine that is paused). Drawn last.
+    # The host: its wall clock is set (at, by); it stands still (from, for, and whether its elapsed
+    # time continues, which it does not in a paused virtual machine). Drawn last.
     clock_steps: tuple[tuple[float, float], ...] = ()
     naps: tuple[tuple[float, float, bool], ...] = ()
-    # What is not well formed.
-    garbled: float = 0.0  # events whose body is no JSON, whole or cut short
+    # Malformed data.
+    garbled: float = 0.0  # events whose body is no JSON, or truncated JSON
     partial: float = 0.0  # reads of which some variants have no usable id
 
     @property
-    def is_told(self) -> bool:
-        """Whether every change is told by a delivery that arrives."""
-        return self.dropped == 0 and self.removals == 0 and self.told_additions == 1
+    def is_reported(self) -> bool:
+        """Whether a delivery reports every change, and arrives."""
+        return self.dropped == 0 and self.removals == 0 and self.reported_additions == 1
 
     @property
     def hides_lost(self) -> bool:
-        """Whether a cache keeps the answers that get lost.
+        """Whether a cache stores answers that are lost on their way.
 
-        No sweep may be whole for days then (seeds 31094 and 50018), and each says that it is not.
+        Then no sweep may be complete for days (seeds 31094 and 50018), and none claims it.
         """
         return self.cache_s > 0 and (self.unreachable > 0 or self.invalid > 0)
 
     @property
     def is_calm(self) -> bool:
-        """Whether the only thing a read waits for is its turn."""
+        """Whether a read waits only for its turn."""
         return (
             self.throttle is None
             and self.unreachable == self.invalid == self.disk_faults == 0
@@ -108,7 +108,7 @@ class Scenario:
         )
 
     def chance(self, of: str) -> random.Random:
-        """Return a stream of chance of its own, so that one part does not shift another's."""
+        """Return a separate random generator, so that one part does not influence another."""
         return random.Random(f"{self.seed}/{of}")
 
     def seconds(self, name: str) -> timedelta:
@@ -122,7 +122,7 @@ class Scenario:
 def drawn(seed: int) -> Scenario:
     """Return the world of a seed."""
     rng = random.Random(seed)
-    is_told = rng.random() < 0.5
+    is_reported = rng.random() < 0.5
     is_calm = rng.random() < 0.4
 
     def sometimes(share: float, low: float, high: float) -> float:
@@ -135,7 +135,7 @@ def drawn(seed: int) -> Scenario:
     for _ in range(0 if is_calm else rng.choice([0, 0, 0, 1, 2])):
         begins = rng.uniform(0, 2400)
         outages.append((begins, begins + rng.choice([5, 60, 400]), rng.random() < 0.3))
-    # Of its own, so that a new field leaves every other world as it was.
+    # A separate generator, so that a new field does not change other worlds.
     garbling = random.Random(f"{seed}/garbling")
     calls_per_minute = rng.choice([30, 45, 60] if is_calm else [10, 30, 45, 60])
     throttled = not is_calm and rng.random() < 0.4
@@ -148,15 +148,15 @@ def drawn(seed: int) -> Scenario:
         hot_share=rng.choice([0.0, 0.5, 0.9]),
         bursts=rng.random() < 0.4,
         additions=sometimes(0.6, 0.02, 0.15),
-        removals=0.0 if is_told else sometimes(0.7, 0.02, 0.15),
-        told_additions=1.0 if is_told else rng.choice([0.0, 0.5, 1.0]),
+        removals=0.0 if is_reported else sometimes(0.7, 0.02, 0.15),
+        reported_additions=1.0 if is_reported else rng.choice([0.0, 0.5, 1.0]),
         host_offset_s=sometimes(0.5, -600, 600),
         source_offset_s=sometimes(0.5, -240, 240),
         event_offset_s=sometimes(0.6, -240, 240),
         lead_s=rng.choice([0.0, 0.3, 10.0]),
         whole_seconds=rng.random() < 0.3,
         unplaced=sometimes(0.3, 0.05, 0.6),
-        dropped=0.0 if is_told else sometimes(0.9, 0.05, 0.6),
+        dropped=0.0 if is_reported else sometimes(0.9, 0.05, 0.6),
         doubled=sometimes(0.5, 0.05, 0.4),
         delayed=sometimes(0.6, 0.05, 0.5),
         longest_delay_s=rng.choice([60.0, 600.0, 600.0, 6 * 3600.0, 72 * 3600.0]),
@@ -195,7 +195,7 @@ def drawn(seed: int) -> Scenario:
 
 
 def _host(rng: random.Random, horizon_s: float, *, is_calm: bool) -> dict[str, Any]:
-    """Draw what happens to the host; after everything else, so that it shifts nothing."""
+    """Draw the events of the host; last, so that the other draws do not change."""
     forms = [-3600.0, -600.0, -40.0, -3.0, 3.0, 40.0]
     if not is_calm:
         forms += [600.0, 3600.0, 365 * 86_400.0, -365 * 86_400.0]

@@ -1,4 +1,4 @@
-"""Dreamship's GET endpoints at their worst: late, lagging, throttling, failing."""
+"""Dreamship's GET endpoints with all their problems: late, lagging, throttling, failing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simulation.scenario import Scenario
 from simulation.truth import Truth
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.read_age import UNKNOWN_AGE
-from syncd.dreamship import answer_faults
+from syncd.dreamship import answer_errors
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceError,
@@ -23,7 +23,7 @@ from syncd.errors import (
     SourceUnreachable,
 )
 
-# What one call may need to get there; pace.WINDOW has a second in reserve for it.
+# The longest way of a call to Dreamship; `rate_limit.WINDOW` has a second in reserve for it.
 LONGEST_TRIP_S = 0.9
 WINDOW_S = 60.0
 WILD = timedelta(days=3650)
@@ -31,9 +31,9 @@ WILD = timedelta(days=3650)
 
 @dataclass(frozen=True)
 class Stamp:
-    """How old an answer is, and what its headers say: the moment of the copy of the truth, `Date`.
+    """The age and the headers of an answer; `moment_s` is when its content was true.
 
-    `sent_s`: when it was stamped, the true clock's.
+    `sent_s`: when the answer got its `Date`, by the true clock.
     """
 
     moment_s: float
@@ -44,7 +44,7 @@ class Stamp:
 
 
 class Source:
-    """Fulfils ports.Source on the truth; `is_mild` ends every fault but the throttle."""
+    """Implements Source with the truth; `is_mild` ends all problems except throttling."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Source:
         now: Callable[[], datetime],
         awake: Callable[[], Awaitable[None]],
         knows_clock: Callable[[], bool],
-        tell: Callable[[str], None],
+        trace: Callable[[str], None],
     ) -> None:
         self.is_mild = False
         self.calls_at: list[float] = []
@@ -68,7 +68,7 @@ class Source:
         self._awake = awake
         self._knows_clock = knows_clock
         self._clock = Clock(scenario.seconds("source"))
-        self._tell = tell
+        self._trace = trace
         self._chance = scenario.chance("source")
         self._partial = scenario.chance("partial")
         self._allowed: deque[float] = deque()
@@ -83,14 +83,16 @@ class Source:
         if self._scenario.broken_item and self._is_broken and item_id == self._first:
             raise self._own(403, f"items/{item_id}/")
         if item_id not in self._truth.items or self._truth.items[item_id].at(moment_s) is None:
-            self._tell(f"source: item {item_id} is gone")
+            self._trace(f"source: item {item_id} is gone")
             raise _gone(f"no item {item_id}", stamp)
         variants = self._variants(item_id, moment_s)
         is_whole = not variants or self.is_mild or self._partial.random() >= self._scenario.partial
         if not is_whole:
             left_out = self._partial.choice(variants)
             variants = tuple(one for one in variants if one is not left_out)
-        self._tell(f"source: item {item_id}, as of {moment_s:.1f}, {is_whole=}: {_told(variants)}")
+        self._trace(
+            f"source: item {item_id}, as of {moment_s:.1f}, {is_whole=}: {_text_of(variants)}"
+        )
         return ItemRead(
             item_id,
             f"Item {item_id}",
@@ -121,7 +123,7 @@ class Source:
         rows = listed[(page - 1) * size : page * size]
         if not rows and page > 1:
             raise _gone(f"no page {page}", stamp)
-        self._tell(f"source: page {page} of {len(listed)}, as of {moment_s:.1f}: {rows}")
+        self._trace(f"source: page {page} of {len(listed)}, as of {moment_s:.1f}: {rows}")
         return Page(
             items=tuple(
                 SourceItem(
@@ -143,11 +145,11 @@ class Source:
         return tuple(
             SourceVariant(variant_id, value, Labels(f"V {variant_id}"))
             for variant_id in self._truth.of_item(item_id)
-            if (value := self._truth.seen(variant_id, moment_s)) is not None
+            if (value := self._truth.visible(variant_id, moment_s)) is not None
         )
 
     def _cut(self, variants: tuple[SourceVariant, ...]) -> tuple[SourceVariant, ...]:
-        """Return what a row of the list shows of an item's variants."""
+        """Return the variants of an item that a row of the list shows."""
         if self._scenario.cut_rows == "no":
             return variants
         return variants[:1] if self._scenario.cut_rows == "shortened" else ()
@@ -160,23 +162,23 @@ class Source:
 
     @property
     def _first(self) -> int:
-        """The item that was there first."""
+        """The oldest item."""
         return min(self._truth.items)
 
     def _own(self, status: int, path: str) -> SourceError:
-        """Return what a refusal or an absence in Dreamship's own form means."""
+        """Return the error for a refusal or an absence in Dreamship's own form."""
         document = {"error": {"key": "some_key", "status_code": status, "message": "No."}}
-        return answer_faults.fault(path, status, {}, document, self._now())
+        return answer_errors.error_of(path, status, {}, document, self._now())
 
     def _has_variants(self) -> bool:
         rows = self._scenario.rows
         return rows == "with variants" or (rows == "mixed" and self._chance.random() < 0.5)
 
     async def _call(self, what: str) -> Stamp:
-        """Return the moment of the copy that answers and the `Date`, or fail as the world may."""
+        """Return the stamp of the answer, or fail by the scenario."""
         scenario, chance = self._scenario, self._chance
         latency_s = chance.uniform(0.05, scenario.latency_s)
-        # However the shares of chance are used, a call draws the same number of them.
+        # Each call draws the same count of random numbers, however they are used.
         share, late, lag_s, fate = (chance.random() for _ in range(4))
         trip_s = min(LONGEST_TRIP_S, latency_s / 2)
         await asyncio.sleep(trip_s)
@@ -195,28 +197,28 @@ class Source:
         return stamp
 
     def _stamp(self, what: str, moment_s: float) -> Stamp:
-        """Return what the source says of its own answer, or a cache of the copy that it has."""
+        """Return the stamp of a new answer, or of a copy in a cache."""
         scenario, now_s = self._scenario, asyncio.get_running_loop().time()
         date = self._clock.now().replace(microsecond=0)
-        kept = self._cache.get(what)
-        # Known limit: nothing shows an old `Date` before Dreamship's clock is known.
+        stored = self._cache.get(what)
+        # Known limit: an old `Date` is not recognised before Dreamship's clock is known.
         is_hidden = scenario.cache_trace == "date" and not self._knows_clock()
-        if kept is None or is_hidden or self.is_mild or now_s - kept.sent_s >= scenario.cache_s:
+        if stored is None or is_hidden or self.is_mild or now_s - stored.sent_s >= scenario.cache_s:
             wild = self._wild.random() < scenario.wild_dates and not self.is_mild
             years = WILD * self._wild.choice([-1, 1]) if wild else timedelta()
             stamp = self._cache[what] = Stamp(moment_s, now_s, date + years)
             return stamp
-        age = timedelta(seconds=math.floor(now_s - kept.sent_s))
-        self._tell(f"source: a cache answers for {what}, {age} old")
+        age = timedelta(seconds=math.floor(now_s - stored.sent_s))
+        self._trace(f"source: a cache answers for {what}, {age} old")
         if scenario.cache_trace == "mark":
-            return Stamp(kept.moment_s, kept.sent_s, date, UNKNOWN_AGE)
+            return Stamp(stored.moment_s, stored.sent_s, date, UNKNOWN_AGE)
         if scenario.cache_trace == "date":
-            return kept
+            return stored
         left = max(timedelta(), timedelta(seconds=scenario.cache_s) - age)
         return Stamp(
-            kept.moment_s,
-            kept.sent_s,
-            kept.source_at,
+            stored.moment_s,
+            stored.sent_s,
+            stored.source_at,
             age + timedelta(seconds=1) if age else age,
             left if scenario.cache_names_lifetime else None,
         )
@@ -241,7 +243,7 @@ class Source:
         wait_s: float | None = float(math.ceil(self._allowed[0] + WINDOW_S - now_s))
         fate = self._chance.random()
         wait_s = None if fate < 0.3 else 86_400.0 if fate > 0.98 else wait_s
-        self._tell(f"source: {what} throttled, wait {wait_s}")
+        self._trace(f"source: {what} throttled, wait {wait_s}")
         raise SourceThrottled("throttled", wait_s=wait_s)
 
     def _fail(self, now_s: float, fate: float, what: str) -> None:
@@ -250,20 +252,22 @@ class Source:
         for begins_s, ends_s, is_refusal in self._scenario.outages:
             if begins_s <= now_s < ends_s:
                 self.failed += 1
-                self._tell(f"source: {what} {'refused' if is_refusal else 'down'}")
+                self._trace(f"source: {what} {'refused' if is_refusal else 'down'}")
                 raise self._own(401, what) if is_refusal else SourceUnreachable("503")
         if self._chance.random() < self._scenario.foreign and self._is_broken:
             self.failed += 1
-            self._tell(f"source: {what} answered by a gateway")
+            self._trace(f"source: {what} answered by a gateway")
             status = self._chance.choice([403, 404])
-            raise answer_faults.fault(what, status, {}, {"message": "no such route"}, self._now())
+            raise answer_errors.error_of(
+                what, status, {}, {"message": "no such route"}, self._now()
+            )
         if fate < self._scenario.unreachable:
             self.failed += 1
-            self._tell(f"source: {what} unreachable")
+            self._trace(f"source: {what} unreachable")
             raise SourceUnreachable("502")
         if fate > 1 - self._scenario.invalid:
             self.failed += 1
-            self._tell(f"source: {what} answered nonsense")
+            self._trace(f"source: {what} answered nonsense")
             raise SourceAnswerInvalid("nonsense")
 
 
@@ -273,5 +277,5 @@ def _gone(message: str, stamp: Stamp) -> SourceGone:
     return gone
 
 
-def _told(variants: tuple[SourceVariant, ...]) -> str:
+def _text_of(variants: tuple[SourceVariant, ...]) -> str:
     return " ".join(f"{one.variant_id}={one.value}" for one in variants)

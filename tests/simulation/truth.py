@@ -1,4 +1,4 @@
-"""The catalogue as it truly is and was: every copy of it, however old, can be asked."""
+"""The true catalogue at each time in the past: any old copy of it can be read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """What was true from when on, in order; None: not in the catalogue."""
+    """The values of one object with their begins, in order; None: not in the catalogue."""
 
     at_s: list[float] = field(default_factory=list)
     values: list[str | None] = field(default_factory=list)
 
     def add(self, at_s: float, value: str | None) -> float:
-        """Let a value be visible from `at_s` on, or just after what was said before it."""
+        """Make a value visible from `at_s` on, or just after the value before it."""
         if self.at_s:
             at_s = max(at_s, self.at_s[-1] + 1e-6)
         self.at_s.append(at_s)
@@ -22,7 +22,7 @@ class History:
         return at_s
 
     def at(self, moment_s: float) -> str | None:
-        """Return what a copy of that moment says."""
+        """Return the value in a copy of that moment."""
         index = bisect_right(self.at_s, moment_s)
         return self.values[index - 1] if index else None
 
@@ -46,13 +46,13 @@ class History:
 
     @property
     def last(self) -> str | None:
-        """What was written last, visible or not yet."""
+        """The last value, visible or not yet."""
         return self.values[-1]
 
 
 @dataclass
 class Truth:
-    """Items and variants with their histories. `item_of` never forgets."""
+    """Items and variants with their histories. `item_of` has removed variants too."""
 
     items: dict[int, History] = field(default_factory=dict)
     variants: dict[int, History] = field(default_factory=dict)
@@ -79,17 +79,17 @@ class Truth:
         return variant_id
 
     def of_item(self, item_id: int) -> list[int]:
-        """Return every variant the item ever had."""
+        """Return all variants of an item, also removed ones."""
         return [v for v, owner in self.item_of.items() if owner == item_id]
 
-    def seen(self, variant_id: int, moment_s: float) -> str | None:
-        """Return what a copy of that moment says of a variant."""
+    def visible(self, variant_id: int, moment_s: float) -> str | None:
+        """Return the value of a variant in a copy of that moment."""
         if self.items[self.item_of[variant_id]].at(moment_s) is None:
             return None
         return self.variants[variant_id].at(moment_s)
 
     def now_listed(self) -> list[int]:
-        """Return the items that are in the catalogue as written last."""
+        """Return the items that are in the catalogue after the last change."""
         return [item for item, history in self.items.items() if history.last is not None]
 
     def unsold_since(self, variant_id: int, moment_s: float, sold: frozenset[str]) -> float | None:

@@ -1,4 +1,4 @@
-"""Notes what the transaction that just ended has applied."""
+"""Records what each transaction applies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from syncd.store import deliveries, probe, reads
 
 @dataclass
 class Step:
-    """What one transaction applied: deliveries, or a read."""
+    """The results of the deliveries of one transaction, or its read."""
 
-    judged: tuple[DeliveryResult, ...] = ()
-    seen: ItemRead | None = None
+    results: tuple[DeliveryResult, ...] = ()
+    read: ItemRead | None = None
     was_overtaken: bool = False
 
 
-class Witness:
-    """Has in `step` what was applied since it was reset."""
+class StepRecorder:
+    """Has in `step` what was applied since its last reset."""
 
     step: Step | None = None
 
@@ -36,30 +36,30 @@ class Witness:
         apply_deliveries = vars(deliveries)["apply_deliveries"]
         apply_read, rehearse = vars(reads)["apply_read"], probe.rehearse
 
-        def noted_deliveries(
+        def recorded_deliveries(
             snapshot: BatchSnapshot, batch: Sequence[Delivery], *given: Any, **how: Any
         ) -> ChangeSet:
             change_set: ChangeSet = apply_deliveries(snapshot, batch, *given, **how)
-            self.step = Step(judged=tuple(change_set.results))
+            self.step = Step(results=tuple(change_set.results))
             return change_set
 
-        def noted_read(
+        def recorded_read(
             snapshot: ItemSnapshot, read: ItemRead, *given: Any, **how: Any
         ) -> ChangeSet:
             last = None if snapshot.item is None else snapshot.item.confirmed_at
             overtaken = last is not None and read.began_at < last
-            self.step = Step(seen=read, was_overtaken=overtaken or is_no_evidence(snapshot, read))
+            self.step = Step(read=read, was_overtaken=overtaken or is_no_evidence(snapshot, read))
             change_set: ChangeSet = apply_read(snapshot, read, *given, **how)
             return change_set
 
-        def unnoted(db: sqlite3.Connection, *given: Any) -> Any:
+        def not_recorded(db: sqlite3.Connection, *given: Any) -> Any:
             result = rehearse(db, *given)
             self.step = None
             return result
 
         with (
-            mock.patch.object(deliveries, "apply_deliveries", noted_deliveries),
-            mock.patch.object(reads, "apply_read", noted_read),
-            mock.patch.object(probe, "rehearse", unnoted),
+            mock.patch.object(deliveries, "apply_deliveries", recorded_deliveries),
+            mock.patch.object(reads, "apply_read", recorded_read),
+            mock.patch.object(probe, "rehearse", not_recorded),
         ):
             yield

@@ -1,4 +1,4 @@
-"""Who has spoken against selling a variant, and whose word has answered that."""
+"""The deliveries that contradict the sale of a variant, and the reads that settle them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from datetime import datetime, timedelta
 
 from syncd.core.model import VariantUpdate
 
-# What one of these says makes the mirror take the variant off sale or keep it off.
-HEARD = frozenset({"applied", "unchanged", "verifying"})
+# Deliveries with these outcomes can make a variant unsellable.
+COUNTED_OUTCOMES = frozenset({"applied", "unchanged", "verifying"})
 
 
 @dataclass
 class Objection:
-    """One delivery that told a value which is not for sale.
+    """One delivery with a value that is not sellable.
 
-    `is_doubt`: it contradicted the mirror, so it stands until a read answers it or a newer delivery
-    tells the same value; else a newer delivery with a value for sale takes its place.
+    `is_conflict`: it contradicted the mirror, so it counts until a read settles it or a newer
+    delivery has the same value; otherwise a newer delivery with a sellable value replaces it.
     """
 
     value: str | None
     event_at: datetime | None
-    is_doubt: bool
+    is_conflict: bool
 
 
 @dataclass
 class Record:
-    """What is known of one variant's deliveries; moments are the host's."""
+    """The deliveries of one variant; times are by the clock of the host."""
 
     last_at: datetime | None = None
     unconfirmed_since: datetime | None = None
     objections: list[Objection] = field(default_factory=list)
 
-    def hear(
+    def add_delivery(
         self,
         update: VariantUpdate,
         arrived_at: datetime,
@@ -41,36 +41,36 @@ class Record:
         event_at: datetime | None,
         is_sold: bool,
     ) -> None:
-        """Note a delivery that was judged; `event_at` None where it could not be placed."""
+        """Add a delivery with its rule; `event_at` None: it has no usable timestamp."""
         self.arrive(arrived_at)
         if rule in {"newer", "first-word"} and is_sold:
             self.objections = [
                 one
                 for one in self.objections
-                if one.is_doubt or not _is_later(event_at, one.event_at)
+                if one.is_conflict or not _is_later(event_at, one.event_at)
             ]
         elif rule == "newer":
-            # What was doubted is now what the mirror says: as old as this delivery.
+            # The conflicting value is now the stored value: as old as this delivery.
             for one in self.objections:
                 if one.value == update.value:
-                    one.is_doubt, one.event_at = False, event_at
+                    one.is_conflict, one.event_at = False, event_at
         if not is_sold and (update.value is not None or rule == "contradicts"):
-            is_doubt = rule in {"contradicts", "first-word-doubted"}
-            self.objections.append(Objection(update.value, event_at, is_doubt))
+            is_conflict = rule in {"contradicts", "first-word-doubted"}
+            self.objections.append(Objection(update.value, event_at, is_conflict))
 
     def arrive(self, arrived_at: datetime) -> None:
-        """Note that a delivery waits to be confirmed."""
+        """Add a delivery that waits for its confirmation."""
         self.last_at = arrived_at if self.last_at is None else max(self.last_at, arrived_at)
         self.unconfirmed_since = arrived_at
 
     def is_settled(self, began_at: datetime, settle: timedelta) -> bool:
-        """Tell whether a read that began then is the truth for this variant."""
+        """Tell whether a read that began then settles this variant."""
         return self.last_at is None or began_at >= self.last_at + settle
 
     def agree(self, value: str | None) -> None:
-        """Note an unsettled read that says what the mirror says: conflicts end (rule 5)."""
+        """Add an unsettled read that agrees with the mirror: conflicts end (rule 5)."""
         self.objections = [
-            one for one in self.objections if not one.is_doubt and one.value == value
+            one for one in self.objections if not one.is_conflict and one.value == value
         ]
 
 

@@ -1,4 +1,4 @@
-"""What happens at Dreamship: availability changes, variants and items come and go."""
+"""The events at Dreamship: availability changes, and variants and items are added and removed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CATEGORIES = (1, 2)
 
 
 class World:
-    """Changes the truth at moments of its own, and has the post tell of it."""
+    """Changes the truth at random times, and sends deliveries about the changes."""
 
     def __init__(
-        self, truth: Truth, scenario: Scenario, post: Post, tell: Callable[[str], None]
+        self, truth: Truth, scenario: Scenario, post: Post, trace: Callable[[str], None]
     ) -> None:
         self._truth = truth
         self._scenario = scenario
         self._post = post
-        self._tell = tell
+        self._trace = trace
         self._chance = scenario.chance("world")
 
     def begin(self) -> None:
@@ -34,7 +34,7 @@ class World:
                 self._truth.new_variant(item_id, -1000.0, self._chance.choice(VALUES))
 
     async def run(self) -> None:
-        """Let everything happen that the scenario has."""
+        """Make all changes of the scenario."""
         scenario, chance = self._scenario, self._chance
         mean_s = scenario.horizon_s / scenario.changes
         for _ in range(scenario.changes):
@@ -63,19 +63,19 @@ class World:
         history = truth.variants[variant_id]
         value = chance.choice([value for value in VALUES if value != history.last])
         at_s = history.add(self._visible_s(), value)
-        self._tell(f"world: {variant_id}={value}, visible {at_s:.1f}")
+        self._trace(f"world: {variant_id}={value}, visible {at_s:.1f}")
         self._post.post(UPDATED, variant_id, value)
 
     def _add(self) -> None:
         chance, truth = self._chance, self._truth
         listed = truth.now_listed()
-        is_told = chance.random() < self._scenario.told_additions
+        is_reported = chance.random() < self._scenario.reported_additions
         at_s = self._visible_s()
         gone = [item for item, history in truth.items.items() if history.last is None]
         if gone and chance.random() < 0.5:
             item_id = chance.choice(gone)
             truth.items[item_id].add(at_s, "")
-            self._tell(f"world: item {item_id} is back, visible {at_s:.1f}")
+            self._trace(f"world: item {item_id} is back, visible {at_s:.1f}")
             return
         if not listed or chance.random() < 0.4:
             item_id = truth.new_item(at_s, chance.choice(CATEGORIES))
@@ -84,8 +84,8 @@ class World:
         for _ in range(chance.randint(1, 2)):
             value = chance.choice(VALUES)
             variant_id = truth.new_variant(item_id, at_s, value)
-            self._tell(f"world: {variant_id}={value} in item {item_id} is new, {is_told=}")
-            if is_told:
+            self._trace(f"world: {variant_id}={value} in item {item_id} is new, {is_reported=}")
+            if is_reported:
                 self._post.post(ADDED, variant_id, value)
 
     def _remove(self) -> None:
@@ -95,13 +95,13 @@ class World:
         if listed and chance.random() < 0.4:
             item_id = chance.choice(listed)
             truth.items[item_id].add(at_s, None)
-            self._tell(f"world: item {item_id} goes, visible {at_s:.1f}")
+            self._trace(f"world: item {item_id} goes, visible {at_s:.1f}")
             return
         here = [v for v, history in truth.variants.items() if history.last is not None]
         if here:
             variant_id = chance.choice(here)
             truth.variants[variant_id].add(at_s, None)
-            self._tell(f"world: {variant_id} goes, visible {at_s:.1f}")
+            self._trace(f"world: {variant_id} goes, visible {at_s:.1f}")
 
     def _visible_s(self) -> float:
         return asyncio.get_running_loop().time() + self._scenario.lead_s * self._chance.random()

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from load.checks import Follower, faults
+from load.checks import Follower, problems
 from load.crash import crash
 from load.report import Report
 from load.station import Station, sending
@@ -23,22 +23,22 @@ KILLS = int(os.environ.get("SYNCD_KILLS", "5"))
 def test_answered_deliveries_survive_every_kill(tmp_path: Path) -> None:
     """Each is stored once, its value or a later one is mirrored, the feed has no gap."""
     done = crash(tmp_path, kills=KILLS, seed=KILLS)
-    assert done.faults == []
+    assert done.problems == []
     assert done.report.statuses.keys() <= {"200", "503"}
     # The load was there at all, and felt the kills.
-    assert len(done.report.told) > 20 * KILLS
+    assert len(done.report.accepted) > 20 * KILLS
     assert done.report.refused + done.report.reset + done.report.raced > KILLS
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "problem"),
     [
-        ("DELETE FROM deliveries WHERE delivery_id = 7", "is kept 0 times"),
+        ("DELETE FROM deliveries WHERE delivery_id = 7", "is stored 0 times"),
         (
             "UPDATE variants SET value = 'x' WHERE variant_id = 1000001",
-            "the mirror says 'x'",
+            "the mirror has 'x'",
         ),
-        ("DELETE FROM change_log WHERE seq = 5", "what the feed had told is not there now"),
+        ("DELETE FROM change_log WHERE seq = 5", "a row has changed or is gone"),
         (
             """INSERT INTO change_log SELECT 9999, previous_seq, variant_id, item_id, 'x',
                    availability, old_sellable, sellable, cause, rule, 0, 0, occurred_at, recorded_at
@@ -48,7 +48,7 @@ def test_answered_deliveries_survive_every_kill(tmp_path: Path) -> None:
     ],
 )
 def test_the_checks_detect_damage(
-    sound: tuple[Path, Report], tmp_path: Path, damage: str, told: str
+    sound: tuple[Path, Report], tmp_path: Path, damage: str, problem: str
 ) -> None:
     """A lost delivery, a wrong value, a gap and a doubled change."""
     mirror, report = tmp_path / "availability.db", sound[1]
@@ -58,9 +58,9 @@ def test_the_checks_detect_damage(
     ):
         source.backup(copy)
         follower = Follower(mirror)
-        assert follower.follow() + faults(mirror, report) == []
+        assert follower.follow() + problems(mirror, report) == []
         copy.execute(damage)
-    assert any(told in fault for fault in follower.follow() + faults(mirror, report))
+    assert any(problem in fault for fault in follower.follow() + problems(mirror, report))
 
 
 @pytest.fixture(scope="module")

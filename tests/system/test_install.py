@@ -198,7 +198,7 @@ class Installation:
         # A kept connection may be closed just while a request is on its way; see load.report.
         assert report.raced <= 1
         kept = [row[0] for row in self.ask("SELECT event_id FROM deliveries")]
-        assert {told.event_id for told in report.told} <= set(kept)
+        assert {told.event_id for told in report.accepted} <= set(kept)
         assert len(kept) == len(set(kept))
 
     @contextlib.contextmanager
@@ -358,7 +358,7 @@ def test_restarts_under_load_refuse_no_request(running: Installation) -> None:
         seconds = time.monotonic() - began_s
     log.info("%d restarts in %.1f s: %s", RESTARTS, seconds, reports[0].statuses)
     running.require_all(reports[0])
-    assert len(reports[0].told) > 20 * RESTARTS
+    assert len(reports[0].accepted) > 20 * RESTARTS
     assert reports[0].longest_wait_s < 20
     assert running.machine.show("syncd", "NRestarts", "Result") == ["0", "success"]
 

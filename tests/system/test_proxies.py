@@ -134,11 +134,11 @@ def test_a_restart_behind_a_proxy_loses_no_delivery(tmp_path: Path, set_up: SetU
             yield [f"--port={front.port}", f"--trust={front.certificate}"]
 
     done = restart(tmp_path, restarts=3, seed=3, in_front=in_front)
-    assert done.faults == []
+    assert done.problems == []
     assert done.report.statuses.keys() == {"200"}
     assert set(done.unanswered.values()) == {0}
     assert done.report.longest_wait_s < 20
-    assert len(done.report.told) > 60
+    assert len(done.report.accepted) > 60
 
 
 def test_without_a_held_listener_the_proxy_answers_502(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ RESTARTS = int(os.environ.get("SYNCD_RESTARTS", "3"))
 def test_restarts_under_load_refuse_no_request(tmp_path: Path, per_second: float | None) -> None:
     """The old process or the next one answers each with 200."""
     done = restart(tmp_path, restarts=RESTARTS, seed=RESTARTS, per_second=per_second)
-    assert done.faults == []
+    assert done.problems == []
     assert done.report.statuses.keys() == {"200"}
     assert (done.report.refused, done.report.reset) == (0, 0)
     # A connection that was kept may be closed just while a request is on its way, which no server
@@ -34,7 +34,7 @@ def test_restarts_under_load_refuse_no_request(tmp_path: Path, per_second: float
     assert done.report.raced <= 1
     assert done.longest_stop_s < 10
     assert done.report.longest_wait_s < 20
-    assert len(done.report.told) > 20 * RESTARTS
+    assert len(done.report.accepted) > 20 * RESTARTS
 
 
 def test_a_socket_of_systemd_holds_requests_until_the_daemon_starts(idle: Site) -> None:

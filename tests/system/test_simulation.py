@@ -16,7 +16,7 @@ from simulation.days import Day, lived, silence
 from simulation.scenario import Scenario, drawn
 from simulation.simulation import simulate
 
-FAULTS = {
+PROBLEMS = {
     *("dropped", "doubled", "delayed", "garbled", "retried", "throttles", "failed calls"),
     *("deaths", "clock steps", "naps"),
 }
@@ -68,13 +68,13 @@ def test_mirror_and_source_agree_in_every_world() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     # Counts that are zero do not appear.
     counts = dict(part.rsplit(" ", 1) for part in done.stdout.splitlines()[0].split(", "))
-    assert {name for name, number in counts.items() if int(number)} >= FAULTS
+    assert {name for name, number in counts.items() if int(number)} >= PROBLEMS
 
 
 def test_a_seed_gives_the_same_story_every_time() -> None:
     """Time, threads and hashes have no influence, so a failing seed can be repeated."""
-    stories = {tuple(simulate(17, verbose=True).trace) for _ in range(2)}
-    assert len(stories) == 1
+    traces = {tuple(simulate(17, verbose=True).trace) for _ in range(2)}
+    assert len(traces) == 1
 
 
 def test_silence_is_noticed_long_before_the_next_sweep() -> None:
@@ -97,7 +97,7 @@ def test_the_simulation_detects(rule: str) -> None:
     seeds = [DETECTED_BY.get(rule, SEEDS_TO_DETECT.start), *SEEDS_TO_DETECT]
     with broken(rule):
         detected_by = next(
-            (seed for seed in seeds if simulate(seed, scenario=replace(drawn(seed), **rich)).fault),
+            (seed for seed in seeds if simulate(seed, scenario=replace(drawn(seed), **rich)).error),
             None,
         )
     assert detected_by is not None
@@ -105,19 +105,19 @@ def test_the_simulation_detects(rule: str) -> None:
 
 def test_a_confirming_read_does_not_wait_for_the_siblings() -> None:
     """Deliveries for one variant never delay the confirmation of another variant of the item."""
-    assert simulate(2, scenario=busy(2)).fault is None
+    assert simulate(2, scenario=busy(2)).error is None
 
 
 def test_a_delivery_of_an_unplaced_variant_is_confirmed() -> None:
     """By a settled read, although its item was unknown when it arrived."""
-    faults = {seed: simulate(seed).fault for seed in (4, 14, 825)}
-    assert set(faults.values()) == {None}, faults
+    errors = {seed: simulate(seed).error for seed in (4, 14, 825)}
+    assert set(errors.values()) == {None}, errors
 
 
 def test_a_lagging_listing_does_not_make_a_variant_foreign() -> None:
     """A variant that the listing does not show yet is searched again."""
-    faults = {seed: simulate(seed).fault for seed in (5169, 5593, 5741)}
-    assert set(faults.values()) == {None}, faults
+    errors = {seed: simulate(seed).error for seed in (5169, 5593, 5741)}
+    assert set(errors.values()) == {None}, errors
 
 
 def busy(seed: int) -> Scenario:
@@ -132,7 +132,7 @@ def busy(seed: int) -> Scenario:
         bursts=False,
         additions=0.0,
         removals=0.0,
-        told_additions=1.0,
+        reported_additions=1.0,
         host_offset_s=0.0,
         source_offset_s=0.0,
         event_offset_s=0.0,

@@ -16,7 +16,7 @@ from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.store import chains, deliveries, replay, time_ranges
 from syncd.store.history import deliveries as stored_deliveries
-from syncd.store.history import story
+from syncd.store.history import variant_history
 from syncd.store.migrations import migrate
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -214,6 +214,6 @@ def test_finding_a_time_or_a_history_does_not_scan_a_table() -> None:
 
     db.set_progress_handler(count, 100)
     assert time_ranges.first_id_since(db, "deliveries", NOON + timedelta(seconds=5000)) == 5001
-    story(db, 1)
+    variant_history(db, 1)
     assert stored_deliveries(db, "quarantined", 10, with_body=True) == []
     assert steps < 2_000

@@ -67,7 +67,7 @@ def test_a_jump_takes_effect_at_the_next_check(by: timedelta) -> None:
     assert [jump] == followed
     assert (jump.before, jump.after) == (BEGIN + SECOND / 2, host.at)
     assert (jump.shift, jump.is_set_back) == (by, by < timedelta(0))
-    assert jump.is_absence == jump.is_doubtful == (by == HOUR)
+    assert jump.is_absence == jump.needs_confirmation == (by == HOUR)
     assert steady.now() == host.at
     assert steady.check() is None
 
@@ -108,7 +108,7 @@ def test_time_never_goes_backwards_without_a_reported_jump(
         host.at += timedelta(seconds=by_s)
         jump = steady.check() if is_checked else None
         now = steady.now()
-        assert now >= (before if jump is None else jump.noted(before))
+        assert now >= (before if jump is None else jump.event(before))
         before = now
 
 
@@ -123,7 +123,7 @@ def test_a_suspended_process_reports_an_absence(gap_s: int) -> None:
         assert jump is None
         return
     assert jump is not None
-    assert (jump.is_absence, jump.shift, jump.is_doubtful) == (True, timedelta(0), False)
+    assert (jump.is_absence, jump.shift, jump.needs_confirmation) == (True, timedelta(0), False)
     assert (jump.since, jump.after, jump.away.total_seconds()) == (BEGIN, host.at, gap_s)
 
 
@@ -169,11 +169,11 @@ def test_moved_timestamps_keep_their_order(moments: list[int], shift_s: int) -> 
     """No past timestamp lies in the future, and a recent one keeps its age."""
     jump = Jump(BEGIN, BEGIN + timedelta(seconds=shift_s), BEGIN)
     ordered = [BEGIN + timedelta(seconds=s) for s in sorted(moments)]
-    for move in (jump.timer, jump.noted):
+    for move in (jump.timer, jump.event):
         assert all(one <= other for one, other in pairwise(map(move, ordered)))
     for moment in ordered:
         if moment <= BEGIN:
-            assert jump.noted(moment) <= max(jump.after, BEGIN)
+            assert jump.event(moment) <= max(jump.after, BEGIN)
         if moment > BEGIN - RECENT:
             assert jump.after - jump.timer(moment) == BEGIN - moment
 
@@ -205,11 +205,11 @@ def test_a_jump_between_two_runs_of_one_boot_is_measured_exactly(
     assert jump is not None
     assert jump.shift == by
     assert jump.is_absence == (down_s > AWAY_AFTER.total_seconds() or by > AWAY_AFTER)
-    assert jump.is_doubtful == (by > AWAY_AFTER)
+    assert jump.needs_confirmation == (by > AWAY_AFTER)
 
 
 @pytest.mark.parametrize(
-    ("wall", "is_told", "is_doubtful"),
+    ("wall", "is_told", "needs_confirmation"),
     [
         (-HOUR, True, False),
         (5 * SECOND, False, False),
@@ -220,7 +220,7 @@ def test_a_jump_between_two_runs_of_one_boot_is_measured_exactly(
     ids=str,
 )
 def test_after_a_reboot_only_the_wall_clock_counts(
-    wall: timedelta, is_told: bool, is_doubtful: bool
+    wall: timedelta, is_told: bool, needs_confirmation: bool
 ) -> None:
     """Set back: the length is unknown. Far ahead: it may be wrong."""
     mark = lived(Host("first"))
@@ -230,7 +230,7 @@ def test_after_a_reboot_only_the_wall_clock_counts(
     assert (jump is not None) == is_told
     if jump is not None:
         assert jump.is_absence
-        assert jump.is_doubtful == is_doubtful
+        assert jump.needs_confirmation == needs_confirmation
         assert jump.after == host.at
         assert jump.since <= jump.after
 
@@ -239,7 +239,7 @@ def test_timestamps_without_a_heartbeat_do_not_stay_in_the_future() -> None:
     """`reconcile-now` leaves such timestamps without a daemon, on a clock that was ahead."""
     jump = SteadyClock(Host()).resume(None, BEGIN + HOUR)
     assert jump is not None
-    assert jump.noted(BEGIN + HOUR) == BEGIN
+    assert jump.event(BEGIN + HOUR) == BEGIN
     assert SteadyClock(Host()).resume(None, BEGIN - HOUR) is None
 
 

@@ -66,7 +66,7 @@ def test_every_timestamp_column_is_moved_or_named_as_fixed(db: sqlite3.Connectio
     moments = {one for one in columns if re.search(r"(^|_)(at|before|hour|since|until)$", one[1])}
     known = {
         (table, column)
-        for table, names in (*wall_time._TIMERS, *wall_time._NOTES)
+        for table, names in (*wall_time._TIMERS, *wall_time._EVENTS)
         for column in names
     }
     assert moments == known | NOT_OURS | {("counts", "hour")}
@@ -284,7 +284,7 @@ def test_a_429_pause_keeps_its_length(by: timedelta) -> None:
         await budget.throttled(100.0, for_sweep=False)
         await asyncio.sleep(10)
         day.host.offset += by
-        await day.services.notice_clock()
+        await day.services.check_clock()
         assert budget.wait_s(urgent=True) == pytest.approx(90, abs=0.1)
         remembered = await _restored(day)
         assert remembered.paused_until is not None
@@ -301,7 +301,7 @@ def test_the_estimate_of_dreamships_clock_does_not_jump(by: timedelta) -> None:
     async def story(day: Day) -> None:
         before = day.services.remote_clock.now()
         day.host.offset += by
-        await day.services.notice_clock()
+        await day.services.check_clock()
         assert abs(day.services.remote_clock.now() - before) < SECOND
         assert (
             await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
@@ -327,7 +327,7 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
         day.host.offset += by
         await asyncio.sleep(1)
         with pytest.raises(MirrorUnavailable):
-            await day.services.notice_clock()
+            await day.services.check_clock()
         assert day.clock.now() == day.host.wall()
         await asyncio.sleep(5)
         database._require_same_files = sound  # type: ignore[method-assign]
@@ -390,7 +390,7 @@ def test_a_suspended_machine_reports_no_missed_webhook() -> None:
         for item in range(1, 6):
             day.source.values[item * 10] = "out_of_stock"  # told while nobody listened
         await asyncio.sleep(7200)  # no beat, no check
-        await day.services.notice_clock()
+        await day.services.check_clock()
         assert day.services.is_resuming
         assert day.services.down is not None
         assert day.services.down[1] - day.services.down[0] > 2 * HOUR - 21 * SECOND
@@ -400,7 +400,7 @@ def test_a_suspended_machine_reports_no_missed_webhook() -> None:
         assert status.webhooks.state in {"unknown", "healthy"}
         assert status.mirror.sellable < status.mirror.variants
         reasons = " ".join(status.reasons)
-        assert "I was down" not in reasons
+        assert "The daemon was down" not in reasons
         assert "no delivery reported" not in reasons
 
     day(story)
@@ -472,7 +472,7 @@ def test_a_clock_ahead_of_dreamship_deletes_nothing() -> None:
             assert len(pruned) == 1
             day.clock.follow(day.schedule.follow)
             day.host.offset += 365 * DAY
-            await day.services.notice_clock()
+            await day.services.check_clock()
             for _ in range(10):
                 await day.schedule._prune()
             assert (await _restored(day)).is_clock_suspect
@@ -481,7 +481,7 @@ def test_a_clock_ahead_of_dreamship_deletes_nothing() -> None:
             await day.schedule._prune()
             assert len(pruned) == 1
             day.host.offset -= 365 * DAY
-            await day.services.notice_clock()
+            await day.services.check_clock()
             await day.schedule._prune()
             assert len(pruned) == 2
             assert not (await _restored(day)).is_clock_suspect
@@ -497,7 +497,7 @@ def test_an_unconfirmed_clock_is_trusted_after_a_day() -> None:
         planned(day)
         day.clock.follow(day.schedule.follow)
         day.host.offset += HOUR
-        await day.services.notice_clock()
+        await day.services.check_clock()
         assert not await day.schedule._trusts_clock()
         day.services.remote_clock.offset = timedelta()  # nothing was heard of Dreamship since
         await asyncio.sleep(23 * 3600)

@@ -63,7 +63,7 @@ def logged() -> Iterator[str]:
                 continue
             is_ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
             is_complaint = ast.unparse(node.func.value).endswith("_complaints")
-            if is_ours or is_complaint or node.func.attr == "_complain":
+            if is_ours or is_complaint or node.func.attr == "_log_refusal":
                 yield from (
                     one.value
                     for one in node.args[:1]

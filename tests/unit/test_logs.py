@@ -127,7 +127,7 @@ def test_the_level_filters_less_important_lines(level: str, told: int) -> None:
 def test_an_unwritable_log_raises_nothing() -> None:
     """The log's disk may be full: a delivery still gets its 503, and reads go on."""
     logs.configure("info", "json", stream=FullDisk())
-    structlog.get_logger("test").error("a delivery could not be kept")
+    structlog.get_logger("test").error("a delivery could not be stored")
 
 
 FORGED = "odd\n2026-01-01 [info] forged\r\x1b[2J\u2028\x00"

@@ -47,7 +47,7 @@ def test_rule_1_an_equal_value_updates_only_the_event_time() -> None:
     assert decision.rule == "same"
     assert decision.value_state.event_at == at(50)
     assert decision.value_state.value == "in_stock"
-    assert not decision.ask_soon
+    assert not decision.read_soon
 
 
 def test_rule_2_a_newer_event_is_applied_at_once() -> None:
@@ -71,7 +71,7 @@ def test_rule_3_a_conflicting_older_event_is_verified(event_at: float | None) ->
     """The mirror keeps its value, remembers the conflict, and asks the source now."""
     decision = deliver(KNOWN, "out_of_stock", event_at)
     assert decision.rule == "contradicts"
-    assert decision.ask_soon
+    assert decision.read_soon
     assert decision.value_state.value == "in_stock"
     assert decision.value_state.candidates == ("in_stock", "out_of_stock")
 
@@ -79,7 +79,7 @@ def test_rule_3_a_conflicting_older_event_is_verified(event_at: float | None) ->
 def test_a_delivery_without_a_value_is_verified() -> None:
     """It says that something changed, and not to which value."""
     decision = deliver(KNOWN, None, 50)
-    assert decision.ask_soon
+    assert decision.read_soon
     assert decision.value_state.candidates == ("in_stock", None)
 
 
@@ -96,13 +96,13 @@ def test_a_newer_delivery_keeps_an_older_conflict() -> None:
     doubted = deliver(KNOWN, "discontinued", None).value_state
     decision = deliver(doubted, "out_of_stock", 60)
     assert decision.value_state.candidates == ("out_of_stock", "discontinued")
-    assert decision.ask_soon
+    assert decision.read_soon
 
 
 def test_a_new_variant_is_applied_if_its_event_has_a_valid_time() -> None:
     """Else it is verified."""
     placed = deliver(None, "in_stock", 50)
-    assert (placed.rule, placed.value_state.verifying, placed.ask_soon) == (
+    assert (placed.rule, placed.value_state.verifying, placed.read_soon) == (
         "first-word",
         False,
         True,
@@ -120,11 +120,11 @@ def test_an_event_older_than_the_senders_last_retry_is_verified(hours: float, is
     event_at = 100 - hours * 3600
     first = deliver(None, "in_stock", event_at)
     assert first.rule == ("first-word-doubted" if is_old else "first-word")
-    assert (first.value_state.verifying, first.ask_soon) == (is_old, True)
+    assert (first.value_state.verifying, first.read_soon) == (is_old, True)
     known = ValueState("out_of_stock", event_at=at(event_at - 1), read_at=at(event_at - 3600))
     later = deliver(known, "in_stock", event_at)
     assert later.rule == ("contradicts" if is_old else "newer")
-    assert (later.value_state.verifying, later.ask_soon) == (is_old, is_old)
+    assert (later.value_state.verifying, later.read_soon) == (is_old, is_old)
 
 
 def test_rule_4_a_settled_read_decides() -> None:
@@ -290,7 +290,7 @@ class Replay:
         self.value_state = decision.value_state
         self._settle_at = now + SETTLE.total_seconds()
         self._push(self._settle_at, "ask")
-        if decision.ask_soon:
+        if decision.read_soon:
             self._push(now, "ask")
 
     def _ask(self, now: float) -> None:

@@ -33,7 +33,7 @@ from syncd.core.records import DeliveryResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.store import Database, reads, replay
 from syncd.store.deliveries import apply as apply_to_mirror
-from syncd.store.history import story
+from syncd.store.history import variant_history
 from syncd.store.migrations import migrate
 from syncd.webhook.batch_writer import BatchWriter
 
@@ -217,10 +217,10 @@ def test_a_quarantined_payload_makes_its_variants_unsellable(mirror: Mirror, bod
     (one,) = mirror.take(body_at(body))
     assert one.outcome == ("quarantined" if "quarantined" in expected else "ignored")
     named = expected["mention"] or {"variant_ids": [], "unclear_item_ids": [], "item_ids": []}
-    is_doubted = VARIANT in named["variant_ids"] or ITEM in named["unclear_item_ids"]
-    assert mirror.state() == (DOUBTED if is_doubted else UNTOUCHED)
+    is_distrusted = VARIANT in named["variant_ids"] or ITEM in named["unclear_item_ids"]
+    assert mirror.state() == (DOUBTED if is_distrusted else UNTOUCHED)
     assert mirror.state(SIBLING) == (DOUBTED if named["unclear_item_ids"] else UNTOUCHED)
-    assert (ITEM in mirror.queue()) == (is_doubted or ITEM in named["item_ids"])
+    assert (ITEM in mirror.queue()) == (is_distrusted or ITEM in named["item_ids"])
 
 
 def test_a_quarantined_delivery_is_verified_by_a_settled_read(mirror: Mirror) -> None:
@@ -367,10 +367,10 @@ def test_explain_names_the_quarantined_delivery(mirror: Mirror) -> None:
     body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
     mirror.take(body)
     for variant_id in (VARIANT, SIBLING):
-        told = story(mirror.db, variant_id)
+        told = variant_history(mirror.db, variant_id)
         assert any("Delivery 1 was not understood" in one for one in sentences(told))
         assert decisions(told)[0]["outcome"] == "quarantined"
-    assert not story(mirror.db, 5).deliveries
+    assert not variant_history(mirror.db, 5).deliveries
 
 
 def test_a_replay_that_understands_the_body_replaces_the_quarantine(mirror: Mirror) -> None:

@@ -92,7 +92,7 @@ def test_a_clock_set_back_does_not_stop_reading() -> None:
 )
 def test_the_text_of_a_429_names_the_wait(message: str, wait_s: float | None) -> None:
     """Without Retry-After the documented wording counts."""
-    assert rate_limit.wait_in_words(message) == wait_s
+    assert rate_limit.wait_in_message(message) == wait_s
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

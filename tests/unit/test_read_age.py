@@ -18,8 +18,8 @@ from syncd.core.read_age import (
     LONGEST_AGE,
     NO_EVIDENCE_AGE,
     UNKNOWN_AGE,
-    ToldAge,
-    told_age,
+    ContentAge,
+    content_age,
 )
 from syncd.demo.fake_dreamship.faults import http_date
 from syncd.dreamship.remote_clock import RemoteClock
@@ -32,8 +32,10 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 
 
-def told(*headers: tuple[str, str]) -> ToldAge:
-    return told_age(lambda name: [value for key, value in headers if key.lower() == name.lower()])
+def told(*headers: tuple[str, str]) -> ContentAge:
+    return content_age(
+        lambda name: [value for key, value in headers if key.lower() == name.lower()]
+    )
 
 
 class HandClock:
@@ -90,7 +92,7 @@ def test_the_age_header_plus_a_second_is_the_age(value: str, seconds: int) -> No
 @pytest.mark.parametrize("value", ["-5", "soon", "", "1e9", "٣", "0x10", "240s", "+3"])
 def test_an_invalid_age_header_is_ignored(value: str) -> None:
     """It never makes an answer old."""
-    assert told(("Age", value)) == ToldAge()
+    assert told(("Age", value)) == ContentAge()
 
 
 def test_the_largest_of_several_ages_counts() -> None:
@@ -160,8 +162,8 @@ def test_age_and_remaining_lifetime_add_up(age: int, lifetime: int) -> None:
 )
 def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) -> None:
     """Such a copy confirms nothing."""
-    assert told(header) == ToldAge(UNKNOWN_AGE)
-    assert told(header, ("Age", "0")) == ToldAge()
+    assert told(header) == ContentAge(UNKNOWN_AGE)
+    assert told(header, ("Age", "0")) == ContentAge()
 
 
 @pytest.mark.parametrize(
@@ -183,17 +185,17 @@ def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) 
 )
 def test_a_cache_miss_or_revalidation_is_new(header: tuple[str, str]) -> None:
     """The name of a cache alone does not make an answer a copy."""
-    assert told(header) == ToldAge()
+    assert told(header) == ContentAge()
 
 
 def test_djangos_page_cache_shows_its_age_in_expires() -> None:
     """Old versions send a new Date and no Age, but the Expires of the original."""
     date = ("Date", http_date(NOW))
     expires = ("Expires", http_date(NOW + timedelta(seconds=60)))
-    assert told(date, expires, ("Cache-Control", "max-age=300")) == ToldAge(
+    assert told(date, expires, ("Cache-Control", "max-age=300")) == ContentAge(
         timedelta(seconds=241), timedelta(seconds=59)
     )
-    assert told(date, expires, ("Cache-Control", "max-age=60")) == ToldAge()
+    assert told(date, expires, ("Cache-Control", "max-age=60")) == ContentAge()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_an_expires_that_contradicts_max_age_is_ignored(control: str) -> None:
     date = ("Date", http_date(NOW))
     for seconds in (-3600, 60):
         expires = ("Expires", http_date(NOW + timedelta(seconds=seconds)))
-        assert told(date, expires, ("Cache-Control", control)) == ToldAge()
+        assert told(date, expires, ("Cache-Control", control)) == ContentAge()
 
 
 def test_new_answers_are_not_changed() -> None:
@@ -400,16 +402,16 @@ def test_a_copy_is_read_again_after_its_lifetime() -> None:
     """If the cache keeps it longer, the waits grow."""
     answers = cached()
     one = copy(MINUTE, 4 * MINUTE)
-    assert answers.ask_again_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
+    assert answers.repeat_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
     one = copy(6 * MINUTE, timedelta())
-    waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(8)]
+    waits = [answers.repeat_at(1, one, NOW) - NOW for _ in range(8)]
     assert waits == [MINUTE, *(2**n * MINUTE for n in (1, 2, 3)), *[15 * MINUTE] * 4]
 
 
 def test_an_implausible_date_is_read_again_soon() -> None:
     """One of several hosts has a wrong clock: seeds 40696 and 41054 of the simulation."""
     answers, one = cached(), copy(timedelta(days=3650))
-    waits = [answers.ask_again_at(1, one, NOW) - NOW for _ in range(4)]
+    waits = [answers.repeat_at(1, one, NOW) - NOW for _ in range(4)]
     assert waits == [3 * SECOND, 6 * SECOND, 12 * SECOND, 24 * SECOND]
 
 
@@ -426,26 +428,26 @@ def test_three_reads_of_one_copy_do_not_count_as_three_answers() -> None:
 def test_rereading_copies_takes_a_share_of_the_budget_only() -> None:
     """Reads of 500 items are spread; no wait is longer than an hour."""
     answers = cached()
-    waits = [answers.ask_again_at(number, copy(MINUTE), NOW) - NOW for number in range(500)]
+    waits = [answers.repeat_at(number, copy(MINUTE), NOW) - NOW for number in range(500)]
     assert waits[-1] / MINUTE == pytest.approx(499 * 4 / 45)
     for item_id in range(5000):
-        assert answers.ask_again_at(item_id, copy(MINUTE), NOW) - NOW <= LONGEST
+        assert answers.repeat_at(item_id, copy(MINUTE), NOW) - NOW <= LONGEST
 
 
 def test_the_status_counts_cached_items_until_the_last_is_read() -> None:
     """One copy alone is normal; a repeated one, or three items, make a reason."""
     answers = cached()
-    answers.ask_again_at(1, copy(MINUTE), NOW)
+    answers.repeat_at(1, copy(MINUTE), NOW)
     reasons = [answers.reason]
-    answers.ask_again_at(1, copy(2 * MINUTE), NOW)
+    answers.repeat_at(1, copy(2 * MINUTE), NOW)
     reasons.append(answers.reason)
-    answers.ask_again_at(2, copy(UNKNOWN_AGE), NOW)
+    answers.repeat_at(2, copy(UNKNOWN_AGE), NOW)
     reasons.append(answers.reason)
     answers.is_new(1)
     answers.is_new(2)
     reasons.append(answers.reason)
     assert reasons[0] is reasons[3] is None
-    assert "again: 1;" in (reasons[1] or "")
+    assert "repeated: 1;" in (reasons[1] or "")
     assert "copy: 120 s" in (reasons[1] or "")
     assert "copy: unknown" in (reasons[2] or "")
 
@@ -455,5 +457,5 @@ def test_an_answer_a_few_seconds_old_is_no_copy() -> None:
     answers = cached()
     young = COPY_AGE - SECOND
     for _ in range(5):
-        assert answers.ask_again_at(1, copy(young), NOW) == NOW + young
+        assert answers.repeat_at(1, copy(young), NOW) == NOW + young
     assert answers.reason is None

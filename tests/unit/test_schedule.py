@@ -83,7 +83,7 @@ def test_failed_sweeps_are_repeated_ever_more_rarely() -> None:
     assert schedule.next_at("sweep") == NOW + MINUTE
 
 
-@pytest.mark.parametrize("fields", [{"held": 3}, {"is_catalogue": False}], ids=str)
+@pytest.mark.parametrize("fields", [{"removals_held": 3}, {"is_catalogue": False}], ids=str)
 def test_a_sweep_is_not_repeated_soon_if_that_cannot_help(fields: dict[str, Any]) -> None:
     """Blocked removals wait for a person, and an operator's items are none of the schedule's."""
     schedule = started()
@@ -151,13 +151,13 @@ def test_a_jump_of_the_clock_keeps_the_waits(by: timedelta) -> None:
 def test_a_doubted_clock_is_trusted_once_dreamship_agrees_or_after_a_day() -> None:
     """Else a clock that runs ahead by a year would delete everything."""
     trust = ClockTrust()
-    trust.doubt(0.0, 5)
+    trust.distrust(0.0, 5)
     assert not trust.is_confirmed(60.0, 5, timedelta())
     assert not trust.is_confirmed(60.0, 6, -365 * 24 * HOUR)
     assert trust.is_confirmed(60.0, 6, timedelta())
     assert trust.is_confirmed(TRUSTED_AFTER_S, 5, timedelta())
     trust.confirm()
     assert trust.is_confirmed(60.0, 5, timedelta())
-    assert not trust.is_doubted
+    assert not trust.is_distrusted
     assert is_ahead(1, -2 * HOUR)
     assert not is_ahead(0, -2 * HOUR)

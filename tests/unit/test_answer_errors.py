@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.dreamship.answer_faults import fault
+from syncd.dreamship.answer_errors import error_of
 from syncd.errors import (
     SourceAnswerInvalid,
     SourceGone,
@@ -46,7 +46,7 @@ def test_an_error_in_dreamships_own_format_is_final(
     status: int, document: dict[str, Any], expected: type[Exception]
 ) -> None:
     """An error object of Dreamship, or a sentence of Django REST framework."""
-    assert type(fault("items/5/", status, {}, document, NOW)) is expected
+    assert type(error_of("items/5/", status, {}, document, NOW)) is expected
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
@@ -75,9 +75,9 @@ def test_an_error_in_dreamships_own_format_is_final(
 )
 def test_an_error_of_a_gateway_is_retried(status: int, document: dict[str, Any] | None) -> None:
     """It neither refuses the key nor removes an item, since it may pass by itself."""
-    found = fault("items/5/", status, {}, document, NOW)
+    found = error_of("items/5/", status, {}, document, NOW)
     assert type(found) is SourceUnreachable
-    assert "something in front of Dreamship" in found.message
+    assert "a proxy in front of Dreamship" in found.message
     assert found.hint
 
 
@@ -88,7 +88,7 @@ def test_an_error_of_a_gateway_is_retried(status: int, document: dict[str, Any] 
 def test_retry_after_counts_with_every_status(status: int, retry_after: str) -> None:
     """An answer with Retry-After neither refuses the key nor says that an item is gone."""
     headers = {"retry-after": retry_after, "date": format_datetime(NOW, usegmt=True)}
-    found = fault("items/5/", status, headers, own(status), NOW)
+    found = error_of("items/5/", status, headers, own(status), NOW)
     assert found.wait_s == 17
     assert isinstance(found, SourceThrottled | SourceUnreachable | SourceAnswerInvalid)
 
@@ -109,7 +109,7 @@ def test_retry_after_counts_with_every_status(status: int, retry_after: str) -> 
 )
 def test_every_error_answer_maps_to_one_fault(status: int, document: Any, retry_after: str) -> None:
     """The fault has one line, and a 404 in an unknown format removes nothing."""
-    found = fault("items/5/", status, {"retry-after": retry_after}, document, NOW)
+    found = error_of("items/5/", status, {"retry-after": retry_after}, document, NOW)
     assert len(found.message.splitlines()) == 1
     if not isinstance(document, dict) or not {"error", "detail"} & document.keys():
         assert not isinstance(found, SourceGone | SourceRefused)
