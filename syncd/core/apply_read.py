@@ -58,7 +58,7 @@ def apply_read(
         else:
             applying.decide(stored, variant)
     if not overtaken:
-        applying.request_settled_read()
+        applying.change_set.settled_read_at = applying.settled_read_at()
     return applying.change_set
 
 
@@ -100,8 +100,8 @@ class _Read(Struct):
     found: dict[int, SourceVariant]
     is_whole: bool = True
 
-    def request_settled_read(self) -> None:
-        """Request another read if this one is too early for a delivery of the item."""
+    def settled_read_at(self) -> datetime | None:
+        """Return when a read is settled for each delivery of the item; None if this read is."""
         stored = self.snapshot.variants
         deliveries = [one.value_state.delivered_at for one in stored.values() if self._is_of(one)]
         deliveries += [
@@ -110,9 +110,9 @@ class _Read(Struct):
             if variant_id not in stored
         ]
         last = max((one for one in deliveries if one is not None), default=None)
-        if last is not None and not _is_settled(self.read, last, self.policy):
-            settle_at = last + self.policy.settle
-            request_refresh(self.change_set, self.read.item_id, None, settle_at)
+        if last is None or _is_settled(self.read, last, self.policy):
+            return None
+        return last + self.policy.settle
 
     def _is_of(self, stored: VariantState) -> bool:
         """Tell whether a variant belongs to the item, by the mirror or by this read."""

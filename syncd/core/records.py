@@ -124,6 +124,8 @@ class ChangeSet(Struct):
 
     `explained_misses` are positions of missed changes that a late delivery explains.
     `moved_variants` are variants of `variants` that have another item than before.
+    `settled_read_at`: this read was too early for a delivery of its item; a read that begins then
+    is settled for all of them.
     """
 
     variants: dict[int, VariantState] = field(default_factory=dict)
@@ -133,6 +135,7 @@ class ChangeSet(Struct):
     unplaced_variants: set[int] = field(default_factory=set)
     explained_misses: set[int] = field(default_factory=set)
     moved_variants: set[int] = field(default_factory=set)
+    settled_read_at: datetime | None = None
 
 
 class ItemSnapshot(Struct, frozen=True):
