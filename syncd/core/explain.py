@@ -56,13 +56,25 @@ class VariantHistory(Struct, frozen=True):
     is_unplaced: bool = False
 
 
+# Keys of `explain --json` that stay although the columns have other names: scripts read them.
+_STABLE_KEYS = {
+    "decided_at": "judged_at",
+    "conflicting_values": "doubts",
+    "missing_since": "absent_at",
+    "urgent_at": "asked_at",
+}
+
+
 def document(history: VariantHistory) -> JsonObject:
     """Return the history of a variant as `explain --json` prints it."""
+    grounds = history.grounds
     return {
         "variant_id": history.variant_id,
         "availability": history.row,
         "because": sentences(history),
-        "grounds": history.grounds,
+        "grounds": None
+        if grounds is None
+        else {_STABLE_KEYS.get(key, key): value for key, value in grounds.items()},
         "decisions": decisions(history),
     }
 

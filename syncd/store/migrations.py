@@ -94,6 +94,13 @@ def migrate(connection: sqlite3.Connection) -> None:
     migrations.apply(database)
 
 
+def has_older_schema(connection: sqlite3.Connection) -> bool:
+    """Tell whether this is a mirror that an older version made, and the daemon has not upgraded."""
+    applied = {step.name for step in migrations.applied(Database(connection))}
+    steps = {step.name for step in migrations._migrations}  # noqa: SLF001 - it has no public name
+    return bool(applied) and applied < steps
+
+
 def _statements(script: str) -> Iterator[str]:
     """Split a script into statements; executescript of sqlite3 would commit before it."""
     statement = ""

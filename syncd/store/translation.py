@@ -11,6 +11,7 @@ from pathlib import Path
 
 from syncd.errors import MirrorError, MirrorIncompatible, MirrorUnavailable, Overloaded
 from syncd.store.files import sidecars
+from syncd.store.migrations import has_older_schema
 
 _SPACE = "check free disk space and the permissions of the file and its folder"
 _PERMISSIONS = "the file and its folder must belong to the user that runs this; see `syncd doctor`"
@@ -79,9 +80,22 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _is_of_older_version(path: Path) -> bool:
+    with contextlib.suppress(sqlite3.Error):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        with contextlib.closing(connection):
+            return has_older_schema(connection)
+    return False
+
+
 def _operational(path: Path, error: sqlite3.OperationalError) -> MirrorError:
     name = getattr(error, "sqlite_errorname", "")
     if _FOREIGN.search(str(error)):
+        if _is_of_older_version(path):
+            return MirrorIncompatible(
+                f"an older version of syncd made {path}, and the daemon has not upgraded it yet",
+                hint="start or restart the daemon of this version; it upgrades the mirror",
+            )
         return MirrorIncompatible(
             f"{path} is no mirror of this syncd, or another database replaced it: {error}",
             hint=overwritten(path).hint,

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from conftest import Daemon, Site
 
 
+# Scripts read these keys, whatever the columns are called.
+GROUNDS = [
+    "rule",
+    "judged_at",
+    "doubts",
+    "absent_at",
+    "item_read_at",
+    "item_is_gone",
+    "asked_at",
+    "settle_at",
+]
+
+
 def explained(site: Site, variant_id: int) -> dict[str, Any]:
     done = site.syncd("explain", str(variant_id), "--json")
     assert done.returncode == 0, done.stderr
@@ -37,6 +50,7 @@ def test_explain_names_the_applied_and_the_rejected_delivery(shared: Daemon) -> 
     late = stale_event(variant_id, "discontinued", event.at - timedelta(hours=1))
     assert shared.deliver(late) == "verifying"
     story = explained(site, variant_id)
+    assert list(story["grounds"]) == GROUNDS
     rules = [(one["by"], one.get("told"), one["rule"]) for one in story["decisions"]]
     assert ("delivery", "low_stock", "newer") in rules
     assert ("delivery", "discontinued", "contradicts") in rules

@@ -140,7 +140,7 @@ def test_a_downgrade_is_refused(idle: Site, change: str, says: str) -> None:
         assert done.returncode == 1
         error, hint = done.stderr.splitlines()
         assert re.fullmatch(f"Error: .*{says}", error)
-        assert hint == "Try: install the newer version again, or restore a backup of before"
+        assert hint == "Try: install the newer version again, or restore an older backup"
     assert idle.mirror.read_bytes() == before
 
 
@@ -171,3 +171,14 @@ def test_an_interrupted_migration_leaves_no_trace(tmp_path: Path) -> None:
             (20,)
         ]
         assert connection.execute("SELECT * FROM freshness").fetchall() == [("new",)]
+
+
+def test_a_command_on_a_mirror_of_an_older_version_asks_to_restart_the_daemon(idle: Site) -> None:
+    """The package is upgraded and the daemon is not restarted: nothing is wrong with the file."""
+    make(idle.mirror, fixture("0.1.0").read_text())
+    done = idle.syncd("explain", "48005")
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert "an older version of syncd made" in error
+    assert hint == "Try: start or restart the daemon of this version; it upgrades the mirror"
+    assert idle.syncd("availability", "48005").returncode == 0
