@@ -122,7 +122,7 @@ def test_deliveries_are_confirmed_first_with_a_full_queue(site: Site) -> None:
     assert items > MAX_WAITING_ITEMS - 100
     _, told = member.ask("/reconcile", items=list(INVENTED[-500:]))
     assert told["kind"] == "overloaded"
-    assert "ask again later" in told["hint"]
+    assert "try again later" in told["hint"]
     paths = deliver_to(site, daemon, 5)
     assert calls_until_confirmed(site, paths) <= 5
     # And after a restart, of what the daemon before has left.
@@ -174,7 +174,7 @@ def test_an_oversized_queue_of_an_earlier_version_is_cut(site: Site) -> None:
     assert site.rows("SELECT count(*) AS n FROM items") == [{"n": 5}]
     results = site.rows("SELECT result, error FROM sweeps WHERE NOT is_catalogue ORDER BY sweep_id")
     assert results[0]["result"] == "failed"
-    assert "it named too much" in results[0]["error"]
+    assert "it named too many items" in results[0]["error"]
     assert "Dreamship has no item 5000000" in results[1]["error"]
     daemon.stop()
 
