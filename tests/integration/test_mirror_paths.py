@@ -128,7 +128,7 @@ def test_a_hard_link_is_locked_too(site: Site) -> None:
     assert "2 names" in site.syncd("doctor").stdout
     daemon.stop()
     again = site.serve()
-    (told,) = again.told("the place of the mirror may not suit shops")
+    (told,) = again.logged("the place of the mirror may not suit shops")
     assert "2 names" in told["error"]
 
 
@@ -391,7 +391,7 @@ def test_a_database_copied_over_the_mirror_is_never_written(site: Site, what: st
     site.until(says_what_happened)
     assert daemon.status()["health"] == "failing"
     assert "disk space" not in " ".join(reasons)
-    site.until(lambda: daemon.told("the mirror cannot be used"))
+    site.until(lambda: daemon.logged("the mirror cannot be used"))
     if what == "foreign":
         time.sleep(11)  # every job has run once
     daemon.stop()
