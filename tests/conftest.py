@@ -165,7 +165,7 @@ class Site:
         (row,) = self.rows("SELECT * FROM availability WHERE variant_id = ?", variant_id)
         return row
 
-    def is_told(self, health: str) -> bool:
+    def is_health_reported(self, health: str) -> bool:
         """Tell whether this health has lasted, so that a change of it is a message."""
         return self.rows("SELECT value AS v FROM state WHERE key = 'reported_health'") == [
             {"v": health}
@@ -226,14 +226,14 @@ class Daemon:
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return bool(self.told("ready"))
+            return bool(self.logged("ready"))
 
         self.site.until(is_ready)
-        at = {told["listener"]: told["address"] for told in self.told("listening")}
-        self.webhook_url = at["webhook"] + self.told("ready")[0]["webhook"]
+        at = {told["listener"]: told["address"] for told in self.logged("listening")}
+        self.webhook_url = at["webhook"] + self.logged("ready")[0]["webhook"]
         self.admin_url = at.get("admin", "")
 
-    def told(self, event: str) -> list[dict[str, Any]]:
+    def logged(self, event: str) -> list[dict[str, Any]]:
         """Return what its log says of one event."""
         return [line for line in self.lines() if line.get("event") == event]
 

@@ -46,5 +46,5 @@ def measure(folder: Path, rounds: int) -> list[Row]:
             "burst: answered 200 and not kept, or not told by the feed",
             DELIVERIES - min(kept, changes), 0, "", "",
         ),
-        Row.told("burst: peak memory", peak_mb, f"idle {idle_mb:.0f} MB", "MB"),
+        Row.measured("burst: peak memory", peak_mb, f"idle {idle_mb:.0f} MB", "MB"),
     ]  # fmt: skip

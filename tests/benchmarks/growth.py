@@ -45,7 +45,7 @@ def measure(folder: Path, rounds: int) -> list[Row]:
             0.9,
             detail,
         ),
-        Row.told(
+        Row.measured(
             "growth: database bytes a delivery (body, indexes, change)", median(grown), unit="bytes"
         ),
         *_clean(folder, rounds),

@@ -172,10 +172,12 @@ def _aims(servers: dict[tuple[str, int], ServerRow], connections: int) -> Iterat
 def _ratio(name: str, mine: ServerRow, other: ServerRow, aim: float | None = None) -> Row:
     ratio = mine.per_second / other.per_second
     detail = f"{mine.per_second:,.0f}/s and {other.per_second:,.0f}/s"
-    return Row.told(name, ratio, detail) if aim is None else Row.at_least(name, ratio, aim, detail)
+    return (
+        Row.measured(name, ratio, detail) if aim is None else Row.at_least(name, ratio, aim, detail)
+    )
 
 
 def _at_most(name: str, value: float, aim: float | None, unit: str = "x") -> Row:
     if aim is None:
-        return Row.told(name, value, unit=unit)
+        return Row.measured(name, value, unit=unit)
     return Row.at_most(name, value, aim, unit=unit)

@@ -146,10 +146,10 @@ def measure(folder: Path, rounds: int) -> list[Row]:
 
 def _told(name: str, sweeps: list[tuple[float, float, float]]) -> Iterator[Row]:
     cpu_s, written_mb, seconds = (median(one) for one in zip(*sweeps, strict=True))
-    yield Row.told(
+    yield Row.measured(
         f"sweep of 100,000 {name} variants: processor", cpu_s, f"in {seconds:.1f} s", "s"
     )
-    yield Row.told(f"sweep of 100,000 {name} variants: written", written_mb, unit="MB")
+    yield Row.measured(f"sweep of 100,000 {name} variants: written", written_mb, unit="MB")
 
 
 @contextlib.contextmanager

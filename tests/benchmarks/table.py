@@ -33,7 +33,7 @@ class Row(Struct, frozen=True):
         return cls(name, value, f"<= {aim:g}", value <= aim, detail, unit)
 
     @classmethod
-    def told(cls, name: str, value: float, detail: str = "", unit: str = "x") -> Self:
+    def measured(cls, name: str, value: float, detail: str = "", unit: str = "x") -> Self:
         """Return a row without an aim."""
         return cls(name, value, detail=detail, unit=unit)
 

@@ -297,5 +297,5 @@ def test_an_empty_address_turns_the_admin_listener_off(site: Site) -> None:
     """No listener is opened."""
     site.configure(admin={"listen": ""})
     daemon = site.serve(filled=False)
-    told: list[Any] = [line["listener"] for line in daemon.told("listening")]
+    told: list[Any] = [line["listener"] for line in daemon.logged("listening")]
     assert told == ["webhook", "control"]

@@ -88,7 +88,7 @@ def test_a_jump_back_of_an_hour_stops_nothing(site: Site, wall: WallClock) -> No
     assert first is not None
     site.until(lambda: (seen_at(site) or first) > first, within_s=5)
     assert may_sell(site)
-    assert daemon.told("this host's clock was set; waits keep their length")
+    assert daemon.logged("this host's clock was set; waits keep their length")
     calls = len(site.rows("SELECT 1 FROM calls"))
     event = site.change(variant, "in_stock")
     assert daemon.deliver(event) in {"applied", "unchanged"}
@@ -131,7 +131,9 @@ def test_a_stopped_process_reports_its_absence(site: Site, wall: WallClock) -> N
     time.sleep(3)
     daemon.process.send_signal(signal.SIGCONT)
     site.until(lambda: site.differences == 0)
-    assert [line["event"] for line in daemon.told("the daemon was down")] == ["the daemon was down"]
+    assert [line["event"] for line in daemon.logged("the daemon was down")] == [
+        "the daemon was down"
+    ]
     site.until(lambda: not any("The daemon was down" in one for one in daemon.status()["reasons"]))
     beats(site, daemon)
     time.sleep(1.5)  # the grace of a missed delivery, in this site
@@ -149,7 +151,7 @@ def test_a_sweep_starts_at_once_after_a_sleep_of_two_hours(site: Site, wall: Wal
     wall.set(timedelta(hours=2))
     site.until(lambda: site.differences == 0)
     assert len(site.rows("SELECT 1 FROM sweeps")) > before
-    (down,) = daemon.told("the daemon was down")
+    (down,) = daemon.logged("the daemon was down")
     slept = from_text(down["until"]) - from_text(down["since"])
     assert timedelta(hours=2) <= slept < timedelta(hours=2, minutes=1)
     daemon.stop()
@@ -172,9 +174,9 @@ def test_a_clock_a_year_ahead_deletes_no_history(
         daemon = site.serve(filled=False, environ=wall.environ)
     warned = "old rows are not deleted until Dreamship's clock confirms this host's"
     if not is_running:
-        site.until(lambda: daemon.told(warned))
+        site.until(lambda: daemon.logged(warned))
     else:
-        site.until(lambda: daemon.told("the daemon was down"))
+        site.until(lambda: daemon.logged("the daemon was down"))
         time.sleep(1)
     kept = (len(site.rows("SELECT 1 FROM changes")), len(site.rows("SELECT 1 FROM deliveries")))
     assert kept >= history

@@ -133,7 +133,7 @@ def test_held_removals_are_a_warning(large: Daemon) -> None:
     (began,), (ended,) = new.of("sweep begins"), new.of("sweep ended")
     assert (ended["level"], ended["sweep_id"]) == ("warning", began["sweep_id"])
     assert (ended["result"], ended["held"], ended["removed"]) == ("partial", 80, 0)
-    assert "not removed without you" in ended["error"]
+    assert "not removed automatically" in ended["error"]
 
 
 def test_a_429_and_a_failed_read_name_the_sweep(large: Daemon) -> None:

@@ -356,7 +356,7 @@ def test_a_full_disk_writes_one_log_line_a_minute(clerk: Clerk) -> None:
     mirror = clerk.site.mirror
     mirror.rename(mirror.with_name("elsewhere"))
     assert {clerk.post() for _ in range(30)} == {503}
-    (line,) = clerk.daemon.told("a delivery could not be stored")
+    (line,) = clerk.daemon.logged("a delivery could not be stored")
     assert (line["level"], line["refused_so_far"]) == ("error", 1)
-    assert "put the same files back" in line["hint"]
+    assert "restore the same files" in line["hint"]
     assert json.encode(line).count(b"deleted or replaced") == 1

@@ -126,7 +126,7 @@ def test_an_address_in_use_has_a_hint_to_find_its_owner() -> None:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError, match="in use") as caught:
             bind_tcp("127.0.0.1", port, key="webhook.listen")
-    assert "end the program that has it" in caught.value.hint
+    assert "stop the program that uses it" in caught.value.hint
     assert f"sport = :{port}" in caught.value.hint
 
 
@@ -140,14 +140,14 @@ def test_an_address_of_another_host_has_its_own_hint(host: str, hint: str) -> No
     with pytest.raises(ConfigurationError, match=r"^admin\.listen: cannot listen") as caught:
         bind_tcp(host, 0, key="admin.listen")
     assert hint in caught.value.hint
-    assert "end the program" not in caught.value.hint
+    assert "stop the program" not in caught.value.hint
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EMFILE])
 def test_each_reason_of_a_refused_port_has_its_own_hint(code: int) -> None:
     """A missing privilege among them."""
     fault = _cannot_listen("h:80", OSError(code, os.strerror(code)), "webhook.listen", 80)
-    assert "end the program" not in fault.hint
+    assert "stop the program" not in fault.hint
     if code in {errno.EACCES, errno.EPERM}:
         assert "1024" in fault.hint
         assert "CAP_NET_BIND_SERVICE" in fault.hint
@@ -161,7 +161,7 @@ def test_an_unusable_socket_path_has_a_hint(tmp_path: Path) -> None:
         other.listen()
         for name, hint in (
             ("file", "move that file away"),
-            ("alive", "end the program that has it"),
+            ("alive", "stop the program that uses it"),
             ("file/below", "move that file away"),
         ):
             with pytest.raises(ConfigurationError, match=r"^control\.socket: ") as caught:

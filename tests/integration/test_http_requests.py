@@ -265,7 +265,7 @@ def test_a_body_after_an_upgrade_does_not_look_like_a_rotated_key(idle: Site) ->
     assert not [reason for reason in daemon.status()["reasons"] if "rotated" in reason]
 
     def is_other(before: list[dict[str, Any]]) -> bool:
-        return daemon.told("a request was refused") != before
+        return daemon.logged("a request was refused") != before
 
     for sent, hint in (
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 100, "TLS"),
@@ -274,15 +274,15 @@ def test_a_body_after_an_upgrade_does_not_look_like_a_rotated_key(idle: Site) ->
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", "HTTP/2"),
         (signed(target=f"{PATH}/"), PATH),
     ):
-        before = daemon.told("a request was refused")
+        before = daemon.logged("a request was refused")
         assert exchange(daemon.webhook_url, sent)[0] in {"400", "404"}
         if "QUIT" not in sent.decode("latin-1"):  # the same kind as the one before
             idle.until(partial(is_other, before))
-            (line,) = daemon.told("a request was refused")[len(before) :]
+            (line,) = daemon.logged("a request was refused")[len(before) :]
             assert hint in line["hint"]
             assert line["client"] == "127.0.0.1"
     daemon.stop()
-    assert len(daemon.told("a request was refused")) == 4
+    assert len(daemon.logged("a request was refused")) == 4
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_keys_of_every_source_are_masked_after_a_rotation_too(idle: Site) -> Non
             if not environ:
                 (idle.folder / "keys").write_text(f"{LATER}\n")
                 have_it_asked(daemon, source)
-                assert daemon.told("reloaded")
+                assert daemon.logged("reloaded")
                 look_at_everything(seen, daemon, "backup", (("--json",), ()))
             end(daemon, seen)
     seen.check()
@@ -325,7 +325,7 @@ WRONG_PLACES: tuple[dict[str, dict[str, Any]], ...] = (
 
 def until_refused(daemon: Daemon, times: int) -> None:
     faulty = "the new configuration is invalid; the old one stays in force"
-    daemon.site.until(lambda: len(daemon.told(faulty)) == times)
+    daemon.site.until(lambda: len(daemon.logged(faulty)) == times)
 
 
 BROKEN_FILES = (
@@ -395,8 +395,8 @@ def test_tracebacks_contain_no_key(site: Site) -> None:
     daemon, seen = site.serve(environ=environ), Seen()
     order.touch()
     daemon.deliver(site.change(next(iter(site.catalogue.variants)), "low_stock"))
-    site.until(lambda: daemon.told("a read failed for no known reason"))
-    assert "sabotage" in daemon.told("a read failed for no known reason")[0]["exception"]
+    site.until(lambda: daemon.logged("a read failed for no known reason"))
+    assert "sabotage" in daemon.logged("a read failed for no known reason")[0]["exception"]
     seen.run(site, "doctor", **environ)
     done = site.syncd("doctor", environ=environ)
     assert "RuntimeError: sabotage" in done.stderr
@@ -417,18 +417,21 @@ def test_a_key_inside_a_delivery_is_stored_and_masked_in_the_log(site: Site) -> 
     body = site.body(replace(event, uuid=site.key))
     assert daemon.post(body).json() == {"outcome": "applied"}
     assert site.rows("SELECT body FROM deliveries") == [{"body": body}]
-    site.until(lambda: daemon.told("delivery"))
-    (line,) = daemon.told("delivery")
+    site.until(lambda: daemon.logged("delivery"))
+    (line,) = daemon.logged("delivery")
     assert line["event_id"] == "********"
     # Nor is it written after another took its place: it may be valid elsewhere.
     site.configure(dreamship={"api_keys": [LATER]})
     daemon.process.send_signal(signal.SIGHUP)
-    site.until(lambda: daemon.told("reloaded"))
+    site.until(lambda: daemon.logged("reloaded"))
     event = site.change(next(iter(site.catalogue.variants)), "in_stock")
     body = site.body(replace(event, uuid=f"{site.key} again"))
     assert daemon.post(body, key=LATER).status_code == 200
-    site.until(lambda: len(daemon.told("delivery")) > 1)
-    assert [line["event_id"] for line in daemon.told("delivery")] == ["********", "******** again"]
+    site.until(lambda: len(daemon.logged("delivery")) > 1)
+    assert [line["event_id"] for line in daemon.logged("delivery")] == [
+        "********",
+        "******** again",
+    ]
     assert site.key.encode() not in daemon.log.read_bytes()
     # What signed it is not kept: neither the header nor the key.
     assert sign(body, (site.key,)).encode() not in site.bytes_on_disk() + daemon.log.read_bytes()

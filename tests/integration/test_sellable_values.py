@@ -15,10 +15,10 @@ UNLISTED = "not sold: availability.sellable does not list these values"
 
 def reload(daemon: Daemon, sellable: list[str]) -> None:
     """Give a running daemon another list, and return when it has taken it."""
-    before = len(daemon.told("reloaded"))
+    before = len(daemon.logged("reloaded"))
     daemon.site.configure(availability={"sellable": sellable})
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.site.until(lambda: len(daemon.told("reloaded")) > before)
+    daemon.site.until(lambda: len(daemon.logged("reloaded")) > before)
 
 
 def by_config(site: Site) -> list[dict[str, Any]]:
@@ -74,8 +74,8 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     values = site.catalogue.current_values().values()
     first = {value: [*values].count(value) for value in {*values} - {"in_stock", "low_stock"}}
     daemon = site.serve()
-    site.until(lambda: daemon.told(UNLISTED))
-    (told,) = daemon.told(UNLISTED)
+    site.until(lambda: daemon.logged(UNLISTED))
+    (told,) = daemon.logged(UNLISTED)
     assert told["variants"] == first
     assert told["level"] == "warning"
     assert "availability.sellable" in told["hint"]
@@ -83,8 +83,8 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     daemon.deliver(site.change(one, "backordered"))
     daemon.deliver(site.change(other, "backordered"))
     assert site.syncd("reconcile-now").returncode == 0
-    site.until(lambda: len(daemon.told(UNLISTED)) == 2)
-    assert daemon.told(UNLISTED)[1]["variants"] == {"backordered": 2}
+    site.until(lambda: len(daemon.logged(UNLISTED)) == 2)
+    assert daemon.logged(UNLISTED)[1]["variants"] == {"backordered": 2}
     daemon.stop()
     daemon = site.serve(filled=False)
     assert site.syncd("reconcile-now").returncode == 0
@@ -92,8 +92,8 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     site.configure(availability={"sellable": ["in_stock"]})
     daemon.process.send_signal(signal.SIGHUP)
     assert "low_stock" in site.catalogue.current_values().values()
-    site.until(lambda: daemon.told(UNLISTED))
-    assert [[*told["variants"]] for told in daemon.told(UNLISTED)] == [["low_stock"]]
+    site.until(lambda: daemon.logged(UNLISTED))
+    assert [[*told["variants"]] for told in daemon.logged(UNLISTED)] == [["low_stock"]]
     done = site.syncd("status", "--json")
     assert {"backordered", "low_stock"} <= {*json.decode(done.stdout)["mirror"]["unknown_values"]}
     daemon.stop()

@@ -69,7 +69,7 @@ def deliveries(site: Site) -> int:
 def test_the_first_start_fills_an_empty_mirror(shared: Daemon) -> None:
     """From a configuration alone; afterwards the mirror equals the source."""
     assert shared.site.differences == 0
-    assert shared.told("sweep ended")[0]["result"] == "complete"
+    assert shared.logged("sweep ended")[0]["result"] == "complete"
     assert shared.site.rows("SELECT count(*) AS n FROM changes WHERE cause = 'read'") == [
         {"n": len(shared.site.catalogue.current_values())}
     ]
@@ -266,7 +266,7 @@ def test_every_payload_file_has_its_outcome(shared: Daemon, path: Path) -> None:
     answer = shared.post(body_of(payload).replace(shared_uuid, new_uuid))
     assert answer.status_code == 200
     outcome = answer.json()["outcome"]
-    if "claim" in payload["expected"]:
+    if "update" in payload["expected"]:
         assert outcome in {"applied", "unchanged", "verifying"}
     else:
         assert outcome in payload["expected"]
@@ -423,7 +423,7 @@ def test_accepted_requests_are_answered_before_the_stop(site: Site) -> None:
             connection.sendall(first)
         site.until(daemon.status)
         daemon.process.send_signal(signal.SIGTERM)
-        site.until(lambda: daemon.told("stopping"))
+        site.until(lambda: daemon.logged("stopping"))
         # Longer than uvicorn alone would wait for them, shorter than the daemon does.
         time.sleep(0.14)
         for connection, (_, rest) in zip(connections, halves, strict=True):
@@ -446,14 +446,14 @@ def test_a_reload_applies_a_valid_configuration_only(site: Site) -> None:
     assert daemon.post(body, key="the_second_key").status_code == 401
     site.configure(dreamship={"api_keys": [site.key, "the_second_key"]})
     daemon.process.send_signal(signal.SIGHUP)
-    site.until(lambda: daemon.told("reloaded"))
+    site.until(lambda: daemon.logged("reloaded"))
     assert daemon.post(body, key="the_second_key").status_code == 200
     assert daemon.post(body).status_code == 200
     site.configure(dreamship={"api_keys": ["the_third_key"]}, retention={"deliveries": "soon"})
     daemon.process.send_signal(signal.SIGHUP)
     faulty = "the new configuration is invalid; the old one stays in force"
-    site.until(lambda: daemon.told(faulty))
-    assert "retention.deliveries" in daemon.told(faulty)[0]["error"]
+    site.until(lambda: daemon.logged(faulty))
+    assert "retention.deliveries" in daemon.logged(faulty)[0]["error"]
     assert daemon.post(body, key="the_third_key").status_code == 401
     assert daemon.post(body, key="the_second_key").status_code == 200
     daemon.stop()
@@ -554,7 +554,7 @@ def test_it_can_listen_on_a_unix_socket(site: Site) -> None:
         assert client.get("http://syncd/healthz").status_code == 200
     assert path.stat().st_mode & 0o777 == 0o666
     daemon.stop(signal.SIGINT)
-    assert daemon.told("stopped")
+    assert daemon.logged("stopped")
 
 
 def test_a_late_body_gets_408(database: Database) -> None:
@@ -610,7 +610,7 @@ def test_a_refused_key_is_reported_until_a_reload_has_a_valid_one(site: Site) ->
     assert daemon.post(site.body(site.change(next(iter(site.catalogue.variants)), "x"))).is_success
     site.configure(dreamship={"api_keys": [site.key]})
     daemon.process.send_signal(signal.SIGHUP)
-    site.until(lambda: daemon.told("reloaded"))
+    site.until(lambda: daemon.logged("reloaded"))
     site.until(lambda: site.differences == 0)
     assert not any("refuses" in reason for reason in daemon.status()["reasons"])
     assert calls <= 3
@@ -620,22 +620,22 @@ def test_a_reload_with_another_wrong_key_is_reported_at_once(site: Site) -> None
     """Not only after the next sweep hours later."""
     site.configure(dreamship={"api_keys": ["wrong", site.key]})
     daemon = site.serve(filled=False)
-    site.until(lambda: len(daemon.told("Dreamship refuses the api key")) == 1)
+    site.until(lambda: len(daemon.logged("Dreamship refuses the api key")) == 1)
     site.configure(dreamship={"api_keys": ["another_wrong_one", site.key]})
     daemon.process.send_signal(signal.SIGHUP)
-    site.until(lambda: len(daemon.told("Dreamship refuses the api key")) == 2)
+    site.until(lambda: len(daemon.logged("Dreamship refuses the api key")) == 2)
     assert daemon.status()["health"] == "failing"
 
 
 def test_reloads_do_not_delay_the_next_sweep(site: Site) -> None:
     """Else a host that reloads often would never sweep."""
     daemon = site.serve()
-    site.until(lambda: daemon.told("sweep ended"))
+    site.until(lambda: daemon.logged("sweep ended"))
 
     def reload() -> str:
-        before = len(daemon.told("reloaded"))
+        before = len(daemon.logged("reloaded"))
         daemon.process.send_signal(signal.SIGHUP)
-        site.until(lambda: len(daemon.told("reloaded")) > before)
+        site.until(lambda: len(daemon.logged("reloaded")) > before)
         next_at: str = daemon.status()["sweep"]["next_at"]
         return next_at
 

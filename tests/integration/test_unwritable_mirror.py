@@ -48,7 +48,7 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     daemon = site.serve(filled=False)
     site.api.calls.clear()
     asking = reconciling(site)
-    site.until(lambda: daemon.told("what was read cannot be kept"))
+    site.until(lambda: daemon.logged("what was read cannot be kept"))
     site.until(lambda: len(item_calls(site)) >= 3)
     counts = item_calls(site)
     site.until(lambda: "cannot take what was read" in str(daemon.status()["reasons"]))
@@ -56,11 +56,11 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     with site.mirror.open("r+b") as file:
         file.seek((page - 1) * 4096)
         file.write(before)
-    site.until(lambda: daemon.told("what is read can be kept again"), 60)
+    site.until(lambda: daemon.logged("what is read can be kept again"), 60)
     out, _ = asking.communicate(timeout=60)
     assert json.decode(out)["items"] + len(json.decode(out)["failed_items"]) == 40
     assert max(counts.values()) == 1, counts
-    assert len(daemon.told("what was read cannot be kept")) == 1
+    assert len(daemon.logged("what was read cannot be kept")) == 1
     site.until(lambda: "cannot take" not in str(daemon.status()["reasons"]))
     assert site.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     daemon.stop()
@@ -76,7 +76,7 @@ def test_a_daemon_makes_no_call_while_its_mirror_is_unwritable(site: Site, what:
     site.until(lambda: len(item_calls(site)) >= 5)
     with away(site, what):
         # What has left already may still arrive, and be told of; then nothing more.
-        site.until(lambda: daemon.told("the mirror cannot be used"))
+        site.until(lambda: daemon.logged("the mirror cannot be used"))
         before = len(site.api.calls)
         with httpx.Client(trust_env=False, timeout=60) as client:
             assert daemon.post(b"{}", client=client).status_code == 503

@@ -62,7 +62,7 @@ def test_webhook_silence_is_reported_once_and_ended_by_a_delivery(site: Site) ->
     first, *others = site.catalogue.variants
     assert daemon.deliver(site.change(first, "low_stock")) in {"applied", "unchanged"}
     site.until(lambda: state(daemon) == "healthy")
-    site.until(lambda: site.is_told("ok"))
+    site.until(lambda: site.is_health_reported("ok"))
     lose(site, others[:4])
     site.until(lambda: state(daemon) == "silent")
     status = daemon.status()
@@ -96,7 +96,7 @@ def test_a_restart_repeats_no_notification(site: Site) -> None:
     told = telling(site)
     daemon = site.serve(environ=HASTY)
     daemon.deliver_first()
-    site.until(lambda: site.is_told("ok"))
+    site.until(lambda: site.is_health_reported("ok"))
     lose(site, list(site.catalogue.variants)[1:4])
     site.until(lambda: state(daemon) == "silent")
     site.until(lambda: messages(told, "health")[-1:] == [("ok", "degraded")])
@@ -104,7 +104,7 @@ def test_a_restart_repeats_no_notification(site: Site) -> None:
     daemon.stop()
     daemon = site.serve(environ=HASTY)
     assert state(daemon) == "silent"
-    site.until(lambda: len(daemon.told("listening")) > 0)
+    site.until(lambda: len(daemon.logged("listening")) > 0)
     beats = from_text(site.rows("SELECT daemon_seen_at AS at FROM freshness")[0]["at"])
     later = to_text(beats + timedelta(seconds=1.5))
     site.until(lambda: site.rows("SELECT daemon_seen_at AS at FROM freshness")[0]["at"] > later)
@@ -122,7 +122,7 @@ def test_changes_during_downtime_are_not_missed_webhooks(site: Site) -> None:
         site.catalogue.set_availability(variant_id, "made to order")
     site.api.faults.down = True
     daemon = site.serve(filled=False, environ=HASTY)
-    assert daemon.told("the daemon was down")
+    assert daemon.logged("the daemon was down")
     assert any(one.startswith("The daemon was down from ") for one in daemon.status()["reasons"])
     site.api.faults.down = False
     assert site.syncd("reconcile-now").returncode == 0

@@ -119,8 +119,8 @@ def test_the_log_has_the_address_of_the_client(
     to = unix if kind == "unix" else listener(daemon)
     with set_up(tmp_path, to) as front, front.client("127.0.0.9") as client:
         assert client.post(front.url, headers={"X-Forwarded-For": "6.6.6.6"}).status_code == 401
-    idle.until(lambda: daemon.told("a request without a valid signature was refused"))
-    (line,) = daemon.told("a request without a valid signature was refused")
+    idle.until(lambda: daemon.logged("a request without a valid signature was refused"))
+    (line,) = daemon.logged("a request without a valid signature was refused")
     assert line["client"] == "127.0.0.9"
 
 

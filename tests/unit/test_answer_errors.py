@@ -107,8 +107,8 @@ def test_retry_after_counts_with_every_status(status: int, retry_after: str) -> 
     ).filter(lambda value: isinstance(value, dict)),
     retry_after=st.text(max_size=12),
 )
-def test_every_error_answer_maps_to_one_fault(status: int, document: Any, retry_after: str) -> None:
-    """The fault has one line, and a 404 in an unknown format removes nothing."""
+def test_every_error_answer_maps_to_one_error(status: int, document: Any, retry_after: str) -> None:
+    """The error has one line, and a 404 in an unknown format removes nothing."""
     found = error_of("items/5/", status, {"retry-after": retry_after}, document, NOW)
     assert len(found.message.splitlines()) == 1
     if not isinstance(document, dict) or not {"error", "detail"} & document.keys():

@@ -58,12 +58,12 @@ def objects(values: dict[str, st.SearchStrategy[bytes]]) -> st.SearchStrategy[by
     def draw_one(draw: st.DrawFn) -> bytes:
         between = draw(blanks)
         members = []
-        seen = set()
+        observed = set()
         for name in draw(names):
             # The two long lists are not compared with each other when they occur twice.
-            if name in seen and name in {"item_variants", "data"}:
+            if name in observed and name in {"item_variants", "data"}:
                 continue
-            seen.add(name)
+            observed.add(name)
             value = draw(values.get(name, odd_values))
             members.append(between.join([b'"%s"' % name.encode(), b":", value]))
         return b"{" + between + (between + b"," + between).join(members) + between + b"}"
@@ -92,8 +92,8 @@ documents = st.tuples(
 def outcome(find: Any, body: bytes, *, whole_bytes: int) -> Any:
     try:
         return find(bytearray(body), whole_bytes=whole_bytes)
-    except (NotJsonError, SourceAnswerInvalid) as fault:
-        return type(fault)
+    except (NotJsonError, SourceAnswerInvalid) as error:
+        return type(error)
 
 
 def same(one: Any) -> Any:
@@ -122,7 +122,7 @@ def test_a_truncated_document_is_invalid_in_slices(body: bytes, data: st.DataObj
 
 
 @given(body=st.binary(max_size=200) | st.text('{}[]":,\\ x1', max_size=60).map(str.encode))
-def test_slicing_any_bytes_ends_with_a_record_or_a_fault(body: bytes) -> None:
+def test_slicing_any_bytes_ends_with_a_record_or_an_error(body: bytes) -> None:
     """The slicer never reads past the end, and raises no other exception."""
     for find in (item_in, listing_in):
         outcome(find, body, whole_bytes=-1)
@@ -165,7 +165,7 @@ def test_an_item_with_too_many_variants_is_invalid(whole_bytes: int) -> None:
 
 @pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
 def test_a_row_with_too_many_variants_is_listed_without_them(whole_bytes: int) -> None:
-    """The item is then read by itself; the other rows keep their variants."""
+    """The item is then read by itself; the variants of the other rows stay."""
     long = b'{"id":1,"item_variants":[%s]}' % tiny(MAX_VARIANTS + 1)
     short = b'{"id":2,"item_variants":[{"id":5}]}'
     page = bytearray(b'{"data":[%s,%s],"paging":{}}' % (long, short))
@@ -175,7 +175,7 @@ def test_a_row_with_too_many_variants_is_listed_without_them(whole_bytes: int) -
 
 
 @pytest.mark.parametrize("whole_bytes", [10**9, -1], ids=["whole", "in slices"])
-def test_a_page_keeps_the_variants_of_its_first_rows_only(
+def test_only_the_first_rows_of_a_page_have_variants(
     whole_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows past the bound are listed without their variants."""
@@ -183,8 +183,8 @@ def test_a_page_keeps_the_variants_of_its_first_rows_only(
     row = b'{"id":1,"item_variants":[%s]}' % tiny(10)
     page = bytearray(b'{"data":[%s],"paging":{}}' % b",".join([row] * 4))
     found = listing_in(page, whole_bytes=whole_bytes)
-    kept = [item.variants is not None for item in found.items]
-    assert kept == [True, True, False, False]
+    stored = [item.variants is not None for item in found.items]
+    assert stored == [True, True, False, False]
     assert MAX_VARIANTS_OF_PAGE == 100_000
 
 
@@ -241,7 +241,7 @@ def test_a_repeated_key_is_a_conflict_in_slices() -> None:
 
 @pytest.mark.parametrize("lines", [[], [""], ["identity"], [" Identity "], [", ,"]])
 def test_an_uncompressed_answer_is_accepted(lines: list[str]) -> None:
-    """However the headers say it."""
+    """In every form of the headers."""
     assert coding_of(lines) == "identity"
 
 
@@ -268,10 +268,10 @@ def test_gzip_is_accepted_in_any_case(lines: list[str]) -> None:
     ],
 )
 def test_any_other_coding_is_refused(lines: list[str]) -> None:
-    """Two codings too, on one header line or on two; the fault is short."""
-    with pytest.raises(SourceAnswerInvalid, match="the answer is encoded") as fault:
+    """Two codings too, on one header line or on two; the error is short."""
+    with pytest.raises(SourceAnswerInvalid, match="the answer is encoded") as error:
         coding_of(lines)
-    assert len(fault.value.message) < 100
+    assert len(error.value.message) < 100
 
 
 @given(body=st.binary(max_size=3000), at_most=st.integers(0, 3000), level=st.integers(0, 9))

@@ -193,8 +193,10 @@ def test_a_range_begins_at_the_first_row_of_its_time(
         ],
     )
     found = time_ranges.first_id_since(db, "deliveries", NOON + timedelta(seconds=since))
-    kept = [one for one in rows if one[0] not in deleted]
-    assert [one for one in kept if one[0] >= found] == [one for one in kept if one[1] >= since]
+    remaining = [one for one in rows if one[0] not in deleted]
+    assert [one for one in remaining if one[0] >= found] == [
+        one for one in remaining if one[1] >= since
+    ]
 
 
 def test_finding_a_time_or_a_history_does_not_scan_a_table() -> None:

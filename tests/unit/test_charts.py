@@ -1,4 +1,4 @@
-"""Charts of the status page, and the duration of their states in words."""
+"""Charts of the status page, and the duration of their states as text."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_a_strip_describes_its_states() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "message"),
     [(0, "0 s"), (59.6, "1 min"), (7220, "2 h"), (7500, "2 h 5 min"), (90_061, "1 d 1 h")],
 )
-def test_a_duration_has_at_most_two_units(seconds: float, said: str) -> None:
+def test_a_duration_has_at_most_two_units(seconds: float, message: str) -> None:
     """No seconds beside hours, and no zero."""
-    assert _duration(seconds) == said
+    assert _duration(seconds) == message

@@ -128,7 +128,7 @@ def test_a_suspended_process_reports_an_absence(gap_s: int) -> None:
 
 
 def test_a_paused_virtual_machine_reports_an_absence() -> None:
-    """Its elapsed time stood still; its wall clock tells how long the pause was."""
+    """Its elapsed time stood still; its wall clock shows the length of the pause."""
     host = Host()
     steady = SteadyClock(host)
     host.run(1)
@@ -165,8 +165,8 @@ def test_a_pause_between_reading_both_clocks_is_no_jump() -> None:
     moments=st.lists(st.integers(-(10**9), 10**9), min_size=2),
     shift_s=st.integers(-(10**9), 10**9),
 )
-def test_moved_timestamps_keep_their_order(moments: list[int], shift_s: int) -> None:
-    """No past timestamp lies in the future, and a recent one keeps its age."""
+def test_moved_timestamps_stay_in_order(moments: list[int], shift_s: int) -> None:
+    """No past timestamp lies in the future, and the age of a recent one stays the same."""
     jump = Jump(BEGIN, BEGIN + timedelta(seconds=shift_s), BEGIN)
     ordered = [BEGIN + timedelta(seconds=s) for s in sorted(moments)]
     for move in (jump.timer, jump.event):
@@ -209,7 +209,7 @@ def test_a_jump_between_two_runs_of_one_boot_is_measured_exactly(
 
 
 @pytest.mark.parametrize(
-    ("wall", "is_told", "needs_confirmation"),
+    ("wall", "is_reported", "needs_confirmation"),
     [
         (-HOUR, True, False),
         (5 * SECOND, False, False),
@@ -220,14 +220,14 @@ def test_a_jump_between_two_runs_of_one_boot_is_measured_exactly(
     ids=str,
 )
 def test_after_a_reboot_only_the_wall_clock_counts(
-    wall: timedelta, is_told: bool, needs_confirmation: bool
+    wall: timedelta, is_reported: bool, needs_confirmation: bool
 ) -> None:
     """Set back: the length is unknown. Far ahead: it may be wrong."""
     mark = lived(Host("first"))
     host = Host("second")
     host.passed_s, host.at = 5.0, BEGIN + wall
     jump = SteadyClock(host).resume(mark, mark.at)
-    assert (jump is not None) == is_told
+    assert (jump is not None) == is_reported
     if jump is not None:
         assert jump.is_absence
         assert jump.needs_confirmation == needs_confirmation

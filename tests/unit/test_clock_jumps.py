@@ -96,8 +96,10 @@ def test_deadlines_in_the_mirror_move_with_the_clock(db: sqlite3.Connection, by:
     assert db.execute("SELECT delivered_at FROM unplaced_variants").fetchall() == [(then,)]
     assert db.execute("SELECT at FROM calls").fetchall() == [(then,)]
     assert db.execute("SELECT value FROM state WHERE key = 'paused_until'").fetchall() == [(later,)]
-    seen = then if by < timedelta(0) else ago
-    assert db.execute("SELECT confirmed_at, changed_at FROM variants").fetchall() == [(seen, seen)]
+    found = then if by < timedelta(0) else ago
+    assert db.execute("SELECT confirmed_at, changed_at FROM variants").fetchall() == [
+        (found, found)
+    ]
 
 
 def test_a_clock_that_jumps_back_and_forth_delays_nothing(db: sqlite3.Connection) -> None:
@@ -120,32 +122,32 @@ def test_no_record_stays_in_the_future_after_a_jump_back(
     db: sqlite3.Connection, by: timedelta
 ) -> None:
     """Sweeps, deliveries, webhook state, counts, and the `freshness` view."""
-    seen = to_text(BEGIN - SECOND)
+    found = to_text(BEGIN - SECOND)
     db.execute(
         """INSERT INTO sweeps (cause, is_catalogue, began_at, ended_at, result)
            VALUES ('start', 1, ?1, ?1, 'complete')""",
-        (seen,),
+        (found,),
     )
     db.execute(
         """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome)
            VALUES ('1', '', ?, 1, 'applied')""",
-        (seen,),
+        (found,),
     )
-    db.execute("INSERT INTO webhook_states (state, began_at) VALUES ('silent', ?)", (seen,))
+    db.execute("INSERT INTO webhook_states (state, began_at) VALUES ('silent', ?)", (found,))
     db.execute(
         "INSERT INTO counts VALUES ('throttled', ?, 3), ('throttled', ?, 4)",
         (to_text(BEGIN), to_text(BEGIN + by)),
     )
     for key in ("daemon_seen_at", "accepting_since", "last_delivery_at"):
-        db.execute("INSERT INTO state VALUES (?, ?)", (key, seen))
+        db.execute("INSERT INTO state VALUES (?, ?)", (key, found))
     db.execute(
-        "INSERT INTO state VALUES ('webhooks', ?)", (f'{{"state": "silent", "since": "{seen}"}}',)
+        "INSERT INTO state VALUES ('webhooks', ?)", (f'{{"state": "silent", "since": "{found}"}}',)
     )
     db.execute(
         """INSERT INTO change_log (variant_id, old_sellable, sellable, cause, rule, missed,
                during_downtime, occurred_at, recorded_at)
            VALUES (1, 0, 1, 'read', '', 1, 0, ?1, ?1)""",
-        (seen,),
+        (found,),
     )
     wall_time.follow(db, jumped(by), timedelta())
     then, now = to_text(BEGIN + by - SECOND), to_text(BEGIN + by)
@@ -158,9 +160,9 @@ def test_no_record_stays_in_the_future_after_a_jump_back(
         then
     }
     assert then[:19] in state["webhooks"]
-    # The feed keeps its positions; but this is no miss of the day when the clock gets there.
+    # The feed does not move; but this is no missed delivery when the clock reaches that day.
     assert db.execute("SELECT recorded_at, during_downtime FROM change_log").fetchall() == [
-        (seen, 1)
+        (found, 1)
     ]
 
 
@@ -180,8 +182,8 @@ def test_an_absence_excuses_changes_found_shortly_before_it(db: sqlite3.Connecti
         5: 1,
         15: 0,
     }
-    heard = db.execute("SELECT value FROM state WHERE key = 'accepting_since'").fetchone()
-    assert heard == (to_text(BEGIN + HOUR),)
+    received = db.execute("SELECT value FROM state WHERE key = 'accepting_since'").fetchone()
+    assert received == (to_text(BEGIN + HOUR),)
 
 
 # --- what a shop reads ---------------------------------------------------------------------------
@@ -196,7 +198,7 @@ def ahead(seconds: int) -> str:
 def test_freshness_shows_no_future_timestamp(
     db: sqlite3.Connection, seconds: int, is_shown: bool
 ) -> None:
-    """A daemon that was killed on a clock ahead of time must not look alive."""
+    """A daemon that was killed on a clock ahead of time must not seem to work."""
     at = ahead(seconds)
     db.execute("INSERT INTO state VALUES ('daemon_seen_at', ?1), ('last_delivery_at', ?1)", (at,))
     db.execute(
@@ -245,15 +247,15 @@ def test_the_documented_queries_ignore_future_timestamps(tmp_path: Path) -> None
 # --- a whole daemon, in virtual time -------------------------------------------------------------
 
 
-def day(story: Callable[[Day], Awaitable[Any]], items: int = 20) -> None:
-    lived(story, items=items)
+def day(script: Callable[[Day], Awaitable[Any]], items: int = 20) -> None:
+    lived(script, items=items)
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
 def test_verifying_ends_after_as_many_reads_as_without_a_jump(by: timedelta) -> None:
     """One unsettled read, one settled read, and the sweep after the absence."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         day.is_delivering = True
         variant_id = 11
         body = day._body(variant_id, "out_of_stock").replace(b'"2026', b'"2016')
@@ -265,40 +267,40 @@ def test_verifying_ends_after_as_many_reads_as_without_a_jump(by: timedelta) -> 
         await day.heartbeat.beat()
         await day.beat_for(150)
         if day.services.is_resuming:
-            calls += 21  # nothing sweeps in this story
+            calls += 21  # this script has no sweep
         assert day.source.calls - calls <= 3
         reports = day.status_service._query_runner._queries
         (row,) = reports.availability([variant_id])
         assert (row["verifying"], row["sellable"]) == (0, 1)
         assert reports.freshness()["daemon_seen_at"] is not None or by > timedelta(0)
 
-    day(story)
+    day(script)
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
-def test_a_429_pause_keeps_its_length(by: timedelta) -> None:
+def test_a_429_pause_stays_as_long(by: timedelta) -> None:
     """In memory, on disk, and for a daemon that starts during the pause."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         budget = day.services.rate_limiter
         await budget.throttled(100.0, for_sweep=False)
         await asyncio.sleep(10)
         day.host.offset += by
         await day.services.check_clock()
         assert budget.wait_s(urgent=True) == pytest.approx(90, abs=0.1)
-        remembered = await _restored(day)
-        assert remembered.paused_until is not None
-        left = remembered.paused_until - day.clock.now()
+        saved = await _restored(day)
+        assert saved.paused_until is not None
+        left = saved.paused_until - day.clock.now()
         assert left.total_seconds() == pytest.approx(90, abs=0.1)
 
-    day(story)
+    day(script)
 
 
 @pytest.mark.parametrize("by", [-HOUR, HOUR], ids=str)
 def test_the_estimate_of_dreamships_clock_does_not_jump(by: timedelta) -> None:
     """Else each honest delivery would lie in the future, or any timestamp would count."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         before = day.services.remote_clock.now()
         day.host.offset += by
         await day.services.check_clock()
@@ -308,14 +310,14 @@ def test_the_estimate_of_dreamships_clock_does_not_jump(by: timedelta) -> None:
             == "applied"
         )
 
-    day(story)
+    day(script)
 
 
 @pytest.mark.parametrize("by", JUMPS, ids=str)
 def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -> None:
     """Memory moves at once, the mirror as soon as its disk accepts a write."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
         await day.heartbeat.beat()
         database = day.services.database
@@ -332,14 +334,14 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
         await asyncio.sleep(5)
         database._require_same_files = sound  # type: ignore[method-assign]
         await day.services.batch_writer.submit(_parsed(day, day._body(21, "low_stock")))
-        asked = await database.read(
+        requested = await database.read(
             lambda db: db.execute(
                 "SELECT item_id, settle_at FROM refresh_queue ORDER BY item_id"
             ).fetchall()
         )
         now = day.clock.now()
         assert [
-            (item_id, round((from_text(at) - now).total_seconds())) for item_id, at in asked
+            (item_id, round((from_text(at) - now).total_seconds())) for item_id, at in requested
         ] == [
             (1, 54),
             (2, 60),
@@ -347,26 +349,26 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
         await day.beat_for(120)
         assert day.status_service._query_runner._queries.availability([11])[0]["verifying"] == 0
 
-    day(story)
+    day(script)
 
 
 def test_a_failed_move_fails_one_transaction_only(database: Database) -> None:
     """The next deliveries are accepted, whatever failed."""
 
-    async def story() -> None:
+    async def script() -> None:
         jump = jumped(-HOUR)
         with mock.patch("syncd.store.wall_time.follow", side_effect=KeyError("odd")):
             with pytest.raises(KeyError):
                 await database.write_first(lambda db: wall_time.follow(db, jump, HOUR))
             await database.write(process_state.trust_clock)
 
-    asyncio.run(story())
+    asyncio.run(script())
 
 
 def test_webhook_silence_ends_with_a_delivery_after_a_jump_back() -> None:
     """Its start lies in the future then, later than every delivery."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         changing = asyncio.create_task(day.change_every(60))
         await day.beat_for(3600)
         day.is_delivering = False
@@ -378,17 +380,17 @@ def test_webhook_silence_ends_with_a_delivery_after_a_jump_back() -> None:
         changing.cancel()
         assert (await day.status_service.status()).webhooks.state != "silent"
 
-    day(story)
+    day(script)
 
 
 def test_a_suspended_machine_reports_no_missed_webhook() -> None:
-    """The status says that it was down, and a sweep reads everything."""
+    """The status shows the downtime, and a sweep reads all items."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         await day.services.batch_writer.submit(_parsed(day, day._body(11, "low_stock")))
         await day.beat_for(120)
         for item in range(1, 6):
-            day.source.values[item * 10] = "out_of_stock"  # told while nobody listened
+            day.source.values[item * 10] = "out_of_stock"  # its delivery is lost
         await asyncio.sleep(7200)  # no beat, no check
         await day.services.check_clock()
         assert day.services.is_resuming
@@ -403,7 +405,7 @@ def test_a_suspended_machine_reports_no_missed_webhook() -> None:
         assert "The daemon was down" not in reasons
         assert "no delivery reported" not in reasons
 
-    day(story)
+    day(script)
 
 
 def planned(day: Day, *, complete_at: datetime | None = None) -> Any:
@@ -424,7 +426,7 @@ def planned(day: Day, *, complete_at: datetime | None = None) -> Any:
 def test_scheduled_jobs_move_with_the_clock(by: timedelta) -> None:
     """No job waits longer than its period or runs before its time."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         now = day.clock.now()
         scheduler = planned(day, complete_at=now - 5 * HOUR)
         day.schedule.follow(Jump(now, now + by, now))
@@ -437,7 +439,7 @@ def test_scheduled_jobs_move_with_the_clock(by: timedelta) -> None:
         assert now + by <= scheduler.get_job("sweep").next_run_time <= latest or by < timedelta(0)
         scheduler.shutdown(wait=False)
 
-    day(story)
+    day(script)
 
 
 def test_a_clock_a_thousand_years_ahead_takes_no_memory() -> None:
@@ -459,7 +461,7 @@ def test_a_clock_a_thousand_years_ahead_takes_no_memory() -> None:
 def test_a_clock_ahead_of_dreamship_deletes_nothing() -> None:
     """Retention waits until Dreamship's clock agrees, also after a restart."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         pruned = []
 
         def prune(*_: Any, **__: Any) -> int:
@@ -487,26 +489,26 @@ def test_a_clock_ahead_of_dreamship_deletes_nothing() -> None:
             assert not (await _restored(day)).is_clock_suspect
         day.schedule._scheduler.shutdown(wait=False)
 
-    day(story)
+    day(script)
 
 
 def test_an_unconfirmed_clock_is_trusted_after_a_day() -> None:
     """While Dreamship is unreachable; a restart starts the day again."""
 
-    async def story(day: Day) -> None:
+    async def script(day: Day) -> None:
         planned(day)
         day.clock.follow(day.schedule.follow)
         day.host.offset += HOUR
         await day.services.check_clock()
         assert not await day.schedule._trusts_clock()
-        day.services.remote_clock.offset = timedelta()  # nothing was heard of Dreamship since
+        day.services.remote_clock.offset = timedelta()  # no answer of Dreamship since then
         await asyncio.sleep(23 * 3600)
         assert not await day.schedule._trusts_clock()
         await asyncio.sleep(2 * 3600)
         assert await day.schedule._trusts_clock()
         day.schedule._scheduler.shutdown(wait=False)
 
-    day(story)
+    day(script)
 
 
 async def _restored(day: Day) -> SavedState:

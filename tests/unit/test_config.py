@@ -145,7 +145,7 @@ def test_a_syntax_error_names_its_place(tmp_path: Path, content: bytes, part: st
 
 
 def test_two_listeners_cannot_share_an_address(tmp_path: Path) -> None:
-    """Both may ask for a free port."""
+    """Both may use a free port."""
     both = '[webhook]\nlisten = "127.0.0.1:{0}"\n[admin]\nlisten = "127.0.0.1:{0}"'
     assert "admin.listen" in errors_of(tmp_path, both.format(9000))[0]
     loaded(tmp_path, both.format(0))
@@ -187,7 +187,7 @@ def test_a_missing_key_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, "", "# nothing\n"])
 def test_a_missing_or_empty_key_file_is_an_error(tmp_path: Path, content: str | None) -> None:
-    """Whoever names a key file wants to use it."""
+    """A configured key file must be readable."""
     if content is not None:
         (tmp_path / "keys").write_text(content)
     found = errors_of(tmp_path, '[dreamship]\napi_key_file = "keys"')
@@ -233,7 +233,7 @@ def test_an_unreadable_folder_is_skipped_and_named(
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "expected"),
     [
         ("folder", "is a folder"),
         ("pipe", "is a pipe"),
@@ -244,7 +244,7 @@ def test_an_unreadable_folder_is_skipped_and_named(
         ("/x" * 3000, "name too long"),
     ],
 )
-def test_a_pipe_or_device_is_refused_at_once(tmp_path: Path, kind: str, told: str) -> None:
+def test_a_pipe_or_device_is_refused_at_once(tmp_path: Path, kind: str, expected: str) -> None:
     """As configuration and as key file: no wait for a pipe, no endless read."""
     path = tmp_path / kind if kind.isalpha() else Path(kind)
     if kind == "folder":
@@ -253,11 +253,11 @@ def test_a_pipe_or_device_is_refused_at_once(tmp_path: Path, kind: str, told: st
         os.mkfifo(path)
     elif kind == "endless":
         path.write_bytes(b"#" * (1024 * 1024 + 1))
-    with pytest.raises(ConfigurationError, match=f"(?i){told}"):
+    with pytest.raises(ConfigurationError, match=f"(?i){expected}"):
         load(path, {})
     if not kind.startswith("~"):
         text = f'[dreamship]\napi_key_file = "{path}"'
-        assert told.casefold() in errors_of(tmp_path, text)[0].casefold()
+        assert expected.casefold() in errors_of(tmp_path, text)[0].casefold()
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ GOOD_KEY = "Hush_0123-abc/DEF+x.y~z=="
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (f'"{GOOD_KEY}"', "quotes"),
         (f"'{GOOD_KEY}'", "quotes"),
@@ -335,7 +335,9 @@ GOOD_KEY = "Hush_0123-abc/DEF+x.y~z=="
         ("-----BEGIN PRIVATE KEY-----", "another kind"),
     ],
 )
-def test_a_malformed_key_is_named_by_line_or_number(tmp_path: Path, text: str, told: str) -> None:
+def test_a_malformed_key_is_named_by_line_or_number(
+    tmp_path: Path, text: str, expected: str
+) -> None:
     """The error says what is wrong, and never contains the key."""
     (tmp_path / "keys").write_text(f"# ours\n{text}\n", encoding="utf-8")
     found = errors_of(tmp_path, '[dreamship]\napi_key_file = "keys"')
@@ -347,7 +349,7 @@ def test_a_malformed_key_is_named_by_line_or_number(tmp_path: Path, text: str, t
     in_list = errors_of(tmp_path, f"[dreamship]\napi_keys = [{written}]")
     assert in_list[0].startswith("dreamship.api_keys: entry 1 holds")
     for error in (*found, *in_variable, *in_list):
-        assert told in error
+        assert expected in error
         assert GOOD_KEY[:4] not in error
 
 
@@ -417,7 +419,7 @@ def test_an_invalid_address_says_what_to_write_instead(text: str) -> None:
         parse_address(text)
 
 
-# The mark keeps it from being, by chance, the name of a key.
+# The mark prevents that it is, by chance, the name of a key.
 key_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8).map(
     "q~7".__add__
 )

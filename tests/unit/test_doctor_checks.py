@@ -25,7 +25,7 @@ FILE = FileInfo("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
 
 
 @pytest.mark.parametrize(
-    ("folder", "file", "verdict"),
+    ("folder", "file", "result"),
     [
         (0o750, 0o640, "pass"),
         (0o755, 0o644, "pass"),
@@ -34,11 +34,11 @@ FILE = FileInfo("/var/lib/syncd/availability.db", stat.S_IFREG | 0o640, "syncd")
         (0o750, 0o660, "warn"),
     ],
 )
-def test_access_is_checked_for_the_group(folder: int, file: int, verdict: str) -> None:
+def test_access_is_checked_for_the_group(folder: int, file: int, result: str) -> None:
     """Execute on the folders, read on the files, write on none."""
     seen_folder = FileInfo(FOLDER.path, stat.S_IFDIR | folder, "syncd")
     seen_file = FileInfo(FILE.path, stat.S_IFREG | file, "syncd")
-    assert check_access([seen_folder], [seen_file]).verdict == verdict
+    assert check_access([seen_folder], [seen_file]).verdict == result
     assert check_access([FOLDER], []).verdict == "warn"
 
 

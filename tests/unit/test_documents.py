@@ -69,7 +69,7 @@ def logged() -> Iterator[str]:
                     for one in node.args[:1]
                     if isinstance(one, ast.Constant) and isinstance(one.value, str)
                 )
-    # Put together where they are told.
+    # Their texts are built in the code.
     yield from ("health changed", "webhooks changed")
 
 
@@ -106,7 +106,7 @@ def test_every_option_is_documented_and_no_other(name: str) -> None:
         for option in parameter.opts
     }
     named = {span.split()[0] for span in spans_in(row[1])}
-    # `-c` is told once, above the table, for all commands.
+    # `-c` is documented once, above the table, for all commands.
     assert named == taken - {"-c"}
     assert "(`-c`)" in section("Commands")
 

@@ -32,7 +32,7 @@ def delivery(second: int) -> Delivery:
 
 
 def odd(one: Delivery) -> Delivery:
-    """Return a delivery that is kept and not understood."""
+    """Return a quarantined delivery."""
     return replace(one, action=None, update=None, quarantined="it could not be written")
 
 

@@ -47,7 +47,7 @@ def test_oldest_confirmed_at_equals_the_minimum_of_availability(
 
 
 def test_freshness_scans_no_table(memory: sqlite3.Connection) -> None:
-    """Shops may ask often, and the daemon asks when it starts."""
+    """Shops may read it often, and the daemon reads it when it starts."""
     plan = memory.execute("EXPLAIN QUERY PLAN SELECT * FROM freshness").fetchall()
     scanned = {row[3] for row in plan if row[3].startswith("SCAN")}
     assert scanned <= {"SCAN CONSTANT ROW", "SCAN read", "SCAN freshness"}

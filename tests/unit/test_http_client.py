@@ -1,4 +1,4 @@
-"""HTTP clients follow the environment; each fault is one line that names the variable."""
+"""HTTP clients follow the environment; each error is one line with the name of the variable."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_proxy_variables_have_their_usual_precedence(
 def test_no_proxy_accepts_names_addresses_and_networks(
     listed: str, host: str, is_excepted: bool
 ) -> None:
-    """Any other entry matches no host, and is no fault."""
+    """Any other entry matches no host, and is no error."""
     environ = {"HTTPS_PROXY": "http://p:1", "NO_PROXY": listed}
     assert (http_client.proxy_for(f"https://{host}/x", environ) == ("", "")) is is_excepted
 
@@ -108,7 +108,7 @@ def test_a_valid_proxy_is_used(value: str) -> None:
 
 
 def test_a_socks_proxy_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package, the fault is one line with its name."""
+    """Without the package, the error is one line with its name."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for scheme in ("socks5", "socks5h"):
         with pytest.raises(ConfigurationError, match=r"^ALL_PROXY: .* socksio") as caught:

@@ -70,11 +70,11 @@ def test_secrets_are_masked_in_every_line(style: Literal["json", "console"]) -> 
     stream = io.StringIO()
     logs.configure("info", style, secrets=["", SECRET], stream=stream)
     log_secrets()
-    said = stream.getvalue()
-    assert SECRET not in said
-    assert said.count(logs.MASK) >= 7
-    assert "too small" not in said
-    assert "a request nobody" not in said
+    message = stream.getvalue()
+    assert SECRET not in message
+    assert message.count(logs.MASK) >= 7
+    assert "too small" not in message
+    assert "a request nobody" not in message
 
 
 def test_json_lines_have_a_level_and_a_timestamp() -> None:
@@ -103,16 +103,16 @@ def test_the_console_format_is_readable(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("NO_COLOR")
     logs.configure("info", "console", stream=piped)
     structlog.get_logger("test").info("hello", answer=42)
-    for said in (plain.getvalue(), piped.getvalue()):
-        assert "hello" in said
-        assert "answer=42" in said
-        assert "\x1b[" not in said
+    for message in (plain.getvalue(), piped.getvalue()):
+        assert "hello" in message
+        assert "answer=42" in message
+        assert "\x1b[" not in message
 
 
 @pytest.mark.parametrize(
-    ("level", "told"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
+    ("level", "lines"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
 )
-def test_the_level_filters_less_important_lines(level: str, told: int) -> None:
+def test_the_level_filters_less_important_lines(level: str, lines: int) -> None:
     """A second configuration replaces the first, as after a reload."""
     old, stream = io.StringIO(), io.StringIO()
     logs.configure("debug", "json", stream=old)
@@ -120,7 +120,7 @@ def test_the_level_filters_less_important_lines(level: str, told: int) -> None:
     log = structlog.get_logger("test")
     for name in ("debug", "info", "warning", "error"):
         log.log(getattr(logging, name.upper()), name)
-    assert len(stream.getvalue().splitlines()) == told
+    assert len(stream.getvalue().splitlines()) == lines
     assert old.getvalue() == ""
 
 
@@ -141,14 +141,14 @@ def test_logged_text_cannot_forge_a_line(style: Literal["json", "console"]) -> N
     log = structlog.get_logger("test")
     log.warning(FORGED, error=FORGED, values={FORGED: [FORGED]})
     logging.getLogger("somebody.else").warning("theirs: %s", FORGED)
-    told = stream.getvalue()
-    assert len(told.splitlines()) == 2
-    assert not set(told) & {"\r", "\x1b", "\u2028", "\x00"}
+    output = stream.getvalue()
+    assert len(output.splitlines()) == 2
+    assert not set(output) & {"\r", "\x1b", "\u2028", "\x00"}
     try:
         raise ValueError(FORGED)
     except ValueError:
         log.exception("with a traceback")
-    _, *more = stream.getvalue().removeprefix(told).splitlines()
+    _, *more = stream.getvalue().removeprefix(output).splitlines()
     assert all(line.startswith("    ") for line in more)
 
 
@@ -164,12 +164,12 @@ def test_a_line_has_a_maximum_length(style: Literal["json", "console"]) -> None:
         raise ValueError("y" * 1_000_000)
     except ValueError:
         log.exception("a fault")
-    told = stream.getvalue()
-    assert len(told) < 15_000
-    assert "(1000000 characters)" in told
-    assert told.count("(100000 in all)") == 2
-    assert "Traceback" in told
-    assert "ValueError: yyy" in told
+    output = stream.getvalue()
+    assert len(output) < 15_000
+    assert "(1000000 characters)" in output
+    assert output.count("(100000 in all)") == 2
+    assert "Traceback" in output
+    assert "ValueError: yyy" in output
 
 
 def test_secrets_are_masked_before_lines_are_cut() -> None:
@@ -183,9 +183,9 @@ def test_secrets_are_masked_before_lines_are_cut() -> None:
         raise ValueError(SECRET * 2000)
     except ValueError:
         log.exception("a fault")
-    said = stream.getvalue()
-    assert SECRET[:4] not in said
-    assert SECRET[-4:] not in said
+    message = stream.getvalue()
+    assert SECRET[:4] not in message
+    assert SECRET[-4:] not in message
 
 
 def test_a_secret_that_starts_with_another_is_masked_whole() -> None:
@@ -197,7 +197,7 @@ def test_a_secret_that_starts_with_another_is_masked_whole() -> None:
     assert SECRET[8:] not in stream.getvalue()
 
 
-def told_of(stream: LogStream) -> list[int]:
+def reported_by(stream: LogStream) -> list[int]:
     """Return how many lines were dropped, each time that was reported; ends when all is written."""
     assert stream.drain(10)
     return DROPPED[stream.fileno()]
@@ -219,10 +219,10 @@ def piped() -> Iterator[tuple[int, LogStream]]:
 
 def read_lines(reading: int, last: bytes) -> list[bytes]:
     """Read lines until the last one is there."""
-    told = b""
-    while not told.endswith(last):
-        told += os.read(reading, 65536)
-    return told.splitlines()
+    output = b""
+    while not output.endswith(last):
+        output += os.read(reading, 65536)
+    return output.splitlines()
 
 
 def test_a_gap_in_the_log_reports_the_number_of_dropped_lines(
@@ -236,10 +236,10 @@ def test_a_gap_in_the_log_reports_the_number_of_dropped_lines(
         stream.write(f"{line.decode()}\n")
     assert time.monotonic() - began_s < 5
     assert stream.dropped > 1000
-    kept = len(lines) - stream.dropped
-    told = read_lines(reading, lines[kept - 1] + b"\n")
-    assert told == lines[:kept]
-    assert told_of(stream) == [stream.dropped]
+    stored = len(lines) - stream.dropped
+    output = read_lines(reading, lines[stored - 1] + b"\n")
+    assert output == lines[:stored]
+    assert reported_by(stream) == [stream.dropped]
     stream.write("after\n")
     assert read_lines(reading, b"after\n") == [b"after"]
 
@@ -263,12 +263,12 @@ def test_a_report_of_dropped_lines_is_never_dropped() -> None:
 
     stream = LogStream(writing, on_dropped=report)
     fill()
-    told, dropped = b"", stream.dropped
+    output, dropped = b"", stream.dropped
     while dropped == 0 or dropped > sum(
-        int(line.split()[0]) for line in told.splitlines() if line.endswith(b" dropped")
+        int(line.split()[0]) for line in output.splitlines() if line.endswith(b" dropped")
     ):
         assert select.select([reading], [], [], 20)[0], reports
-        told += os.read(reading, 1 << 20)
+        output += os.read(reading, 1 << 20)
         dropped = stream.dropped
     assert len(reports) > 1
     assert sum(reports) == dropped
@@ -282,7 +282,7 @@ def test_a_closed_log_pipe_raises_nothing(piped: tuple[int, LogStream]) -> None:
     os.close(reading)
     for number in range(10):
         stream.write(f"{number}\n")
-    assert told_of(stream) == []
+    assert reported_by(stream) == []
     assert stream.dropped == 10
 
 

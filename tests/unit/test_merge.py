@@ -34,7 +34,9 @@ def deliver(
     )
 
 
-def look(known: ValueState | None, value: str | None, *, began: float, date: float = 0) -> Decision:
+def decide_read(
+    known: ValueState | None, value: str | None, *, began: float, date: float = 0
+) -> Decision:
     return on_read(known, value=value, began_at=at(began), source_at=at(date), settle=SETTLE)
 
 
@@ -68,7 +70,7 @@ def test_rule_2_a_newer_event_is_applied_at_once() -> None:
     ],
 )
 def test_rule_3_a_conflicting_older_event_is_verified(event_at: float | None) -> None:
-    """The mirror keeps its value, remembers the conflict, and asks the source now."""
+    """The value stays, the conflict is stored, and the item is read soon."""
     decision = deliver(KNOWN, "out_of_stock", event_at)
     assert decision.rule == "contradicts"
     assert decision.read_soon
@@ -91,10 +93,10 @@ def test_only_a_read_restores_a_removed_variant() -> None:
     assert decision.value_state.value is None
 
 
-def test_a_newer_delivery_keeps_an_older_conflict() -> None:
+def test_an_older_conflict_survives_a_newer_delivery() -> None:
     """Both conflicting values stay until a read decides."""
-    doubted = deliver(KNOWN, "discontinued", None).value_state
-    decision = deliver(doubted, "out_of_stock", 60)
+    conflicting = deliver(KNOWN, "discontinued", None).value_state
+    decision = deliver(conflicting, "out_of_stock", 60)
     assert decision.value_state.candidates == ("out_of_stock", "discontinued")
     assert decision.read_soon
 
@@ -116,7 +118,7 @@ def test_a_new_variant_is_applied_if_its_event_has_a_valid_time() -> None:
 
 @pytest.mark.parametrize(("hours", "is_old"), [(71.9, False), (72.1, True), (180 * 24, True)])
 def test_an_event_older_than_the_senders_last_retry_is_verified(hours: float, is_old: bool) -> None:
-    """Somebody may have kept and resent it; for a new variant it proves nothing either."""
+    """It may be a stored body that was sent again; also for a new variant."""
     event_at = 100 - hours * 3600
     first = deliver(None, "in_stock", event_at)
     assert first.rule == ("first-word-doubted" if is_old else "first-word")
@@ -129,49 +131,52 @@ def test_an_event_older_than_the_senders_last_retry_is_verified(hours: float, is
 
 def test_rule_4_a_settled_read_decides() -> None:
     """Whatever value and conflicts were stored."""
-    doubted = deliver(KNOWN, "discontinued", None).value_state
-    decision = look(doubted, "out_of_stock", began=160)
+    conflicting = deliver(KNOWN, "discontinued", None).value_state
+    decision = decide_read(conflicting, "out_of_stock", began=160)
     assert (decision.rule, decision.value_state.value) == ("settled", "out_of_stock")
     assert not decision.value_state.verifying
 
 
 def test_rule_5_an_agreeing_unsettled_read_ends_the_conflict() -> None:
     """Delivery and read agree."""
-    doubted = deliver(KNOWN, "discontinued", None).value_state
-    decision = look(doubted, "in_stock", began=120)
+    conflicting = deliver(KNOWN, "discontinued", None).value_state
+    decision = decide_read(conflicting, "in_stock", began=120)
     assert (decision.rule, decision.value_state.verifying) == ("agrees", False)
 
 
 @pytest.mark.parametrize("began", [99, 100, 119.9])
 def test_a_read_too_soon_after_the_delivery_ends_no_conflict(began: float) -> None:
     """It began before the delivery, or before every replica had the change."""
-    doubted = deliver(KNOWN, "discontinued", None).value_state
-    decision = look(doubted, "in_stock", began=began)
-    assert (decision.rule, decision.value_state.candidates) == ("not-settled", doubted.candidates)
+    conflicting = deliver(KNOWN, "discontinued", None).value_state
+    decision = decide_read(conflicting, "in_stock", began=began)
+    assert (decision.rule, decision.value_state.candidates) == (
+        "not-settled",
+        conflicting.candidates,
+    )
 
 
 def test_an_agreeing_update_without_a_timestamp_counts_as_recent() -> None:
     """Else a later event that is older than it would count as newer."""
-    told = deliver(KNOWN, "in_stock", None).value_state
-    assert told.event_at == at(100)
-    assert deliver(told, "out_of_stock", 90).rule == "contradicts"
+    delivered = deliver(KNOWN, "in_stock", None).value_state
+    assert delivered.event_at == at(100)
+    assert deliver(delivered, "out_of_stock", 90).rule == "contradicts"
 
 
 def test_rule_6_a_conflicting_unsettled_read_is_verified() -> None:
     """A replica of the source may lag behind; the settled read decides."""
     applied = deliver(KNOWN, "out_of_stock", 50).value_state
-    decision = look(applied, "in_stock", began=101)
+    decision = decide_read(applied, "in_stock", began=101)
     assert (decision.rule, decision.value_state.value) == ("not-settled", "out_of_stock")
     assert decision.value_state.verifying
 
 
 def test_a_change_found_by_a_settled_read_is_missed() -> None:
     """Unless a delivery had reported exactly this value."""
-    assert look(KNOWN, "out_of_stock", began=200).missed
-    told = deliver(KNOWN, "out_of_stock", None).value_state
-    assert not look(told, "out_of_stock", began=200).missed
-    assert not look(None, "out_of_stock", began=200).missed
-    assert not look(KNOWN, None, began=200).missed
+    assert decide_read(KNOWN, "out_of_stock", began=200).missed
+    delivered = deliver(KNOWN, "out_of_stock", None).value_state
+    assert not decide_read(delivered, "out_of_stock", began=200).missed
+    assert not decide_read(None, "out_of_stock", began=200).missed
+    assert not decide_read(KNOWN, None, began=200).missed
 
 
 # --- the promise ---------------------------------------------------------------------------------
@@ -181,7 +186,7 @@ MAX_LAG_S = 20.0
 
 
 class History(Struct, frozen=True):
-    """One life of one variant: what happened at the source and what became of each telling."""
+    """One life of one variant: its changes at the source and the result of each delivery."""
 
     changes: list[tuple[float, str]]
     tellings: list[tuple[int, float, str]]
@@ -241,30 +246,30 @@ class Replay:
         return value
 
     def play(self) -> None:
-        seen: set[int] = set()
+        found: set[int] = set()
         for index, arrives, form in self.history.tellings:
             self._push(arrives, "delivery", (index, form))
         while self._todo:
             now, _, kind, what = heapq.heappop(self._todo)
             if kind == "delivery":
                 index, form = what  # type: ignore[misc]
-                if index not in seen:  # each event id is applied once
-                    seen.add(index)
+                if index not in found:  # each event id is applied once
+                    found.add(index)
                     self._deliver(now, index, form)
-            elif kind == "ask":
-                self._ask(now)
+            elif kind == "read":
+                self._read(now)
             else:
                 self._answer(now, *what)  # type: ignore[misc]
 
     def sweep(self) -> None:
-        self._ask(10_000.0)
+        self._read(10_000.0)
         self.play_rest()
 
     def play_rest(self) -> None:
         while self._todo:
             now, _, kind, what = heapq.heappop(self._todo)
-            if kind == "ask":
-                self._ask(now)
+            if kind == "read":
+                self._read(now)
             else:
                 self._answer(now, *what)  # type: ignore[misc]
 
@@ -289,14 +294,14 @@ class Replay:
         self.applied += decision.rule == "newer"
         self.value_state = decision.value_state
         self._settle_at = now + SETTLE.total_seconds()
-        self._push(self._settle_at, "ask")
+        self._push(self._settle_at, "read")
         if decision.read_soon:
-            self._push(now, "ask")
+            self._push(now, "read")
 
-    def _ask(self, now: float) -> None:
+    def _read(self, now: float) -> None:
         if self._reading:
-            # One read of an item at a time: what is asked meanwhile is asked after it.
-            self._push(now + 1, "ask")
+            # One read of an item at a time: a request during a read waits for its end.
+            self._push(now + 1, "read")
             return
         self._reading = True
         took = next(self._latencies)

@@ -43,7 +43,7 @@ def test_an_unchanged_listing_is_read_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "stats",
     [
         pytest.param(replace(LAST, count=149), id="its count changed"),
         pytest.param(replace(LAST, new=49, repeated=1), id="an item stands on two pages"),
@@ -51,11 +51,11 @@ def test_an_unchanged_listing_is_read_once() -> None:
         pytest.param(replace(LAST, count=None), id="its count is gone"),
     ],
 )
-def test_a_listing_that_changed_meanwhile_is_read_again(seen: PageStats) -> None:
+def test_a_listing_that_changed_meanwhile_is_read_again(stats: PageStats) -> None:
     """On every sign that items moved between pages."""
-    position = following(following(first(()), FULL, ()), seen, ())
+    position = following(following(first(()), FULL, ()), stats, ())
     while position.page > 1:
-        position = following(position, replace(seen, has_next=False), ())
+        position = following(position, replace(stats, has_next=False), ())
     assert (position.page, position.attempt, position.run) == (1, 2, 2)
 
 
@@ -97,10 +97,10 @@ def test_a_listing_that_loops_ends() -> None:
 
 def test_categories_are_listed_one_after_the_other() -> None:
     """Each has its own run, so that an item of two categories did not move."""
-    position, seen = first((5, 6)), replace(LAST, count=50, listed=50)
-    second = following(position, seen, (5, 6))
+    position, stats = first((5, 6)), replace(LAST, count=50, listed=50)
+    second = following(position, stats, (5, 6))
     assert (second.category, second.page, second.run) == (6, 1, 2)
-    assert is_whole(following(second, seen, (5, 6)))
+    assert is_whole(following(second, stats, (5, 6)))
 
 
 def test_a_listing_with_a_removed_item_is_read_a_limited_number_of_times() -> None:
@@ -146,8 +146,8 @@ def endless(shown: int) -> tuple[Position, int]:
     position, pages = first(()), 0
     while not is_whole(position):
         listed = position.listed + shown
-        seen = PageStats(new=shown, repeated=0, listed=listed, count=None, has_next=True)
-        position, pages = following(position, seen, ()), pages + 1
+        stats = PageStats(new=shown, repeated=0, listed=listed, count=None, has_next=True)
+        position, pages = following(position, stats, ()), pages + 1
     return position, pages
 
 
@@ -173,18 +173,18 @@ def test_an_endless_list_of_long_pages_stops_at_the_row_bound() -> None:
 
 
 def test_an_endless_category_does_not_stop_the_others() -> None:
-    """Its fault comes first in the report."""
+    """Its error comes first in the report."""
     here = replace(first((5, 6)), page=MAX_PAGES, faults=("a", "b", "c", "d", "e"))
-    seen = PageStats(new=9, repeated=0, listed=99, count=None, has_next=True)
-    position = following(here, seen, (5, 6))
+    stats = PageStats(new=9, repeated=0, listed=99, count=None, has_next=True)
+    position = following(here, stats, (5, 6))
     assert (position.category, position.page, position.listed) == (6, 1, 0)
     assert position.faults[:2] == ("category 5 goes on after 99 items on 1,000 pages", "a")
 
 
 def test_a_list_that_ends_at_the_bound_is_complete() -> None:
     """Only the promise of a next page makes it endless."""
-    seen = PageStats(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
-    position = following(Position(page=MAX_PAGES, count=MAX_ITEMS), seen, ())
+    stats = PageStats(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
+    position = following(Position(page=MAX_PAGES, count=MAX_ITEMS), stats, ())
     assert is_whole(position)
     assert not position.faults
 
@@ -205,9 +205,9 @@ def test_new_items_are_found_by_the_items_of_the_page(pages: list[list[int]]) ->
     """Not by all items of the run, of which there may be very many."""
     shown, listed = set[int](), 0
     for ids in pages:
-        seen = page_stats(ids, shown & set(ids), listed=listed, count=None, has_next=True)
-        listed = seen.listed
-        assert seen.new == len(set(ids) - shown)
+        stats = page_stats(ids, shown & set(ids), listed=listed, count=None, has_next=True)
+        listed = stats.listed
+        assert stats.new == len(set(ids) - shown)
         shown |= set(ids)
         assert listed == len(shown)
 
@@ -248,7 +248,7 @@ def test_a_list_without_a_count_that_ends_in_404_is_read_once_more() -> None:
 
 
 def test_an_unreadable_page_does_not_stop_the_list() -> None:
-    """The following pages are read as far as the count reaches; the fault is named."""
+    """The following pages are read as far as the count reaches; the error is reported."""
     position = following(first(()), replace(FULL, count=350), ())
     position = skipped(position, (), "500")
     assert position.page == 3
@@ -266,7 +266,7 @@ def test_an_unreadable_last_page_ends_the_list() -> None:
 
 
 def test_a_list_without_a_count_continues_after_at_most_two_broken_pages() -> None:
-    """Nothing says how many pages follow."""
+    """The number of later pages is unknown."""
     position = skipped(first(()), (), "500")
     assert (position.page, is_whole(position)) == (2, False)
     assert is_whole(skipped(position, (), "500"))

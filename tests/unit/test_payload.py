@@ -29,13 +29,13 @@ def test_every_payload_file_is_parsed_as_it_says(path: Path) -> None:
     delivery = parse(body, NOW)
     expected: dict[str, Any] = payload["expected"]
     assert delivery.body == body
-    if "claim" in expected:
+    if "update" in expected:
         assert delivery.quarantined is None
         assert delivery.update is not None
         found = asdict(delivery.update)
         found["event_at"] = maybe_text(found["event_at"])
         found["labels"] = asdict(found["labels"])
-        assert found == expected["claim"]
+        assert found == expected["update"]
     elif "quarantined" in expected:
         assert delivery.update is None
         assert expected["quarantined"] in (delivery.quarantined or "")
@@ -64,7 +64,7 @@ def test_the_payload_files_exist() -> None:
     ],
 )
 def test_an_undocumented_body_is_quarantined_whole(body: bytes) -> None:
-    """Authentic and not understood: kept byte for byte, with a reason."""
+    """Authentic and not understood: stored byte for byte, with a reason."""
     delivery = parse(body, NOW)
     assert delivery.quarantined
     assert delivery.body == body
@@ -153,7 +153,7 @@ def test_a_retry_with_newer_data_is_no_duplicate() -> None:
 def test_a_null_availability_is_not_the_text_null() -> None:
     """The two have different content keys."""
     body = {"object": "item_variant", "data": {"id": 5, "availability": "?"}}
-    told = parse(json.encode(body), NOW)
-    assert told.update is not None
-    untold = replace(told, update=replace(told.update, value=None))
-    assert content_key(told) != content_key(untold)
+    delivery = parse(json.encode(body), NOW)
+    assert delivery.update is not None
+    without_value = replace(delivery, update=replace(delivery.update, value=None))
+    assert content_key(delivery) != content_key(without_value)

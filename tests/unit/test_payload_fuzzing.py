@@ -71,10 +71,10 @@ def mangled(draw: st.DrawFn) -> bytes:
     return bytes(body)
 
 
-@given(header=st.binary(max_size=200), told=st.lists(bodies | mangled() | st.binary(), max_size=3))
-def test_any_bytes_end_in_one_outcome(mirror: Mirror, header: bytes, told: list[bytes]) -> None:
+@given(header=st.binary(max_size=200), sent=st.lists(bodies | mangled() | st.binary(), max_size=3))
+def test_any_bytes_end_in_one_outcome(mirror: Mirror, header: bytes, sent: list[bytes]) -> None:
     """A second copy is a duplicate, and the feed agrees with the table."""
-    mirror.check(header, *told)
+    mirror.check(header, *sent)
 
 
 def test_the_payload_files_work_in_any_order(mirror: Mirror) -> None:

@@ -63,8 +63,8 @@ class Mirror:
         item_id: int = ITEM,
     ) -> None:
         """Take the answer of a read."""
-        seen = ItemRead(item_id, "Tee", variants, began_at, began_at, is_whole=is_whole)
-        reads.apply(self.db, seen, self.policy, now=began_at)
+        found = ItemRead(item_id, "Tee", variants, began_at, began_at, is_whole=is_whole)
+        reads.apply(self.db, found, self.policy, now=began_at)
 
     def take(self, *bodies: bytes, at: datetime = NOW) -> list[DeliveryResult]:
         """Take deliveries in one batch."""
@@ -77,7 +77,7 @@ class Mirror:
         )
 
     def row(self, variant_id: int = VARIANT) -> dict[str, Any]:
-        """Return a variant as a shop sees it; empty when it is not there."""
+        """Return a variant in the view of a shop; empty if the mirror lacks it."""
         cursor = self.db.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,))
         names = [column[0] for column in cursor.description]
         row = cursor.fetchone()
@@ -89,12 +89,12 @@ class Mirror:
         return tuple(row.get(name) for name in ("availability", "sellable", "verifying"))
 
     def queue(self) -> dict[int, tuple[str | None, str]]:
-        """Return from when on each item is asked: for a doubt, and settled."""
+        """Return when the urgent and the settled read of each item are due."""
         rows = self.db.execute("SELECT item_id, urgent_at, settle_at FROM refresh_queue")
         return {row[0]: row[1:] for row in rows}
 
     def unplaced_variants(self) -> list[int]:
-        """Return the variants that are looked for."""
+        """Return the variants without an item."""
         return [row[0] for row in self.db.execute("SELECT variant_id FROM unplaced_variants")]
 
 
@@ -110,7 +110,7 @@ def in_stock(variant_id: int, value: str = "in_stock") -> SourceVariant:
     return SourceVariant(variant_id, value, Labels("Red / XL"))
 
 
-DOUBTED = ("in_stock", 0, 1)
+VERIFYING = ("in_stock", 0, 1)
 UNTOUCHED = ("in_stock", 1, 0)
 
 CUT = GENUINE[: GENUINE.index(b'"availability":"out')]
@@ -194,11 +194,11 @@ def test_a_repeated_key_is_detected(
 
 def test_two_different_values_are_verified(mirror: Mirror) -> None:
     """In either order; the same value twice is one value."""
-    told = b'"availability":"out_of_stock"'
-    (one,) = mirror.take(GENUINE.replace(told, b'"availability":"low_stock",' + told))
-    assert (one.outcome, mirror.state()) == ("verifying", DOUBTED)
+    pair = b'"availability":"out_of_stock"'
+    (one,) = mirror.take(GENUINE.replace(pair, b'"availability":"low_stock",' + pair))
+    assert (one.outcome, mirror.state()) == ("verifying", VERIFYING)
     fresh = Mirror()
-    (one,) = fresh.take(GENUINE.replace(told, told + b"," + told))
+    (one,) = fresh.take(GENUINE.replace(pair, pair + b"," + pair))
     assert (one.outcome, fresh.state()) == ("applied", ("out_of_stock", 0, 0))
     fresh.db.close()
 
@@ -218,8 +218,8 @@ def test_a_quarantined_payload_makes_its_variants_unsellable(mirror: Mirror, bod
     assert one.outcome == ("quarantined" if "quarantined" in expected else "ignored")
     named = expected["mention"] or {"variant_ids": [], "unclear_item_ids": [], "item_ids": []}
     is_distrusted = VARIANT in named["variant_ids"] or ITEM in named["unclear_item_ids"]
-    assert mirror.state() == (DOUBTED if is_distrusted else UNTOUCHED)
-    assert mirror.state(SIBLING) == (DOUBTED if named["unclear_item_ids"] else UNTOUCHED)
+    assert mirror.state() == (VERIFYING if is_distrusted else UNTOUCHED)
+    assert mirror.state(SIBLING) == (VERIFYING if named["unclear_item_ids"] else UNTOUCHED)
     assert (ITEM in mirror.queue()) == (is_distrusted or ITEM in named["item_ids"])
 
 
@@ -227,7 +227,7 @@ def test_a_quarantined_delivery_is_verified_by_a_settled_read(mirror: Mirror) ->
     """Soon, as after a delivery without a value; the item is read once."""
     for _ in range(1000):
         mirror.take(CUT)
-    assert mirror.state() == DOUBTED
+    assert mirror.state() == VERIFYING
     ((item_id, (urgent_at, settle_at)),) = mirror.queue().items()
     assert (item_id, urgent_at, settle_at) == (
         ITEM,
@@ -249,14 +249,14 @@ def test_equal_bytes_are_verified_again_later(mirror: Mirror) -> None:
     mirror.read(NOW + SETTLE, in_stock(VARIANT), in_stock(SIBLING))
     assert mirror.state() == UNTOUCHED
     assert mirror.take(CUT, at=NOW + 2 * SETTLE)[0].outcome == "duplicate"
-    assert mirror.state() == DOUBTED
+    assert mirror.state() == VERIFYING
 
 
 def test_all_contradicting_ids_are_verified(mirror: Mirror) -> None:
     """Any of them may be the right one."""
     body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
     assert mirror.take(body)[0].outcome == "quarantined"
-    assert (mirror.state(), mirror.state(SIBLING)) == (DOUBTED, DOUBTED)
+    assert (mirror.state(), mirror.state(SIBLING)) == (VERIFYING, VERIFYING)
 
 
 def test_an_unknown_variant_is_searched(mirror: Mirror) -> None:
@@ -267,7 +267,7 @@ def test_an_unknown_variant_is_searched(mirror: Mirror) -> None:
     assert mirror.state() == UNTOUCHED
     # A read so soon may lag behind the delivery.
     mirror.read(NOW + timedelta(seconds=1), *map(in_stock, (VARIANT, SIBLING, 999)))
-    assert (mirror.state(999), mirror.unplaced_variants()) == (DOUBTED, [])
+    assert (mirror.state(999), mirror.unplaced_variants()) == (VERIFYING, [])
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_ids_of_other_objects_are_no_variant_ids(mirror: Mirror) -> None:
     twelve = ItemRead(5, "Mug", (in_stock(12), in_stock(4)), NOW - SETTLE, NOW - SETTLE)
     reads.apply(mirror.db, twelve, POLICY, now=NOW - SETTLE)
     mirror.take(GENUINE[:-1], ABOUT_NOTHING.replace(b"%d" % VARIANT, b"999"))
-    assert mirror.state() == DOUBTED
+    assert mirror.state() == VERIFYING
     assert (mirror.state(12), mirror.state(4)) == (UNTOUCHED, UNTOUCHED)
     assert mirror.unplaced_variants() == []
 
@@ -303,7 +303,7 @@ def test_ids_of_other_objects_are_no_variant_ids(mirror: Mirror) -> None:
 def test_a_body_without_a_type_verifies_a_known_variant_id(mirror: Mirror) -> None:
     """It has neither an action nor an object, and the id belongs to no item."""
     assert mirror.take(ABOUT_NOTHING)[0].outcome == "quarantined"
-    assert mirror.state() == DOUBTED
+    assert mirror.state() == VERIFYING
 
 
 def test_an_item_event_reads_the_item(mirror: Mirror) -> None:
@@ -324,7 +324,7 @@ def test_a_variant_action_on_an_item_reads_the_item(mirror: Mirror) -> None:
     assert ITEM in mirror.queue()
     body["event"]["object_id"] = VARIANT  # type: ignore[index]
     mirror.take(json.encode(body))
-    assert mirror.state() == DOUBTED
+    assert mirror.state() == VERIFYING
 
 
 def test_a_truncated_item_event_verifies_no_variant(mirror: Mirror) -> None:
@@ -334,9 +334,9 @@ def test_a_truncated_item_event_verifies_no_variant(mirror: Mirror) -> None:
     assert (mirror.state(), list(mirror.queue())) == (UNTOUCHED, [ITEM])
 
 
-@pytest.mark.parametrize("fails", ["claim", "mention"])
+@pytest.mark.parametrize("fails", ["update", "mention"])
 def test_a_delivery_that_fails_to_apply_is_verified(mirror: Mirror, fails: str) -> None:
-    """Its variant is known; if even that fails to be stored, the body is kept."""
+    """Its variant is verified; if that cannot be stored either, the body is stored."""
 
     class Memory(Database):
         async def write_blocking_loop(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -347,7 +347,7 @@ def test_a_delivery_that_fails_to_apply_is_verified(mirror: Mirror, fails: str) 
     ) -> list[DeliveryResult]:
         del db
         if any(one.update or (fails == "mention" and one.mention) for one in batch):
-            raise OverflowError("a fault of ours")
+            raise OverflowError("a defect")
         return mirror.apply(batch)
 
     async def submit() -> str:
@@ -359,7 +359,7 @@ def test_a_delivery_that_fails_to_apply_is_verified(mirror: Mirror, fails: str) 
 
     with mock.patch("syncd.webhook.batch_writer.deliveries.apply", apply):
         assert asyncio.run(submit()) == "quarantined"
-    assert mirror.state() == (DOUBTED if fails == "claim" else UNTOUCHED)
+    assert mirror.state() == (VERIFYING if fails == "update" else UNTOUCHED)
 
 
 def test_explain_names_the_quarantined_delivery(mirror: Mirror) -> None:
@@ -367,9 +367,9 @@ def test_explain_names_the_quarantined_delivery(mirror: Mirror) -> None:
     body = GENUINE.replace(b'"object_id":%d' % VARIANT, b'"object_id":%d' % SIBLING)
     mirror.take(body)
     for variant_id in (VARIANT, SIBLING):
-        told = variant_history(mirror.db, variant_id)
-        assert any("Delivery 1 was not understood" in one for one in sentences(told))
-        assert decisions(told)[0]["outcome"] == "quarantined"
+        history = variant_history(mirror.db, variant_id)
+        assert any("Delivery 1 was not understood" in one for one in sentences(history))
+        assert decisions(history)[0]["outcome"] == "quarantined"
     assert not variant_history(mirror.db, 5).deliveries
 
 
@@ -385,8 +385,8 @@ def test_a_replay_that_understands_the_body_replaces_the_quarantine(mirror: Mirr
 
     assert again() == ["verifying"]
     assert again() == []
-    kept = mirror.db.execute("SELECT variant_id, outcome, named_variants FROM deliveries")
-    assert kept.fetchall() == [(VARIANT, "verifying", None)]
+    stored = mirror.db.execute("SELECT variant_id, outcome, named_variants FROM deliveries")
+    assert stored.fetchall() == [(VARIANT, "verifying", None)]
     mirror.read(NOW + SETTLE, in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
     assert mirror.state() == ("out_of_stock", 0, 0)
 
@@ -456,7 +456,7 @@ def test_scanning_a_large_body_for_ids_is_fast(body: bytes) -> None:
 
 
 def test_only_the_first_ids_of_a_body_are_verified() -> None:
-    """A body with thousands of ids is faulty, and each id may cost a read."""
+    """A body with thousands of ids is invalid, and each id may cost a read."""
     body = b'{"object":"item_variant",' + b",".join(b'"id":%d' % n for n in range(1, 5000))
     mention = mention_in(body)
     assert mention is not None
@@ -483,7 +483,7 @@ def test_a_variant_missing_in_a_partial_answer_is_read_again(mirror: Mirror) -> 
     """Some minutes later, if it is verifying or its delivery is not confirmed."""
     mirror.take(CUT)
     mirror.read(NOW + SETTLE, in_stock(SIBLING), is_whole=False)
-    assert mirror.state() == DOUBTED
+    assert mirror.state() == VERIFYING
     assert mirror.queue() == {ITEM: (None, "2026-03-01T12:21:00.000000Z")}
     mirror.read(NOW + 11 * SETTLE, in_stock(VARIANT), is_whole=False)
     assert (mirror.state(), mirror.queue()) == (UNTOUCHED, {})
@@ -493,10 +493,10 @@ def test_a_variant_with_two_values_in_one_answer_is_verified(mirror: Mirror) -> 
     """It stays sellable while all its values are, until an answer has one value."""
     twice = (in_stock(VARIANT), in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
     mirror.read(NOW, *twice)
-    assert (mirror.state(), mirror.state(SIBLING)) == (DOUBTED, UNTOUCHED)
+    assert (mirror.state(), mirror.state(SIBLING)) == (VERIFYING, UNTOUCHED)
     assert mirror.queue() == {ITEM: (None, "2026-03-01T12:11:00.000000Z")}
     mirror.read(NOW + SETTLE, *twice)
-    assert (mirror.state(), mirror.queue()) == (DOUBTED, {})
+    assert (mirror.state(), mirror.queue()) == (VERIFYING, {})
     mirror.read(NOW + 2 * SETTLE, in_stock(VARIANT, "out_of_stock"), in_stock(SIBLING))
     assert mirror.state() == ("out_of_stock", 0, 0)
     mirror.read(NOW + 3 * SETTLE, in_stock(5), in_stock(5, "low_stock"), item_id=6)

@@ -1,4 +1,4 @@
-"""Never more calls than allowed in any minute, and the pause of each 429 is kept."""
+"""Never more calls than allowed in any minute, and the pause of each 429 is obeyed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def test_no_minute_has_more_calls_than_allowed(
     limit: int, steps: list[tuple[float, bool, str]]
 ) -> None:
-    """Urgent, throttled or restarted: the sliding minute keeps the limit."""
+    """Urgent, throttled or restarted: the sliding minute never exceeds the limit."""
     state, now = rate_limit.start(limit), NOON
     calls: list[datetime] = []
     for idle_s, urgent, what in steps:
@@ -112,7 +112,7 @@ def test_an_absurd_wait_is_capped_at_an_hour(wait_s: float) -> None:
 
 @pytest.mark.parametrize("others", ["evenly", "in one burst", "at random"])
 def test_the_budget_is_used_beside_other_programs_with_the_same_key(others: str) -> None:
-    """Dreamship allows 60 calls a minute: 45 are ours, and the shop's orders take 15.
+    """Dreamship allows 60 calls a minute: syncd makes 45, and the shop's orders 15.
 
     At least 97 % of ours are used, with at most one 429 an hour. If the others call at random,
     they sometimes exceed their 15; then we get a few 429s, and obey them.

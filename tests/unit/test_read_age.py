@@ -32,7 +32,7 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
 
 
-def told(*headers: tuple[str, str]) -> ContentAge:
+def age_of(*headers: tuple[str, str]) -> ContentAge:
     return content_age(
         lambda name: [value for key, value in headers if key.lower() == name.lower()]
     )
@@ -86,23 +86,23 @@ class Host:
 )
 def test_the_age_header_plus_a_second_is_the_age(value: str, seconds: int) -> None:
     """Ages are rounded down, so a second is added; zero is a new answer."""
-    assert told(("Age", value)).age == timedelta(seconds=seconds)
+    assert age_of(("Age", value)).age == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("value", ["-5", "soon", "", "1e9", "٣", "0x10", "240s", "+3"])
 def test_an_invalid_age_header_is_ignored(value: str) -> None:
     """It never makes an answer old."""
-    assert told(("Age", value)) == ContentAge()
+    assert age_of(("Age", value)) == ContentAge()
 
 
 def test_the_largest_of_several_ages_counts() -> None:
     """Two caches in a row may each add a header."""
-    assert told(("Age", "3"), ("Age", "junk"), ("Age", "90")).age == timedelta(seconds=91)
+    assert age_of(("Age", "3"), ("Age", "junk"), ("Age", "90")).age == timedelta(seconds=91)
 
 
 def test_a_huge_age_is_still_an_age() -> None:
     """No number is too long to be parsed or subtracted from a time."""
-    age = told(("Age", "9" * 400)).age
+    age = age_of(("Age", "9" * 400)).age
     assert NO_EVIDENCE_AGE < age <= LONGEST_AGE + SECOND
     assert NOW - age < NOW
 
@@ -128,7 +128,7 @@ def test_a_huge_age_is_still_an_age() -> None:
 )
 def test_any_headers_give_a_plausible_age(headers: list[tuple[str, str]]) -> None:
     """Whatever the headers contain."""
-    answer = told(*headers)
+    answer = age_of(*headers)
     assert timedelta() <= answer.age <= LONGEST_AGE + SECOND
     assert answer.fresh_for is None or answer.fresh_for >= timedelta()
 
@@ -136,7 +136,7 @@ def test_any_headers_give_a_plausible_age(headers: list[tuple[str, str]]) -> Non
 @given(st.integers(0, 10**7), st.integers(0, 10**7))
 def test_age_and_remaining_lifetime_add_up(age: int, lifetime: int) -> None:
     """A cache may return the same answer until its lifetime is over."""
-    answer = told(("Age", str(age)), ("Cache-Control", f"public, max-age={lifetime}"))
+    answer = age_of(("Age", str(age)), ("Cache-Control", f"public, max-age={lifetime}"))
     if answer.fresh_for is not None:
         assert answer.fresh_for == max(
             timedelta(), min(LONGEST_AGE, timedelta(seconds=lifetime)) - answer.age
@@ -162,8 +162,8 @@ def test_age_and_remaining_lifetime_add_up(age: int, lifetime: int) -> None:
 )
 def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) -> None:
     """Such a copy confirms nothing."""
-    assert told(header) == ContentAge(UNKNOWN_AGE)
-    assert told(header, ("Age", "0")) == ContentAge()
+    assert age_of(header) == ContentAge(UNKNOWN_AGE)
+    assert age_of(header, ("Age", "0")) == ContentAge()
 
 
 @pytest.mark.parametrize(
@@ -185,17 +185,17 @@ def test_a_cache_hit_without_an_age_has_an_unknown_age(header: tuple[str, str]) 
 )
 def test_a_cache_miss_or_revalidation_is_new(header: tuple[str, str]) -> None:
     """The name of a cache alone does not make an answer a copy."""
-    assert told(header) == ContentAge()
+    assert age_of(header) == ContentAge()
 
 
 def test_djangos_page_cache_shows_its_age_in_expires() -> None:
     """Old versions send a new Date and no Age, but the Expires of the original."""
     date = ("Date", http_date(NOW))
     expires = ("Expires", http_date(NOW + timedelta(seconds=60)))
-    assert told(date, expires, ("Cache-Control", "max-age=300")) == ContentAge(
+    assert age_of(date, expires, ("Cache-Control", "max-age=300")) == ContentAge(
         timedelta(seconds=241), timedelta(seconds=59)
     )
-    assert told(date, expires, ("Cache-Control", "max-age=60")) == ContentAge()
+    assert age_of(date, expires, ("Cache-Control", "max-age=60")) == ContentAge()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_an_expires_that_contradicts_max_age_is_ignored(control: str) -> None:
     date = ("Date", http_date(NOW))
     for seconds in (-3600, 60):
         expires = ("Expires", http_date(NOW + timedelta(seconds=seconds)))
-        assert told(date, expires, ("Cache-Control", control)) == ContentAge()
+        assert age_of(date, expires, ("Cache-Control", control)) == ContentAge()
 
 
 def test_new_answers_are_not_changed() -> None:
@@ -339,10 +339,10 @@ def test_a_wrong_stored_offset_is_corrected() -> None:
     reads = [poisoned.read(number) for number in range(4)]
     assert not reads[-1].age
     assert abs(poisoned.source.offset) < timedelta(seconds=5)
-    kept = Host(timedelta(seconds=-90), ahead=timedelta(seconds=-91))
-    assert kept.source.offset == timedelta(seconds=-90)
-    assert not kept.read().age
-    assert kept.read(made=timedelta(seconds=240)).age > timedelta(seconds=200)
+    stored = Host(timedelta(seconds=-90), ahead=timedelta(seconds=-91))
+    assert stored.source.offset == timedelta(seconds=-90)
+    assert not stored.read().age
+    assert stored.read(made=timedelta(seconds=240)).age > timedelta(seconds=200)
 
 
 def test_a_jump_of_the_host_clock_during_a_call_is_ignored() -> None:
@@ -366,10 +366,10 @@ def test_the_offset_follows_a_jump_of_the_host_clock() -> None:
 
 
 def test_stored_times_of_the_far_future_outdate_no_event() -> None:
-    """An earlier version kept a read and an event ten years ahead."""
+    """An earlier version stored a read and an event ten years ahead."""
     wild = NOW + timedelta(days=3650)
     known = ValueState("in_stock", event_at=wild, read_at=wild, delivered_at=NOW)
-    verdict = on_delivery(
+    result = on_delivery(
         known,
         value="out_of_stock",
         event_at=NOW,
@@ -377,7 +377,7 @@ def test_stored_times_of_the_far_future_outdate_no_event() -> None:
         read_at=wild,
         source_now=NOW,
     )
-    assert (verdict.rule, verdict.value_state.event_at) == ("newer", NOW)
+    assert (result.rule, result.value_state.event_at) == ("newer", NOW)
     agreed = on_delivery(
         known, value="in_stock", event_at=NOW, arrived_at=NOW, read_at=wild, source_now=NOW
     )
@@ -399,7 +399,7 @@ def copy(age: timedelta, fresh_for: timedelta | None = None) -> ItemRead:
 
 
 def test_a_copy_is_read_again_after_its_lifetime() -> None:
-    """If the cache keeps it longer, the waits grow."""
+    """If the cache stores it longer, the waits grow."""
     answers = cached()
     one = copy(MINUTE, 4 * MINUTE)
     assert answers.repeat_at(1, one, NOW) == NOW + 4 * MINUTE + SECOND
@@ -453,7 +453,7 @@ def test_the_status_counts_cached_items_until_the_last_is_read() -> None:
 
 
 def test_an_answer_a_few_seconds_old_is_no_copy() -> None:
-    """A proxy whose clock differs must not look like a cache."""
+    """A proxy whose clock differs must not count as a cache."""
     answers = cached()
     young = COPY_AGE - SECOND
     for _ in range(5):

@@ -17,15 +17,15 @@ CALLS = 960
 
 
 def calls(waiting: frozenset[JobKind]) -> list[JobKind]:
-    """Return what is asked when these kinds always wait, and the others never."""
-    asked: list[JobKind] = []
+    """Return the order of calls if these kinds always wait, and the others never."""
+    requested: list[JobKind] = []
     turns = Turns()
     for _ in range(CALLS):
         assert sorted(turns.order) == sorted(KINDS)
         kind = next(kind for kind in turns.order if kind in waiting)
         turns = turns.after(kind)
-        asked.append(kind)
-    return asked
+        requested.append(kind)
+    return requested
 
 
 @given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
@@ -33,8 +33,8 @@ def test_each_kind_of_call_gets_its_share(
     waiting: frozenset[JobKind],
 ) -> None:
     """Deliveries get three calls of four, sweeps the fourth, shared among their kinds."""
-    asked = calls(waiting)
-    counted = Counter(asked)
+    requested = calls(waiting)
+    counted = Counter(requested)
     assert set(counted) == waiting
     assert min(counted.values()) >= CALLS / 96, counted
     of_deliveries = sum(counted[kind] for kind in DELIVERIES)
@@ -47,9 +47,9 @@ def test_each_kind_of_call_gets_its_share(
 @given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
 def test_every_window_of_twelve_calls_has_each_group(waiting: frozenset[JobKind]) -> None:
     """At most every fourth call is not for deliveries, and no group is left out."""
-    asked = calls(waiting)
-    for begin in range(len(asked) - 12):
-        window = asked[begin : begin + 12]
+    requested = calls(waiting)
+    for begin in range(len(requested) - 12):
+        window = requested[begin : begin + 12]
         if waiting & set(DELIVERIES):
             assert sum(kind in DELIVERIES for kind in window) >= 12 - 12 / SWEEP_TURN
         for group in (set(DELIVERIES), {"asked"}, {"look"}, set(CATALOGUE)):
@@ -59,8 +59,8 @@ def test_every_window_of_twelve_calls_has_each_group(waiting: frozenset[JobKind]
 @pytest.mark.parametrize("other", ["unread", "stale"])
 def test_an_endless_list_gets_every_other_catalogue_call_only(other: JobKind) -> None:
     """An item follows each page as long as one waits."""
-    asked = calls(frozenset({"page", other}))
-    assert "page page" not in " ".join(asked)
+    requested = calls(frozenset({"page", other}))
+    assert "page page" not in " ".join(requested)
 
 
 def test_requested_items_do_not_wait_for_a_catalogue_sweep() -> None:

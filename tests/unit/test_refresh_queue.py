@@ -16,17 +16,19 @@ NOW = datetime(2026, 3, 1, 12, 1, tzinfo=UTC)
 moments = st.integers(0, 5).map(lambda seconds: NOW + timedelta(seconds=seconds))
 
 
-@given(told=st.lists(st.tuples(st.sampled_from([7, 8]), st.none() | moments, moments), max_size=6))
+@given(
+    requests=st.lists(st.tuples(st.sampled_from([7, 8]), st.none() | moments, moments), max_size=6)
+)
 def test_requests_of_many_batches_merge_as_those_of_one(
-    memory: sqlite3.Connection, told: list[tuple[int, datetime | None, datetime]]
+    memory: sqlite3.Connection, requests: list[tuple[int, datetime | None, datetime]]
 ) -> None:
     """The first sets the start, a conflict hurries it, the last sets the end; clocks may jump."""
     together = ChangeSet()
     memory.execute("DELETE FROM refresh_queue")
-    for question in told:
-        request_refresh(together, *question)
+    for request in requests:
+        request_refresh(together, *request)
         apart = ChangeSet()
-        request_refresh(apart, *question)
+        request_refresh(apart, *request)
         rows.save(memory, apart, NOW)
     waiting = memory.execute("SELECT * FROM refresh_queue").fetchall()
     memory.execute("DELETE FROM refresh_queue")

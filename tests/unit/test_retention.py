@@ -69,12 +69,12 @@ class Shelf:
 
         return asyncio.run(all_of_it())
 
-    def kept(self, sql: str) -> list[Any]:
+    def stored(self, sql: str) -> list[Any]:
         return [row[0] for row in self.db.execute(sql)]
 
     @property
     def seqs(self) -> list[Any]:
-        return self.kept("SELECT seq FROM changes ORDER BY seq")
+        return self.stored("SELECT seq FROM changes ORDER BY seq")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 
 
 def test_the_newest_expired_change_stays(shelf: Shelf) -> None:
-    """A reader that has read everything finds its row, however long nothing changes."""
+    """A reader that has read all changes finds its row, also after a long time without changes."""
     for seq, days in ((3, 50), (4, 40), (7, 31), (8, 29), (9, 1)):
         shelf.change(seq, days * DAY)
     shelf.prune()
@@ -126,36 +126,36 @@ def test_a_delivery_that_is_still_needed_stays(shelf: Shelf) -> None:
     shelf.delivery(6, 3000 * DAY, "quarantined")
     shelf.delivery(7, timedelta(hours=23))
     shelf.prune(deliveries=timedelta(hours=1))
-    assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [1, 3, 6, 7]
+    assert shelf.stored("SELECT variant_id FROM deliveries ORDER BY 1") == [1, 3, 6, 7]
     shelf.db.execute("UPDATE variants SET conflicting_values = NULL")
     shelf.db.execute("UPDATE unplaced_variants SET not_found_at = ''")
     shelf.prune()
-    assert shelf.kept("SELECT variant_id FROM deliveries ORDER BY 1") == [6, 7]
+    assert shelf.stored("SELECT variant_id FROM deliveries ORDER BY 1") == [6, 7]
 
 
-def test_webhook_states_are_kept_as_long_as_changes(shelf: Shelf) -> None:
+def test_webhook_states_stay_as_long_as_changes(shelf: Shelf) -> None:
     """The newest expired state stays: it says what came next."""
 
     def beat(state: WebhooksState) -> None:
         sign = Beat(Mark(shelf.now), WebhookHealth(state), None, timedelta(0), {})
         asyncio.run(shelf.database.write(lambda db: process_state.beat(db, sign)))
 
-    def kept() -> list[Any]:
-        return shelf.kept("SELECT state FROM webhook_states ORDER BY change_id")
+    def stored() -> list[Any]:
+        return shelf.stored("SELECT state FROM webhook_states ORDER BY change_id")
 
     states: list[WebhooksState] = ["unknown", "healthy", "silent", "healthy", "failing"]
     for state in states:
         beat(state)
         shelf.now += 10 * DAY
         beat(state)
-    assert kept() == states
+    assert stored() == states
     shelf.prune(changes=25 * DAY)
-    assert kept() == ["silent", "healthy", "failing"]
+    assert stored() == ["silent", "healthy", "failing"]
     shelf.now += 3000 * DAY
     shelf.prune()
-    assert kept() == ["failing"]
+    assert stored() == ["failing"]
     beat("failing")
-    assert kept() == ["failing"]
+    assert stored() == ["failing"]
 
 
 def test_pruning_works_in_slices(shelf: Shelf) -> None:

@@ -13,7 +13,7 @@ ATTEMPTS = 3
 
 
 class _Source:
-    """Fails with these errors, one a call, and answers afterwards; notes calls and waits."""
+    """Fails with these errors, one a call, and answers afterwards; records calls and waits."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)

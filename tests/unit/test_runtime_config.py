@@ -30,7 +30,7 @@ AFTER = Config(
 
 
 def test_a_reload_replaces_every_value_at_once() -> None:
-    """Whoever has read the value before keeps all of it."""
+    """A caller that has read the old value still has all of it."""
     active = ActiveConfig(BEFORE)
     before = active.current
     active.replace(AFTER)
@@ -54,10 +54,10 @@ def test_the_value_is_frozen_and_shows_no_key() -> None:
         current.policy = current.policy  # type: ignore[misc]
 
 
-def test_a_transaction_sees_one_configuration() -> None:
+def test_a_transaction_uses_one_configuration() -> None:
     """A reload after the begin of a batch changes neither its policy nor its grace."""
     active = ActiveConfig(BEFORE)
-    seen: list[tuple[Any, Any]] = []
+    found: list[tuple[Any, Any]] = []
 
     class Reloaded(Database):
         async def write_blocking_loop(self, function: Any) -> Any:
@@ -66,7 +66,7 @@ def test_a_transaction_sees_one_configuration() -> None:
 
     def apply(db: Any, batch: Any, policy: Any, **values: Any) -> list[Any]:
         del db, batch
-        seen.append((policy, values["missed_grace"]))
+        found.append((policy, values["missed_grace"]))
         return []
 
     async def submit() -> None:
@@ -78,4 +78,4 @@ def test_a_transaction_sees_one_configuration() -> None:
     with mock.patch("syncd.webhook.batch_writer.deliveries.apply", apply):
         asyncio.run(submit())
     before = RuntimeConfig(BEFORE, ActiveConfig(BEFORE).current.policy, ())
-    assert seen == [(before.policy, before.missed_grace)]
+    assert found == [(before.policy, before.missed_grace)]

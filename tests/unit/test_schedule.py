@@ -103,7 +103,7 @@ def test_a_reload_repeats_a_failed_sweep_at_once() -> None:
 
 
 def test_a_reload_never_moves_the_next_sweep_to_later() -> None:
-    """An operator who reloads every hour still gets a sweep every six hours."""
+    """With a reload every hour there is still a sweep every six hours."""
     schedule = started()
     for hours in range(1, 6):
         schedule.reload(PERIODS, NOW + hours * HOUR)
@@ -113,17 +113,17 @@ def test_a_reload_never_moves_the_next_sweep_to_later() -> None:
 def test_quiet_sweeps_become_rarer_until_a_delivery_arrives() -> None:
     """The pause doubles each time; a delivery resets it."""
     schedule = started()
-    asked = [
+    requested = [
         minutes
         for minutes in range(0, 500, 10)
         if schedule.wants_quiet_sweep(NOW + minutes * MINUTE, is_quiet=True)
     ]
-    assert asked == [0, 30, 90, 210, 450]
+    assert requested == [0, 30, 90, 210, 450]
     assert not schedule.wants_quiet_sweep(NOW, is_quiet=False)
     assert schedule.wants_quiet_sweep(NOW, is_quiet=True)
 
 
-def test_sweeps_that_place_variants_keep_a_distance() -> None:
+def test_sweeps_that_place_variants_have_a_minimum_distance() -> None:
     """A variant that no sweep finds must not cost a sweep every ten seconds."""
     schedule = started()
     assert schedule.wants_locating(NOW)
@@ -132,7 +132,7 @@ def test_sweeps_that_place_variants_keep_a_distance() -> None:
 
 
 def test_rows_are_deleted_soon_after_the_start_and_then_every_hour() -> None:
-    """While the clock is not trusted, the schedule asks again every minute."""
+    """While the clock is not trusted, the schedule checks it again every minute."""
     schedule = started()
     assert schedule.next_at("prune") == NOW + PRUNE_FIRST
     assert schedule.begin("prune", NOW) == NOW + PRUNE_EVERY
@@ -141,15 +141,15 @@ def test_rows_are_deleted_soon_after_the_start_and_then_every_hour() -> None:
 
 
 @pytest.mark.parametrize("by", [-400 * HOUR, -MINUTE, MINUTE, 400 * HOUR], ids=str)
-def test_a_jump_of_the_clock_keeps_the_waits(by: timedelta) -> None:
+def test_waits_stay_the_same_after_a_jump_of_the_clock(by: timedelta) -> None:
     """No task runs earlier or later in elapsed time."""
     schedule = started()
     schedule.follow(Jump(NOW, NOW + by, NOW))
     assert schedule.next_at("sweep") == NOW + by + 6 * HOUR
 
 
-def test_a_doubted_clock_is_trusted_once_dreamship_agrees_or_after_a_day() -> None:
-    """Else a clock that runs ahead by a year would delete everything."""
+def test_a_distrusted_clock_is_trusted_once_dreamship_agrees_or_after_a_day() -> None:
+    """Otherwise a clock that runs ahead by a year would delete all old rows."""
     trust = ClockTrust()
     trust.distrust(0.0, 5)
     assert not trust.is_confirmed(60.0, 5, timedelta())
