@@ -122,7 +122,7 @@ def test_a_mirror_from_the_middle_of_a_version_is_migrated(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("PRAGMA user_version = 2", r"made by a newer syncd \(contract 2, this one knows 1\)"),
+        ("PRAGMA user_version = 2", r"made by a newer syncd \(contract 2; this version has 1\)"),
         (
             """INSERT INTO _sqlite_migrations (migration_set, name, applied_at)
                VALUES ('syncd', 'of_tomorrow', '')""",
