@@ -271,11 +271,11 @@ def test_a_public_socket_from_systemd_is_refused_for_admin_and_control(
     idle: Site,
 ) -> None:
     """The configuration does not contain its address."""
-    environ = {"SYNCD_ADMIN_ALLOW_REMOTE": "1"}
+    allowing = {"SYNCD_ADMIN_ALLOW_REMOTE": "1"}
     for name, listen, environ in (
         ("admin", "0.0.0.0", {}),
         ("control", "127.0.0.1", {}),
-        ("control", "127.0.0.1", environ),
+        ("control", "127.0.0.1", allowing),
     ):
         with (
             socket.create_server((listen, 0)) as one,
@@ -285,7 +285,7 @@ def test_a_public_socket_from_systemd_is_refused_for_admin_and_control(
         assert process.returncode == 2
         assert f"Error: {name}." in message
         assert "Traceback" not in message
-    with socket.create_server(("0.0.0.0", 0)) as one, handed(idle, {"admin": one}, **environ):
+    with socket.create_server(("0.0.0.0", 0)) as one, handed(idle, {"admin": one}, **allowing):
         url = f"http://127.0.0.1:{one.getsockname()[1]}/status.json"
         # It was told that others reach it, by whatever name they call it.
         answer = httpx.get(url, headers={"Host": "shop.example"}, trust_env=False, timeout=20)
