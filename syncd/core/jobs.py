@@ -11,8 +11,8 @@ from syncd.core.model import SweepResult
 from syncd.core.pagination import Position
 
 JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
-"""What a call is for: two kinds of what deliveries ask, items that somebody named, a dry run, and
-three kinds of what a sweep of the catalogue has left."""
+"""The purpose of a call: two kinds for deliveries, items that an operator named, a dry run, and
+three kinds for the rest of a sweep of the catalogue."""
 
 SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 
@@ -20,8 +20,8 @@ SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 class Job(Struct, frozen=True):
     """The next thing worth a call: one item, or one page of a sweep's listing.
 
-    `sweep_id`: the sweep that asks for it; None when a delivery does. A "look" names nothing:
-    whoever waits for the turn makes the call.
+    `sweep_id`: the sweep that requests it; None for a delivery. A "look" has no item and no page:
+    the dry run that waits for this turn makes the call.
     """
 
     kind: JobKind
@@ -31,12 +31,12 @@ class Job(Struct, frozen=True):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether a variant is off sale until this is answered."""
+        """Whether a variant is unsellable until the answer arrives."""
         return self.kind == "doubt"
 
     @property
     def is_for_sweep(self) -> bool:
-        """Whether a sweep asked for it."""
+        """Whether a sweep requests it."""
         return self.kind in {"asked", "page", "unread", "stale"}
 
 

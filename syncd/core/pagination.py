@@ -23,7 +23,7 @@ MAX_BARREN = 3
 # After so many unreadable pages in a row the list ends, if its length is unknown.
 MAX_BROKEN = 2
 # The most unreadable parts that are reported.
-MAX_FAULTS = 5
+MAX_ERRORS = 5
 
 # The most items of one list. Reading them takes more than a day, at 60 calls a minute for one key.
 MAX_ITEMS = 100_000
@@ -238,7 +238,7 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
 
 def _with_error(position: Position, error: str, *, is_first: bool = False) -> Position:
     faults = (error, *position.faults) if is_first else (*position.faults, error)
-    return replace(position, faults=faults[:MAX_FAULTS])
+    return replace(position, faults=faults[:MAX_ERRORS])
 
 
 def _named(position: Position) -> str:

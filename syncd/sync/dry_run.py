@@ -16,7 +16,7 @@ from syncd.core.apply_read import apply_read
 from syncd.core.backoff import retry
 from syncd.core.jobs import SweepProgress, SweepSummary
 from syncd.core.model import ItemRead, SweepResult
-from syncd.core.pagination import MAX_FAULTS, Position
+from syncd.core.pagination import MAX_ERRORS, Position
 from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE
 from syncd.core.records import Change, ItemSnapshot, count
@@ -112,7 +112,7 @@ class DryRun(Struct):
             throttled=self._throttled,
             seconds=round((self.clock.now() - began_at).total_seconds(), 3),
             failed_items=failed,
-            error="; ".join([*self._errors[:MAX_FAULTS], *_more(len(self._errors) - MAX_FAULTS)]),
+            error="; ".join([*self._errors[:MAX_ERRORS], *_more(len(self._errors) - MAX_ERRORS)]),
         )
 
     async def _list(self) -> list[int]:

@@ -31,20 +31,22 @@ def measure(folder: Path, rounds: int) -> list[Row]:
         idle_mb = daemon.memory_mb
         posted = post(daemon.url, file, connections=CONNECTIONS)
         peak_mb = daemon.peak_mb
-    refused = DELIVERIES - sum(n for told, n in posted.answers.items() if told.startswith("200"))
+    refused = DELIVERIES - sum(
+        n for answer, n in posted.answers.items() if answer.startswith("200")
+    )
     with contextlib.closing(sqlite3.connect(place.mirror)) as connection:
-        told = dict(connection.execute("SELECT variant_id, availability FROM availability"))
-        kept, changes = connection.execute(
+        output = dict(connection.execute("SELECT variant_id, availability FROM availability"))
+        stored, changes = connection.execute(
             "SELECT count(*), (SELECT count(*) FROM change_log) FROM deliveries"
         ).fetchone()
-    differences = sum(told.get(variant) != value for variant, value in truth.items())
+    differences = sum(output.get(variant) != value for variant, value in truth.items())
     detail = f"{posted.per_second:,.0f}/s at c = {CONNECTIONS}; {posted.answers}"
     return [
         Row.at_most("burst of 100,000: not answered 200", refused, 0, detail, ""),
         Row.at_most("burst: variants that differ from the source", differences, 0, "", "of 10,000"),
         Row.at_most(
             "burst: answered 200 and not kept, or not told by the feed",
-            DELIVERIES - min(kept, changes), 0, "", "",
+            DELIVERIES - min(stored, changes), 0, "", "",
         ),
         Row.measured("burst: peak memory", peak_mb, f"idle {idle_mb:.0f} MB", "MB"),
     ]  # fmt: skip

@@ -57,7 +57,7 @@ def _post(place: Place, variants: int, folder: Path) -> Posted:
     deliveries.write(file, DELIVERIES, variants)
     with place.daemon() as daemon:
         posted = post(daemon.url, file, connections=CONNECTIONS)
-    if sum(n for told, n in posted.answers.items() if told.startswith("200")) != DELIVERIES:
+    if sum(n for answer, n in posted.answers.items() if answer.startswith("200")) != DELIVERIES:
         raise AssertionError(f"not all were answered 200: {posted.answers}")
     return posted
 

@@ -167,15 +167,15 @@ def swept(folder: Path, variants: int, **options: Any) -> Iterator[tuple[Place, 
 def sweep(place: Place, daemon: Running, *, changed: int = 0) -> tuple[float, float, float]:
     """Sweep once; return processor seconds, megabytes written and seconds."""
     cpu_s, written_mb = daemon.cpu_s, daemon.written_mb
-    for told in request_reconcile(place.socket, messages.ReconcileRequest()):
-        if isinstance(told, SweepSummary):
-            if (told.result, told.changed, told.variants) != (
+    for message in request_reconcile(place.socket, messages.ReconcileRequest()):
+        if isinstance(message, SweepSummary):
+            if (message.result, message.changed, message.variants) != (
                 "complete",
                 changed,
                 _variants(place.mirror),
             ):
-                raise AssertionError(f"it did something else: {told}")
-            return daemon.cpu_s - cpu_s, daemon.written_mb - written_mb, told.seconds
+                raise AssertionError(f"it did something else: {message}")
+            return daemon.cpu_s - cpu_s, daemon.written_mb - written_mb, message.seconds
     raise AssertionError("it did not end")
 
 

@@ -110,8 +110,8 @@ def test_every_metric_is_documented_and_no_other(shared: Daemon) -> None:
         for family in text_string_to_metric_families(page(shared))
     }
     assert all(name.startswith("syncd_") for name in found)
-    told = {spelled(row[0]) for row in rows(section("Metrics"), "metric")}
-    assert told == {name for name in found if not name.startswith("syncd_process_")}
+    documented = {spelled(row[0]) for row in rows(section("Metrics"), "metric")}
+    assert documented == {name for name in found if not name.startswith("syncd_process_")}
 
 
 @needs_promtool
@@ -225,10 +225,10 @@ def test_no_path_leaves_the_folder(shared: Daemon, path: bytes) -> None:
             to = httpx.URL(url)
             connection.connect((to.host, to.port) if url else str(shared.site.socket))
             connection.sendall(b"GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n" % path)
-            told = b"".join(iter(lambda: connection.recv(65536), b""))
-        assert told.split(b" ")[1] in {b"400", b"404"}, told
-        assert b"root:" not in told
-        assert b"[dreamship]" not in told
+            output = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert output.split(b" ")[1] in {b"400", b"404"}, output
+        assert b"root:" not in output
+        assert b"[dreamship]" not in output
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.168.0.1:8788"])
@@ -271,21 +271,21 @@ def test_a_public_socket_from_systemd_is_refused_for_admin_and_control(
     idle: Site,
 ) -> None:
     """The configuration does not contain its address."""
-    told = {"SYNCD_ADMIN_ALLOW_REMOTE": "1"}
+    allowing = {"SYNCD_ADMIN_ALLOW_REMOTE": "1"}
     for name, listen, environ in (
         ("admin", "0.0.0.0", {}),
         ("control", "127.0.0.1", {}),
-        ("control", "127.0.0.1", told),
+        ("control", "127.0.0.1", allowing),
     ):
         with (
             socket.create_server((listen, 0)) as one,
             handed(idle, {name: one}, **environ) as process,
         ):
-            _, said = process.communicate(timeout=20)
+            _, message = process.communicate(timeout=20)
         assert process.returncode == 2
-        assert f"Error: {name}." in said
-        assert "Traceback" not in said
-    with socket.create_server(("0.0.0.0", 0)) as one, handed(idle, {"admin": one}, **told):
+        assert f"Error: {name}." in message
+        assert "Traceback" not in message
+    with socket.create_server(("0.0.0.0", 0)) as one, handed(idle, {"admin": one}, **allowing):
         url = f"http://127.0.0.1:{one.getsockname()[1]}/status.json"
         # It was told that others reach it, by whatever name they call it.
         answer = httpx.get(url, headers={"Host": "shop.example"}, trust_env=False, timeout=20)
@@ -297,5 +297,5 @@ def test_an_empty_address_turns_the_admin_listener_off(site: Site) -> None:
     """No listener is opened."""
     site.configure(admin={"listen": ""})
     daemon = site.serve(filled=False)
-    told: list[Any] = [line["listener"] for line in daemon.logged("listening")]
-    assert told == ["webhook", "control"]
+    listeners: list[Any] = [line["listener"] for line in daemon.logged("listening")]
+    assert listeners == ["webhook", "control"]

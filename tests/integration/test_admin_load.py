@@ -31,11 +31,11 @@ def test_searches_at_the_same_time_are_limited() -> None:
         over = asyncio.Event()
         waiting = asyncio.Semaphore(0)
 
-        async def shown(asked: str) -> str:
-            if asked:
+        async def shown(requested: str) -> str:
+            if requested:
                 waiting.release()
                 await over.wait()
-            return asked
+            return requested
 
         async def status() -> StatusDocument:
             return cast("StatusDocument", {})
@@ -47,8 +47,10 @@ def test_searches_at_the_same_time_are_limited() -> None:
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:8788"
         ) as client:
-            asking = [asyncio.create_task(client.get("/?q=tee")) for _ in range(app.MAX_CONCURRENT)]
-            for _ in asking:
+            requesting = [
+                asyncio.create_task(client.get("/?q=tee")) for _ in range(app.MAX_CONCURRENT)
+            ]
+            for _ in requesting:
                 await waiting.acquire()
             refused = await client.get("/?q=tee")
             assert refused.status_code == HTTPStatus.SERVICE_UNAVAILABLE
@@ -56,7 +58,7 @@ def test_searches_at_the_same_time_are_limited() -> None:
             for path in ("/", "/status.json", "/metrics"):
                 assert (await client.get(path)).status_code == HTTPStatus.OK
             over.set()
-            assert [(await one).status_code for one in asking] == [200] * app.MAX_CONCURRENT
+            assert [(await one).status_code for one in requesting] == [200] * app.MAX_CONCURRENT
             assert (await client.get("/?q=tee")).status_code == HTTPStatus.OK
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
@@ -88,11 +90,11 @@ def test_stopping_interrupts_a_slow_query(database: Database) -> None:
 
     async def scenario() -> None:
         query_runner = QueryRunner(database.path)
-        asked = asyncio.create_task(query_runner.run(for_ever))
+        requested = asyncio.create_task(query_runner.run(for_ever))
         await asyncio.sleep(0.1)
         await query_runner.close()
         with pytest.raises(Overloaded):
-            await asked
+            await requested
 
     asyncio.run(asyncio.wait_for(scenario(), 10))
 

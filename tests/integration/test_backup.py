@@ -68,12 +68,12 @@ def test_a_backup_under_load_is_consistent_and_can_be_restored(site: Site) -> No
         assert copy.stat().st_mode & 0o777 == 0o640
         # Read only, and from a folder where nothing can be made.
         with closing(sqlite3.connect(f"{copy.as_uri()}?mode=ro", uri=True)) as connection:
-            ask = connection.execute
-            assert ask("PRAGMA integrity_check").fetchall() == [("ok",)]
-            assert ask("PRAGMA journal_mode").fetchall() == [("delete",)]
-            assert ask("PRAGMA user_version").fetchall() == [(1,)]
-            assert ask(TELLS_ALL).fetchall() == [(0,)]
-            before, (newest,) = newest, ask("SELECT max(seq) FROM changes").fetchone()
+            query = connection.execute
+            assert query("PRAGMA integrity_check").fetchall() == [("ok",)]
+            assert query("PRAGMA journal_mode").fetchall() == [("delete",)]
+            assert query("PRAGMA user_version").fetchall() == [(1,)]
+            assert query(TELLS_ALL).fetchall() == [(0,)]
+            before, (newest,) = newest, query("SELECT max(seq) FROM changes").fetchone()
             assert newest > before
     assert not [*site.folder.glob("*.part"), *site.folder.glob(".*.part")]
     daemon.stop()

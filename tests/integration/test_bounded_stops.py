@@ -92,15 +92,15 @@ def test_an_unread_log_blocks_nothing(site: Site, tmp_path: Path) -> None:
         site.until(lambda: site.differences == 0)
         for number in range(20):
             assert post(site, where, b"no JSON: a warning, each time %d" % number) == 200
-        seen = "SELECT daemon_seen_at AS at FROM freshness"
-        before = site.rows(seen)
-        site.until(lambda: site.rows(seen) != before, within_s=5)
+        found = "SELECT daemon_seen_at AS at FROM freshness"
+        before = site.rows(found)
+        site.until(lambda: site.rows(found) != before, within_s=5)
         process.terminate()
         assert process.wait(SOON_S) == 0
         with open(reading, "rb") as file:  # noqa: PTH123 - a descriptor
-            told = file.read().lstrip(b"\n")
+            output = file.read().lstrip(b"\n")
     # What was read by nobody in time is not there; what is there are whole lines.
-    assert all(json.decode(line) for line in told.splitlines())
+    assert all(json.decode(line) for line in output.splitlines())
 
 
 def test_a_log_reader_that_pauses_gets_every_line(site: Site, tmp_path: Path) -> None:
@@ -187,17 +187,17 @@ def test_a_long_start_can_be_stopped(idle: Site) -> None:
     idle.mirror.parent.mkdir()
     mirrors.fill(idle.mirror, 100_000)
     log = idle.folder / "log"
-    judged = "SELECT count(*) AS n FROM variants WHERE sellable = 0"
+    unsellable = "SELECT count(*) AS n FROM variants WHERE sellable = 0"
     idle.configure(availability={"sellable": ["nothing that there is"]})
     with log.open("wb") as file, serving(idle, stderr=file) as process:
-        idle.until(lambda: idle.rows(judged) != [{"n": 0}])
+        idle.until(lambda: idle.rows(unsellable) != [{"n": 0}])
         process.terminate()
         assert process.wait(SOON_S) == 0
     assert [json.decode(line)["event"] for line in log.read_bytes().splitlines()] == [
         "stopping",
         "stopped",
     ]
-    (row,) = idle.rows(judged)
+    (row,) = idle.rows(unsellable)
     assert 0 < row["n"] < 100_000
     assert idle.rows("PRAGMA quick_check") == [{"quick_check": "ok"}]
 

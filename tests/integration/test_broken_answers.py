@@ -64,7 +64,7 @@ def counted(site: Site, where: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "failure",
     [
         "403",
         "401",
@@ -79,10 +79,10 @@ def counted(site: Site, where: str) -> int:
         "flood",
     ],
 )
-def test_a_broken_item_does_not_stop_the_first_fill(site: Site, fault: Fault) -> None:
+def test_a_broken_item_does_not_stop_the_first_fill(site: Site, failure: Fault) -> None:
     """The other items are mirrored, and the broken one is named."""
     broken = min(site.catalogue.names)
-    site.api.faults.always = {broken: fault}
+    site.api.faults.always = {broken: failure}
     result, summary = reconcile(site)
     assert (result, summary.failed_items, summary.items) == ("partial", [broken], 4)
     assert f"item {broken}: " in summary.error
@@ -97,8 +97,8 @@ def test_later_sweeps_read_a_broken_item_last(site: Site) -> None:
     reconcile(site)
     site.api.calls.clear()
     assert reconcile(site)[0] == "partial"
-    asked = [call.path for call in site.api.calls if call.path != "/v1/items/"]
-    assert f"/v1/items/{broken}/" not in asked[:4]
+    requested = [call.path for call in site.api.calls if call.path != "/v1/items/"]
+    assert f"/v1/items/{broken}/" not in requested[:4]
     site.api.faults.always = {}
     assert reconcile(site)[0] == "complete"
     assert site.differences == 0
@@ -216,19 +216,19 @@ def test_an_unreadable_row_does_not_stop_its_page(site: Site) -> None:
     assert site.differences == 0
 
 
-@pytest.mark.parametrize("fault", ["404", "403", "500"])
-def test_a_broken_category_does_not_stop_the_others(site: Site, fault: Fault) -> None:
+@pytest.mark.parametrize("failure", ["404", "403", "500"])
+def test_a_broken_category_does_not_stop_the_others(site: Site, failure: Fault) -> None:
     """The others are listed, and known items are read."""
     ids = sorted(site.catalogue.names)
     site.catalogue.categories = {1: set(ids[:2]), 2: set(ids[2:4]), 3: set(ids[4:])}
     site.configure(catalog={"categories": [1, 2, 3]})
-    site.api.faults.always_category = {2: fault}
+    site.api.faults.always_category = {2: failure}
     result, summary = reconcile(site)
     assert (result, summary.items) == ("partial", 3)
     assert "category 2" in summary.error
     site.api.faults.always_category = {}
     assert reconcile(site)[0] == "complete"
-    site.api.faults.always_category = {2: fault}
+    site.api.faults.always_category = {2: failure}
     result, summary = reconcile(site)
     assert (result, summary.items, summary.removed) == ("partial", 5, 0)
 
@@ -303,22 +303,22 @@ def test_a_first_fill_from_rows_without_variants_reads_each_item(site: Site) -> 
     assert site.differences == 0
 
 
-@pytest.mark.parametrize("fault", ["gateway-404", "html-404"])
-def test_a_404_of_a_gateway_removes_nothing(site: Site, fault: Fault) -> None:
+@pytest.mark.parametrize("failure", ["gateway-404", "html-404"])
+def test_a_404_of_a_gateway_removes_nothing(site: Site, failure: Fault) -> None:
     """For half of the items the gateway has no route."""
     assert reconcile(site)[0] == "complete"
     gone = sorted(site.catalogue.names)[:3]
-    site.api.faults.always = dict.fromkeys(gone, fault)
+    site.api.faults.always = dict.fromkeys(gone, failure)
     _, summary = reconcile(site)
     assert (summary.removed, summary.failed_items) == (0, gone)
     assert counted(site, "removed OR verifying") == 0
 
 
-@pytest.mark.parametrize("fault", ["404", "410"])
-def test_dreamships_own_404_and_410_remove_an_item(site: Site, fault: Fault) -> None:
+@pytest.mark.parametrize("failure", ["404", "410"])
+def test_dreamships_own_404_and_410_remove_an_item(site: Site, failure: Fault) -> None:
     """For exactly the item that was read, while the list answers."""
     assert reconcile(site)[0] == "complete"
-    site.api.faults.always = {min(site.catalogue.names): fault}
+    site.api.faults.always = {min(site.catalogue.names): failure}
     result, summary = reconcile(site)
     assert (result, summary.removed) == ("complete", 4)
 

@@ -196,8 +196,8 @@ def test_a_dry_run_ignores_differences_of_cached_answers(small: Site) -> None:
     with_copies = sorted(small.catalogue.names)
     cached_items(small, 600)
     done = small.syncd("reconcile-now", "--dry-run", "--json")
-    told = json.decode(done.stdout)
-    assert (told["result"], told["failed_items"], told["differences"]) == (
+    output = json.decode(done.stdout)
+    assert (output["result"], output["failed_items"], output["differences"]) == (
         "failed",  # not one of them was read
         with_copies,
         [],

@@ -59,8 +59,8 @@ class Consumer:
         try:
             with contextlib.closing(python_mirror(self._mirror)) as mirror:
                 self._poll(mirror)
-        except Exception as fault:  # noqa: BLE001 - raised where it is ended
-            self._fault = fault
+        except Exception as error:  # noqa: BLE001 - raised where it is ended
+            self._fault = error
 
     def _poll(self, mirror: Any) -> None:
         (seq, at), rows = mirror.start_over()
@@ -100,7 +100,7 @@ def test_a_reader_sees_every_change_once_in_order(site: Site, sleeper: Any) -> N
     began = newest(site)
     (slept_at, _) = sleeper.start_over()
     consumer = Consumer(site.mirror)
-    told: list[int] = []
+    output: list[int] = []
     try:
         with daemon.loaded(variants, VALUES, numbers):
             site.until(lambda: newest(site) > began + 60)
@@ -109,19 +109,21 @@ def test_a_reader_sees_every_change_once_in_order(site: Site, sleeper: Any) -> N
         with daemon.loaded(variants, VALUES, numbers):
             site.until(lambda: newest(site) > began + 120)
             daemon.stop()
-        told += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", began)]
-        site.until(lambda: consumer.seqs[-1:] == told[-1:])
+        output += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", began)]
+        site.until(lambda: consumer.seqs[-1:] == output[-1:])
         clean_up(site)
-        assert site.rows("SELECT seq FROM changes") == [{"seq": told[-1]}]
+        assert site.rows("SELECT seq FROM changes") == [{"seq": output[-1]}]
         daemon = site.serve(filled=False)
         with daemon.loaded(variants, VALUES, numbers):
-            site.until(lambda: newest(site) > told[-1] + 60)
+            site.until(lambda: newest(site) > output[-1] + 60)
         daemon.stop()
-        told += [row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", told[-1])]
+        output += [
+            row["seq"] for row in site.rows("SELECT seq FROM changes WHERE seq > ?", output[-1])
+        ]
     finally:
         consumer.end()
     assert consumer.began_anew == 0
-    assert consumer.seqs == told == sorted(set(told))
+    assert consumer.seqs == output == sorted(set(output))
     truth = site.rows("SELECT variant_id, availability, sellable FROM availability")
     assert consumer.copy == {
         row["variant_id"]: (row["availability"], row["sellable"]) for row in truth
@@ -129,7 +131,7 @@ def test_a_reader_sees_every_change_once_in_order(site: Site, sleeper: Any) -> N
     # Who slept meanwhile is told so, and starts over.
     assert sleeper.changes(*slept_at) is None
     position, rows = sleeper.start_over()
-    assert position[0] == told[-1]
+    assert position[0] == output[-1]
     assert {row["variant_id"]: (row["availability"], row["sellable"]) for row in rows} == (
         consumer.copy
     )
@@ -157,7 +159,7 @@ def clean_up(site: Site) -> None:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
+def stored(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
     """Make a feed of these seqs, so many days old, prune it to 90 days, and give its reader."""
     writer = open_for_writing(tmp_path / "availability.db")
 
@@ -187,37 +189,37 @@ def kept(tmp_path: Path) -> Iterator[Callable[[dict[int, int]], Any]]:
     writer.close()
 
 
-def test_a_reader_within_the_retention_continues(kept: Callable[[dict[int, int]], Any]) -> None:
+def test_a_reader_within_the_retention_continues(stored: Callable[[dict[int, int]], Any]) -> None:
     """Gaps mean nothing; the row that the reader remembers must exist."""
-    read = kept({3: 200, 7: 95, 20: 80, 21: 1})
+    read = stored({3: 200, 7: 95, 20: 80, 21: 1})
     assert read(7, 95) == [20, 21]
     assert read(20, 80) == [21]
     assert read(21, 1) == []
 
 
 def test_a_reader_beyond_the_retention_must_start_over(
-    kept: Callable[[dict[int, int]], Any],
+    stored: Callable[[dict[int, int]], Any],
 ) -> None:
     """Its row is pruned only after the next row has expired too."""
-    read = kept({3: 200, 7: 95, 20: 80, 21: 1})
+    read = stored({3: 200, 7: 95, 20: 80, 21: 1})
     assert read(3, 200) is None
 
 
 def test_a_reader_at_the_end_never_starts_over(
-    kept: Callable[[dict[int, int]], Any],
+    stored: Callable[[dict[int, int]], Any],
 ) -> None:
     """However long nothing changes."""
-    assert kept({1: 500, 2: 400})(2, 400) == []
+    assert stored({1: 500, 2: 400})(2, 400) == []
 
 
 @pytest.mark.parametrize(
     "position", [(0, 0), (2, 500), (9, 1)], ids=["empty", "another mirror", "from the future"]
 )
 def test_a_reader_of_another_feed_must_start_over(
-    kept: Callable[[dict[int, int]], Any], position: tuple[int, int]
+    stored: Callable[[dict[int, int]], Any], position: tuple[int, int]
 ) -> None:
     """A new mirror may have a row of the same number, with another time."""
-    assert kept({1: 2, 2: 1})(*position) is None
+    assert stored({1: 2, 2: 1})(*position) is None
 
 
 # The command.
@@ -273,9 +275,9 @@ def test_following_ends_when_the_mirror_is_replaced(site: Site) -> None:
         for _ in range(20):
             assert following.stdout.readline()
         site.mirror.rename(site.folder / "away.db")
-        _, told = following.communicate(timeout=10)
+        _, output = following.communicate(timeout=10)
     assert following.returncode == 1
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "Error: the mirror was replaced or moved away",
         "Try: start over: note the newest seq, read `availability`, go on from it",
     ]

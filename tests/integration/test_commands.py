@@ -58,13 +58,13 @@ MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 ESCAPE = "\x1b"
 
 
-def told(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:
+def output(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:
     """Return the one document a command printed."""
     assert done.returncode == code, done.stderr
     return json.decode(done.stdout)
 
 
-def fault_of(done: subprocess.CompletedProcess[str], code: int) -> str:
+def error_of(done: subprocess.CompletedProcess[str], code: int) -> str:
     """Return what a command told of a fault: lines that say what is wrong, and one what to try."""
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
@@ -101,7 +101,7 @@ def on_terminal(command: list[str], environ: dict[str, str]) -> str:
 def test_status_has_the_keys_of_the_contract(shared: Daemon) -> None:
     """Exactly these keys, with times of 27 characters or null."""
     done = shared.site.syncd("status", "--json")
-    document = told(done, done.returncode)
+    document = output(done, done.returncode)
     assert list(document) == list(STATUS_KEYS)
     for name, keys in STATUS_KEYS.items():
         if keys is not None:
@@ -133,7 +133,7 @@ def test_status_counts_unlisted_values(shared: Daemon) -> None:
 
 def test_the_exit_code_of_status_is_the_health(site: Site) -> None:
     """0 when ok, 1 when degraded, 3 when no daemon answers."""
-    assert "syncd serve" in fault_of(site.syncd("status"), 3)
+    assert "syncd serve" in error_of(site.syncd("status"), 3)
     daemon = site.serve()
     new = site.syncd("status")
     assert (new.returncode, new.stdout.splitlines()[0]) == (1, "degraded")
@@ -147,8 +147,8 @@ def test_the_exit_code_of_status_is_the_health(site: Site) -> None:
     assert (bad.returncode, bad.stdout.splitlines()[0]) == (1, "degraded")
     assert "not understood" in bad.stdout
     daemon.stop()
-    fault_of(site.syncd("status"), 3)
-    fault_of(site.syncd("status", "--json"), 3)
+    error_of(site.syncd("status"), 3)
+    error_of(site.syncd("status", "--json"), 3)
 
 
 # availability
@@ -158,7 +158,7 @@ def test_availability_prints_the_row_of_the_view(shared: Daemon) -> None:
     """Lines for people, JSON for scripts, in the requested order."""
     site = shared.site
     first, second = sorted(site.catalogue.variants)[1:3]
-    document = told(site.syncd("availability", str(second), str(first), "--json"))
+    document = output(site.syncd("availability", str(second), str(first), "--json"))
     assert document == {"variants": [site.variant(second), site.variant(first)], "unknown": []}
     shown = site.syncd("availability", str(first))
     assert shown.returncode == 0
@@ -172,7 +172,7 @@ def test_availability_of_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
     """The known variants are printed all the same."""
     known = sorted(shared.site.catalogue.variants)[1]
     done = shared.site.syncd("availability", "1", str(known), "--json")
-    document = told(done, 1)
+    document = output(done, 1)
     assert document["unknown"] == [1]
     assert [row["variant_id"] for row in document["variants"]] == [known]
     assert "variant 1 is not in the mirror" in done.stderr
@@ -212,9 +212,9 @@ def test_an_empty_result_is_reported_on_stderr(site: Site) -> None:
         (("deliveries",), "Note: no delivery is stored\n"),
         (("deliveries", "--outcome", "ignored"), "Note: no ignored delivery is stored\n"),
     ):
-        for flags, told in (((), says), (("--json",), "")):
+        for flags, output in (((), says), (("--json",), "")):
             done = site.syncd(*arguments, *flags)
-            assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", output)
 
 
 def test_changes_follow_prints_each_new_change(shared: Daemon) -> None:
@@ -276,7 +276,7 @@ def test_check_config_prints_the_configuration(idle: Site) -> None:
     assert shown.returncode == 0
     assert 'settle = "1s"' in shown.stdout
     assert "# api keys: 1, from the configuration" in shown.stdout
-    document = told(idle.syncd("check-config", "--json"))
+    document = output(idle.syncd("check-config", "--json"))
     assert document["dreamship"]["api_keys"] == ["********"]
     assert document["reconcile"]["every"] == "6h"
     assert idle.key not in shown.stdout + shown.stderr + str(document)
@@ -290,28 +290,28 @@ def test_check_config_names_every_fault_at_once(idle: Site) -> None:
         dreamship={"calls_per_minute": 0},
         colour={"red": 1},
     )
-    said = fault_of(idle.syncd("check-config"), 2)
+    message = error_of(idle.syncd("check-config"), 2)
     for key in ("webhook.listen", "webhook.pth", "reconcile.settle", "calls_per_minute", "colour"):
-        assert key in said
-    assert "webhook.path?" in said
-    assert idle.key not in said
+        assert key in message
+    assert "webhook.path?" in message
+    assert idle.key not in message
 
 
 def test_an_invalid_toml_file_is_two_lines(idle: Site) -> None:
     """Exit 2 for every command, with the number of the line."""
     idle.config.write_text('[dreamship]\napi_keys = ["ds_secret_1"]\ncolour red\n')
     for command in ("check-config", "serve", "changes"):
-        said = fault_of(idle.syncd(command), 2)
-        assert "line 3" in said
-        assert "ds_secret" not in said
+        message = error_of(idle.syncd(command), 2)
+        assert "line 3" in message
+        assert "ds_secret" not in message
 
 
 def test_a_missing_configuration_is_named(idle: Site) -> None:
     """By the given path, or by all places that were searched."""
-    assert "nowhere.toml" in fault_of(
+    assert "nowhere.toml" in error_of(
         idle.syncd("status", "--config", "nowhere.toml", config=False), 2
     )
-    assert "config.toml" in fault_of(
+    assert "config.toml" in error_of(
         idle.syncd(
             "status",
             config=False,
@@ -329,7 +329,7 @@ def test_a_missing_configuration_is_named(idle: Site) -> None:
 @pytest.mark.parametrize("command", [("availability", "7"), ("changes",), ("changes", "--follow")])
 def test_a_missing_mirror_is_two_lines(idle: Site, command: tuple[str, ...]) -> None:
     """Exit 1 and a hint."""
-    assert str(idle.mirror) in fault_of(idle.syncd(*command), 1)
+    assert str(idle.mirror) in error_of(idle.syncd(*command), 1)
 
 
 @pytest.mark.parametrize(
@@ -344,11 +344,11 @@ def test_a_file_that_is_no_mirror_is_two_lines(idle: Site, content: bytes) -> No
     """For reading commands and the daemon; the file is not changed."""
     idle.mirror.parent.mkdir()
     idle.mirror.write_bytes(content)
-    assert str(idle.mirror) in fault_of(idle.syncd("availability", "7"), 1)
-    fault_of(idle.syncd("changes"), 1)
+    assert str(idle.mirror) in error_of(idle.syncd("availability", "7"), 1)
+    error_of(idle.syncd("changes"), 1)
     if content:
         for command in ("serve", "reconcile-now"):
-            assert str(idle.mirror) in fault_of(idle.syncd(command), 1)
+            assert str(idle.mirror) in error_of(idle.syncd(command), 1)
         assert idle.mirror.read_bytes() == content
 
 
@@ -360,8 +360,8 @@ def test_a_database_of_another_program_is_refused(idle: Site) -> None:
     with closing(sqlite3.connect(idle.mirror)) as connection:
         connection.execute("CREATE TABLE orders (id)")
     before = idle.mirror.read_bytes()
-    assert "no mirror" in fault_of(idle.syncd("serve"), 1)
-    assert "no mirror" in fault_of(idle.syncd("availability", "7"), 1)
+    assert "no mirror" in error_of(idle.syncd("serve"), 1)
+    assert "no mirror" in error_of(idle.syncd("availability", "7"), 1)
     assert idle.mirror.read_bytes() == before
 
 

@@ -37,7 +37,7 @@ class Member:
     def __init__(self, site: Site) -> None:
         self._transport = str(site.socket)
 
-    def ask(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    def query(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
         """Post a request; return the code and the last line of the answer, or its first one.
 
         A client that receives progress disconnects: the sweep continues without it.
@@ -47,8 +47,8 @@ class Member:
             client.stream("POST", f"http://syncd{path}", content=json.dumps(body)) as answer,
         ):
             for line in answer.iter_lines():
-                told = json.loads(line)
-                return answer.status_code, told if isinstance(told, dict) else {"done": told}
+                output = json.loads(line)
+                return answer.status_code, output if isinstance(output, dict) else {"done": output}
         return answer.status_code, {}
 
 
@@ -93,13 +93,13 @@ def test_fifty_thousand_invented_ids_are_refused(site: Site) -> None:
     member = Member(site)
     before = len(site.api.calls)
     for body in ({"items": list(INVENTED)}, {"items": list(INVENTED[: MAX_ITEMS + 1])}):
-        code, told = member.ask("/reconcile", **body)
-        assert (code, told.get("kind")) in {(200, "usage"), (400, None)}
-        assert str(MAX_ITEMS) in told["error"] or "too many ids in" in told["error"]
-    code, told = member.ask("/reconcile", items=list(INVENTED[: MAX_ITEMS + 1]), dry_run=True)
-    assert told["kind"] == "usage"
-    code, told = member.ask("/replay", ids=list(INVENTED[: MAX_IDS + 1]))
-    assert (code, told["kind"]) == (400, "usage")
+        code, output = member.query("/reconcile", **body)
+        assert (code, output.get("kind")) in {(200, "usage"), (400, None)}
+        assert str(MAX_ITEMS) in output["error"] or "too many ids in" in output["error"]
+    code, output = member.query("/reconcile", items=list(INVENTED[: MAX_ITEMS + 1]), dry_run=True)
+    assert output["kind"] == "usage"
+    code, output = member.query("/replay", ids=list(INVENTED[: MAX_IDS + 1]))
+    assert (code, output["kind"]) == (400, "usage")
     assert waiting(site) == (0, 0)
     assert len(site.api.calls) == before
     assert (
@@ -117,14 +117,14 @@ def test_deliveries_are_confirmed_first_with_a_full_queue(site: Site) -> None:
     daemon = site.serve()
     member = Member(site)
     for start in range(0, MAX_WAITING_ITEMS, MAX_ITEMS):
-        _, told = member.ask("/reconcile", items=list(INVENTED[start : start + MAX_ITEMS]))
-        assert "progress" in told
+        _, output = member.query("/reconcile", items=list(INVENTED[start : start + MAX_ITEMS]))
+        assert "progress" in output
     requests, items = waiting(site)
     assert requests == MAX_WAITING_ITEMS // MAX_ITEMS
     assert items > MAX_WAITING_ITEMS - 100
-    _, told = member.ask("/reconcile", items=list(INVENTED[-500:]))
-    assert told["kind"] == "overloaded"
-    assert "try again later" in told["hint"]
+    _, output = member.query("/reconcile", items=list(INVENTED[-500:]))
+    assert output["kind"] == "overloaded"
+    assert "try again later" in output["hint"]
     paths = deliver_to(site, daemon, 5)
     assert calls_until_confirmed(site, paths) <= 5
     # And after a restart, of what the daemon before has left.
@@ -138,8 +138,8 @@ def test_deliveries_are_confirmed_first_with_a_full_queue(site: Site) -> None:
     before = len(site.api.calls)
     done = site.syncd("reconcile-now", "--item", str(item_id), "--json")
     assert json.loads(done.stdout)["result"] == "complete"
-    asked = [call.path for call in site.api.calls[before:]]
-    assert asked.index(f"/v1/items/{item_id}/") <= 40
+    requested = [call.path for call in site.api.calls[before:]]
+    assert requested.index(f"/v1/items/{item_id}/") <= 40
     daemon.stop()
 
 
@@ -189,8 +189,8 @@ def test_parallel_requests_are_limited_and_refuse_no_delivery(site: Site) -> Non
     item_id = min(site.catalogue.names)
     bodies = [{"items": [item_id]}, {"dry_run": True}, {}, {"dry_run": True, "items": [item_id]}]
 
-    def ask(number: int) -> dict[str, Any]:
-        told: dict[str, Any] = {}
+    def query(number: int) -> dict[str, Any]:
+        output: dict[str, Any] = {}
         with (
             httpx.Client(transport=httpx.HTTPTransport(uds=str(site.socket)), timeout=60) as client,
             client.stream(
@@ -198,23 +198,23 @@ def test_parallel_requests_are_limited_and_refuse_no_delivery(site: Site) -> Non
             ) as answer,
         ):
             for line in answer.iter_lines():
-                told = json.loads(line)
-        return told
+                output = json.loads(line)
+        return output
 
     with ThreadPoolExecutor(100) as pool:
-        asking = [pool.submit(ask, number) for number in range(300)]
-        while not all(one.done() for one in asking):
+        requesting = [pool.submit(query, number) for number in range(300)]
+        while not all(one.done() for one in requesting):
             assert waiting(site)[0] <= MOST_WAITING
             assert daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
             time.sleep(0.1)
-    told = [one.result() for one in asking]
-    refused = [one for one in told if one.get("kind") == "overloaded"]
-    assert all("summary" in one or "dry_run" in one or one in refused for one in told), told
+    output = [one.result() for one in requesting]
+    refused = [one for one in output if one.get("kind") == "overloaded"]
+    assert all("summary" in one or "dry_run" in one or one in refused for one in output), output
     assert len(refused) > 100
-    assert sum("dry_run" in one for one in told) >= MOST_DRY_RUNS
+    assert sum("dry_run" in one for one in output) >= MOST_DRY_RUNS
     # Each place is given back.
     site.api.faults.always = {}
-    assert "progress" in Member(site).ask("/reconcile", items=[item_id])[1]
+    assert "progress" in Member(site).query("/reconcile", items=[item_id])[1]
     lines = [line for line in daemon.logged("a request was refused") if line["code"] == 503]
     assert len(lines) <= 2
     daemon.stop()
@@ -226,8 +226,8 @@ def test_abandoned_requests_stay_within_the_limit(site: Site) -> None:
     daemon = site.serve()
     refused = 0
     for number in range(2 * MAX_REQUESTS):
-        _, told = Member(site).ask("/reconcile", items=[INVENTED[number]])
-        refused += told.get("kind") == "overloaded"
+        _, output = Member(site).query("/reconcile", items=[INVENTED[number]])
+        refused += output.get("kind") == "overloaded"
         assert waiting(site)[0] <= MAX_REQUESTS
     assert refused > MAX_REQUESTS // 2
     assert daemon.status()["health"] in {"ok", "degraded"}
@@ -293,8 +293,8 @@ def test_replays_run_one_request_at_a_time(site: Site) -> None:
         daemon.deliver(site.change(variant_id, f"{number} left"))
     ids = [row["delivery_id"] for row in site.rows("SELECT delivery_id FROM deliveries")]
     with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: Member(site).ask("/replay", ids=ids), range(200)))
+        answers = list(pool.map(lambda _: Member(site).query("/replay", ids=ids), range(200)))
     assert {code for code, _ in answers} == {200, 503}
-    assert all("at once" in told["error"] for code, told in answers if code == 503)
+    assert all("at once" in output["error"] for code, output in answers if code == 503)
     daemon.deliver(site.change(variant_id, "low_stock"))
     daemon.stop()

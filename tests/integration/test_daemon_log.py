@@ -33,7 +33,7 @@ def large(
     with open_site(tmp_path_factory.mktemp("large"), items=30) as site:
         daemon = site.serve()
         # Told last of what follows a first sweep.
-        site.until(lambda: told_of(daemon, "not sold"))
+        site.until(lambda: reported_by(daemon, "not sold"))
         yield daemon
         daemon.stop()
 
@@ -53,7 +53,7 @@ class New:
         return [line for line in self.lines if line["event"] == event]
 
 
-def told_of(daemon: Daemon, beginning: str) -> list[Line]:
+def reported_by(daemon: Daemon, beginning: str) -> list[Line]:
     return [line for line in daemon.lines() if line["event"].startswith(beginning)]
 
 
@@ -159,8 +159,8 @@ def test_a_reload_is_one_line(large: Daemon) -> None:
     site.configure(log={"level": "loud"})
     large.process.send_signal(signal.SIGHUP)
     site.until(lambda: new.lines)
-    (faulty,) = new.lines
-    assert (faulty["level"], "log.level" in faulty["error"]) == ("error", True)
+    (invalid,) = new.lines
+    assert (invalid["level"], "log.level" in invalid["error"]) == ("error", True)
     site.configure(log={"level": "info"})
     large.process.send_signal(signal.SIGHUP)
     site.until(lambda: new.of("reloaded"))

@@ -26,8 +26,8 @@ def test_every_column_is_described(shared: Daemon, view: str) -> None:
     """With the words of the reference; each view is described too."""
     columns = DATABASE["tables"][view]["columns"]
     assert [*columns] == [*shared.site.rows(f"SELECT * FROM {view}")[0]]  # noqa: S608
-    told = section("The views").replace("`", "")
-    assert [name for name in columns if f"| {name} | {columns[name]} |" not in told] == []
+    documented = section("The views").replace("`", "")
+    assert [name for name in columns if f"| {name} | {columns[name]} |" not in documented] == []
     (row,) = shared.site.rows("SELECT sql FROM sqlite_master WHERE name = ?", view)
     assert re.match(rf"CREATE VIEW {view} AS\n-- .*\n", row["sql"])
 

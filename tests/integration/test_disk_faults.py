@@ -35,7 +35,7 @@ class Clerk:
     def __init__(self, site: Site, daemon: Daemon) -> None:
         self.site = site
         self.daemon = daemon
-        self.kept: list[str] = []
+        self.stored: list[str] = []
         self._variants = cycle(site.catalogue.variants)
         self._number = 0
 
@@ -46,7 +46,7 @@ class Clerk:
         with httpx.Client(timeout=30, trust_env=False) as client:
             answer = self.daemon.post(self.site.body(event), client=client)
         if answer.status_code == 200:
-            self.kept.append(event.uuid)
+            self.stored.append(event.uuid)
         else:
             assert answer.status_code == 503, answer.text
             assert int(answer.headers["retry-after"]) > 0
@@ -78,8 +78,8 @@ class Clerk:
 
     def check_kept(self) -> None:
         """Check that everything answered 200 is in the file."""
-        kept = {row["event_id"] for row in self.site.rows("SELECT event_id FROM deliveries")}
-        assert set(self.kept) <= kept
+        stored = {row["event_id"] for row in self.site.rows("SELECT event_id FROM deliveries")}
+        assert set(self.stored) <= stored
         assert self.site.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
@@ -176,9 +176,9 @@ def failing(daemon: Daemon, calls: str, error: str) -> Iterator[None]:
     )
     try:
         assert tracer.stderr is not None
-        told = tracer.stderr.readline().decode()
-        if "attached" not in told:
-            pytest.skip(f"strace may not attach: {told}")
+        output = tracer.stderr.readline().decode()
+        if "attached" not in output:
+            pytest.skip(f"strace may not attach: {output}")
         yield
     finally:
         tracer.terminate()
@@ -270,7 +270,7 @@ def test_a_replaced_file_is_not_written_before_a_restart(clerk: Clerk) -> None:
     assert site.mirror.read_bytes() == whole
     clerk.daemon.stop()
     # What came after the backup went with the file that was thrown away; the rest is there.
-    clerk.kept = clerk.kept[:5]
+    clerk.stored = clerk.stored[:5]
     clerk.daemon = site.serve(filled=False, environ=FAST)
     clerk.check_kept()
     clerk.check_recovered()
@@ -281,7 +281,7 @@ def test_deleted_files_are_made_again_after_a_restart(clerk: Clerk) -> None:
     shutil.rmtree(clerk.site.mirror.parent)
     clerk.check_failing("was deleted or replaced")
     clerk.daemon.stop()
-    clerk.kept.clear()
+    clerk.stored.clear()
     clerk.daemon = clerk.site.serve(filled=False, environ=FAST)
     clerk.check_recovered()
 
@@ -325,7 +325,7 @@ def test_a_corrupt_file_is_refused_at_the_start(
     # Done as it says: a new one.
     for file in site.mirror.parent.glob("*.db*"):
         file.rename(site.folder / file.name)
-    clerk.kept.clear()
+    clerk.stored.clear()
     clerk.daemon = site.serve(filled=False, environ=FAST)
     clerk.check_recovered()
 

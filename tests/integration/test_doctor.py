@@ -41,8 +41,8 @@ def proxy(to: str, change: Callable[[bytes, dict[str, str]], Any]) -> Iterator[s
             if isinstance(passed, int):
                 code, answer = passed, b"<html>"
             else:
-                told = httpx.post(to, content=passed[0], headers=passed[1], trust_env=False)
-                code, answer = told.status_code, told.content
+                output = httpx.post(to, content=passed[0], headers=passed[1], trust_env=False)
+                code, answer = output.status_code, output.content
             self.send_response(code)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -119,7 +119,7 @@ SHUT = "127.0.0.1:9"
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "hint"),
+    ("change", "output", "hint"),
     [
         pytest.param(
             ("proxy_next_upstream off;", 'proxy_set_body "$request_body ";'),
@@ -172,7 +172,7 @@ SHUT = "127.0.0.1:9"
     ],
 )
 def test_a_faulty_proxy_is_named_with_a_hint(
-    shared: Daemon, tmp_path: Path, change: tuple[str, str], told: str, hint: str
+    shared: Daemon, tmp_path: Path, change: tuple[str, str], output: str, hint: str
 ) -> None:
     """The documented nginx with one fault, seen from outside."""
     url = httpx.URL(shared.webhook_url)
@@ -180,7 +180,7 @@ def test_a_faulty_proxy_is_named_with_a_hint(
     with nginx(tmp_path, to, (change[0].format(to=to), change[1])) as front:
         finding = from_outside(shared.site, front)
     assert finding["verdict"] == "fail"
-    assert told in finding["told"]
+    assert output in finding["told"]
     assert hint in finding["hint"]
 
 

@@ -34,10 +34,10 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     path = tmp_path / "availability.db"
     writer = open_for_writing(path)
     now = datetime.now(UTC)
-    told = (SourceVariant(1, "in_stock", Labels()), SourceVariant(2, "out_of_stock", Labels()))
-    seen = ItemRead(77, "Mug", told, now, now)
+    output = (SourceVariant(1, "in_stock", Labels()), SourceVariant(2, "out_of_stock", Labels()))
+    found = ItemRead(77, "Mug", output, now, now)
     policy = Policy(sellable=frozenset({"in_stock"}), settle=timedelta(seconds=60))
-    reads.apply(writer, seen, policy, now=now)
+    reads.apply(writer, found, policy, now=now)
     writer.execute("INSERT INTO state VALUES ('daemon_seen_at', ?)", (to_text(now),))
     reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)
     yield reader
@@ -49,8 +49,8 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 def test_the_views_have_the_documented_columns(mirror: sqlite3.Connection, view: str) -> None:
     """Names and order, in a mirror of this version."""
     _, _, columns = section("The views").partition(f"\n`{view}`, one row")
-    told = [spelled(row[0]) for row in rows(columns, "column")]
-    assert told == [column[0] for column in mirror.execute(f"SELECT * FROM {view}").description]  # noqa: S608
+    output = [spelled(row[0]) for row in rows(columns, "column")]
+    assert output == [column[0] for column in mirror.execute(f"SELECT * FROM {view}").description]  # noqa: S608
 
 
 ASKED = {"variant_id": 1, "variant_ids": "[2, 1, 3]", "seq": 1}

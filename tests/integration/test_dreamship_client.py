@@ -99,19 +99,19 @@ async def source(
 
 
 def item(serve: Serve, *, timeout_s: float = 5, key: str = KEY) -> ItemRead:
-    async def ask() -> ItemRead:
+    async def query() -> ItemRead:
         async with source(serve, timeout_s=timeout_s, key=key) as client:
             return await client.item(7)
 
-    return asyncio.run(ask())
+    return asyncio.run(query())
 
 
 def page(serve: Serve, category_id: int | None = None) -> Page:
-    async def ask() -> Page:
+    async def query() -> Page:
         async with source(serve) as client:
             return await client.page(category_id, 2)
 
-    return asyncio.run(ask())
+    return asyncio.run(query())
 
 
 def test_an_item_is_read_with_its_variants() -> None:
@@ -126,54 +126,54 @@ def test_an_item_is_read_with_its_variants() -> None:
 
 def test_the_request_follows_dreamships_documentation() -> None:
     """Path with a slash at its end, page and limit, the key as a bearer token."""
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        requested.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(http({"paging": {"count": 0, "next": None}, "data": []}))
 
     page(serve)
     page(serve, 5)
-    assert asked[0].startswith(b"GET /v1/items/?page=2&limit=100 HTTP/1.1\r\n")
-    assert asked[1].startswith(b"GET /v1/categories/5/items/?page=2&limit=100 ")
-    assert f"Authorization: Bearer {KEY}".encode() in asked[0]
+    assert requested[0].startswith(b"GET /v1/items/?page=2&limit=100 HTTP/1.1\r\n")
+    assert requested[1].startswith(b"GET /v1/categories/5/items/?page=2&limit=100 ")
+    assert f"Authorization: Bearer {KEY}".encode() in requested[0]
 
 
 def test_requests_ask_caches_for_a_new_answer() -> None:
     """With the headers of HTTP/1.1 and HTTP/1.0; the URL is unchanged."""
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        requested.append((await reader.readuntil(b"\r\n\r\n")).lower())
         writer.write(http(ITEM))
 
     item(serve)
-    assert b"\r\ncache-control: no-cache\r\n" in asked[0]
-    assert b"\r\npragma: no-cache\r\n" in asked[0]
-    assert asked[0].startswith(b"get /v1/items/7/ http/1.1\r\n")
+    assert b"\r\ncache-control: no-cache\r\n" in requested[0]
+    assert b"\r\npragma: no-cache\r\n" in requested[0]
+    assert requested[0].startswith(b"get /v1/items/7/ http/1.1\r\n")
 
 
 def test_cookies_of_answers_are_never_sent() -> None:
     """After 300 answers with a cookie each, faults and redirects among them."""
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        number = len(asked)
+        requested.append(await reader.readuntil(b"\r\n\r\n"))
+        number = len(requested)
         status = ("200 OK", "503 Busy", "302 Found", "404 Not Found")[number % 4]
         cookie = f"Set-Cookie: visit{number}={'x' * 200}; Path=/; Max-Age=99999"
         writer.write(http(ITEM, status, cookie, cookie.replace("visit", "again")))
 
-    async def ask() -> None:
+    async def query() -> None:
         async with source(serve) as client:
             for _ in range(300):
                 with contextlib.suppress(SourceError):
                     await client.item(7)
 
-    asyncio.run(ask())
-    assert len(asked) == 300
-    assert not any(b"cookie" in request.lower() for request in asked)
-    assert len({len(request) for request in asked}) == 1
+    asyncio.run(query())
+    assert len(requested) == 300
+    assert not any(b"cookie" in request.lower() for request in requested)
+    assert len({len(request) for request in requested}) == 1
 
 
 def test_the_age_of_an_answer_is_read_from_its_headers() -> None:
@@ -194,28 +194,28 @@ def test_the_age_of_an_answer_is_read_from_its_headers() -> None:
 def test_a_cached_401_does_not_mean_a_refused_key(status: str) -> None:
     """The key may have changed since."""
     refusal = {"error": {"key": "no", "status_code": int(status[:3]), "message": "No."}}
-    with pytest.raises(SourceUnreachable) as fault:
+    with pytest.raises(SourceUnreachable) as failure:
         item(answering(http(refusal, status, "Age: 60")))
-    assert "a cache repeats" in fault.value.message
+    assert "a cache repeats" in failure.value.message
 
 
 def test_the_url_of_next_does_not_matter() -> None:
     """Another host or the same page: it only says that there is a next page."""
     paging = {"count": 300, "next": "https://evil.example/v1/items/?page=9", "previous": None}
-    told = page(answering(http({"paging": paging, "data": [ITEM]})))
-    assert told.has_next
+    output = page(answering(http({"paging": paging, "data": [ITEM]})))
+    assert output.has_next
 
 
 def test_a_row_of_a_list_may_contain_its_variants() -> None:
     """Each row is checked by itself."""
     rows = [ITEM, {"id": "8"}, {"id": 9, "item_variants": None}]
-    told = page(answering(http({"paging": {"count": 3, "next": "x"}, "data": rows})))
-    assert [row.variants is None for row in told.items] == [False, True, True]
-    assert (told.count, told.has_next) == (3, True)
+    output = page(answering(http({"paging": {"count": 3, "next": "x"}, "data": rows})))
+    assert [row.variants is None for row in output.items] == [False, True, True]
+    assert (output.count, output.has_next) == (3, True)
 
 
 @pytest.mark.parametrize(
-    ("answer", "fault"),
+    ("answer", "failure"),
     [
         pytest.param(http(b"<html>", "502 Bad Gateway"), SourceUnreachable, id="html 502"),
         pytest.param(http({"error": {"message": "x"}}, "500 Error"), SourceUnreachable, id="500"),
@@ -244,11 +244,13 @@ def test_a_row_of_a_list_may_contain_its_variants() -> None:
         pytest.param(b"", SourceUnreachable, id="hung up"),
     ],
 )
-def test_each_bad_answer_becomes_one_of_our_errors(answer: bytes, fault: type[SourceError]) -> None:
+def test_each_bad_answer_becomes_one_of_our_errors(
+    answer: bytes, failure: type[SourceError]
+) -> None:
     """The answer changes nothing, and no message contains the key."""
-    with pytest.raises(fault) as raised:
+    with pytest.raises(failure) as raised:
         item(answering(answer))
-    assert type(raised.value) is fault
+    assert type(raised.value) is failure
     assert KEY not in raised.value.message + raised.value.hint
 
 
@@ -285,15 +287,15 @@ def test_an_endless_answer_is_given_up(
 
 def test_only_gzip_is_accepted() -> None:
     """A gzip body is decoded."""
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        requested.append((await reader.readuntil(b"\r\n\r\n")).lower())
         body = gzip.compress(json.dumps(ITEM).encode())
         writer.write(http(body, "200 OK", "Content-Encoding: GZIP"))
 
     assert item(serve).name == "Mug"
-    assert b"\r\naccept-encoding: gzip\r\n" in asked[0]
+    assert b"\r\naccept-encoding: gzip\r\n" in requested[0]
 
 
 PACKED = gzip.compress(json.dumps(ITEM).encode())
@@ -326,9 +328,9 @@ def test_a_body_in_another_coding_is_invalid(body: bytes, lines: list[str]) -> N
 def test_a_429_counts_in_any_coding(coding: str) -> None:
     """Its header is obeyed."""
     lines = ["Retry-After: 17", f"Content-Encoding: {coding}"]
-    with pytest.raises(SourceThrottled) as fault:
+    with pytest.raises(SourceThrottled) as failure:
         item(answering(http(b"no gzip at all", "429 Too Many Requests", *lines)))
-    assert fault.value.wait_s == 17
+    assert failure.value.wait_s == 17
 
 
 def test_an_endless_error_body_is_not_read() -> None:
@@ -352,7 +354,7 @@ def test_an_absurd_count_is_ignored(count: object) -> None:
 
 
 def unreachable(base_url: str) -> SourceUnreachable:
-    async def ask() -> None:
+    async def query() -> None:
         client = DreamshipClient(base_url, KEY, timeout_s=5, now=lambda: NOW)
         try:
             await client.item(7)
@@ -360,7 +362,7 @@ def unreachable(base_url: str) -> SourceUnreachable:
             await client.aclose()
 
     with pytest.raises(SourceUnreachable) as raised:
-        asyncio.run(ask())
+        asyncio.run(query())
     return raised.value
 
 
@@ -396,11 +398,11 @@ def test_an_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     async def run() -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heard.append(await reader.read())
+            received.append(await reader.read())
             writer.close()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
@@ -414,7 +416,7 @@ def test_an_untrusted_certificate_is_unreachable(tmp_path: Path) -> None:
             server.close()
 
     asyncio.run(run())
-    assert heard == []
+    assert received == []
 
 
 def throttle(headers: list[str], message: Any) -> float | None:
@@ -468,9 +470,9 @@ def test_every_form_of_a_429_gives_its_wait(
 def test_the_message_of_a_fault_is_one_short_line() -> None:
     """Whatever the server sends: it goes into log, status and history."""
     message = {"error": {"message": "first\nsecond " + "x" * 100_000}}
-    for told in (http(message, "500 Oops"), b"no\x0bHTTP " + b"y" * 50_000 + b"\r\n\r\n"):
+    for output in (http(message, "500 Oops"), b"no\x0bHTTP " + b"y" * 50_000 + b"\r\n\r\n"):
         with pytest.raises(SourceUnreachable) as raised:
-            item(answering(told))
+            item(answering(output))
         assert len(str(raised.value)) < 300
         assert len(str(raised.value).splitlines()) == 1
 

@@ -61,11 +61,11 @@ def test_a_dry_run_of_an_endless_list_ends(site: Site) -> None:
     assert reconcile(site).result == "complete"
     site.api.faults.endless = True
 
-    async def look() -> SweepSummary:
+    async def check() -> SweepSummary:
         async with await Services.open(load(site.config, {})) as services:
             return await services.dry_run().run(())
 
-    summary = asyncio.run(asyncio.wait_for(look(), 50))
+    summary = asyncio.run(asyncio.wait_for(check(), 50))
     assert (summary.result, summary.changed, summary.removed) == ("partial", 0, 0)
     assert summary.error == "the list goes on after 400 items on 4 pages"
 
@@ -86,8 +86,8 @@ def test_an_item_is_read_between_two_pages(site: Site) -> None:
     """Two pages never follow each other while items wait."""
     site.api.faults.endless = True
     reconcile(site)
-    asked = [bool(PAGE.fullmatch(call.path)) for call in site.api.calls]
-    pages = [number for number, is_page in enumerate(asked) if is_page]
+    requested = [bool(PAGE.fullmatch(call.path)) for call in site.api.calls]
+    pages = [number for number, is_page in enumerate(requested) if is_page]
     assert len(pages) >= 4
     assert all(later - one > 1 for one, later in pairwise(pages[:4]))
 

@@ -93,9 +93,9 @@ def test_an_unusable_proxy_or_certificate_is_named_before_the_start(
     """By check-config, serve, reconcile-now, and doctor among its checks."""
     idle.configure(dreamship=OUTSIDE)
     for command in (("check-config",), ("serve",), ("reconcile-now",), ("replay", "--quarantined")):
-        said = refused(ended(idle, *command, environ={variable: value}))
-        assert f"Error: {variable}: " in said
-        assert variable in said.splitlines()[-1]
+        message = refused(ended(idle, *command, environ={variable: value}))
+        assert f"Error: {variable}: " in message
+        assert variable in message.splitlines()[-1]
     assert not idle.mirror.parent.exists()
     found = ended(idle, "doctor", environ={variable: value})
     assert (found.returncode, f"{variable}: " in found.stdout) == (1, True)
@@ -107,10 +107,10 @@ def test_an_unusable_proxy_or_certificate_is_named_before_the_start(
 def test_the_environment_is_checked_for_notify_url_too(idle: Site) -> None:
     """A variable that affects both URLs is reported once."""
     idle.configure(notify={"url": "https://hooks.example.com/T0/hush"})
-    said = refused(ended(idle, "check-config", environ={"SSL_CERT_FILE": "/nowhere"}))
-    assert said.count("SSL_CERT_FILE: ") == 1
-    assert "notify.url" in said
-    assert "hush" not in said
+    message = refused(ended(idle, "check-config", environ={"SSL_CERT_FILE": "/nowhere"}))
+    assert message.count("SSL_CERT_FILE: ") == 1
+    assert "notify.url" in message
+    assert "hush" not in message
     assert ended(idle, "check-config", environ={"NO_PROXY": "fe80::/10,[::1]"}).returncode == 0
 
 
@@ -144,9 +144,9 @@ def _in_closed_folder(folder: Path, *command: str) -> subprocess.CompletedProces
 def test_an_inaccessible_current_folder_is_named(tmp_path: Path) -> None:
     """The documented command, called from root's home."""
     done = _in_closed_folder(tmp_path / "home", "check-config")
-    said = refused(done)
-    assert f"{tmp_path}/home/config.toml cannot be accessed: Permission denied" in said
-    assert "--config" in said
+    message = refused(done)
+    assert f"{tmp_path}/home/config.toml cannot be accessed: Permission denied" in message
+    assert "--config" in message
 
 
 @pytest.mark.parametrize("drop", [("HOME",), ()])

@@ -49,15 +49,15 @@ def test_explain_names_the_applied_and_the_rejected_delivery(shared: Daemon) -> 
     assert shared.deliver(event) == "applied"
     late = stale_event(variant_id, "discontinued", event.at - timedelta(hours=1))
     assert shared.deliver(late) == "verifying"
-    story = explained(site, variant_id)
-    assert list(story["grounds"]) == GROUNDS
-    rules = [(one["by"], one.get("told"), one["rule"]) for one in story["decisions"]]
+    explanation = explained(site, variant_id)
+    assert list(explanation["grounds"]) == GROUNDS
+    rules = [(one["by"], one.get("told"), one["rule"]) for one in explanation["decisions"]]
     assert ("delivery", "low_stock", "newer") in rules
     assert ("delivery", "discontinued", "contradicts") in rules
-    kept = site.rows("SELECT delivery_id FROM deliveries WHERE event_id = ?", event.uuid)
+    stored = site.rows("SELECT delivery_id FROM deliveries WHERE event_id = ?", event.uuid)
     assert any(
-        sentence.startswith(f"Delivery {kept[0]['delivery_id']} set that at ")
-        for sentence in story["because"]
+        sentence.startswith(f"Delivery {stored[0]['delivery_id']} set that at ")
+        for sentence in explanation["because"]
     )
     confirmed(site)
     after = site.syncd("explain", str(variant_id)).stdout
@@ -72,10 +72,10 @@ def test_explain_names_the_sweep_that_found_a_missed_change(shared: Daemon) -> N
     variant_id = list(site.catalogue.variants)[5]
     site.catalogue.set_availability(variant_id, "out_of_stock")
     assert site.syncd("reconcile-now").returncode == 0
-    story = explained(site, variant_id)
-    assert any("A read set that at" in one for one in story["because"])
-    assert any("no delivery reported it" in one for one in story["because"])
-    assert story["decisions"][0]["missed"] == 1
+    explanation = explained(site, variant_id)
+    assert any("A read set that at" in one for one in explanation["because"])
+    assert any("no delivery reported it" in one for one in explanation["because"])
+    assert explanation["decisions"][0]["missed"] == 1
 
 
 def test_explaining_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
@@ -106,20 +106,20 @@ def test_a_dry_run_lists_the_differences_and_writes_nothing(
     before = written()
     done = site.syncd("reconcile-now", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     assert written() == before
-    found = {one["variant_id"]: (one["mirror"], one["source"]) for one in told["differences"]}
+    found = {one["variant_id"]: (one["mirror"], one["source"]) for one in output["differences"]}
     assert found[first][1] == "made to order"
     assert found[second][1] is None
     assert found[added] == (None, "in_stock")
     assert len(found) == 3
-    assert (told["result"], told["added"], told["removed"], told["changed"]) == (
+    assert (output["result"], output["added"], output["removed"], output["changed"]) == (
         "complete",
         1,
         1,
         1,
     )
-    assert told["items"] == 5
+    assert output["items"] == 5
     assert "3 differences; nothing was written" in site.syncd("reconcile-now", "--dry-run").stdout
 
 

@@ -72,8 +72,8 @@ def test_an_item_has_its_variants(api: Api, client: httpx.Client) -> None:
     item_id = min(api.catalogue.names)
     item = client.get(f"/items/{item_id}/").json()
     assert item["name"] == api.catalogue.names[item_id]
-    told = {one["id"]: one["availability"] for one in item["item_variants"]}
-    assert told == {one.variant_id: one.availability for one in api.catalogue.of_item(item_id)}
+    output = {one["id"]: one["availability"] for one in item["item_variants"]}
+    assert output == {one.variant_id: one.availability for one in api.catalogue.of_item(item_id)}
     gone = client.get("/items/1/")
     assert (gone.status_code, gone.json()["error"]["key"]) == (404, "not_found")
 
@@ -123,7 +123,7 @@ def test_the_throttle_counts_a_sliding_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "kind"),
+    ("failure", "status", "kind"),
     [
         ("500", 500, "text/html"),
         ("502", 502, "text/html"),
@@ -135,22 +135,22 @@ def test_the_throttle_counts_a_sliding_window() -> None:
     ],
 )
 def test_a_fault_replaces_an_answer(
-    api: Api, client: httpx.Client, fault: Fault, status: int, kind: str
+    api: Api, client: httpx.Client, failure: Fault, status: int, kind: str
 ) -> None:
     """Once if scripted, and always if set for an item or page."""
     one, other = sorted(api.catalogue.names)[:2]
-    api.faults.of_item[one] = [fault]
-    api.faults.always[other] = fault
+    api.faults.of_item[one] = [failure]
+    api.faults.always[other] = failure
     answer = client.get(f"/items/{one}/")
     assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (status, kind)
     assert client.get(f"/items/{one}/").json()["id"] == one
     assert [client.get(f"/items/{other}/").status_code for _ in range(2)] == [status] * 2
 
 
-@pytest.mark.parametrize("fault", ["truncate", "reset"])
-def test_a_connection_can_break(api: Api, client: httpx.Client, fault: Fault) -> None:
+@pytest.mark.parametrize("failure", ["truncate", "reset"])
+def test_a_connection_can_break(api: Api, client: httpx.Client, failure: Fault) -> None:
     """Before the answer, or in the middle of it."""
-    api.faults.of_page = [fault]
+    api.faults.of_page = [failure]
     with pytest.raises(httpx.HTTPError):
         client.get("/items/")
     assert client.get("/items/").status_code == 200
@@ -170,13 +170,13 @@ def test_reads_can_lag_and_dates_can_be_wrong(api: Api, client: httpx.Client) ->
     api.catalogue.set_availability(variant.variant_id, "made to order")
     url = f"/items/{variant.item_id}/"
 
-    def told() -> str:
+    def output() -> str:
         rows = client.get(url).json()["item_variants"]
         return str(next(row["availability"] for row in rows if row["id"] == variant.variant_id))
 
-    assert told() == "made to order"
+    assert output() == "made to order"
     api.faults.lag_s = 20
-    assert told() == old
+    assert output() == old
     api.faults.date_skew_s = -240
     date = parsedate_to_datetime(client.get(url).headers["Date"])
     assert timedelta(seconds=238) < now() - date < timedelta(seconds=243)
@@ -194,7 +194,7 @@ def test_a_share_of_calls_can_fail() -> None:
     one, same = Faults(share=0.3), Faults(share=0.3)
     drawn = [one.next_for(7) for _ in range(200)]
     assert drawn == [same.next_for(7) for _ in range(200)]
-    assert 30 < sum(fault is not None for fault in drawn) < 90
+    assert 30 < sum(failure is not None for failure in drawn) < 90
     assert Faults().next_for(7) is None
 
 
@@ -262,22 +262,22 @@ async def flip(sender: WebhookSender, times: int = 20) -> None:
 
 def test_a_delivery_is_signed_with_every_key() -> None:
     """Over the bytes that are posted, in the documented format."""
-    seen: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
 
     def answer(body: bytes, signature: bytes) -> int:
         assert is_authentic(body, signature, [KEY])
         assert is_authentic(body, signature, ["ds_other"])
         assert not is_authentic(body, signature, ["ds_third"])
-        seen.append(json.decode(body))
+        found.append(json.decode(body))
         return 200
 
     sender = posted(answer, Network(), partial(flip, times=1))
     assert (sender.sent, sender.refused, sender.lost) == (1, 0, 0)
-    (told,) = seen
-    assert told["event"]["action"] == "item-variant-availability-updated"
-    assert told["data"]["availability"] == "value 0"
-    assert told["data"]["item"] == min(sender.catalogue.names)
-    assert told["id"] == told["event"]["object_id"] == told["data"]["id"]
+    (output,) = found
+    assert output["event"]["action"] == "item-variant-availability-updated"
+    assert output["data"]["availability"] == "value 0"
+    assert output["data"]["item"] == min(sender.catalogue.names)
+    assert output["id"] == output["event"]["object_id"] == output["data"]["id"]
 
 
 def test_an_endpoint_that_fails_is_disabled() -> None:
@@ -320,15 +320,15 @@ def test_deliveries_can_be_lost_and_doubled() -> None:
 
 def test_a_delay_reorders_deliveries() -> None:
     """The data is that of the time of sending."""
-    seen: list[str] = []
+    found: list[str] = []
 
     def answer(body: bytes, _: bytes) -> int:
-        seen.append(json.decode(body)["event"]["timestamp"])
+        found.append(json.decode(body)["event"]["timestamp"])
         return 200
 
     posted(answer, Network(delay_s=(0, 0.2)), flip)
-    assert len(seen) == 20
-    assert seen != sorted(seen)
+    assert len(found) == 20
+    assert found != sorted(found)
 
 
 def test_bodies_can_have_every_form() -> None:
@@ -338,15 +338,15 @@ def test_bodies_can_have_every_form() -> None:
     sender = WebhookSender(catalogue, "", (KEY,))
     event = catalogue.set_availability(variant.variant_id, "low_stock")
 
-    def told(**forms: Any) -> Any:
+    def output(**forms: Any) -> Any:
         return json.decode(sender.body(event, **forms))
 
-    assert told(form="object")["data"]["item"]["id"] == variant.item_id
-    assert told(form="item_id")["data"]["item_id"] == variant.item_id
-    assert not {"item", "item_id"} & told(form="none")["data"].keys()
-    assert "timestamp" not in told(timestamp=None)["event"]
-    assert told()["event"]["timestamp"] == django_timestamp(event.at)
-    assert told(text_ids=True)["id"] == str(variant.variant_id)
+    assert output(form="object")["data"]["item"]["id"] == variant.item_id
+    assert output(form="item_id")["data"]["item_id"] == variant.item_id
+    assert not {"item", "item_id"} & output(form="none")["data"].keys()
+    assert "timestamp" not in output(timestamp=None)["event"]
+    assert output()["event"]["timestamp"] == django_timestamp(event.at)
+    assert output(text_ids=True)["id"] == str(variant.variant_id)
     old = stale_event(variant.variant_id, "long ago", event.at, variant.item_id)
     assert json.decode(sender.body(old))["data"]["availability"] == "long ago"
     gone: Event = catalogue.set_availability(variant.variant_id, "in_stock")

@@ -95,7 +95,7 @@ def test_only_one_connection_of_the_daemon_can_write(shared: Daemon) -> None:
     for fd in (process / "fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             if fd.readlink() == shared.site.mirror:
-                told = (process / "fdinfo" / fd.name).read_text()
-                flags.append(int(told.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE)
+                info = (process / "fdinfo" / fd.name).read_text()
+                flags.append(int(info.partition("flags:")[2].split()[0], 8) & os.O_ACCMODE)
     assert flags.count(os.O_RDWR) == 1
     assert os.O_RDONLY in flags  # else no reader was looked at

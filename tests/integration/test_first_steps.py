@@ -85,25 +85,25 @@ def test_check_config_names_its_file(idle: Site) -> None:
     assert set(document) >= {"dreamship", "webhook", "mirror", "log"}
 
 
-@pytest.mark.parametrize("fault", ["value", "no TOML", "missing", "no key", "dirt"])
-def test_check_config_json_has_every_fault(idle: Site, fault: str) -> None:
+@pytest.mark.parametrize("failure", ["value", "no TOML", "missing", "no key", "dirt"])
+def test_check_config_json_has_every_fault(idle: Site, failure: str) -> None:
     """In one document; the same faults for people on stderr."""
-    if fault == "value":
+    if failure == "value":
         idle.configure(reconcile={"settle": "soon"}, log={"level": "loud"})
-    elif fault == "no TOML":
+    elif failure == "no TOML":
         idle.config.write_text("[dreamship\n")
-    elif fault == "missing":
+    elif failure == "missing":
         idle.config.unlink()
     else:
-        idle.configure(dreamship={"api_keys": ['"k"'] if fault == "dirt" else []})
+        idle.configure(dreamship={"api_keys": ['"k"'] if failure == "dirt" else []})
     done = idle.syncd("check-config", "--json")
     assert done.returncode == 2
     document = json.decode(done.stdout)
     assert set(document) == {"faults", "hint", "file"}
     assert document["file"] == str(idle.config)
-    assert len(document["faults"]) == (2 if fault == "value" else 1)
-    told = [f"Error: {one}" for one in document["faults"]] + [f"Try: {document['hint']}"]
-    assert done.stderr.splitlines() == told
+    assert len(document["faults"]) == (2 if failure == "value" else 1)
+    output = [f"Error: {one}" for one in document["faults"]] + [f"Try: {document['hint']}"]
+    assert done.stderr.splitlines() == output
 
 
 def test_check_config_json_has_no_file_if_none_was_found(
@@ -146,11 +146,11 @@ def test_an_address_of_another_host_has_its_own_hint(host: str, hint: str) -> No
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EMFILE])
 def test_each_reason_of_a_refused_port_has_its_own_hint(code: int) -> None:
     """A missing privilege among them."""
-    fault = _cannot_listen("h:80", OSError(code, os.strerror(code)), "webhook.listen", 80)
-    assert "stop the program" not in fault.hint
+    failure = _cannot_listen("h:80", OSError(code, os.strerror(code)), "webhook.listen", 80)
+    assert "stop the program" not in failure.hint
     if code in {errno.EACCES, errno.EPERM}:
-        assert "1024" in fault.hint
-        assert "CAP_NET_BIND_SERVICE" in fault.hint
+        assert "1024" in failure.hint
+        assert "CAP_NET_BIND_SERVICE" in failure.hint
 
 
 def test_an_unusable_socket_path_has_a_hint(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_unusable_socket_path_has_a_hint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "hint"),
+    ("failure", "error", "hint"),
     [
         (ZeroDivisionError("hush_12345"), "ZeroDivisionError: ********", "SYNCD_DEBUG=1"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left", "free some space"),
@@ -189,7 +189,7 @@ def test_an_unusable_socket_path_has_a_hint(tmp_path: Path) -> None:
 def test_an_unexpected_exception_is_two_lines(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    fault: Exception,
+    failure: Exception,
     error: str,
     hint: str,
 ) -> None:
@@ -197,7 +197,7 @@ def test_an_unexpected_exception_is_two_lines(
 
     @click.command()
     def command() -> None:
-        raise fault
+        raise failure
 
     monkeypatch.setattr("syncd.cli.status.command", command)
     monkeypatch.setattr(common, "secrets", {"hush_12345"})

@@ -14,7 +14,7 @@ MAX_MORE_MB = 130
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("name", "error"),
     [
         ("1 GB in gzip in gzip", "the answer is encoded 2 times"),
         ("1 GB in gzip", "more than 8,388,608 bytes"),
@@ -32,26 +32,26 @@ MAX_MORE_MB = 130
         ("endless white space", "more than 8,388,608 bytes"),
     ],
 )
-def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, fault: str) -> None:
+def test_an_answer_past_a_bound_is_invalid_and_takes_little_memory(name: str, error: str) -> None:
     """It changes nothing, and the fault names the bound."""
     cost = measure(name)
     assert cost["error"].startswith("SourceAnswerInvalid: ")
-    assert fault in cost["error"]
+    assert error in cost["error"]
     assert cost["more_mb"] < MAX_MORE_MB
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("name", "error"),
     [
         ("503 with 31 MB", "SourceUnreachable: Dreamship answered 503"),
         ("404 with 31 MB", "SourceUnreachable: items/7/ was answered 404, not in Dreamship's form"),
         ("429 with 1 GB in gzip", "SourceThrottled: "),
     ],
 )
-def test_a_status_counts_with_any_body(name: str, fault: str) -> None:
+def test_a_status_counts_with_any_body(name: str, error: str) -> None:
     """The body is not read: a 404 with an endless body is not Dreamship's own."""
     cost = measure(name)
-    assert cost["error"].startswith(fault)
+    assert cost["error"].startswith(error)
     assert cost["more_mb"] < MAX_MORE_MB
 
 

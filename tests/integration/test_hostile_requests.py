@@ -68,15 +68,15 @@ _HEAD = re.compile(rb"HTTP/1.1 (\d{3}) .*?content-length: (\d+).*?\r\n\r\n", re.
 def answers(connection: socket.socket, count: int = 1) -> list[bytes]:
     """Read so many whole answers; return their codes, fewer if the other side is done before."""
     codes: list[bytes] = []
-    told = b""
+    output = b""
     with suppress(ConnectionResetError):
         while len(codes) < count:
-            whole = _HEAD.match(told)
-            if whole is not None and len(told) >= (end := whole.end() + int(whole[2])):
+            whole = _HEAD.match(output)
+            if whole is not None and len(output) >= (end := whole.end() + int(whole[2])):
                 codes.append(whole[1])
-                told = told[end:]
+                output = output[end:]
             elif received := connection.recv(MB):
-                told += received
+                output += received
             else:
                 break
     return codes
@@ -93,9 +93,11 @@ def exchange(daemon: Daemon, *parts: bytes, count: int = 1) -> list[bytes]:
 
 def refused(daemon: Daemon, code: str) -> float:
     """Return how many requests the webhook's listener refused with a code."""
-    told = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
+    output = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
     found = re.search(
-        rf'^syncd_http_refused_total{{code="{code}",listener="webhook"}} (\S+)$', told, re.MULTILINE
+        rf'^syncd_http_refused_total{{code="{code}",listener="webhook"}} (\S+)$',
+        output,
+        re.MULTILINE,
     )
     assert found
     return float(found[1])
@@ -175,22 +177,22 @@ def test_a_body_that_is_not_json_is_quarantined_whole(shared: Daemon, body: byte
     """Authentic, so 200; not understood, so every byte is kept."""
     answer = shared.post(body)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "quarantined"})
-    kept = shared.site.rows("SELECT body FROM deliveries ORDER BY delivery_id DESC LIMIT 1")
-    assert kept == [{"body": body}]
+    stored = shared.site.rows("SELECT body FROM deliveries ORDER BY delivery_id DESC LIMIT 1")
+    assert stored == [{"body": body}]
     assert shared.post(body).json() == {"outcome": "duplicate"}
 
 
-@pytest.mark.parametrize(("body", "kept"), FORGIVEN.values(), ids=FORGIVEN)
-def test_a_body_that_is_almost_json_is_understood(shared: Daemon, body: bytes, kept: str) -> None:
+@pytest.mark.parametrize(("body", "stored"), FORGIVEN.values(), ids=FORGIVEN)
+def test_a_body_that_is_almost_json_is_understood(shared: Daemon, body: bytes, stored: str) -> None:
     """Ids and availability count; text that a database cannot store becomes U+FFFD."""
-    variant_id = list(FORGIVEN.values()).index((body, kept)) + 2
+    variant_id = list(FORGIVEN.values()).index((body, stored)) + 2
     assert shared.post(body).json() == {"outcome": "applied"}
     row = shared.site.variant(variant_id)
-    assert (row["availability"], row["sellable"]) == (kept, 0)
+    assert (row["availability"], row["sellable"]) == (stored, 0)
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"),
+    ("value", "stored"),
     [
         (b'"out of stock","availability":"out of stock"', "out of stock"),
         (b'"\\u0000 in \\u0000 stock"', "\0 in \0 stock"),
@@ -203,13 +205,13 @@ def test_a_body_that_is_almost_json_is_understood(shared: Daemon, body: bytes, k
     ids=["twice", "NUL", "emoji", "long", "number", "nested", "list"],
 )
 def test_unusual_availability_values_are_kept_as_received(
-    shared: Daemon, value: bytes, kept: str
+    shared: Daemon, value: bytes, stored: str
 ) -> None:
     """From the body into the view; an unlisted value is not sellable."""
     variant_id = 900_000_000 + zlib.crc32(value)
     assert shared.post(delivery(variant_id, value)).json()["outcome"] == "applied"
     row = shared.site.variant(variant_id)
-    assert (row["availability"], row["sellable"]) == (kept, 0)
+    assert (row["availability"], row["sellable"]) == (stored, 0)
 
 
 # What is hardly HTTP.
@@ -497,12 +499,12 @@ def test_a_408_is_sent_after_the_answer_of_the_earlier_request(*, is_answered: b
         reader, writer = await asyncio.open_connection(*bound.getsockname())
         whole = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
         writer.write(whole + whole.replace(b": 1", b": 2"))
-        told = await reader.read()
+        output = await reader.read()
         writer.close()
         await writer.wait_closed()
         await server.drain()
         await server.stop()
-        return re.findall(rb"HTTP/1.1 (\d+)", told), refusals.counted["408"]
+        return re.findall(rb"HTTP/1.1 (\d+)", output), refusals.counted["408"]
 
     expected = ([b"204", b"204"], 0) if is_answered else ([b"204", b"408"], 1)
     assert asyncio.run(scenario()) == expected
@@ -575,17 +577,17 @@ def test_reading_an_earlier_answer_does_not_extend_the_body_timeout() -> None:
     refusals = Refusals("test")
 
     async def scenario() -> bytes:
-        loop, told = asyncio.get_running_loop(), b""
+        loop, output = asyncio.get_running_loop(), b""
         async with serving_words(refusals, arrival_s=1) as server:
             with greeted(server, GET + HALF_A_POST) as connection:
                 await asyncio.sleep(0.1)
                 async with asyncio.timeout(3):
                     while some := await loop.sock_recv(connection, WORDS):
-                        told += some
-        return told
+                        output += some
+        return output
 
-    told = uvloop.run(scenario())
-    assert re.findall(rb"HTTP/1.1 (\d+)", told) == [b"200", b"408"]
+    output = uvloop.run(scenario())
+    assert re.findall(rb"HTTP/1.1 (\d+)", output) == [b"200", b"408"]
     assert refusals.counted == {"408": 1}
 
 
@@ -593,7 +595,7 @@ def test_a_431_is_sent_after_the_answer_of_the_earlier_request() -> None:
     """431 only for a client that waits for no other answer."""
 
     async def scenario(greeting: bytes) -> list[bytes]:
-        loop, told = asyncio.get_running_loop(), b""
+        loop, output = asyncio.get_running_loop(), b""
         async with serving_words() as server:
             with greeted(server, greeting) as connection:
                 await asyncio.sleep(0.1)
@@ -603,8 +605,8 @@ def test_a_431_is_sent_after_the_answer_of_the_earlier_request() -> None:
                 async with asyncio.timeout(3):
                     with suppress(ConnectionError):
                         while some := await loop.sock_recv(connection, WORDS):
-                            told += some
-        return re.findall(rb"HTTP/1.1 (\d+)", told)
+                            output += some
+        return re.findall(rb"HTTP/1.1 (\d+)", output)
 
     head = b"GET / HTTP/1.1\r\nX: "
     assert uvloop.run(scenario(head)) == [b"431"]

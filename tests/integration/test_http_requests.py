@@ -71,13 +71,13 @@ def chunked(
 def exchange(url: str, *parts: bytes, half_close: bool = False) -> list[str]:
     """Send these bytes; return the codes of all answers until the other side is silent."""
     to = httpx.URL(url)
-    told = b""
+    output = b""
     with socket.create_connection((to.host, to.port or 0), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)
             connection.settimeout(0.15 if len(parts) > 1 else 5)
             try:
-                told += connection.recv(65536)
+                output += connection.recv(65536)
             except TimeoutError:
                 continue
         if half_close:
@@ -85,10 +85,10 @@ def exchange(url: str, *parts: bytes, half_close: bool = False) -> list[str]:
         connection.settimeout(0.3)
         try:
             while received := connection.recv(65536):
-                told += received
+                output += received
         except (TimeoutError, ConnectionResetError):
             pass
-    return [code.decode() for code in ANSWER.findall(told)]
+    return [code.decode() for code in ANSWER.findall(output)]
 
 
 def codes(daemon: Daemon, listener: str = "webhook") -> dict[str, int]:
@@ -253,8 +253,8 @@ def test_a_half_closed_connection_gets_its_answer(shared: Daemon) -> None:
     with socket.create_connection((to.host, to.port or 0), timeout=5) as connection:
         connection.sendall(signed() + half + body[:5])
         connection.shutdown(socket.SHUT_WR)
-        told = b"".join(iter(lambda: connection.recv(65536), b""))
-    assert ANSWER.findall(told) == [b"200"]
+        output = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert ANSWER.findall(output) == [b"200"]
 
 
 def test_a_body_after_an_upgrade_does_not_look_like_a_rotated_key(idle: Site) -> None:

@@ -54,7 +54,7 @@ def make(mirror: Path, script: str) -> None:
     mirror.chmod(0o640)
 
 
-def seen(reader: sqlite3.Connection) -> dict[str, list[Any]]:
+def found(reader: sqlite3.Connection) -> dict[str, list[Any]]:
     """Return all that the contract shows."""
     return {view: reader.execute(f"SELECT * FROM {view}").fetchall() for view in VIEWS}  # noqa: S608
 
@@ -67,9 +67,9 @@ def tables(mirror: Path) -> list[str]:
 
 def test_the_schema_of_this_version_is_recorded() -> None:
     """The next version is tested against it; if this fails, see dump.py."""
-    kept = fixture()
-    assert kept.exists(), f"run `python tests/schemas/dump.py`, which writes {kept.name}"
-    assert schema(kept.read_text()) == schema(dump()), (
+    stored = fixture()
+    assert stored.exists(), f"run `python tests/schemas/dump.py`, which writes {stored.name}"
+    assert schema(stored.read_text()) == schema(dump()), (
         "the schema changed: before the release run `python tests/schemas/dump.py`; "
         "a released step is never edited, add one"
     )
@@ -81,24 +81,24 @@ def test_an_upgrade_keeps_all_rows_beside_a_reader(site: Site, script: Path) -> 
     make(site.mirror, script.read_text())
     with closing(sqlite3.connect(f"{site.mirror.as_uri()}?mode=ro", uri=True, timeout=1)) as reader:
         reader.execute("BEGIN")
-        before = seen(reader)
+        before = found(reader)
         assert len(before["availability"]) == 20
         assert len(before["changes"]) > 20
         database = Database(site.mirror)
         database.open()
-        assert seen(reader) == before
+        assert found(reader) == before
         reader.execute("COMMIT")
-        assert seen(reader) == before
+        assert found(reader) == before
         database.close()
-        assert seen(reader) == before
+        assert found(reader) == before
         daemon = site.serve(filled=False)
         assert daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
         assert daemon.status()["quarantined"] == 2
         daemon.stop()
-        after = seen(reader)["changes"]
-        kept = {row[0]: row for row in after}
-        assert all(kept[row[0]] == row for row in before["changes"])
-        assert min(set(kept) - {row[0] for row in before["changes"]}) > before["changes"][-1][0]
+        after = found(reader)["changes"]
+        stored = {row[0]: row for row in after}
+        assert all(stored[row[0]] == row for row in before["changes"])
+        assert min(set(stored) - {row[0] for row in before["changes"]}) > before["changes"][-1][0]
 
 
 def test_a_mirror_from_the_middle_of_a_version_is_migrated(tmp_path: Path) -> None:
@@ -151,14 +151,14 @@ def test_an_interrupted_migration_leaves_no_trace(tmp_path: Path) -> None:
     today = tables(mirror)
     command = [sys.executable, "-c", _TOMORROW, str(mirror)]
     with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True, timeout=1)) as reader:
-        before = seen(reader)
+        before = found(reader)
         with subprocess.Popen([*command, "stop"], stdout=subprocess.PIPE, text=True) as upgrade:
             assert upgrade.stdout is not None
             assert upgrade.stdout.readline() == "half done\n"
             assert mirror.with_name("availability.db-wal").stat().st_size > 400_000
-            assert seen(reader) == before
+            assert found(reader) == before
             upgrade.kill()
-        assert seen(reader) == before
+        assert found(reader) == before
     assert tables(mirror) == today
     database = Database(mirror)
     database.open()

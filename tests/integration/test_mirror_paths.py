@@ -128,8 +128,8 @@ def test_a_hard_link_is_locked_too(site: Site) -> None:
     assert "2 names" in site.syncd("doctor").stdout
     daemon.stop()
     again = site.serve()
-    (told,) = again.logged("the place of the mirror may not suit shops")
-    assert "2 names" in told["error"]
+    (output,) = again.logged("the place of the mirror may not suit shops")
+    assert "2 names" in output["error"]
 
 
 def test_a_mirror_mounted_elsewhere_is_locked_too(site: Site) -> None:
@@ -202,12 +202,12 @@ def shop(
         os.chown(site.mirror.parent, -1, SHOP)
         site.mirror.parent.chmod(0o2750)
 
-        def look() -> str:
+        def inspect() -> str:
             command = [sys.executable, "-I", "-c", _SHOP, str(site.mirror), str(SHOP), str(NOBODY)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             return done.stdout.strip() or done.stderr
 
-        yield site, look
+        yield site, inspect
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
@@ -218,7 +218,7 @@ def test_doctor_restores_a_log_that_sqlite3_deleted(
 
     While the daemon runs, sqlite3 does not close the last connection.
     """
-    site, look = shop
+    site, inspect = shop
 
     def plain() -> None:
         with closing(sqlite3.connect(site.mirror)) as administrator:
@@ -226,19 +226,19 @@ def test_doctor_restores_a_log_that_sqlite3_deleted(
 
     daemon = site.serve()
     plain()
-    assert look() == "20"
+    assert inspect() == "20"
     daemon.kill() if is_killed else daemon.stop()
-    assert look() == "20"
+    assert inspect() == "20"
     plain()
-    assert "attempt to write a readonly database" in look()
+    assert "attempt to write a readonly database" in inspect()
     command = [sys.executable, "-c", _AS_SHOP, str(SHOP), str(NOBODY), str(site.mirror)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "without availability.db-wal and availability.db-shm" in told
-    assert "start the daemon" in told
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "without availability.db-wal and availability.db-shm" in output
+    assert "start the daemon" in output
     first = site.syncd("doctor")
     assert "availability.db-wal and availability.db-shm are missing" in first.stdout
     assert "sqlite3 -readonly" in first.stdout
-    assert look() == "20"
+    assert inspect() == "20"
     for end in ("-wal", "-shm"):
         found = site.mirror.with_name(site.mirror.name + end).stat()
         assert (found.st_mode & 0o777, found.st_gid) == (0o640, SHOP)
@@ -247,7 +247,7 @@ def test_doctor_restores_a_log_that_sqlite3_deleted(
 
 def test_a_restored_backup_needs_no_log(shop: tuple[Site, Callable[[], str]]) -> None:
     """Before the daemon starts, shops can read it."""
-    site, look = shop
+    site, inspect = shop
     site.serve().stop()
     copy = site.folder / "copy.db"
     assert site.syncd("backup", str(copy)).returncode == 0
@@ -256,7 +256,7 @@ def test_a_restored_backup_needs_no_log(shop: tuple[Site, Callable[[], str]]) ->
     shutil.copy(copy, site.mirror)
     os.chown(site.mirror, -1, SHOP)
     site.mirror.chmod(0o640)
-    assert look() == "20"
+    assert inspect() == "20"
     assert "are missing" not in site.syncd("doctor").stdout
     assert {file.name for file in site.mirror.parent.iterdir()} == {site.mirror.name}
 

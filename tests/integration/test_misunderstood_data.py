@@ -45,9 +45,9 @@ def test_a_daemon_verifies_a_quarantined_delivery(site: Site, path: Any) -> None
     site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
     row = site.variant(variant_id)
     assert (row["availability"], row["sellable"], row["verifying"]) == ("in_stock", 1, 0)
-    told = site.syncd("explain", str(variant_id)).stdout
+    output = site.syncd("explain", str(variant_id)).stdout
     if answer.json()["outcome"] == "quarantined":
-        assert "delivery 1 was not understood: quarantined" in told
+        assert "delivery 1 was not understood: quarantined" in output
         listed = site.syncd("deliveries").stdout
         assert f"names variant {variant_id}" in listed
 
@@ -81,9 +81,9 @@ def test_a_variant_without_an_id_makes_the_sweep_partial(site: Site) -> None:
     site.catalogue.item_object = broken  # type: ignore[method-assign]
     site.catalogue.set_availability(of_item[1], "made to order")
     done = site.syncd("reconcile-now", "--json")
-    told = json.decode(done.stdout)
-    assert (done.returncode, told["result"], told["removed"]) == (1, "partial", 0)
-    assert told["failed_items"] == [first]
+    output = json.decode(done.stdout)
+    assert (done.returncode, output["result"], output["removed"]) == (1, "partial", 0)
+    assert output["failed_items"] == [first]
     assert site.variant(of_item[1])["availability"] == "made to order"
     assert site.variant(of_item[0]) == before
     assert json.decode(site.syncd("reconcile-now", "--dry-run", "--json").stdout)[

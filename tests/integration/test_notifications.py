@@ -26,7 +26,7 @@ class Ear(HTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
         self.failures = 0
 
 
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.heard.append(json.loads(body))
+        self.server.received.append(json.loads(body))
         self.server.failures -= 1
         self.send_response(200 if self.server.failures < 0 else 500)
         self.end_headers()
@@ -55,7 +55,7 @@ def ear() -> Iterator[Ear]:
     server.server_close()
 
 
-def tell(*, command: list[str] | None = None, url: str = "", limit_s: float = 5) -> list[float]:
+def report(*, command: list[str] | None = None, url: str = "", limit_s: float = 5) -> list[float]:
     """Tell the message to its end; return how long it was slept for between the tries."""
     slept: list[float] = []
 
@@ -81,7 +81,7 @@ def script(tmp_path: Path, text: str) -> list[str]:
 def test_a_command_gets_the_message_on_stdin(tmp_path: Path) -> None:
     """With its arguments unchanged, without a shell."""
     command = script(tmp_path, f'cat > {tmp_path}/heard; echo "$1" > {tmp_path}/argument')
-    assert tell(command=command) == []
+    assert report(command=command) == []
     assert json.loads((tmp_path / "heard").read_text()) == MESSAGE
     assert (tmp_path / "argument").read_text().strip() == command[1]
 
@@ -90,7 +90,7 @@ def test_a_failing_command_is_retried_with_back_off(tmp_path: Path) -> None:
     """Until it succeeds."""
     counter = tmp_path / "n"
     command = script(tmp_path, f"echo x >> {counter}; test $(wc -l < {counter}) -ge 3")
-    slept = tell(command=command)
+    slept = report(command=command)
     assert len(slept) == 2
     assert slept[1] > slept[0]
 
@@ -100,7 +100,7 @@ def test_a_notification_is_given_up_after_some_time(tmp_path: Path, what: str) -
     """With a line in the log."""
     command = script(tmp_path, "exit 7") if what == "fails" else [str(tmp_path / "nothing")]
     with capture_logs() as logs:
-        assert len(tell(command=command)) == ATTEMPTS - 1
+        assert len(report(command=command)) == ATTEMPTS - 1
     assert logs[-1]["event"] == "a notification was given up"
 
 
@@ -108,7 +108,7 @@ def test_a_hanging_command_is_killed(tmp_path: Path) -> None:
     """After its time limit."""
     command = script(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
     began = time.monotonic()
-    tell(command=command, limit_s=0.1)
+    report(command=command, limit_s=0.1)
     assert time.monotonic() - began < 10
     for pid in (tmp_path / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
@@ -117,7 +117,7 @@ def test_a_hanging_command_is_killed(tmp_path: Path) -> None:
 def test_children_of_a_hanging_command_are_killed(tmp_path: Path) -> None:
     """Also a child that ignores SIGTERM; each try leaves no process."""
     text = f"trap '' TERM\nsleep 60 & echo $! >> {tmp_path}/pids\n(sleep 60) & wait"
-    tell(command=script(tmp_path, text), limit_s=0.2)
+    report(command=script(tmp_path, text), limit_s=0.2)
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == ATTEMPTS
     deadline_s = time.monotonic() + 5
@@ -138,14 +138,14 @@ def is_alive(pid: str) -> bool:
 def test_a_url_is_retried_until_it_succeeds(ear: Ear) -> None:
     """A 500 is a failure."""
     ear.failures = 2
-    assert len(tell(url=f"http://127.0.0.1:{ear.server_port}/hook/secret-token")) == 2
-    assert ear.heard == [MESSAGE] * 3
+    assert len(report(url=f"http://127.0.0.1:{ear.server_port}/hook/secret-token")) == 2
+    assert ear.received == [MESSAGE] * 3
 
 
 def test_the_url_is_not_logged() -> None:
     """It often contains a secret."""
     with capture_logs() as logs:
-        tell(url="http://127.0.0.1:1/hook/secret-token")
+        report(url="http://127.0.0.1:1/hook/secret-token")
     assert len(logs) == ATTEMPTS + 1
     assert "secret-token" not in str(logs)
 
@@ -179,7 +179,7 @@ def test_an_endless_answer_is_not_read() -> None:
         thread = threading.Thread(target=talk, args=(listener,))
         thread.start()
         began_s = time.monotonic()
-        assert tell(url=f"http://127.0.0.1:{listener.getsockname()[1]}/") == []
+        assert report(url=f"http://127.0.0.1:{listener.getsockname()[1]}/") == []
         assert time.monotonic() - began_s < 5
         thread.join()
 
@@ -200,11 +200,11 @@ def test_a_redirect_is_not_followed(ear: Ear) -> None:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         with capture_logs() as logs:
-            tell(url=f"http://127.0.0.1:{server.server_port}/")
+            report(url=f"http://127.0.0.1:{server.server_port}/")
         server.shutdown()
         thread.join()
     assert logs[0]["error"] == "notify.url answered 307"
-    assert ear.heard == []
+    assert ear.received == []
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_fault_of_the_environment_is_logged(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, value)
     with capture_logs() as logged:
-        tell(url="https://hooks.example.com/hush")
+        report(url="https://hooks.example.com/hush")
     assert [line["event"] for line in logged].count("a notification failed") == ATTEMPTS
     assert logged[-1]["event"] == "a notification was given up"
     assert logged[0]["error"].startswith(f"notify.url cannot be reached: {variable}: ")
@@ -236,6 +236,6 @@ def test_an_unexpected_fault_is_retried_and_logged(
 
     monkeypatch.setattr("syncd.http_client.async_client", refuse)
     with capture_logs() as logged:
-        tell(url="https://hooks.example.com/hush")
+        report(url="https://hooks.example.com/hush")
     assert logged[0]["error"] == "notify.url failed: RuntimeError"
     assert logged[-1]["event"] == "a notification was given up"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from conftest import Site
 
 
-def kept(site: Site, variant_id: int, value: str, days: float) -> bytes:
+def stored(site: Site, variant_id: int, value: str, days: float) -> bytes:
     """Return the body of an event of some days ago; the truth is what it was before."""
     truth = site.catalogue.variants[variant_id].availability
     event = site.catalogue.set_availability(variant_id, value)
@@ -26,7 +26,7 @@ def test_an_old_delivery_makes_nothing_sellable_in_a_new_mirror(site: Site) -> N
     variant_id = min(site.catalogue.variants)
     site.api.faults.down = True
     daemon = site.serve(filled=False)
-    assert daemon.post(kept(site, variant_id, "in_stock", 180)).json()["outcome"] == "verifying"
+    assert daemon.post(stored(site, variant_id, "in_stock", 180)).json()["outcome"] == "verifying"
     assert site.variant(variant_id)["sellable"] == 0
     # A word of now agrees, and answers no doubt: only Dreamship does.
     assert daemon.deliver(site.change(variant_id, "in_stock")) == "unchanged"
@@ -42,7 +42,7 @@ def test_a_copy_requests_no_read_after_the_last_retry(site: Site, days: float, a
     variant_id = min(site.catalogue.variants)
     site.catalogue.set_availability(variant_id, "in_stock")
     daemon = site.serve()
-    body = kept(site, variant_id, "out_of_stock", days)
+    body = stored(site, variant_id, "out_of_stock", days)
     assert daemon.post(body).json()["outcome"] == "verifying"
     site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
     assert site.variant(variant_id)["sellable"] == 1

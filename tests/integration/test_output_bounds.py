@@ -46,14 +46,16 @@ def flooded(
     """Give a daemon whose variants have 20,000 values, and some values and names of 1.2 MB."""
     with open_site(tmp_path_factory.mktemp("flooded"), items=2) as site:
         daemon = site.serve()
-        kept = [row["name"] for row in site.rows("SELECT name FROM pragma_table_info('variants')")]
-        told = {"variant_id": "1000000 + n", "value": "'value ' || n || :tail", "item_id": "99"}
+        stored = [
+            row["name"] for row in site.rows("SELECT name FROM pragma_table_info('variants')")
+        ]
+        output = {"variant_id": "1000000 + n", "value": "'value ' || n || :tail", "item_id": "99"}
         change(
             site,
             f"""WITH RECURSIVE numbers(n) AS
                     (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
-                INSERT INTO variants ({", ".join(kept)})
-                SELECT {", ".join(told.get(name, name) for name in kept)} FROM numbers, variants
+                INSERT INTO variants ({", ".join(stored)})
+                SELECT {", ".join(output.get(name, name) for name in stored)} FROM numbers, variants
                 WHERE variant_id = (SELECT min(variant_id) FROM variants)""".replace(  # noqa: S608
                 ":tail", "?"
             ),
@@ -108,10 +110,12 @@ def test_the_page_has_bounds(flooded: Daemon, query: str) -> None:
 def test_command_output_for_people_has_bounds(flooded: Daemon, command: str) -> None:
     """A cut value says so; with --json it is complete."""
     site = flooded.site
-    asked = [str(min(site.catalogue.variants))] if command in {"availability", "explain"} else []
-    assert len(site.syncd(command, *asked).stdout) < 100 * KB
+    requested = (
+        [str(min(site.catalogue.variants))] if command in {"availability", "explain"} else []
+    )
+    assert len(site.syncd(command, *requested).stdout) < 100 * KB
     if command == "availability":
-        shown = json.decode(site.syncd(command, *asked, "--json").stdout)
+        shown = json.decode(site.syncd(command, *requested, "--json").stdout)
         assert shown["variants"][0]["availability"] == LONG
 
 
@@ -144,6 +148,6 @@ def test_a_dry_run_names_some_failed_items(
         done = site.syncd("reconcile-now", "--dry-run", "--json")
         assert done.returncode == 1
         assert sorted(json.decode(done.stdout)["failed_items"]) == broken
-        (fault,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-        assert fault.count("; item ") == 4
-        assert fault.endswith("; and 45 more")
+        (error,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+        assert error.count("; item ") == 4
+        assert error.endswith("; and 45 more")

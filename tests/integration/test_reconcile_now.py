@@ -46,7 +46,7 @@ KEYS = [
 IN_FLIGHT = 4
 
 
-def told(done: subprocess.CompletedProcess[str], code: int = 0) -> dict[str, Any]:
+def output(done: subprocess.CompletedProcess[str], code: int = 0) -> dict[str, Any]:
     """Return the document a command printed; nothing else may be on stdout."""
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -74,7 +74,7 @@ def test_a_reconcile_repairs_missed_added_and_removed_variants(site: Site) -> No
     site.catalogue.set_availability(changed, "made to order")
     site.catalogue.remove_variant(gone)
     site.catalogue.add_item()
-    summary = told(site.syncd("reconcile-now", "--json"))
+    summary = output(site.syncd("reconcile-now", "--json"))
     assert list(summary) == KEYS
     assert site.differences == 0
     expected = {"result": "complete", "changed": 1, "added": 2, "removed": 1, "missed": 1}
@@ -93,8 +93,8 @@ def test_a_second_request_joins_the_first(site: Site) -> None:
     site.api.faults.slow_s = 1.5  # longer than a busy machine takes to start the second
     site.api.calls.clear()
     with ThreadPoolExecutor(2) as pool:
-        asked = [pool.submit(site.syncd, "reconcile-now", "--json") for _ in range(2)]
-        summaries = [told(one.result()) for one in asked]
+        requested = [pool.submit(site.syncd, "reconcile-now", "--json") for _ in range(2)]
+        summaries = [output(one.result()) for one in requested]
     assert summaries[0] == summaries[1]
     assert set(item_calls(site).values()) == {1}
 
@@ -104,7 +104,9 @@ def test_only_the_requested_items_are_read(site: Site) -> None:
     site.serve()
     one, other = two_items(site)
     site.api.calls.clear()
-    summary = told(site.syncd("reconcile-now", "--item", str(one), "--item", str(other), "--json"))
+    summary = output(
+        site.syncd("reconcile-now", "--item", str(one), "--item", str(other), "--json")
+    )
     assert (summary["result"], summary["items"], summary["calls"]) == ("complete", 2, 2)
     assert set(item_calls(site)) == {f"/v1/items/{one}/", f"/v1/items/{other}/"}
 
@@ -115,7 +117,7 @@ def test_a_removed_item_keeps_its_rows(site: Site) -> None:
     item_id, _ = two_items(site)
     variants = [variant.variant_id for variant in site.catalogue.of_item(item_id)]
     site.catalogue.remove_item(item_id)
-    assert told(site.syncd("reconcile-now", "--json"))["removed"] == len(variants)
+    assert output(site.syncd("reconcile-now", "--json"))["removed"] == len(variants)
     for variant_id in variants:
         row = site.variant(variant_id)
         assert (row["removed"], row["sellable"], row["availability"]) == (1, 0, None)
@@ -130,7 +132,7 @@ def test_failing_items_are_named_and_the_others_repaired(site: Site) -> None:
     site.api.faults.always = {broken: "502", hidden: "html-404"}
     for variant in list(site.catalogue.variants.values()):
         site.catalogue.set_availability(variant.variant_id, "made to order")
-    summary = told(site.syncd("reconcile-now", "--json"), 1)
+    summary = output(site.syncd("reconcile-now", "--json"), 1)
     assert (summary["result"], summary["failed_items"]) == ("partial", [broken, hidden])
     assert summary["items"] == 3
     assert site.rows("SELECT count(*) AS n FROM availability WHERE removed") == [{"n": 0}]
@@ -155,7 +157,7 @@ def test_a_killed_sweep_continues(site: Site) -> None:
     daemon.stop()
     daemon = site.serve()
     site.api.calls.clear()
-    asking = subprocess.Popen(
+    requesting = subprocess.Popen(
         site.command("reconcile-now", "--json"),
         env=site.environ,
         stdout=subprocess.PIPE,
@@ -164,8 +166,8 @@ def test_a_killed_sweep_continues(site: Site) -> None:
     )
     site.until(lambda: len(item_calls(site)) >= 8)
     daemon.kill()
-    _, err = asking.communicate(timeout=20)
-    assert asking.returncode == 3
+    _, err = requesting.communicate(timeout=20)
+    assert requesting.returncode == 3
     assert "Traceback" not in err
     assert "continues after" in err or "broke the connection" in err
     before = sum(item_calls(site).values())
@@ -208,20 +210,20 @@ def test_progress_is_shown_on_a_terminal(site: Site) -> None:
 
 def test_without_a_daemon_the_command_sweeps_by_itself(site: Site) -> None:
     """It fills an empty mirror and releases it."""
-    summary = told(site.syncd("reconcile-now", "--json"))
+    summary = output(site.syncd("reconcile-now", "--json"))
     assert list(summary) == KEYS
     assert (summary["result"], summary["added"]) == ("complete", 20)
     assert site.differences == 0
-    assert told(site.syncd("reconcile-now", "--json"))["changed"] == 0
+    assert output(site.syncd("reconcile-now", "--json"))["changed"] == 0
 
 
 def test_an_unreachable_source_changes_nothing(site: Site) -> None:
     """Exit 4 with a hint."""
     site.configure(catalog={"items": [*site.catalogue.names, 990, 991]})
-    told(site.syncd("reconcile-now", "--json"))
+    output(site.syncd("reconcile-now", "--json"))
     site.api.faults.down = True
     done = site.syncd("reconcile-now", "--json")
-    assert told(done, 4)["result"] == "failed"
+    assert output(done, 4)["result"] == "failed"
     assert "Error:" in done.stderr
     assert "Try:" in done.stderr
     assert site.differences == 0
@@ -231,7 +233,7 @@ def test_a_refused_key_ends_the_command_at_once(site: Site) -> None:
     """Exit 4 after one call; the key is not printed."""
     site.configure(dreamship={"api_keys": ["a_wrong_key_0123456789"]})
     done = site.syncd("reconcile-now", "--json")
-    assert told(done, 4)["result"] == "failed"
+    assert output(done, 4)["result"] == "failed"
     assert len(site.api.calls) == 1
     assert "401" in done.stderr
     assert "a_wrong_key" not in done.stderr + done.stdout
@@ -253,7 +255,7 @@ def test_a_throttled_sweep_waits_and_completes(
     """After each 429 it makes no call until the named time."""
     with open_site(tmp_path, items=14, variants_per_item=2) as site:
         site.api.faults.throttle = Throttle(calls=8, window_s=1)
-        summary = told(site.syncd("reconcile-now", "--json"))
+        summary = output(site.syncd("reconcile-now", "--json"))
         assert (summary["result"], summary["items"]) == ("complete", 14)
         assert summary["throttled"] > 0
         assert site.differences == 0
@@ -316,9 +318,9 @@ def test_ctrl_c_ends_the_command_without_log_errors() -> None:
 
     async def leave() -> set[asyncio.Task[Any]]:
         orders = ControlHandlers(cast("Any", SimpleNamespace(sweep_manager=Endless())))
-        telling = orders.reconcile(messages.ReconcileRequest())
-        assert await anext(telling) == messages.Progress(0, None, None)
-        waiting = asyncio.ensure_future(anext(telling))
+        notified = orders.reconcile(messages.ReconcileRequest())
+        assert await anext(notified) == messages.Progress(0, None, None)
+        waiting = asyncio.ensure_future(anext(notified))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
@@ -336,10 +338,10 @@ def test_lists_with_variants_save_calls(site: Site) -> None:
     site.catalogue.add_variant(longest)
     site.api.faults.lists_variants = lambda item_id: item_id != plain
     # The first time each item is read by itself: only that shows that the rows are whole.
-    first = told(site.syncd("reconcile-now", "--json"))
+    first = output(site.syncd("reconcile-now", "--json"))
     assert (first["result"], first["added"], first["calls"]) == ("complete", 21, 6)
     site.api.calls.clear()
-    summary = told(site.syncd("reconcile-now", "--json"))
+    summary = output(site.syncd("reconcile-now", "--json"))
     assert (summary["result"], summary["items"], summary["calls"]) == ("complete", 5, 3)
     assert site.differences == 0
     assert set(item_calls(site)) == {f"/v1/items/{plain}/", f"/v1/items/{longest}/"}
@@ -347,24 +349,24 @@ def test_lists_with_variants_save_calls(site: Site) -> None:
 
 def test_a_short_listing_removes_nothing(site: Site) -> None:
     """An item that moved between two pages is read before it counts as removed."""
-    told(site.syncd("reconcile-now", "--json"))
+    output(site.syncd("reconcile-now", "--json"))
     hidden, _ = two_items(site)
     name = site.catalogue.names.pop(hidden)
     site.api.faults.after_page = lambda _: site.catalogue.names.update({hidden: name})
-    summary = told(site.syncd("reconcile-now", "--json"))
+    summary = output(site.syncd("reconcile-now", "--json"))
     assert (summary["result"], summary["items"], summary["removed"]) == ("complete", 5, 0)
     assert site.differences == 0
 
 
 def test_a_broken_answer_is_retried(site: Site) -> None:
     """The second answer is used."""
-    told(site.syncd("reconcile-now", "--json"))
+    output(site.syncd("reconcile-now", "--json"))
     site.api.calls.clear()
     one, other = two_items(site)
     # Few of them: each failure in a row doubles the pause before the next try.
     site.api.faults.of_item = {one: ["html"], other: ["truncate"]}
     site.api.faults.of_page = ["garbage"]
-    summary = told(site.syncd("reconcile-now", "--json"))
+    summary = output(site.syncd("reconcile-now", "--json"))
     assert (summary["result"], summary["removed"], summary["changed"]) == ("complete", 0, 0)
     calls = item_calls(site)
     assert (calls[f"/v1/items/{one}/"], calls[f"/v1/items/{other}/"]) == (2, 2)

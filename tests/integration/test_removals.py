@@ -115,8 +115,8 @@ class Running:
         heartbeat = Heartbeat(services, Scheduler(services), webhook)
         status_service = StatusService(services, heartbeat, webhook)
         try:
-            told: list[str] = (await status_service.status()).reasons
-            return [reason for reason in told if not reason.startswith("No delivery has arrived")]
+            output: list[str] = (await status_service.status()).reasons
+            return [reason for reason in output if not reason.startswith("No delivery has arrived")]
         finally:
             await status_service.close()
             await heartbeat.close()
@@ -139,7 +139,7 @@ class Running:
         )
         return await self.services.batch_writer.submit(parse(body, now))
 
-    def ask(self, sql: str) -> list[tuple[object, ...]]:
+    def query(self, sql: str) -> list[tuple[object, ...]]:
         """Ask as a shop would."""
         connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
         try:
@@ -149,7 +149,7 @@ class Running:
 
     def count(self, where: str) -> object:
         """Count variants."""
-        return self.ask(f"SELECT count(*) FROM availability WHERE {where}")[0][0]  # noqa: S608
+        return self.query(f"SELECT count(*) FROM availability WHERE {where}")[0][0]  # noqa: S608
 
     async def until(self, done: Callable[[], object]) -> None:
         """Return when something is so; the story's time limit ends it otherwise."""
@@ -158,10 +158,10 @@ class Running:
 
     async def until_all_asked(self) -> None:
         """Return when no question to the source is left."""
-        await self.until(lambda: not self.ask("SELECT 1 FROM refresh_queue"))
+        await self.until(lambda: not self.query("SELECT 1 FROM refresh_queue"))
 
 
-def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None]]) -> None:
+def run(tmp_path: Path, source: Shelf, script: Callable[[Running], Awaitable[None]]) -> None:
     path = tmp_path / "mirror.db"
     config = Config(
         dreamship=Dreamship(calls_per_minute=6_000),
@@ -170,21 +170,21 @@ def run(tmp_path: Path, source: Shelf, story: Callable[[Running], Awaitable[None
         keys=(Secret("key"),),
     )
 
-    async def tell() -> None:
+    async def report() -> None:
         clock = Hasty()
         source.now = clock.now
         async with await Services.open(config, source=source, clock=clock) as services:
             services.start_reading()
-            await story(Running(services, path))
+            await script(Running(services, path))
 
-    asyncio.run(asyncio.wait_for(tell(), 30))
+    asyncio.run(asyncio.wait_for(report(), 30))
 
 
 def test_a_sweep_removes_missing_variants_at_its_end(tmp_path: Path) -> None:
     """Of a missing item or a missing variant: the rows stay, unsellable, and the feed has them."""
     source = shelf(10)
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         assert (await mirror.sweep()).added == 100
         del source.items[3]
         source.items[4].remove(401)
@@ -192,10 +192,10 @@ def test_a_sweep_removes_missing_variants_at_its_end(tmp_path: Path) -> None:
         assert (summary.result, summary.removed, summary.changed) == ("complete", 11, 0)
         assert mirror.count("removed = 1 AND sellable = 0 AND verifying = 0") == 11
         assert mirror.count("removed = 0 AND sellable = 1") == 89
-        gone = mirror.ask("SELECT count(*) FROM changes WHERE availability IS NULL")
+        gone = mirror.query("SELECT count(*) FROM changes WHERE availability IS NULL")
         assert gone == [(11,)]
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
 
 
 def test_missing_variants_are_unsellable_before_the_sweep_ends(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_missing_variants_are_unsellable_before_the_sweep_ends(tmp_path: Path) -
     source = shelf(10)
     looks: list[object] = []
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
         del source.items[1]
         source.broken = {10}  # the sweep has to try it again, and goes on meanwhile
@@ -212,7 +212,7 @@ def test_missing_variants_are_unsellable_before_the_sweep_ends(tmp_path: Path) -
         )
         await mirror.sweep()
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
     assert (10, 0) in looks
 
 
@@ -220,7 +220,7 @@ def test_removals_past_the_limit_need_an_operator(tmp_path: Path) -> None:
     """A third of the mirror: the sweep reports it, and --accept-removals removes it."""
     source = shelf(30)
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
         for item_id in range(1, 11):
             del source.items[item_id]
@@ -247,14 +247,14 @@ def test_removals_past_the_limit_need_an_operator(tmp_path: Path) -> None:
         assert (await mirror.sweep()).result == "failed"
         assert (await mirror.reasons())[-1].endswith("; `syncd reconcile-now` tries again now.")
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
 
 
 def test_held_removals_that_are_listed_again_change_nothing(tmp_path: Path) -> None:
     """Only the listing was broken."""
     source = shelf(30)
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
         whole = dict(source.items)
         source.items = {one: whole[one] for one in range(21, 31)}
@@ -263,33 +263,33 @@ def test_held_removals_that_are_listed_again_change_nothing(tmp_path: Path) -> N
         summary = await mirror.sweep()
         assert (summary.result, summary.removals_held, summary.removed) == ("complete", 0, 0)
         assert mirror.count("sellable = 1 AND removed = 0") == 300
-        assert mirror.ask("SELECT count(*) FROM changes WHERE availability IS NULL") == [(0,)]
+        assert mirror.query("SELECT count(*) FROM changes WHERE availability IS NULL") == [(0,)]
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
 
 
 def test_a_removed_item_that_is_listed_again_is_sellable(tmp_path: Path) -> None:
     """By the read that finds it."""
     source = shelf(5)
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
-        kept = source.items.pop(2)
+        stored = source.items.pop(2)
         await mirror.sweep()
         assert mirror.count("removed = 1") == PER_ITEM
-        source.items[2] = kept
+        source.items[2] = stored
         summary = await mirror.sweep()
         assert summary.added == PER_ITEM
         assert mirror.count("removed = 0 AND sellable = 1") == 5 * PER_ITEM
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
 
 
 def test_a_delivery_for_a_removed_variant_is_verified(tmp_path: Path) -> None:
     """However new its timestamp is."""
     source = shelf(5)
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
         del source.items[2]
         await mirror.sweep()
@@ -298,30 +298,30 @@ def test_a_delivery_for_a_removed_variant_is_verified(tmp_path: Path) -> None:
         await mirror.until_all_asked()
         assert mirror.count("variant_id = 201 AND removed = 1 AND verifying = 0") == 1
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
 
 
 def test_a_delivery_during_the_sweep_delays_the_removal(tmp_path: Path) -> None:
     """The variant was missing in a read, then had a delivery: a settled read decides."""
     source = shelf(30)
-    told: list[asyncio.Task[str]] = []
+    output: list[asyncio.Task[str]] = []
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
         source.items[1].remove(100)
 
         def on_read(item_id: int) -> None:
-            if item_id == 20 and not told:
-                told.append(asyncio.create_task(mirror.deliver(100, 1, "in_stock")))
+            if item_id == 20 and not output:
+                output.append(asyncio.create_task(mirror.deliver(100, 1, "in_stock")))
 
         source.on_read = on_read
         summary = await mirror.sweep()
         assert summary.removed == 0
         await mirror.until_all_asked()
-        assert await told[0] in {"unchanged", "verifying"}
+        assert await output[0] in {"unchanged", "verifying"}
         assert mirror.count("variant_id = 100 AND removed = 1") == 1
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)
 
 
 @pytest.mark.parametrize("ending", ["fails", "is replaced"])
@@ -331,7 +331,7 @@ def test_variants_missing_in_an_unfinished_sweep_are_read_again(
     """No variant stays verifying without a read."""
     source = shelf(12)
 
-    async def story(mirror: Running) -> None:
+    async def script(mirror: Running) -> None:
         await mirror.sweep()
         del source.items[1]
         services = mirror.services
@@ -351,4 +351,4 @@ def test_variants_missing_in_an_unfinished_sweep_are_read_again(
         await mirror.until(lambda: mirror.count("verifying = 1") == 0)
         assert mirror.count("removed = 1") == PER_ITEM
 
-    run(tmp_path, source, story)
+    run(tmp_path, source, script)

@@ -56,8 +56,8 @@ def memory_mb(daemon: Daemon, what: str) -> float:
         return next(int(line.split()[1]) for line in file if line.startswith(what)) / 1024
 
 
-def code_of(told: bytes) -> str:
-    return told[9:12].decode()
+def code_of(output: bytes) -> str:
+    return output[9:12].decode()
 
 
 def deliver_in_pieces(daemon: Daemon, pause_s: float = 0.1) -> str:
@@ -130,11 +130,11 @@ def test_trailers_are_bounded(
         with suppress(OSError):
             for _ in range(40):
                 sent += connection.send(flood)
-        told = b""
+        output = b""
         with suppress(ConnectionResetError):
-            told = connection.recv(4096)
+            output = connection.recv(4096)
     # A request that was answered already is only ended.
-    assert code_of(told) in {expected, "401", "404", ""}
+    assert code_of(output) in {expected, "401", "404", ""}
     assert sent < 20 * MB
     assert memory_mb(shared, "VmHWM") - before_mb < 20
 

@@ -74,42 +74,45 @@ def answer(status: str, body: str, *headers: str, more: int = 0) -> bytes:
     return "\r\n".join([*lines, *headers, "", ""]).encode() + raw
 
 
-def error(status: str, told: str, *headers: str) -> bytes:
+def error(status: str, output: str, *headers: str) -> bytes:
     code = int(status[:3])
     document = {
-        "error": {"key": told, "status_code": code, "message": f"{'x' * 190} {told} {told}"}
+        "error": {"key": output, "status_code": code, "message": f"{'x' * 190} {output} {output}"}
     }
     return answer(status, json.encode(document).decode(), *headers)
 
 
-def catalogue(told: str, slash: str = "/") -> bytes:
-    variant = {"id": 70, "name": told, "availability": told, "color": {"name": told}}
-    item = {"id": 7, "name": told, "item_variants": [variant]}
+def catalogue(output: str, slash: str = "/") -> bytes:
+    variant = {"id": 70, "name": output, "availability": output, "color": {"name": output}}
+    item = {"id": 7, "name": output, "item_variants": [variant]}
     document = {"paging": {"count": 1, "next": None}, "data": [item]}
     return answer("200 OK", json.encode(document).decode().replace("/", slash))
 
 
 ECHOES: dict[str, Callable[[str, str], bytes]] = {
-    "refused": lambda told, _: error("401 Unauthorized", told),
-    "forbidden": lambda told, _: error("403 Forbidden", told, f"WWW-Authenticate: {told}"),
-    "throttled": lambda told, _: error("429 Too Many Requests", told, "Retry-After: 0"),
-    "broken": lambda told, _: error("500 Internal Server Error", told),
-    "a proxy's page": lambda told, _: answer("502 Bad Gateway", f"<h1>{told}</h1>"),
-    "redirects": lambda told, trap: answer("302 Found", told, f"Location: {trap}/?key={told[7:]}"),
-    "no HTTP": lambda told, _: f"{told} {told}\r\n\r\n".encode(),
-    "no headers": lambda told, _: f"HTTP/1.1 200 OK\r\n{told}\r\n\r\n".encode(),
-    "no JSON": lambda told, _: answer("200 OK", told),
-    "no gzip": lambda told, _: answer("200 OK", told, "Content-Encoding: gzip"),
-    "no end": lambda told, _: answer("200 OK", told, more=10),
-    "too deep": lambda told, _: answer("200 OK", "[" * 100_000 + told),
-    "no ids": lambda told, _: answer(
-        "200 OK", f'{{"data": [{{"id": "{told}"}}], "paging": {{"count": "{told}", "next": null}}}}'
+    "refused": lambda output, _: error("401 Unauthorized", output),
+    "forbidden": lambda output, _: error("403 Forbidden", output, f"WWW-Authenticate: {output}"),
+    "throttled": lambda output, _: error("429 Too Many Requests", output, "Retry-After: 0"),
+    "broken": lambda output, _: error("500 Internal Server Error", output),
+    "a proxy's page": lambda output, _: answer("502 Bad Gateway", f"<h1>{output}</h1>"),
+    "redirects": lambda output, trap: answer(
+        "302 Found", output, f"Location: {trap}/?key={output[7:]}"
     ),
-    "next elsewhere": lambda told, trap: answer(
-        "200 OK", f'{{"data": [], "paging": {{"count": 9, "next": "{trap}/?{told}"}}}}'
+    "no HTTP": lambda output, _: f"{output} {output}\r\n\r\n".encode(),
+    "no headers": lambda output, _: f"HTTP/1.1 200 OK\r\n{output}\r\n\r\n".encode(),
+    "no JSON": lambda output, _: answer("200 OK", output),
+    "no gzip": lambda output, _: answer("200 OK", output, "Content-Encoding: gzip"),
+    "no end": lambda output, _: answer("200 OK", output, more=10),
+    "too deep": lambda output, _: answer("200 OK", "[" * 100_000 + output),
+    "no ids": lambda output, _: answer(
+        "200 OK",
+        f'{{"data": [{{"id": "{output}"}}], "paging": {{"count": "{output}", "next": null}}}}',
     ),
-    "catalogue": lambda told, _: catalogue(told),
-    "catalogue by PHP": lambda told, _: catalogue(told, r"\/"),
+    "next elsewhere": lambda output, trap: answer(
+        "200 OK", f'{{"data": [], "paging": {{"count": 9, "next": "{trap}/?{output}"}}}}'
+    ),
+    "catalogue": lambda output, _: catalogue(output),
+    "catalogue by PHP": lambda output, _: catalogue(output, r"\/"),
 }
 
 
@@ -122,7 +125,7 @@ class Echo(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.how = "refused"
-        self.asked = 0
+        self.requested = 0
         self.trap = NOWHERE
 
     @property
@@ -134,12 +137,12 @@ class _Handler(socketserver.StreamRequestHandler):
     server: Echo
 
     def handle(self) -> None:
-        told = ""
+        output = ""
         while (line := self.rfile.readline().decode().strip()) != "":
             if line.lower().startswith("authorization:"):
-                told = line.partition(":")[2].strip()
-        self.wfile.write(ECHOES[self.server.how](told, self.server.trap))
-        self.server.asked += 1
+                output = line.partition(":")[2].strip()
+        self.wfile.write(ECHOES[self.server.how](output, self.server.trap))
+        self.server.requested += 1
 
 
 @contextmanager
@@ -156,24 +159,24 @@ def echoing() -> Iterator[Echo]:
 
 def have_it_asked(daemon: Daemon, source: Echo) -> None:
     """Have the daemon ask its source at once, whatever was refused or failed before."""
-    before = source.asked
-    told = request_reconcile(daemon.site.socket, messages.ReconcileRequest())
-    next(iter(told), None)
+    before = source.requested
+    output = request_reconcile(daemon.site.socket, messages.ReconcileRequest())
+    next(iter(output), None)
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.site.until(lambda: source.asked > before)
+    daemon.site.until(lambda: source.requested > before)
 
 
-def end(daemon: Daemon, seen: Seen) -> None:
+def end(daemon: Daemon, found: Seen) -> None:
     daemon.stop()
-    seen.add("log", daemon.log.read_bytes())
-    seen.add("mirror", daemon.site.bytes_on_disk())
+    found.add("log", daemon.log.read_bytes())
+    found.add("mirror", daemon.site.bytes_on_disk())
 
 
 @pytest.fixture
-def told(idle: Site) -> Path:
+def output(idle: Site) -> Path:
     """Configure canaries everywhere; what is notified is written to a file."""
-    told, command = idle.folder / "told", idle.folder / "tell-me"
-    command.write_text(f"#!/bin/sh\n(cat; echo; env) >> {told}\nexit 3\n")
+    output, command = idle.folder / "told", idle.folder / "tell-me"
+    command.write_text(f"#!/bin/sh\n(cat; echo; env) >> {output}\nexit 3\n")
     command.chmod(0o755)
     keys = idle.folder / "keys"
     keys.write_text(f"{READS}\n{VERIFIES}\n")
@@ -186,7 +189,7 @@ def told(idle: Site) -> Path:
         webhook={"public_url": f"http://{TOKEN}:{TOKEN}@127.0.0.1:9/hook?token={TOKEN}"},
         log={"level": "debug"},
     )
-    return told
+    return output
 
 
 COMMANDS = (
@@ -203,24 +206,24 @@ COMMANDS = (
 
 
 def look_at_everything(
-    seen: Seen, daemon: Daemon, name: str, ways: Sequence[tuple[str, ...]] = ((), ("--json",))
+    found: Seen, daemon: Daemon, name: str, ways: Sequence[tuple[str, ...]] = ((), ("--json",))
 ) -> None:
     """Ask all there is to ask of a daemon and its mirror; each command in one of the `ways`."""
     for arguments, way in zip(COMMANDS, itertools.cycle(ways), strict=False):
-        seen.run(daemon.site, *arguments, *way)
+        found.run(daemon.site, *arguments, *way)
     copy = daemon.site.folder / name
-    seen.run(daemon.site, "backup", str(copy))
-    seen.add("backup", copy.read_bytes())
+    found.run(daemon.site, "backup", str(copy))
+    found.add("backup", copy.read_bytes())
     for path in ("/", "/?q=70", "/status.json", "/metrics", "/nothing"):
-        seen.get(daemon.admin_url + path)
-    seen.get(daemon.admin_url, Host=f"{STEM}.example")
-    seen.add("log", daemon.log.read_bytes())
-    seen.add("mirror", daemon.site.bytes_on_disk())
+        found.get(daemon.admin_url + path)
+    found.get(daemon.admin_url, Host=f"{STEM}.example")
+    found.add("log", daemon.log.read_bytes())
+    found.add("mirror", daemon.site.bytes_on_disk())
     proc = Path("/proc", str(daemon.process.pid))
-    seen.add("command line", (proc / "cmdline").read_bytes() + (proc / "comm").read_bytes())
+    found.add("command line", (proc / "cmdline").read_bytes() + (proc / "comm").read_bytes())
 
 
-def be_a_stranger(seen: Seen, daemon: Daemon) -> None:
+def be_a_stranger(found: Seen, daemon: Daemon) -> None:
     """Send canaries in every part of requests that are not authentic."""
     url, body = daemon.webhook_url, json.encode({"object": "item_variant", "id": READS})
     wrong = sign(body, ("wrong",))
@@ -237,46 +240,46 @@ def be_a_stranger(seen: Seen, daemon: Daemon) -> None:
                     method, address, content=body, headers=headers, trust_env=False
                 )
                 assert answered.status_code in {400, 401, 404, 405}
-                seen.add(address, answered.content + str(answered.headers.raw).encode())
+                found.add(address, answered.content + str(answered.headers.raw).encode())
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("output")
 def test_a_key_repeated_by_dreamship_is_masked(idle: Site) -> None:
     """In errors, pages, redirects, invalid HTTP, and the catalogue."""
-    seen = Seen()
+    found = Seen()
     with echoing() as source, echoing() as elsewhere:
         source.trap = elsewhere.url
         idle.configure(dreamship={"base_url": f"{source.url}/v1"})
         daemon = idle.serve(filled=False, environ=FAST)
-        be_a_stranger(seen, daemon)
+        be_a_stranger(found, daemon)
         body = json.encode({"object": "item_variant", "event": {"action": "odd"}})
         for key in (READS, VERIFIES):
             assert daemon.post(body, key=key).json()["outcome"] in {"quarantined", "duplicate"}
         for how in ECHOES:
             source.how = how
             have_it_asked(daemon, source)
-            seen.run(idle, "doctor")
-            seen.get(daemon.admin_url)
-            seen.get(f"{daemon.admin_url}/status.json")
+            found.run(idle, "doctor")
+            found.get(daemon.admin_url)
+            found.get(f"{daemon.admin_url}/status.json")
             if how == "catalogue":
                 # What it found is in the mirror, masked.
                 idle.until(lambda: idle.rows("SELECT * FROM availability WHERE variant_id = 70"))
         assert "********" in idle.variant(70)["availability"]
-        look_at_everything(seen, daemon, "backup")
-        end(daemon, seen)
+        look_at_everything(found, daemon, "backup")
+        end(daemon, found)
         source.how = "refused"
         # Without a daemon a command reads by itself.
         for arguments in ((), ("--json",), ("--dry-run",)):
-            assert seen.run(idle, "reconcile-now", *arguments) == 4
-        assert elsewhere.asked == 0
-    seen.add("mirror", idle.bytes_on_disk())
-    seen.check()
+            assert found.run(idle, "reconcile-now", *arguments) == 4
+        assert elsewhere.requested == 0
+    found.add("mirror", idle.bytes_on_disk())
+    found.check()
 
 
-@pytest.mark.usefixtures("told")
+@pytest.mark.usefixtures("output")
 def test_keys_of_every_source_are_masked_after_a_rotation_too(idle: Site) -> None:
     """Environment, credential and file; the old key stays masked after a reload."""
-    seen, credentials = Seen(), idle.folder / "credentials"
+    found, credentials = Seen(), idle.folder / "credentials"
     credentials.mkdir()
     (credentials / "dreamship-api-keys").write_text(f"{READS}\n{LATER}\n")
     for environ in (
@@ -288,14 +291,14 @@ def test_keys_of_every_source_are_masked_after_a_rotation_too(idle: Site) -> Non
             idle.configure(dreamship={"base_url": f"{source.url}/v1"})
             daemon = idle.serve(filled=False, environ=environ | FAST)
             have_it_asked(daemon, source)
-            seen.run(idle, "check-config", **environ)
+            found.run(idle, "check-config", **environ)
             if not environ:
                 (idle.folder / "keys").write_text(f"{LATER}\n")
                 have_it_asked(daemon, source)
                 assert daemon.logged("reloaded")
-                look_at_everything(seen, daemon, "backup", (("--json",), ()))
-            end(daemon, seen)
-    seen.check()
+                look_at_everything(found, daemon, "backup", (("--json",), ()))
+            end(daemon, found)
+    found.check()
 
 
 WRONG_PLACES: tuple[dict[str, dict[str, Any]], ...] = (
@@ -324,8 +327,8 @@ WRONG_PLACES: tuple[dict[str, dict[str, Any]], ...] = (
 
 
 def until_refused(daemon: Daemon, times: int) -> None:
-    faulty = "the new configuration is invalid; the old one stays in force"
-    daemon.site.until(lambda: len(daemon.logged(faulty)) == times)
+    broken = "the new configuration is invalid; the old one stays in force"
+    daemon.site.until(lambda: len(daemon.logged(broken)) == times)
 
 
 BROKEN_FILES = (
@@ -341,27 +344,27 @@ BROKEN_FILES = (
 
 def test_a_key_in_a_wrong_place_is_not_printed(idle: Site) -> None:
     """Every fault names its configuration key, and not the value."""
-    seen, good = Seen(), idle.config.read_text()
-    faulty = []
+    found, good = Seen(), idle.config.read_text()
+    broken = []
     for wrong in WRONG_PLACES:
         before = {name: dict(values) for name, values in idle.settings.items()}
         idle.configure(**wrong)
-        faulty.append(idle.config.read_text())
+        broken.append(idle.config.read_text())
         idle.settings = before
     idle.config.write_text(good)
     daemon = idle.serve(filled=False)
-    for number, text in enumerate([*faulty, *BROKEN_FILES], 1):
+    for number, text in enumerate([*broken, *BROKEN_FILES], 1):
         idle.config.write_text(text)
         # What every command says of it, in turn: it is read in one place.
         command = ("check-config", "serve", "doctor", "status", "reconcile-now")[number % 5]
-        code = seen.run(idle, command)
+        code = found.run(idle, command)
         # What leaves the work to the daemon reads no keys, and does not see what is wrong with one.
         needs_keys = command not in {"status", "reconcile-now"}
         assert code in ({1, 2} if needs_keys else {1, 2, 4}), text[:300]
         daemon.process.send_signal(signal.SIGHUP)
         until_refused(daemon, number)
-    end(daemon, seen)
-    seen.check()
+    end(daemon, found)
+    found.check()
 
 
 SABOTAGE = """
@@ -392,27 +395,27 @@ def test_tracebacks_contain_no_key(site: Site) -> None:
         "PYTHONFAULTHANDLER": "1",
     }
     site.configure(log={"level": "debug"})
-    daemon, seen = site.serve(environ=environ), Seen()
+    daemon, found = site.serve(environ=environ), Seen()
     order.touch()
     daemon.deliver(site.change(next(iter(site.catalogue.variants)), "low_stock"))
     site.until(lambda: daemon.logged("a read failed for no known reason"))
     assert "sabotage" in daemon.logged("a read failed for no known reason")[0]["exception"]
-    seen.run(site, "doctor", **environ)
+    found.run(site, "doctor", **environ)
     done = site.syncd("doctor", environ=environ)
     assert "RuntimeError: sabotage" in done.stderr
     daemon.process.send_signal(signal.SIGABRT)
     assert daemon.process.wait(20) == -signal.SIGABRT
     assert b"Current thread" in daemon.log.read_bytes()
-    seen.add("log", daemon.log.read_bytes())
-    seen.add("mirror", site.bytes_on_disk())
-    assert seen.run(site, "reconcile-now", "--dry-run", **environ) == 1
-    seen.check()
+    found.add("log", daemon.log.read_bytes())
+    found.add("mirror", site.bytes_on_disk())
+    assert found.run(site, "reconcile-now", "--dry-run", **environ) == 1
+    found.check()
 
 
 def test_a_key_inside_a_delivery_is_stored_and_masked_in_the_log(site: Site) -> None:
     """The body belongs to its sender."""
     site.configure(log={"level": "debug"})
-    daemon, seen = site.serve(), Seen()
+    daemon, found = site.serve(), Seen()
     event = site.change(next(iter(site.catalogue.variants)), "low_stock")
     body = site.body(replace(event, uuid=site.key))
     assert daemon.post(body).json() == {"outcome": "applied"}
@@ -438,8 +441,8 @@ def test_a_key_inside_a_delivery_is_stored_and_masked_in_the_log(site: Site) -> 
     # And of somebody else's delivery nothing is.
     order = json.encode({"object": "order", "event": {"action": "x"}, "data": {"name": READS}})
     assert daemon.post(order, key=LATER).json() == {"outcome": "ignored"}
-    end(daemon, seen)
-    seen.check()
+    end(daemon, found)
+    found.check()
 
 
 def test_a_proxy_gets_no_key_over_plain_http(idle: Site) -> None:
@@ -448,10 +451,10 @@ def test_a_proxy_gets_no_key_over_plain_http(idle: Site) -> None:
         idle.configure(dreamship={"base_url": f"{source.url}/v1"})
         environ = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), proxy.url)
         assert idle.syncd("doctor", environ=environ | {"NO_PROXY": ""}).returncode == 1
-        assert (source.asked, proxy.asked) == (1, 0)
+        assert (source.requested, proxy.requested) == (1, 0)
 
 
-def test_a_notification_command_gets_no_keys(idle: Site, told: Path) -> None:
+def test_a_notification_command_gets_no_keys(idle: Site, output: Path) -> None:
     """Its environment does not contain the daemon's keys."""
     with echoing() as source:
         idle.configure(dreamship={"base_url": f"{source.url}/v1"})
@@ -463,9 +466,10 @@ def test_a_notification_command_gets_no_keys(idle: Site, told: Path) -> None:
         have_it_asked(daemon, source)
         refused = "Dreamship answered 401"
         idle.until(
-            lambda: told.exists() and "PATH=" in told.read_text().partition(refused)[2], within_s=60
+            lambda: output.exists() and "PATH=" in output.read_text().partition(refused)[2],
+            within_s=60,
         )
         daemon.stop()
-    seen = Seen()
-    seen.add("what it got", told.read_bytes())
-    seen.check()
+    found = Seen()
+    found.add("what it got", output.read_bytes())
+    found.check()

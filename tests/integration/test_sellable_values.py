@@ -75,10 +75,10 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     first = {value: [*values].count(value) for value in {*values} - {"in_stock", "low_stock"}}
     daemon = site.serve()
     site.until(lambda: daemon.logged(UNLISTED))
-    (told,) = daemon.logged(UNLISTED)
-    assert told["variants"] == first
-    assert told["level"] == "warning"
-    assert "availability.sellable" in told["hint"]
+    (line,) = daemon.logged(UNLISTED)
+    assert line["variants"] == first
+    assert line["level"] == "warning"
+    assert "availability.sellable" in line["hint"]
     one, other = sorted(site.catalogue.variants)[:2]
     daemon.deliver(site.change(one, "backordered"))
     daemon.deliver(site.change(other, "backordered"))
@@ -93,7 +93,7 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     daemon.process.send_signal(signal.SIGHUP)
     assert "low_stock" in site.catalogue.current_values().values()
     site.until(lambda: daemon.logged(UNLISTED))
-    assert [[*told["variants"]] for told in daemon.logged(UNLISTED)] == [["low_stock"]]
+    assert [[*line["variants"]] for line in daemon.logged(UNLISTED)] == [["low_stock"]]
     done = site.syncd("status", "--json")
     assert {"backordered", "low_stock"} <= {*json.decode(done.stdout)["mirror"]["unknown_values"]}
     daemon.stop()

@@ -177,9 +177,9 @@ def test_a_delivery_that_is_not_understood_is_quarantined_whole(shared: Daemon) 
     body = b"\x00\xff no JSON at all " + uuid.uuid4().bytes
     answer = shared.post(body)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "quarantined"})
-    kept = shared.site.rows("SELECT body, reason FROM deliveries WHERE outcome = 'quarantined'")
-    assert body in [row["body"] for row in kept]
-    assert all(row["reason"] for row in kept)
+    stored = shared.site.rows("SELECT body, reason FROM deliveries WHERE outcome = 'quarantined'")
+    assert body in [row["body"] for row in stored]
+    assert all(row["reason"] for row in stored)
     status = shared.status()
     assert status["health"] == "degraded"
     assert any("not understood" in reason for reason in status["reasons"])
@@ -195,9 +195,9 @@ def test_an_older_delivery_after_a_newer_one_is_verified(shared: Daemon) -> None
     site.api.faults.always[item_id] = "503"
     old = stale_event(variant_id, "discontinued", newer.at - timedelta(minutes=5), item_id)
     assert shared.deliver(old) == "verifying"
-    doubted = site.variant(variant_id)
-    assert (doubted["availability"], doubted["verifying"]) == ("in_stock", 1)
-    assert doubted["sellable"] == 0
+    conflicting = site.variant(variant_id)
+    assert (conflicting["availability"], conflicting["verifying"]) == ("in_stock", 1)
+    assert conflicting["sellable"] == 0
     del site.api.faults.always[item_id]
     site.until(partial(is_settled, site, variant_id))
     settled = site.variant(variant_id)
@@ -208,17 +208,17 @@ def test_a_delivery_without_a_usable_timestamp_is_verified(shared: Daemon) -> No
     """A read decides whether it is new."""
     site = shared.site
     timestamps: list[str | None] = [None, "yesterday", "2999-01-01T00:00:00Z"]
-    told: list[int] = []
+    output: list[int] = []
     # Of different items: the read that one asks for must not see the news of the next.
     items: set[int] = set()
     for timestamp in timestamps:
         variant_id = one_of(site, items=items)
-        told.append(variant_id)
+        output.append(variant_id)
         items.add(site.catalogue.variants[variant_id].item_id)
         event = site.change(variant_id, "out_of_stock")
         assert shared.deliver(event, timestamp=timestamp) == "verifying"
         assert site.variant(variant_id)["sellable"] == 0
-    for variant_id in told:
+    for variant_id in output:
         site.until(partial(is_settled, site, variant_id))
         assert site.variant(variant_id)["availability"] == "out_of_stock"
 
@@ -380,13 +380,13 @@ def test_answered_deliveries_survive_a_kill(site: Site) -> None:
     def storm(number: int) -> None:
         with httpx.Client(trust_env=False) as client:
             while go_on.is_set():
-                told = Event(UPDATED, "item_variant", variants[number % 20], site.catalogue.now())
+                output = Event(UPDATED, "item_variant", variants[number % 20], site.catalogue.now())
                 try:
-                    answer = daemon.post(site.body(told), client=client)
+                    answer = daemon.post(site.body(output), client=client)
                 except httpx.HTTPError:
                     return
                 if answer.status_code == 200:
-                    answered.append((told.uuid, answer.json()["outcome"]))
+                    answered.append((output.uuid, answer.json()["outcome"]))
 
     with ThreadPoolExecutor(8) as pool:
         for number in range(8):
@@ -394,8 +394,8 @@ def test_answered_deliveries_survive_a_kill(site: Site) -> None:
         site.until(lambda: len(answered) > 200)
         daemon.kill()
         go_on.clear()
-    kept = {row["event_id"] for row in site.rows("SELECT event_id FROM deliveries")}
-    assert {event_id for event_id, _ in answered} <= kept
+    stored = {row["event_id"] for row in site.rows("SELECT event_id FROM deliveries")}
+    assert {event_id for event_id, _ in answered} <= stored
     site.serve()
     assert {event_id for event_id, _ in answered} <= {
         row["event_id"] for row in site.rows("SELECT event_id FROM deliveries")
@@ -451,9 +451,9 @@ def test_a_reload_applies_a_valid_configuration_only(site: Site) -> None:
     assert daemon.post(body).status_code == 200
     site.configure(dreamship={"api_keys": ["the_third_key"]}, retention={"deliveries": "soon"})
     daemon.process.send_signal(signal.SIGHUP)
-    faulty = "the new configuration is invalid; the old one stays in force"
-    site.until(lambda: daemon.logged(faulty))
-    assert "retention.deliveries" in daemon.logged(faulty)[0]["error"]
+    broken = "the new configuration is invalid; the old one stays in force"
+    site.until(lambda: daemon.logged(broken))
+    assert "retention.deliveries" in daemon.logged(broken)[0]["error"]
     assert daemon.post(body, key="the_third_key").status_code == 401
     assert daemon.post(body, key="the_second_key").status_code == 200
     daemon.stop()
@@ -506,9 +506,9 @@ def test_log_and_mirror_contain_no_key(site: Site) -> None:
     assert site.syncd("reconcile-now").returncode == 4
     page = httpx.get(f"{daemon.admin_url}/status.json", trust_env=False).content
     daemon.stop()
-    seen = site.bytes_on_disk() + daemon.log.read_bytes() + page
+    found = site.bytes_on_disk() + daemon.log.read_bytes() + page
     for secret in (site.key, "old_key_0123456789"):
-        assert secret.encode() not in seen
+        assert secret.encode() not in found
 
 
 def test_a_full_disk_gets_503(site: Site) -> None:

@@ -62,21 +62,21 @@ class Terminal:
 
     def __init__(self, screen: int) -> None:
         self._screen = screen
-        self.seen = ""
+        self.observed = ""
 
     def type(self, keys: str) -> None:
         """Type, having forgotten what was drawn before."""
-        self.seen = ""
+        self.observed = ""
         os.write(self._screen, keys.encode())
 
     def until(self, text: str, within_s: float = 10.0) -> None:
         """Return once this is drawn; fail when it never is."""
         deadline_s = time.monotonic() + within_s
-        while text not in self.seen:
+        while text not in self.observed:
             left_s = deadline_s - time.monotonic()
             ready, _, _ = select.select([self._screen], [], [], max(left_s, 0))
-            assert ready, f"no {text!r} in {self.seen!r}"
-            self.seen += os.read(self._screen, 4096).decode(errors="replace")
+            assert ready, f"no {text!r} in {self.observed!r}"
+            self.observed += os.read(self._screen, 4096).decode(errors="replace")
 
 
 @contextlib.contextmanager

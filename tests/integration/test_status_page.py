@@ -116,9 +116,9 @@ def test_quarantined_deliveries_are_listed_with_a_hint(site: Site) -> None:
         assert daemon.post(b'{"event": {"action": "item-variant-x", "n": %d}}' % n).is_success
     text = shown(daemon)
     assert "Deliveries that were not understood: 2</h2>" in text
-    told = [html.unescape(one) for one in re.findall(r"<code>(syncd [^<]*)</code>", text)]
-    assert {"syncd replay --quarantined", "syncd replay 2"} <= set(told)
-    for command in told:
+    output = [html.unescape(one) for one in re.findall(r"<code>(syncd [^<]*)</code>", text)]
+    assert {"syncd replay --quarantined", "syncd replay 2"} <= set(output)
+    for command in output:
         name, *arguments = command.split()
         assert name == "syncd"
         assert site.syncd(*arguments).returncode in (0, 1), command
@@ -174,12 +174,12 @@ def test_the_drift_excludes_the_first_fill(tmp_path: Path) -> None:
 
 def test_a_slow_query_is_cached() -> None:
     """Many viewers do not load a large mirror; a small one is read each time."""
-    asked: list[float] = []
+    requested: list[float] = []
 
     def question(_: Queries, seconds: float = 0.0) -> int:
         time.sleep(seconds)
-        asked.append(seconds)
-        return len(asked)
+        requested.append(seconds)
+        return len(requested)
 
     reports: Any = None
     quick, slow = (

@@ -95,10 +95,10 @@ def mirror(
         site.configure(dreamship={"base_url": "http://127.0.0.1:9"})
         site.mirror.parent.mkdir()
         with closing(open_for_writing(site.mirror)) as writer:
-            told = (SourceVariant(VARIANT_ID, "in_stock", Labels("a", "b", "c")),)
-            seen = ItemRead(77, "Mug", told, NOW, NOW)
+            output = (SourceVariant(VARIANT_ID, "in_stock", Labels("a", "b", "c")),)
+            observed = ItemRead(77, "Mug", output, NOW, NOW)
             policy = Policy(frozenset({"in_stock"}), settle=timedelta(seconds=60))
-            reads.apply(writer, seen, policy, now=NOW)
+            reads.apply(writer, observed, policy, now=NOW)
             writer.execute(
                 """INSERT INTO deliveries (event_id, content_key, received_at, variant_id, outcome,
                        rule)
@@ -430,13 +430,13 @@ def test_no_output_acts_on_a_terminal(site: Site) -> None:
     daemon = Pty(site.command("serve"), environ)
     try:
         daemon.read(until=b"not sold: ")
-        said = daemon.read(until=b"values=")
-        found = re.search(r"listening +address=(\S+) +listener=admin", said)
-        assert found, said
-        asked = str(min(site.catalogue.variants))
+        message = daemon.read(until=b"values=")
+        found = re.search(r"listening +address=(\S+) +listener=admin", message)
+        assert found, message
+        requested = str(min(site.catalogue.variants))
         for command in (
-            ("availability", asked),
-            ("explain", asked),
+            ("availability", requested),
+            ("explain", requested),
             ("changes",),
             ("deliveries", "--body"),
             ("status",),
@@ -444,13 +444,13 @@ def test_no_output_acts_on_a_terminal(site: Site) -> None:
             ("reconcile-now",),
             ("reconcile-now", "--json"),
             ("status", "--json"),
-            ("availability", asked, "--json"),
+            ("availability", requested, "--json"),
         ):
             with closing(Pty(site.command(*command), environ)) as terminal:
                 shown = without_progress(terminal.read())
             assert not hidden(shown), (command, shown)
             assert shown
-        for path in ("/", f"/?q={asked}", "/status.json"):
+        for path in ("/", f"/?q={requested}", "/status.json"):
             answer = httpx.get(found[1] + path, trust_env=False)
             assert answer.status_code == 200
             assert not hidden(answer.text)

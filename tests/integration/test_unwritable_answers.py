@@ -53,7 +53,7 @@ class Shelves:
     """A source without faults that counts what it is asked for; `value` is that of each variant."""
 
     def __init__(self, clock: SteadyClock, items: int) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requested: Counter[str] = Counter()
         self.urgent_at: list[float] = []
         self.value = "in_stock"
         self._clock = clock
@@ -87,7 +87,7 @@ class Shelves:
         )
 
     async def _answer(self, part: str, answer: Callable[[Any], T]) -> T:
-        self.asked[part] += 1
+        self.requested[part] += 1
         self.urgent_at.append(asyncio.get_running_loop().time())
         began_at = self._clock.now()
         await asyncio.sleep(0.3)
@@ -165,7 +165,7 @@ class Life:
 
 
 def live(
-    path: Path, story: Callable[[Life], Awaitable[T]], items: int = ITEMS
+    path: Path, script: Callable[[Life], Awaitable[T]], items: int = ITEMS
 ) -> tuple[T, list[Any]]:
     """Run a story in virtual time; return what it returned, and the lines of the log."""
 
@@ -173,7 +173,7 @@ def live(
         life = Life(path, items)
         await life.begin()
         try:
-            return await story(life)
+            return await script(life)
         finally:
             await life.services.close()
 
@@ -254,7 +254,7 @@ def test_a_damaged_page_causes_few_calls_and_log_lines(full: Path, tmp_path: Pat
         for item_id in range(10, 50, 10):
             await life.deliver(item_id * 100, "low_stock")
         await asyncio.sleep(HOUR_S)
-        return life.source.asked
+        return life.source.requested
 
     path = tmp_path / "mirror.db"
     shutil.copy(full, path)
@@ -267,13 +267,15 @@ def test_a_damaged_page_causes_few_calls_and_log_lines(full: Path, tmp_path: Pat
         shutil.copy(full, path)
         damage(path, page)
         try:
-            asked, lines = live(path, an_hour)
+            requested, lines = live(path, an_hour)
         except MirrorError:
             continue  # it does not start, and says so
         opened[name] += 1
-        of_one = asked.most_common(1)
+        of_one = requested.most_common(1)
         assert of_one == [] or of_one[0][1] <= 3, f"page {page} of {name}: {of_one}"
-        assert asked.total() <= healthy.total() + 3, f"page {page} of {name}: {asked.total()}"
+        assert requested.total() <= healthy.total() + 3, (
+            f"page {page} of {name}: {requested.total()}"
+        )
         errors = [line for line in lines if line["log_level"] == "error"]
         assert len(errors) <= 6, f"page {page} of {name}: {[line['event'] for line in errors]}"
     assert opened["variants"] >= 2, "no less damage was tried than that"
@@ -293,7 +295,7 @@ def test_a_damaged_page_does_not_stop_other_items(full: Path, tmp_path: Path) ->
             return False
         return True
 
-    async def story(life: Life) -> tuple[set[int], Counter[str], list[Any], str]:
+    async def script(life: Life) -> tuple[set[int], Counter[str], list[Any], str]:
         # As long as "in_stock": longer rows would move between pages, also to the damaged one.
         life.source.value = "on_order"
         await life.sweep()
@@ -302,18 +304,18 @@ def test_a_damaged_page_does_not_stop_other_items(full: Path, tmp_path: Path) ->
         last = life.rows(
             "SELECT result, items, failed_items, error FROM sweeps ORDER BY sweep_id DESC LIMIT 1"
         )
-        return broken, life.source.asked, list(last[0]), str(life.services.worker.reason)
+        return broken, life.source.requested, list(last[0]), str(life.services.worker.reason)
 
-    (broken, asked, (result, items, failed, error), reason), lines = live(path, story)
+    (broken, requested, (result, items, failed, error), reason), lines = live(path, script)
     assert 0 < len(broken) < 10
     assert (result, items) == ("partial", ITEMS - len(broken))
     assert set(json.decode(failed)) == broken
     assert "the mirror could not take it" in error
-    assert {asked[f"item {item}"] for item in range(1, ITEMS + 1)} == {1}
+    assert {requested[f"item {item}"] for item in range(1, ITEMS + 1)} == {1}
     assert "is damaged" in reason
     assert f"item {min(broken)}" in reason
-    told = Counter(line["event"] for line in lines if line["log_level"] == "error")
-    assert told == {"what was read cannot be kept": 1}
+    output = Counter(line["event"] for line in lines if line["log_level"] == "error")
+    assert output == {"what was read cannot be kept": 1}
 
 
 @pytest.mark.parametrize("what", ["everything", "all but calls", "all but calls and marks"])
@@ -334,13 +336,13 @@ def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) 
             or (is_mark and what != "all but calls and marks")
         )
 
-    async def story(life: Life) -> tuple[int, int, str, float, int]:
+    async def script(life: Life) -> tuple[int, int, str, float, int]:
         await life.sweep()
         await asyncio.sleep(20)
         life.disk.fails = fails
-        before = life.source.asked.total()
+        before = life.source.requested.total()
         await asyncio.sleep(2 * HOUR_S)
-        during = life.source.asked.total() - before
+        during = life.source.requested.total() - before
         why = life.services.worker.stuck_by or life.services.worker.reason
         used = life.services.rate_limiter.used_last_minute
         life.disk.fails = lambda _: False
@@ -352,17 +354,17 @@ def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) 
         assert life.rows("SELECT count(*) FROM availability") == [(ITEMS * 2 * VARIANTS,)]
         assert life.services.worker.stuck_by is None
         assert life.services.worker.reason is None
-        return during, life.source.asked.most_common(1)[0][1], str(why), took_s, used
+        return during, life.source.requested.most_common(1)[0][1], str(why), took_s, used
 
-    (during, most, why, took_s, used), lines = live(tmp_path / "mirror.db", story, ITEMS * 2)
+    (during, most, why, took_s, used), lines = live(tmp_path / "mirror.db", script, ITEMS * 2)
     # What is older than a minute is asked once more when it can be kept.
     assert most <= 2
     assert during <= (IN_FLIGHT if what != "all but calls and marks" else MAX_HELD)
     assert used == 0
     assert "disk is full" in why
     assert took_s < 6 * MINUTE_S, "a minute until the next try, and 120 items at 45 a minute"
-    told = Counter(line["event"] for line in lines if line["log_level"] == "error")
-    assert all(count <= 3 for count in told.values()), told
+    output = Counter(line["event"] for line in lines if line["log_level"] == "error")
+    assert all(count <= 3 for count in output.values()), output
     ends = [line["event"] for line in lines if line["log_level"] == "info"]
     assert {"what is read can be kept again", "reading goes on"} & set(ends)
 
@@ -378,7 +380,7 @@ def test_no_answer_is_lost_by_temporary_write_faults(
 ) -> None:
     """Any writes fail for any time: then all is stored, and no item was read often."""
 
-    async def story(life: Life) -> None:
+    async def script(life: Life) -> None:
         await life.sweep()
         for seconds, part in faults:
             life.disk.fails = lambda work, part=part: part in work  # type: ignore[misc]
@@ -390,6 +392,6 @@ def test_no_answer_is_lost_by_temporary_write_faults(
         assert life.rows("SELECT count(*) FROM sweeps WHERE ended_at IS NULL") == [(0,)]
         assert life.rows("SELECT count(*) FROM availability") == [(8 * VARIANTS,)]
         # At most once for each time in which it could not be kept, and once for each sweep.
-        assert life.source.asked.most_common(1)[0][1] <= 2 * len(faults) + 3
+        assert life.source.requested.most_common(1)[0][1] <= 2 * len(faults) + 3
 
-    live(tmp_path_factory.mktemp("whatever") / "mirror.db", story, 8)
+    live(tmp_path_factory.mktemp("whatever") / "mirror.db", script, 8)

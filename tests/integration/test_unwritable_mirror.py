@@ -47,7 +47,7 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     before = damage(site.mirror, page)
     daemon = site.serve(filled=False)
     site.api.calls.clear()
-    asking = reconciling(site)
+    requesting = reconciling(site)
     site.until(lambda: daemon.logged("what was read cannot be kept"))
     site.until(lambda: len(item_calls(site)) >= 3)
     counts = item_calls(site)
@@ -57,7 +57,7 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
         file.seek((page - 1) * 4096)
         file.write(before)
     site.until(lambda: daemon.logged("what is read can be kept again"), 60)
-    out, _ = asking.communicate(timeout=60)
+    out, _ = requesting.communicate(timeout=60)
     assert json.decode(out)["items"] + len(json.decode(out)["failed_items"]) == 40
     assert max(counts.values()) == 1, counts
     assert len(daemon.logged("what was read cannot be kept")) == 1

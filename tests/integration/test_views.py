@@ -226,13 +226,13 @@ async def live(database: Database, history: list[tuple[tuple[Any, ...], int]]) -
                         missed_grace=timedelta(seconds=1),
                     )
                 )
-            case ("read", item_id, told, age_s):
-                variants = told and tuple(
-                    SourceVariant(one, value, Labels()) for one, value in told.items()
+            case ("read", item_id, output, age_s):
+                variants = output and tuple(
+                    SourceVariant(one, value, Labels()) for one, value in output.items()
                 )
                 began_at = now - timedelta(seconds=age_s)
-                seen = ItemRead(item_id, "An item", variants, began_at, began_at)
-                await database.write(partial(apply_read, read=seen, policy=policy, now=now))
+                found = ItemRead(item_id, "An item", variants, began_at, began_at)
+                await database.write(partial(apply_read, read=found, policy=policy, now=now))
             case ("policy", sellable, item_id):
                 items = frozenset({item_id} if item_id else ())
                 policy = Policy(frozenset(sellable), timedelta(seconds=60), items)
@@ -262,8 +262,8 @@ def test_another_configuration_is_applied_to_every_variant(
     """In any number of slices; the feed has each change once."""
     monkeypatch.setattr("syncd.store.reapply_policy.SLICE", 3)
     mirror = tmp_path / "availability.db"
-    told = dict.fromkeys(range(1, 11), "in_stock")
-    history: list[Any] = [(("read", 70, told, 0), 1), (("policy", {"low_stock"}, 0), 1)]
+    output = dict.fromkeys(range(1, 11), "in_stock")
+    history: list[Any] = [(("read", 70, output, 0), 1), (("policy", {"low_stock"}, 0), 1)]
     asyncio.run(live(database, history))
     with closing(sqlite3.connect(f"{mirror.as_uri()}?mode=ro", uri=True)) as reader:
         assert reader.execute("SELECT count(*), sum(sellable) FROM availability").fetchone() == (
@@ -281,9 +281,9 @@ def test_deliveries_do_not_wait_for_another_configuration(
     """A large mirror is decided in slices, with deliveries between them."""
     monkeypatch.setattr("syncd.store.reapply_policy.SLICE", 3)
 
-    async def judge() -> None:
-        told = dict.fromkeys(range(1, 31), "in_stock")
-        await live(database, [(("read", 70, told, 0), 1)])
+    async def decide() -> None:
+        output = dict.fromkeys(range(1, 31), "in_stock")
+        await live(database, [(("read", 70, output, 0), 1)])
         policy, now = Policy(frozenset({"low_stock"}), timedelta(seconds=60)), datetime.now(UTC)
         judging = asyncio.create_task(reapply(database, policy, lambda: now))
         await asyncio.sleep(0)
@@ -292,7 +292,7 @@ def test_deliveries_do_not_wait_for_another_configuration(
         assert await judging
         assert not await reapply(database, policy, lambda: now)
 
-    asyncio.run(judge())
+    asyncio.run(decide())
 
 
 def test_an_interrupted_configuration_change_is_reverted(
@@ -313,9 +313,9 @@ def test_an_interrupted_configuration_change_is_reverted(
             (number,) = reader.execute("SELECT sum(sellable) FROM availability").fetchone()
         return int(number)
 
-    async def judge() -> None:
-        told = dict.fromkeys(range(1, 31), "preorder")
-        await live(database, [(("policy", {"a"}, 0), 1), (("read", 70, told, 0), 1)])
+    async def decide() -> None:
+        output = dict.fromkeys(range(1, 31), "preorder")
+        await live(database, [(("policy", {"a"}, 0), 1), (("read", 70, output, 0), 1)])
         await reapply(database, old, lambda: datetime.now(UTC))
         with pytest.raises(RuntimeError):
             await reapply(database, new, clock)
@@ -323,7 +323,7 @@ def test_an_interrupted_configuration_change_is_reverted(
         assert await reapply(database, old, lambda: datetime.now(UTC))
         assert sold() == 0
 
-    asyncio.run(judge())
+    asyncio.run(decide())
 
 
 def test_deliveries_are_refused_at_once_while_the_mirror_is_missing(
@@ -337,13 +337,13 @@ def test_deliveries_are_refused_at_once_while_the_mirror_is_missing(
         with pytest.MonkeyPatch.context() as patched:
             wait = threading.Event.wait
 
-            def noted(event: threading.Event, timeout: float | None = None) -> bool:
+            def recorded(event: threading.Event, timeout: float | None = None) -> bool:
                 is_set = wait(event, timeout)
                 if timeout is not None and not is_set:
                     waited.append(timeout)
                 return is_set
 
-            patched.setattr(threading.Event, "wait", noted)
+            patched.setattr(threading.Event, "wait", recorded)
             with pytest.raises(MirrorUnavailable):
                 await database.write_blocking_loop(lambda _: None)
         (tmp_path / "elsewhere").rename(tmp_path / "availability.db")
@@ -379,15 +379,15 @@ def test_no_reader_gets_database_is_locked(shared: Daemon) -> None:
             reads += 1
         return reads
 
-    seen: list[int] = []
-    reader = threading.Thread(target=lambda: seen.append(read()))
+    found: list[int] = []
+    reader = threading.Thread(target=lambda: found.append(read()))
     reader.start()
     try:
         for variant_id in list(site.catalogue.variants)[:40]:
-            told = Event(UPDATED, "item_variant", variant_id, site.catalogue.now())
-            assert shared.post(site.body(told)).status_code == 200
+            output = Event(UPDATED, "item_variant", variant_id, site.catalogue.now())
+            assert shared.post(site.body(output)).status_code == 200
         assert site.syncd("reconcile-now").returncode == 0
     finally:
         over.set()
         reader.join()
-    assert seen[0] > 20
+    assert found[0] > 20

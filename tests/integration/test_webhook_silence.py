@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 HASTY = {"WATCHDOG_USEC": "400000"}
 
 
-def telling(site: Site) -> Path:
+def notified(site: Site) -> Path:
     """Have notifications written to a file, one a line."""
-    told, command = site.folder / "told", site.folder / "tell-me"
-    command.write_text(f"#!/bin/sh\n(cat; echo) >> {told}\n")
+    output, command = site.folder / "told", site.folder / "tell-me"
+    command.write_text(f"#!/bin/sh\n(cat; echo) >> {output}\n")
     command.chmod(0o755)
-    told.touch()
+    output.touch()
     site.configure(
         notify={"command": [str(command)]}, reconcile={"every": "6h", "every_when_silent": "30m"}
     )
-    return told
+    return output
 
 
-def messages(told: Path, event: str) -> list[tuple[str, str]]:
-    found = [json.loads(line) for line in told.read_text().splitlines()]
+def messages(output: Path, event: str) -> list[tuple[str, str]]:
+    found = [json.loads(line) for line in output.read_text().splitlines()]
     return [(one["before"], one["now"]) for one in found if one["event"] == event]
 
 
@@ -48,15 +48,15 @@ def lose(site: Site, variants: list[int], value: str = "made to order") -> None:
 
 def reset_seen(site: Site, ago: timedelta) -> None:
     """Let the last sign of life be some time ago, as after an outage of this host."""
-    seen = to_text(datetime.now(UTC) - ago)
+    observed = to_text(datetime.now(UTC) - ago)
     with sqlite3.connect(site.mirror) as connection:
-        connection.execute("UPDATE state SET value = ? WHERE key = 'daemon_seen_at'", (seen,))
+        connection.execute("UPDATE state SET value = ? WHERE key = 'daemon_seen_at'", (observed,))
     connection.close()
 
 
 def test_webhook_silence_is_reported_once_and_ended_by_a_delivery(site: Site) -> None:
     """State, reasons, view, shorter interval, notifications; the first sweep finds no miss."""
-    told = telling(site)
+    output = notified(site)
     daemon = site.serve(environ=HASTY)
     assert site.rows("SELECT 1 FROM changes WHERE missed = 1") == []
     first, *others = site.catalogue.variants
@@ -76,31 +76,31 @@ def test_webhook_silence_is_reported_once_and_ended_by_a_delivery(site: Site) ->
     site.until(lambda: daemon.status()["sweep"]["next_at"] is not None)
     wait = from_text(daemon.status()["sweep"]["next_at"]) - datetime.now(UTC)
     assert wait < timedelta(minutes=36)
-    site.until(lambda: messages(told, "health")[-1:] == [("ok", "degraded")])
+    site.until(lambda: messages(output, "health")[-1:] == [("ok", "degraded")])
     assert daemon.deliver(site.change(first, "in_stock")) == "applied"
     site.until(lambda: state(daemon) == "healthy")
-    site.until(lambda: messages(told, "health")[-2:] == [("ok", "degraded"), ("degraded", "ok")])
-    assert messages(told, "health").count(("ok", "degraded")) == 1
-    assert messages(told, "webhooks") == [
+    site.until(lambda: messages(output, "health")[-2:] == [("ok", "degraded"), ("degraded", "ok")])
+    assert messages(output, "health").count(("ok", "degraded")) == 1
+    assert messages(output, "webhooks") == [
         ("unknown", "healthy"),
         ("healthy", "silent"),
         ("silent", "healthy"),
     ]
-    kept = site.rows("SELECT state, began_at FROM webhook_states ORDER BY change_id")
-    assert [row["state"] for row in kept] == ["unknown", "healthy", "silent", "healthy"]
-    assert sorted(row["began_at"] for row in kept) == [row["began_at"] for row in kept]
+    stored = site.rows("SELECT state, began_at FROM webhook_states ORDER BY change_id")
+    assert [row["state"] for row in stored] == ["unknown", "healthy", "silent", "healthy"]
+    assert sorted(row["began_at"] for row in stored) == [row["began_at"] for row in stored]
 
 
 def test_a_restart_repeats_no_notification(site: Site) -> None:
     """The silence and its notification are stored."""
-    told = telling(site)
+    output = notified(site)
     daemon = site.serve(environ=HASTY)
     daemon.deliver_first()
     site.until(lambda: site.is_health_reported("ok"))
     lose(site, list(site.catalogue.variants)[1:4])
     site.until(lambda: state(daemon) == "silent")
-    site.until(lambda: messages(told, "health")[-1:] == [("ok", "degraded")])
-    before = told.read_text().splitlines()  # the command may not have ended the last one yet
+    site.until(lambda: messages(output, "health")[-1:] == [("ok", "degraded")])
+    before = output.read_text().splitlines()  # the command may not have ended the last one yet
     daemon.stop()
     daemon = site.serve(environ=HASTY)
     assert state(daemon) == "silent"
@@ -108,12 +108,12 @@ def test_a_restart_repeats_no_notification(site: Site) -> None:
     beats = from_text(site.rows("SELECT daemon_seen_at AS at FROM freshness")[0]["at"])
     later = to_text(beats + timedelta(seconds=1.5))
     site.until(lambda: site.rows("SELECT daemon_seen_at AS at FROM freshness")[0]["at"] > later)
-    assert told.read_text().splitlines() == before
+    assert output.read_text().splitlines() == before
 
 
 def test_changes_during_downtime_are_not_missed_webhooks(site: Site) -> None:
     """The status says "the daemon was down" until a sweep has ended."""
-    telling(site)
+    notified(site)
     daemon = site.serve(environ=HASTY)
     daemon.stop()
     reset_seen(site, timedelta(hours=2))

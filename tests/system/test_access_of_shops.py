@@ -54,7 +54,7 @@ def foreign(
         # As systemd's StateDirectory would be, with the group for what is made in it.
         site.mirror.parent.chmod(0o2710)
 
-        def look() -> tuple[int, int]:
+        def inspect() -> tuple[int, int]:
             done = subprocess.run(
                 [sys.executable, "-I", "-c", _READER, str(site.mirror), str(SHOP), str(NOBODY)],
                 env={"PATH": os.defpath},
@@ -66,14 +66,14 @@ def foreign(
             rows, newest = done.stdout.split()
             return int(rows), int(newest)
 
-        yield site, look
+        yield site, inspect
 
 
 def test_another_user_can_always_read(
     foreign: tuple[Site, Callable[[], tuple[int, int]]],
 ) -> None:
     """While the daemon runs, stopped, killed and restarted, with read permission only."""
-    site, look = foreign
+    site, inspect = foreign
     variants = list(site.catalogue.variants)
 
     def confirmed() -> None:
@@ -81,26 +81,26 @@ def test_another_user_can_always_read(
         site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
 
     daemon = site.serve()
-    assert look() == (20, 20)
+    assert inspect() == (20, 20)
     assert daemon.deliver(site.change(variants[0], "made to order")) == "applied"
-    assert look() == (20, 21)
+    assert inspect() == (20, 21)
     daemon.stop()
-    assert look() == (20, 21)
+    assert inspect() == (20, 21)
     daemon = site.serve()
-    assert look() == (20, 21)
+    assert inspect() == (20, 21)
     confirmed()
     assert daemon.deliver(site.change(variants[1], "made to order")) == "applied"
     daemon.kill()
-    assert look() == (20, 22)
+    assert inspect() == (20, 22)
     daemon = site.serve()
-    assert look() == (20, 22)
+    assert inspect() == (20, 22)
     confirmed()
     daemon.stop()
-    assert look() == (20, 22)
+    assert inspect() == (20, 22)
     # A command that does a daemon's work leaves the file as a daemon does.
     site.catalogue.remove_variant(variants[2])
     assert site.syncd("reconcile-now").returncode == 0
-    assert look() == (20, 24)  # off sale, then removed
+    assert inspect() == (20, 24)  # off sale, then removed
 
 
 _ASKING = """
@@ -137,7 +137,7 @@ def test_a_reader_without_write_access_retries(
     foreign: tuple[Site, Callable[[], tuple[int, int]]],
 ) -> None:
     """It may see half of a commit, and SQLite does not retry by itself."""
-    site, look = foreign
+    site, inspect = foreign
     daemon = site.serve()
     site.until(lambda: stopped_between_commits(daemon))  # or it would mend it
     with site.mirror.with_name(f"{site.mirror.name}-shm").open("r+b", buffering=0) as index:
@@ -145,19 +145,19 @@ def test_a_reader_without_write_access_retries(
         index.seek(0)
         index.write(bytes(48))
         with pytest.raises(AssertionError, match="attempt to write a readonly database"):
-            look()
-        asking = subprocess.Popen(
+            inspect()
+        requesting = subprocess.Popen(
             [sys.executable, "-c", _ASKING, str(site.mirror), str(SHOP), str(NOBODY)],
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert asking.stdout is not None
-        assert asking.stdout.readline() == "asking\n"
+        assert requesting.stdout is not None
+        assert requesting.stdout.readline() == "asking\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            asking.wait(0.2)
+            requesting.wait(0.2)
         index.seek(0)
         index.write(whole)
-        assert asking.communicate(timeout=10)[0] == "20\n"
+        assert requesting.communicate(timeout=10)[0] == "20\n"
     daemon.process.send_signal(signal.SIGCONT)
 
 

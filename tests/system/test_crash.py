@@ -60,7 +60,7 @@ def test_the_checks_detect_damage(
         follower = Follower(mirror)
         assert follower.follow() + problems(mirror, report) == []
         copy.execute(damage)
-    assert any(problem in fault for fault in follower.follow() + problems(mirror, report))
+    assert any(problem in error for error in follower.follow() + problems(mirror, report))
 
 
 @pytest.fixture(scope="module")

@@ -63,19 +63,19 @@ def labels(daemon: Daemon) -> dict[str, dict[str, set[str]]]:
 
 def unknown(expression: str, known: dict[str, dict[str, set[str]]]) -> Iterator[str]:
     """Find what an expression asks for and syncd does not expose."""
-    asked: set[str] = set(ADDED)
+    requested: set[str] = set(ADDED)
     for name, selector in re.findall(r"\b(syncd_\w+)(?:\{([^}]*)\})?", expression):
         if name not in known:
             yield name
             continue
-        asked |= known[name].keys()
+        requested |= known[name].keys()
         for label, how, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
             if label not in ADDED | known[name].keys():
                 yield f"{name}{{{label}}}"
             elif how == "=" and label not in ADDED and value not in known[name][label]:
                 yield f'{name}{{{label}="{value}"}}'
     for by in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
-        yield from (label for label in by.split(", ") if label not in asked)
+        yield from (label for label in by.split(", ") if label not in requested)
 
 
 def test_the_dashboard_uses_only_exposed_metrics(lived: Daemon) -> None:
@@ -95,19 +95,19 @@ def test_alerts_use_only_exposed_metrics(lived: Daemon) -> None:
     rules = re.findall(r"^\s*expr: (.*)$", ALERTS.read_text(), re.MULTILINE)
     assert len(rules) == ALERTS.read_text().count("alert: ")
     known = labels(lived)
-    assert [fault for rule in rules for fault in unknown(rule, known)] == []
+    assert [error for rule in rules for error in unknown(rule, known)] == []
 
 
 def test_an_unknown_metric_is_detected(lived: Daemon) -> None:
     """The two tests above detect a wrong name, label or value."""
     known = labels(lived)
-    for expression, fault in (
+    for expression, error in (
         ("syncd_helth == 1", "syncd_helth"),
         ('syncd_health{status="ok"}', "syncd_health{status}"),
         ('syncd_health{instance=~"a", state="good"}', 'syncd_health{state="good"}'),
         ("sum by (result) (syncd_deliveries_total)", "result"),
     ):
-        assert [*unknown(expression, known)] == [fault]
+        assert [*unknown(expression, known)] == [error]
 
 
 def test_grafana_can_import_the_dashboard() -> None:
@@ -223,13 +223,13 @@ def test_a_real_prometheus_answers_every_query(lived: Daemon, prometheus: httpx.
 
     def answer(expression: str) -> list[Any]:
         try:
-            asked = prometheus.get("/api/v1/query", params={"query": expression})
+            requested = prometheus.get("/api/v1/query", params={"query": expression})
         except httpx.ConnectError:
             return []  # it is still starting
-        if asked.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        if requested.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             return []  # so it is
-        told = asked.json()
-        found: list[Any] = told["data"]["result"] if told["status"] == "success" else []
+        output = requested.json()
+        found: list[Any] = output["data"]["result"] if output["status"] == "success" else []
         return [one for one in found if one["value"][1] != "NaN"]
 
     def are_all_told() -> bool:
@@ -249,4 +249,4 @@ def test_a_real_prometheus_answers_every_query(lived: Daemon, prometheus: httpx.
         sweep.kill()
         sweep.wait()
         faults.always = {}
-    assert {title for title, asked in queries(instance="no such") if answer(asked)} == set()
+    assert {title for title, requested in queries(instance="no such") if answer(requested)} == set()

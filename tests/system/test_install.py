@@ -113,7 +113,7 @@ class Installation:
         """The daemon's number inside."""
         return int(self.machine.show("syncd", "MainPID")[0])
 
-    def ask(self, sql: str, mirror: str = MIRROR) -> list[list[Any]]:
+    def query(self, sql: str, mirror: str = MIRROR) -> list[list[Any]]:
         """Ask the mirror as the shop's user, and once more after a refusal, as documented."""
         # Not from outside: SQLite would resolve /proc/…/root to our own root.
         uri = f"file:{mirror}?mode=ro"
@@ -127,7 +127,7 @@ class Installation:
         The load delivers variants that the source does not have. Their removal waits for an
         operator, because so many at once look like a mistake.
         """
-        rows = self.ask("SELECT variant_id, availability FROM availability", mirror)
+        rows = self.query("SELECT variant_id, availability FROM availability", mirror)
         mirrored = {one: value for one, value in rows if value is not None and one < FIRST_VARIANT}
         truth = self.catalogue.current_values()
         return {
@@ -147,8 +147,8 @@ class Installation:
     def status(self) -> dict[str, Any]:
         """Ask the daemon as the documentation says."""
         script = "runuser -u syncd -- /opt/syncd/bin/syncd status --json || [ $? = 1 ]"
-        told: dict[str, Any] = json.loads(self.run(script))
-        return told
+        output: dict[str, Any] = json.loads(self.run(script))
+        return output
 
     def event(self) -> Event:
         """Change the truth of some variant, surely after whatever was read this second."""
@@ -197,9 +197,9 @@ class Installation:
         assert (report.refused, report.reset) == (0, 0)
         # A kept connection may be closed just while a request is on its way; see load.report.
         assert report.raced <= 1
-        kept = [row[0] for row in self.ask("SELECT event_id FROM deliveries")]
-        assert {told.event_id for told in report.accepted} <= set(kept)
-        assert len(kept) == len(set(kept))
+        stored = [row[0] for row in self.query("SELECT event_id FROM deliveries")]
+        assert {one.event_id for one in report.accepted} <= set(stored)
+        assert len(stored) == len(set(stored))
 
     @contextlib.contextmanager
     def with_settings(self, *lines: str) -> Iterator[None]:
@@ -285,10 +285,10 @@ def running(installation: Installation) -> Iterator[Installation]:
         shop.wait()
 
 
-def asked(one: Installation) -> dict[str, Any]:
+def requested(one: Installation) -> dict[str, Any]:
     """Return what the shop has seen so far."""
-    told: dict[str, Any] = json.loads(one.machine.path("/tmp/shop.json").read_text())
-    return told
+    output: dict[str, Any] = json.loads(one.machine.path("/tmp/shop.json").read_text())
+    return output
 
 
 def test_the_installation_ends_with_a_filled_mirror(running: Installation) -> None:
@@ -316,10 +316,10 @@ def test_each_user_has_only_the_needed_rights(running: Installation) -> None:
         "/run/syncd/control.sock": "660 syncd:syncd",
         **dict.fromkeys([MIRROR, f"{MIRROR}-wal", f"{MIRROR}-shm"], "640 syncd:syncd"),
     }
-    told = running.run(f"stat --format='%n %a %U:%G' {' '.join(paths)}").splitlines()
-    assert told == [f"{path} {mode}" for path, mode in paths.items()]
+    output = running.run(f"stat --format='%n %a %U:%G' {' '.join(paths)}").splitlines()
+    assert output == [f"{path} {mode}" for path, mode in paths.items()]
     running.until(lambda: running.machine.path("/tmp/shop.json").exists())
-    assert asked(running)["may_write"] == []
+    assert requested(running)["may_write"] == []
     with pytest.raises(Failed, match="Permission denied"):
         running.run("runuser -u www-data -- cat /etc/syncd/api-keys")
 
@@ -342,9 +342,9 @@ def test_a_delivery_reaches_the_shop(running: Installation) -> None:
     event = running.event()
     answer = running.post(event)
     assert (answer.status_code, answer.json()) == (200, {"outcome": "applied"})
-    told = running.ask("SELECT variant_id, availability FROM availability")
+    output = running.query("SELECT variant_id, availability FROM availability")
     assert (
-        dict(map(tuple, told))[event.object_id]
+        dict(map(tuple, output))[event.object_id]
         == running.catalogue.current_values()[event.object_id]
     )
 
@@ -510,18 +510,18 @@ def test_a_stopped_daemon_leaves_a_readable_mirror(running: Installation) -> Non
     assert running.machine.show("syncd", "Result", "ExecMainStatus") == ["success", "0"]
     with pytest.raises(httpx.ConnectError):
         httpx.get("http://127.0.0.1:8787/healthz", trust_env=False)
-    before = asked(running)["asked"]
-    running.until(lambda: asked(running)["asked"] > before + 10)
+    before = requested(running)["asked"]
+    running.until(lambda: requested(running)["asked"] > before + 10)
     running.until_equal()
 
 
 def test_the_shop_could_read_at_every_moment(running: Installation) -> None:
     """Through restarts, kills, reloads and an upgrade, without write permission."""
-    told = asked(running)
-    log.info("the shop asked %(asked)d times, refused %(once)d, longest %(longest_s).2f s", told)
-    assert told["twice"] == []
-    assert told["once"] <= told["asked"] / 1000
-    assert told["longest_s"] < 1.5
+    output = requested(running)
+    log.info("the shop asked %(asked)d times, refused %(once)d, longest %(longest_s).2f s", output)
+    assert output["twice"] == []
+    assert output["once"] <= output["asked"] / 1000
+    assert output["longest_s"] < 1.5
 
 
 def test_the_removal_leaves_nothing(running: Installation) -> None:

@@ -86,8 +86,8 @@ def test_group_members_can_run_every_reading_command(shared_site: Daemon) -> Non
     for arguments in (("check-config",), ("serve",)):
         done = as_shop(site, *arguments)
         assert done.returncode == 2
-        told = lines_of(done.stderr)
-        assert "dreamship.api_key_file: cannot be read: Permission denied" in told
+        output = lines_of(done.stderr)
+        assert "dreamship.api_key_file: cannot be read: Permission denied" in output
     assert as_shop(site, "doctor").returncode == 1
     shared_site.stop()
     for arguments, code in ((("availability", variant_id), 0), (("changes",), 0), (("status",), 3)):
@@ -145,8 +145,8 @@ def test_root_does_not_write_the_mirror_of_another_user(idle: Site, part: str) -
     for command in (("serve",), ("reconcile-now",), ("replay", "--quarantined")):
         done = idle.syncd(*command)
         assert done.returncode == 2
-        said = lines_of(done.stderr)
-        assert re.search(rf"runuser -u daemon -- .* {command[0]} .*--config {idle.config}", said)
+        message = lines_of(done.stderr)
+        assert re.search(rf"runuser -u daemon -- .* {command[0]} .*--config {idle.config}", message)
     left = [] if part != "file" else [idle.mirror]
     assert list(idle.mirror.parent.iterdir()) == left
 

@@ -53,8 +53,8 @@ def test_a_delivery_passes_byte_by_byte(shared: Daemon, tmp_path: Path, set_up: 
             assert answer.status_code == 200
             # A read may have been faster.
             assert answer.json()["outcome"] in {"applied", "unchanged"}
-            told = site.syncd("deliveries", "--body", "--json", "--limit=1")
-            assert json.loads(told.stdout)["body"].encode() == body
+            output = site.syncd("deliveries", "--body", "--json", "--limit=1")
+            assert json.loads(output.stdout)["body"].encode() == body
 
 
 def test_nginx_refuses_other_requests(shared: Daemon, tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ for _ in range(2):
 
 
 class Cell(Saw, frozen=True):
-    """What a shop saw, and what the feed `told`, as far as `newest` when it was to end."""
+    """The results of a shop, and the `expected` rows of the feed, up to `newest`."""
 
     newest: int
-    told: list[tuple[int, int, str | None, int]]
+    expected: list[tuple[int, int, str | None, int]]
 
 
 class Story:
@@ -92,14 +92,14 @@ class Story:
             for v in site.catalogue.variants.values()
             if v.availability == "out_of_stock"
         )
-        self.asked = [*sorted(sold)[:2], off, 9_999_999]
+        self.requested = [*sorted(sold)[:2], off, 9_999_999]
 
     @contextmanager
     def visited(self, moment: str) -> Iterator[None]:
         """Let shops read all the while, and note what they saw."""
         shops = [shop for shop in SHOPS if not shop.missing()]
         visits = [
-            Visit(shop, self.site.mirror, self._folder, self.asked, self.user) for shop in shops
+            Visit(shop, self.site.mirror, self._folder, self.requested, self.user) for shop in shops
         ]
         for visit in visits:
             visit.wait()
@@ -108,7 +108,7 @@ class Story:
         for visit in visits:
             saw = visit.end()
             last = saw.feed[-1][0] if saw.feed else saw.start
-            told = self.site.rows(
+            expected = self.site.rows(
                 """SELECT seq, variant_id, availability, sellable FROM changes
                    WHERE seq > ? AND seq <= ? ORDER BY seq""",
                 saw.start,
@@ -120,12 +120,12 @@ class Story:
                 saw.feed,
                 saw.start,
                 row["newest"],
-                [(*row.values(),) for row in told],
+                [(*row.values(),) for row in expected],
             )
 
     def load(self, daemon: Daemon) -> AbstractContextManager[None]:
         """Deliver one change after the other, of every variant but those that are asked for."""
-        others = sorted({*self.site.catalogue.variants} - {*self.asked})
+        others = sorted({*self.site.catalogue.variants} - {*self.requested})
         return daemon.loaded(others, ("out_of_stock", "in_stock", "low_stock"), self._numbers)
 
     def wait_for_changes(self, number: int) -> None:
@@ -184,7 +184,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Story]:
+def script(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Story]:
     """Live the story through once."""
     user = SHOP if os.geteuid() == 0 else None
     with (
@@ -207,27 +207,27 @@ def story(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[St
 
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.name)
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_shop_can_read(story: Story, moment: str, shop: Shop) -> None:
+def test_a_shop_can_read(script: Story, moment: str, shop: Shop) -> None:
     """Whatever happens to the daemon: no query fails, and each change is seen once, in order."""
     if reason := shop.missing():
         pytest.skip(reason)
-    assert faults(story.matrix[moment, shop.name]) == []
+    assert faults(script.matrix[moment, shop.name]) == []
 
 
 @pytest.mark.parametrize("moment", [RUNNING, BACKUP, KILLED_UNDER])
-def test_the_story_was_under_load(story: Story, moment: str) -> None:
+def test_the_story_was_under_load(script: Story, moment: str) -> None:
     """With many reads in each moment."""
-    for (when, _), cell in story.matrix.items():
+    for (when, _), cell in script.matrix.items():
         if when == moment:
             assert cell.reads >= 5
             assert len(cell.feed) > 20  # the load is what the machine can bear
 
 
-def test_the_shops_were_another_user(story: Story) -> None:
+def test_the_shops_were_another_user(script: Story) -> None:
     """With the read permission of the group only."""
-    if story.user is None:
+    if script.user is None:
         pytest.skip("only root can become another user")
-    mirror = story.site.mirror
+    mirror = script.site.mirror
     for path in (mirror.parent, *mirror.parent.iterdir()):
         assert path.stat().st_uid != SHOP
         assert path.stat().st_mode & 0o022 == 0
@@ -236,8 +236,8 @@ def test_the_shops_were_another_user(story: Story) -> None:
 def faults(cell: Cell) -> list[object]:
     """Return what was wrong at one moment in one language."""
     found = [*cell.faults]
-    if cell.feed != cell.told:
-        found.append(f"the feed told {cell.told}, and it saw {cell.feed}")
+    if cell.feed != cell.expected:
+        found.append(f"the feed has {cell.expected}, and the shop read {cell.feed}")
     if (cell.feed[-1][0] if cell.feed else cell.start) < cell.newest:
         found.append(f"it did not come as far as {cell.newest}")
     return found

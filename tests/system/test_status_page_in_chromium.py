@@ -62,8 +62,8 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def examined(url: str) -> Seen:
     """Have one browser look at every moment, on a phone and on a desk, light and dark."""
-    told = {"URL": url, "NAMES": NAMES, "PICTURES": PICTURES, "LOOKS": LOOKS}
-    script = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in told.items())
+    output = {"URL": url, "NAMES": NAMES, "PICTURES": PICTURES, "LOOKS": LOOKS}
+    script = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in output.items())
     return browse(url, script + EXAMINE)
 
 
@@ -79,13 +79,13 @@ def test_axe_finds_no_fault(examined: Seen, name: str) -> None:
 def test_the_page_keeps_to_its_content_policy(url: str, examined: Seen) -> None:
     """It loads nothing from other hosts, and the console has no message."""
     # Of an answer of 503, where the mirror cannot be read, the browser tells itself.
-    assert [fault for fault in examined.faults if "503" not in fault] == []
-    assert all(asked.startswith(f"{url}/") for asked in examined.asked)
+    assert [error for error in examined.faults if "503" not in error] == []
+    assert all(requested.startswith(f"{url}/") for requested in examined.asked)
 
 
 def test_everything_is_reachable_with_the_keyboard(url: str) -> None:
     """The first Tab offers to skip the search; the focus is visible; Enter searches."""
-    seen = browse(
+    observed = browse(
         f"{url}/?q=quarantined",
         """
         const focused = () => page.evaluate(() => {
@@ -118,11 +118,11 @@ def test_everything_is_reachable_with_the_keyboard(url: str) -> None:
         return { stops, skippedTo, isOpen };
         """,
     )
-    stops = seen.found["stops"]
+    stops = observed.found["stops"]
     assert stops[0]["label"] == "To the status"
     assert stops[1]["label"] == "Find"
-    assert seen.found["skippedTo"] == "live"
-    assert seen.found["isOpen"]
+    assert observed.found["skippedTo"] == "live"
+    assert observed.found["isOpen"]
     assert len(stops) > 25
     assert {"Table of sweeps", "Table of the latest changes", "Quarantined deliveries"} <= {
         stop["label"] for stop in stops
@@ -132,7 +132,7 @@ def test_everything_is_reachable_with_the_keyboard(url: str) -> None:
 
 def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
     """And which details are open."""
-    seen = browse(
+    observed = browse(
         f"{url}/?q=healthy",
         """
         await page.locator("summary").first().click();
@@ -174,13 +174,17 @@ def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
         """,
         viewport=PHONE,
     )
-    before, moved, after = seen.found["before"], seen.found["moved"], seen.found["after"]
+    before, moved, after = (
+        observed.found["before"],
+        observed.found["moved"],
+        observed.found["after"],
+    )
     assert (before["title"], before["row"], before["right"]) == ("ok · syncd", 0, 30)
     # One change has come on top; the link that had the focus has it still.
     assert moved["row"] == 1
     for name in ("isOpen", "focused", "selected", "right"):
         assert moved[name] == before[name], name
-    assert before["focused"] == seen.found["known"]
+    assert before["focused"] == observed.found["known"]
     assert abs(moved["down"] - before["down"]) < 200
     # Now it has left the list, and the page has the focus.
     assert (after["health"], after["icon"]) == ("degraded", "degraded.svg")
@@ -188,13 +192,13 @@ def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
     assert after["focused"] not in ("", before["focused"])
     # Whole parts of the page that come and go do not touch the others.
     assert after["isOpen"]
-    assert seen.found["again"]["isOpen"]
-    assert seen.faults == []
+    assert observed.found["again"]["isOpen"]
+    assert observed.faults == []
 
 
 def test_a_page_without_a_daemon_says_so(url: str) -> None:
     """It recovers by itself when the daemon answers again."""
-    seen = browse(
+    observed = browse(
         f"{url}/?q=healthy",
         """
         const health = () => page.locator(".health").innerText();
@@ -206,9 +210,9 @@ def test_a_page_without_a_daemon_says_so(url: str) -> None:
         return { gone, back: [await health(), await page.title()] };
         """,
     )
-    assert seen.found["gone"][0].startswith("no answer")
-    assert seen.found["gone"][1] == "no answer · syncd"
-    assert seen.found["back"] == ["ok All is well.", "ok · syncd"]
+    assert observed.found["gone"][0].startswith("no answer")
+    assert observed.found["gone"][1] == "no answer · syncd"
+    assert observed.found["back"] == ["ok All is well.", "ok · syncd"]
 
 
 def test_the_page_has_no_animation() -> None:
@@ -219,7 +223,7 @@ def test_the_page_has_no_animation() -> None:
 
 def test_the_page_of_a_daemon_refreshes_itself(shared: Daemon) -> None:
     """Under its own content policy, and from its own host only."""
-    seen = browse(
+    observed = browse(
         f"{shared.admin_url}/",
         """
         const at = await page.locator("#at").textContent();
@@ -227,7 +231,7 @@ def test_the_page_of_a_daemon_refreshes_itself(shared: Daemon) -> None:
         return page.locator(".health").getAttribute("class");
         """,
     )
-    assert seen.found == f"health {shared.status()['health']}"
-    assert seen.faults == []
-    assert all(asked.startswith(f"{shared.admin_url}/") for asked in seen.asked)
-    assert len(seen.asked) >= 5
+    assert observed.found == f"health {shared.status()['health']}"
+    assert observed.faults == []
+    assert all(requested.startswith(f"{shared.admin_url}/") for requested in observed.asked)
+    assert len(observed.asked) >= 5

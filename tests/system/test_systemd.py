@@ -155,16 +155,16 @@ def test_the_daemon_serves_a_handed_over_socket(site: Site, manager: socket.sock
             stderr=subprocess.DEVNULL,
         )
         try:
-            heard = manager.recv(1000)
-            while b"READY=1" not in heard:
-                heard = manager.recv(1000)
-            assert b"STATUS=webhooks unknown" in heard
+            received = manager.recv(1000)
+            while b"READY=1" not in received:
+                received = manager.recv(1000)
+            assert b"STATUS=webhooks unknown" in received
             url = f"http://127.0.0.1:{port}/healthz"
             assert httpx.get(url, trust_env=False).status_code == 200
             site.until(lambda: site.differences == 0)
             process.terminate()
-            while heard != b"STOPPING=1":
-                heard = manager.recv(1000)
+            while received != b"STOPPING=1":
+                received = manager.recv(1000)
             assert process.wait(20) == 0
         finally:
             process.kill()
@@ -177,10 +177,10 @@ class Watched:
     def __init__(self, manager: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self.manager = manager
         self.process = process
-        self.hear(b"READY=1")
-        self.hear(b"WATCHDOG=1")
+        self.receive(b"READY=1")
+        self.receive(b"WATCHDOG=1")
 
-    def hear(self, note: bytes, within_s: float = 10.0) -> bool:
+    def receive(self, note: bytes, within_s: float = 10.0) -> bool:
         """Tell whether a note comes in time."""
         deadline_s = time.monotonic() + within_s
         while (left_s := deadline_s - time.monotonic()) > 0:
@@ -219,12 +219,12 @@ def test_a_hanging_part_stops_the_watchdog_notification(
     watched: Watched, tmp_path: Path, part: str
 ) -> None:
     """The loop, the scheduler and the write thread."""
-    assert watched.hear(b"WATCHDOG=1")
+    assert watched.receive(b"WATCHDOG=1")
     (tmp_path / "part").write_text(part)
     (tmp_path / "part").rename(tmp_path / "sabotage")
     # What was under way may still be told.
-    watched.hear(b"WATCHDOG=1", within_s=1)
-    assert not watched.hear(b"WATCHDOG=1", within_s=2)
+    watched.receive(b"WATCHDOG=1", within_s=1)
+    assert not watched.receive(b"WATCHDOG=1", within_s=2)
 
 
 def test_an_unwritable_mirror_does_not_stop_the_watchdog_notification(
@@ -234,7 +234,7 @@ def test_an_unwritable_mirror_does_not_stop_the_watchdog_notification(
     site.until(lambda: site.differences == 0)
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     site.until(lambda: request_status(site.socket).health == "failing")
-    assert all(watched.hear(b"WATCHDOG=1", within_s=2) for _ in range(3))
+    assert all(watched.receive(b"WATCHDOG=1", within_s=2) for _ in range(3))
     resource.prlimit(watched.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
     site.until(lambda: request_status(site.socket).health != "failing")
 
@@ -246,12 +246,12 @@ def analyze() -> Callable[..., str]:
     if command is None:
         pytest.skip("systemd-analyze is not installed")
 
-    def ask(*arguments: str) -> str:
+    def query(*arguments: str) -> str:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    return ask
+    return query
 
 
 def test_systemd_analyze_accepts_the_units(analyze: Callable[..., str], tmp_path: Path) -> None:
@@ -263,15 +263,15 @@ def test_systemd_analyze_accepts_the_units(analyze: Callable[..., str], tmp_path
     for name in names:
         copied = tmp_path / name.replace("@", "@mugs")
         copied.write_text((UNITS / name).read_text().replace(command, "/bin/true"))
-    told = analyze("verify", "--man=no", *map(str, sorted(tmp_path.iterdir())))
-    assert [line for line in told.splitlines() if "syncd" in line] == []
+    output = analyze("verify", "--man=no", *map(str, sorted(tmp_path.iterdir())))
+    assert [line for line in output.splitlines() if "syncd" in line] == []
 
 
 @pytest.mark.parametrize("name", ["syncd.service", "syncd@.service"])
 def test_the_unit_is_sandboxed_as_documented(analyze: Callable[..., str], name: str) -> None:
     """By the score of `systemd-analyze security`."""
-    told = analyze("security", "--offline=true", "--no-pager", str(UNITS / name))
-    (exposure,) = re.findall(r"exposure level for \S+: ([\d.]+)", told)
+    output = analyze("security", "--offline=true", "--no-pager", str(UNITS / name))
+    (exposure,) = re.findall(r"exposure level for \S+: ([\d.]+)", output)
     assert float(exposure) <= 1.3
     assert f"(`systemd-analyze security` says {exposure})" in section(SECTION)
 
@@ -285,12 +285,12 @@ def test_a_stop_during_a_heartbeat_logs_no_traceback(idle: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "is_told"), [(asyncio.CancelledError(), False), (ValueError("odd"), True)]
+    ("failure", "is_told"), [(asyncio.CancelledError(), False), (ValueError("odd"), True)]
 )
 def test_a_job_cancelled_by_the_stop_is_not_logged_as_an_error(
-    fault: BaseException, is_told: bool, caplog: pytest.LogCaptureFixture
+    failure: BaseException, is_told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """APScheduler would; every other fault of a job is logged."""
     importlib.import_module("syncd.daemon.scheduler")
-    logging.getLogger("apscheduler.executors.default").error("Error running job", exc_info=fault)
+    logging.getLogger("apscheduler.executors.default").error("Error running job", exc_info=failure)
     assert bool(caplog.records) is is_told
