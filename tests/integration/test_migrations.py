@@ -140,7 +140,7 @@ def test_a_downgrade_is_refused(idle: Site, change: str, says: str) -> None:
         assert done.returncode == 1
         error, hint = done.stderr.splitlines()
         assert re.fullmatch(f"Error: .*{says}", error)
-        assert hint == "Try: install the newer version again, or restore a backup of before"
+        assert hint == "Try: install the newer version again, or restore an older backup"
     assert idle.mirror.read_bytes() == before
 
 
