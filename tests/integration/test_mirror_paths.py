@@ -341,7 +341,7 @@ def test_a_file_system_without_shared_memory_is_refused(site: Site) -> None:
     if "ptrace" in done.stderr:
         pytest.skip(f"strace may not trace: {done.stderr}")
     assert done.returncode == 1, done.stderr
-    assert "Try: SQLite's log needs memory that processes share" in done.stderr
+    assert "Try: SQLite's log needs shared memory" in done.stderr
 
 
 def test_a_path_that_is_too_long_is_refused(idle: Site) -> None:
