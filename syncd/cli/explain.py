@@ -29,17 +29,17 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
     """
     queries = Queries(load_config(config_path, with_keys=False).mirror.path)
     try:
-        story = queries.variant_history(variant_id)
+        history = queries.variant_history(variant_id)
     finally:
         queries.close()
     if as_json:
-        show_json(explain.document(story))
+        show_json(explain.document(history))
     else:
-        for line in explain.sentences(story):
+        for line in explain.sentences(history):
             show(line)
-        for decision in explain.decisions(story):
+        for decision in explain.decisions(history):
             show(*_line(decision))
-    return 0 if story.row is not None else 1
+    return 0 if history.row is not None else 1
 
 
 def _line(decision: Row) -> Iterator[str]:

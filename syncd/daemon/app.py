@@ -199,7 +199,7 @@ class Daemon:
                 **details,
                 error=summary.error or "some items could not be read",
                 failed_items=summary.failed_items,
-                held=summary.removals_held,
+                removals_held=summary.removals_held,
             )
         self._schedule.sweep_ended(summary)
         self._unlisted_values.wake()

@@ -132,7 +132,7 @@ def test_held_removals_are_a_warning(large: Daemon) -> None:
     names.update(gone)
     (began,), (ended,) = new.of("sweep begins"), new.of("sweep ended")
     assert (ended["level"], ended["sweep_id"]) == ("warning", began["sweep_id"])
-    assert (ended["result"], ended["held"], ended["removed"]) == ("partial", 80, 0)
+    assert (ended["result"], ended["removals_held"], ended["removed"]) == ("partial", 80, 0)
     assert "not removed automatically" in ended["error"]
 
 
