@@ -295,6 +295,6 @@ def test_replays_run_one_request_at_a_time(site: Site) -> None:
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: Member(site).query("/replay", ids=ids), range(200)))
     assert {code for code, _ in answers} == {200, 503}
-    assert all("at once" in output["error"] for code, output in answers if code == 503)
+    assert all("at the same time" in output["error"] for code, output in answers if code == 503)
     daemon.deliver(site.change(variant_id, "low_stock"))
     daemon.stop()
