@@ -80,7 +80,7 @@ class _Batch(Struct):
         stored = None if update is None else self._stored(update.variant_id)
         if update is not None and stored is not None and update.value != stored.value_state.value:
             arrived_at = delivery.arrived_at
-            self._request_refresh(update, stored.item_id, arrived_at, None, is_applied=False)
+            self._request_refresh(update, stored.item_id, arrived_at, None)
 
     def apply_update(
         self, update: VariantUpdate, arrived_at: datetime
@@ -125,7 +125,7 @@ class _Batch(Struct):
             now=self.now,
         )
         urgent_at = self._urgent_at(stored, decision, arrived_at)
-        self._request_refresh(update, item_id, arrived_at, urgent_at, is_applied=True)
+        self._request_refresh(update, item_id, arrived_at, urgent_at)
         for seq, value in self.snapshot.missed.get(update.variant_id, ()):
             if value == update.value:
                 self.change_set.explained_misses.add(seq)
@@ -195,14 +195,12 @@ class _Batch(Struct):
         item_id: int | None,
         arrived_at: datetime,
         urgent_at: datetime | None,
-        *,
-        is_applied: bool,
     ) -> None:
         settle_at = arrived_at + self.policy.settle
         if item_id is None:
             self.change_set.unplaced_variants.add(update.variant_id)
         else:
-            request_refresh(self.change_set, item_id, urgent_at, settle_at, of_delivery=is_applied)
+            request_refresh(self.change_set, item_id, urgent_at, settle_at)
         if update.item_id is not None and update.item_id != item_id:
             request_refresh(self.change_set, update.item_id, urgent_at, settle_at)
 

@@ -36,7 +36,7 @@ def apply_read(
     if policy.excludes(read.item_id):
         return ChangeSet()  # the read was requested before the configuration excluded the item
     found = {variant.variant_id: variant for variant in read.variants or ()}
-    applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet(), found)
+    applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet())
     applying.is_whole = shows_every_variant(snapshot, read)
     values: dict[int, tuple[str, ...]] = {}
     for one in read.variants or ():
@@ -57,8 +57,9 @@ def apply_read(
             applying.add_variant(variant)
         else:
             applying.decide(stored, variant)
-    if not overtaken:
-        applying.change_set.settled_read_at = applying.settled_read_at()
+    if applying.settles_at is not None:
+        # The deliveries requested a settled read already, but `settle` may be longer since then.
+        request_refresh(applying.change_set, read.item_id, None, applying.settles_at)
     return applying.change_set
 
 
@@ -83,11 +84,6 @@ def _delivered_at(snapshot: ItemSnapshot, variant_id: int) -> datetime | None:
     return stored.value_state.delivered_at
 
 
-def _is_settled(read: ItemRead, delivered_at: datetime, policy: Policy) -> bool:
-    """Tell whether a read is settled for a delivery."""
-    return read.began_at >= delivered_at + policy.settle
-
-
 class _Read(Struct):
     """One finished read that is being applied, variant by variant."""
 
@@ -97,26 +93,8 @@ class _Read(Struct):
     now: datetime
     accepting_since: datetime | None
     change_set: ChangeSet
-    found: dict[int, SourceVariant]
     is_whole: bool = True
-
-    def settled_read_at(self) -> datetime | None:
-        """Return when a read is settled for each delivery of the item; None if this read is."""
-        stored = self.snapshot.variants
-        deliveries = [one.value_state.delivered_at for one in stored.values() if self._is_of(one)]
-        deliveries += [
-            delivered_at
-            for variant_id, delivered_at in self.snapshot.unplaced_deliveries.items()
-            if variant_id not in stored
-        ]
-        last = max((one for one in deliveries if one is not None), default=None)
-        if last is None or _is_settled(self.read, last, self.policy):
-            return None
-        return last + self.policy.settle
-
-    def _is_of(self, stored: VariantState) -> bool:
-        """Tell whether a variant belongs to the item, by the mirror or by this read."""
-        return stored.item_id == self.read.item_id or stored.variant_id in self.found
+    settles_at: datetime | None = None
 
     def check_overtaken(self, stored: VariantState | None, variant: SourceVariant | None) -> None:
         """Request a read if an overtaken read disagrees with the mirror."""
@@ -166,7 +144,7 @@ class _Read(Struct):
             return
         value_state = self._decision(None, variant).value_state
         delivered_at = _delivered_at(self.snapshot, variant.variant_id)
-        if delivered_at is not None and not _is_settled(self.read, delivered_at, self.policy):
+        if delivered_at is not None and not self._is_settled(delivered_at):
             # A delivery arrived while its item was unknown, and this read may be older.
             value_state = replace(with_conflict(value_state, None), delivered_at=delivered_at)
         state = VariantState(
@@ -186,6 +164,8 @@ class _Read(Struct):
         """Add the changes of a variant that the mirror has; most reads change nothing."""
         read = self.read
         decision = self._decision(stored, variant)
+        if stored.value_state.delivered_at is not None:
+            self._is_settled(stored.value_state.delivered_at)
         is_missing = (
             variant is None and decision.rule == "settled" and stored.value_state.value is not None
         )
@@ -214,6 +194,15 @@ class _Read(Struct):
         )
         if state != unchanged or not self.is_whole:
             self._add_change(stored, state, missed=decision.missed)
+
+    def _is_settled(self, delivered_at: datetime) -> bool:
+        """Tell whether this read is settled for a delivery; if not, remember when a read is."""
+        settles_at = delivered_at + self.policy.settle
+        if self.read.began_at >= settles_at:
+            return True
+        if self.settles_at is None or settles_at > self.settles_at:
+            self.settles_at = settles_at
+        return False
 
     def _decision(self, stored: VariantState | None, variant: SourceVariant | None) -> Decision:
         return on_read(

@@ -52,20 +52,13 @@ def request_refresh(
     item_id: int,
     urgent_at: datetime | None,
     settle_at: datetime,
-    *,
-    of_delivery: bool = False,
 ) -> None:
-    """Request a read of an item; several requests for one item become one.
-
-    `of_delivery`: a delivery of a variant of this item requests it. The row of the variant says
-    when the delivery arrived, so the queue need not.
-    """
-    final_at = None if of_delivery else settle_at
+    """Request a read of an item; several requests for one item become one."""
+    final_at = settle_at
     other = change_set.refresh_requests.get(item_id)
     if other is not None:
         urgent_at = other.urgent_at if urgent_at is None else urgent_at
-        finals = [one for one in (other.final_at, final_at) if one is not None]
-        final_at = max(finals, default=None)
+        final_at = max(other.final_at, settle_at)
         settle_at = min(other.settle_at, settle_at)
     change_set.refresh_requests[item_id] = RefreshRequest(item_id, urgent_at, settle_at, final_at)
 

@@ -95,14 +95,13 @@ class RefreshRequest(Struct, frozen=True):
     """A request to read an item: at `urgent_at` (None: not urgent), and at `settle_at`.
 
     Several requests of one item become one. The first one sets `settle_at`, so no variant waits
-    for another. From `final_at` on, a read is settled for all of them. None: the deliveries of the
-    item's variants say so, and a read that is too early for one of them requests another read.
+    for another. From `final_at` on, a read is settled for all of them.
     """
 
     item_id: int
     urgent_at: datetime | None
     settle_at: datetime
-    final_at: datetime | None
+    final_at: datetime
 
 
 class DeliveryResult(Struct, frozen=True):
@@ -124,8 +123,6 @@ class ChangeSet(Struct):
 
     `explained_misses` are positions of missed changes that a late delivery explains.
     `moved_variants` are variants of `variants` that have another item than before.
-    `settled_read_at`: this read was too early for a delivery of its item; a read that begins then
-    is settled for all of them.
     """
 
     variants: dict[int, VariantState] = field(default_factory=dict)
@@ -135,7 +132,6 @@ class ChangeSet(Struct):
     unplaced_variants: set[int] = field(default_factory=set)
     explained_misses: set[int] = field(default_factory=set)
     moved_variants: set[int] = field(default_factory=set)
-    settled_read_at: datetime | None = None
 
 
 class ItemSnapshot(Struct, frozen=True):

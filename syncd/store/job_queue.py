@@ -97,15 +97,6 @@ def next_due_at(db: sqlite3.Connection, now: datetime) -> datetime | None:
     return maybe_from_text(row[0])
 
 
-def request_settled_read(db: sqlite3.Connection, item_id: int, at: datetime) -> None:
-    """Request a read that is settled for each delivery of the item, as one is from `at` on."""
-    db.execute(
-        """INSERT INTO refresh_queue (item_id, settle_at, final_at) VALUES (?1, ?2, ?2)
-           ON CONFLICT (item_id) DO UPDATE SET final_at = max(final_at, excluded.final_at)""",
-        (item_id, to_text(at)),
-    )
-
-
 def complete(db: sqlite3.Connection, read: ItemRead) -> None:
     """Delete the request that a read answers. What is not settled yet is due once, for all."""
     began_at = to_text(read.began_at)

@@ -60,8 +60,6 @@ def _save(
     # A row of a list that may lack variants does not count as a read of its item. Only the
     # variants that it shows are saved, and the item itself is still to be read.
     is_read = shows_all or not read.is_row
-    if change_set.settled_read_at is not None:
-        job_queue.request_settled_read(db, read.item_id, change_set.settled_read_at)
     if is_read:
         # Before `rows.save`, which may add a new request.
         job_queue.complete(db, read)

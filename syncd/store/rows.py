@@ -182,7 +182,7 @@ def _save_changes(
 
 
 def _save_requests(db: sqlite3.Connection, requests: Sequence[RefreshRequest]) -> None:
-    """Merge requests with the queue; most deliveries find one for their item and write nothing."""
+    """Merge requests with the queue, and write the rows that change."""
     stored = {
         row[0]: row[1:]
         for row in db.execute(
@@ -194,7 +194,7 @@ def _save_requests(db: sqlite3.Connection, requests: Sequence[RefreshRequest]) -
     added, changed = [], []
     for one in requests:
         urgent_at, settle_at = maybe_text(one.urgent_at), to_text(one.settle_at)
-        final_at = settle_at if one.final_at is None else to_text(one.final_at)
+        final_at = to_text(one.final_at)
         before = stored.get(one.item_id)
         if before is None:
             added.append((one.item_id, urgent_at, settle_at, final_at))
@@ -202,7 +202,7 @@ def _save_requests(db: sqlite3.Connection, requests: Sequence[RefreshRequest]) -
         after = (
             urgent_at or before[0],
             min(settle_at, before[1]),
-            before[2] if one.final_at is None else max(final_at, before[2]),
+            max(final_at, before[2]),
         )
         if after != before:
             changed.append((*after, one.item_id))
