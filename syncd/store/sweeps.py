@@ -62,8 +62,7 @@ def begin(
 
 def named_items(db: sqlite3.Connection) -> tuple[int, int]:
     """Return the number of open sweeps of named items, and of the items they still have to read."""
-    sizes = _sizes(db)
-    return len(sizes), sum(items for _, items in sizes)
+    return len(sizes := _sizes(db)), sum(items for _, items in sizes)
 
 
 def _excess(db: sqlite3.Connection, requests: int, items: int) -> list[int]:
@@ -92,9 +91,8 @@ def accept_removals(db: sqlite3.Connection, sweep_id: int) -> None:
 
 def open_catalogue_sweep(db: sqlite3.Connection) -> tuple[int, SweepCause] | None:
     """Return the open sweep of the whole mirrored catalogue, if there is one."""
-    row: tuple[int, SweepCause] | None = db.execute(
-        "SELECT sweep_id, cause FROM sweeps WHERE ended_at IS NULL AND is_catalogue = 1"
-    ).fetchone()
+    sql = "SELECT sweep_id, cause FROM sweeps WHERE ended_at IS NULL AND is_catalogue = 1"
+    row: tuple[int, SweepCause] | None = db.execute(sql).fetchone()
     return row
 
 

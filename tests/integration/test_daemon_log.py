@@ -108,6 +108,7 @@ def test_a_forged_request_is_one_line_a_minute(large: Daemon) -> None:
         headers = {HEADER: "f" * 64, "Authorization": "odd"}
         answer = httpx.post(large.webhook_url, content=b"{}", headers=headers, trust_env=False)
         assert answer.status_code == 401
+    large.site.until(lambda: new.lines)
     (line,) = new.lines
     assert set(line) == {"event", "level", "timestamp", "client", "refused_so_far"}
     assert line["client"] == "127.0.0.1"
