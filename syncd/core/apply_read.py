@@ -76,14 +76,6 @@ def is_no_evidence(snapshot: ItemSnapshot, read: ItemRead) -> bool:
     return count_missing(snapshot.variants, read) > 0
 
 
-def _delivered_at(snapshot: ItemSnapshot, variant_id: int) -> datetime | None:
-    """Return when the last delivery of a variant arrived."""
-    stored = snapshot.variants.get(variant_id)
-    if stored is None:
-        return snapshot.unplaced_deliveries.get(variant_id)
-    return stored.value_state.delivered_at
-
-
 class _Read(Struct):
     """One finished read that is being applied, variant by variant."""
 
@@ -143,7 +135,7 @@ class _Read(Struct):
         if variant is None:
             return
         value_state = self._decision(None, variant).value_state
-        delivered_at = _delivered_at(self.snapshot, variant.variant_id)
+        delivered_at = self.snapshot.unplaced_deliveries.get(variant.variant_id)
         if delivered_at is not None and not self._is_settled(delivered_at):
             # A delivery arrived while its item was unknown, and this read may be older.
             value_state = replace(with_conflict(value_state, None), delivered_at=delivered_at)

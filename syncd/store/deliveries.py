@@ -142,6 +142,7 @@ def _stored_keys(
             chained.add((of_variant, one.event_id))
         else:
             others.add((of_variant, one.event_id))
+    # SQLite does not compare the content keys: its JSON functions end a text at the first NUL.
     found = chains.stored_copies(db, chained) if chained else []
     if others:
         found += db.execute(

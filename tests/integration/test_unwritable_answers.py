@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import structlog
+from damaged import damage
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import json
@@ -211,18 +212,6 @@ def pages(path: Path) -> dict[int, str]:
     """Return what each page of a mirror belongs to."""
     with contextlib.closing(sqlite3.connect(path)) as mirror:
         return dict(mirror.execute("SELECT pageno, name FROM dbstat"))
-
-
-def damage(path: Path, page: int) -> bytes:
-    """Overwrite the beginning of one page; return what it was."""
-    with contextlib.closing(sqlite3.connect(path)) as mirror:
-        (size,) = mirror.execute("PRAGMA page_size").fetchone()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        before = file.read(100)
-        file.seek((page - 1) * size)
-        file.write(b"\xff" * 100)
-    return before
 
 
 def tried_of(found: dict[int, str]) -> list[tuple[int, str]]:

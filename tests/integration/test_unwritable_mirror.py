@@ -7,28 +7,16 @@ import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from damaged import damage
 from msgspec import json
 
 if TYPE_CHECKING:
     from conftest import Site
 IN_FLIGHT = 4
-
-
-def damage(path: Path, page: int) -> bytes:
-    """Overwrite the beginning of one page; return what it was."""
-    with contextlib.closing(sqlite3.connect(path)) as mirror:
-        (size,) = mirror.execute("PRAGMA page_size").fetchone()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        before = file.read(100)
-        file.seek((page - 1) * size)
-        file.write(b"\xff" * 100)
-    return before
 
 
 def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
