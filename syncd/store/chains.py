@@ -39,15 +39,20 @@ def heads(db: sqlite3.Connection, variant_ids: Collection[int]) -> dict[int, Hea
 
 
 def next_delivery_id(db: sqlite3.Connection) -> int:
-    """Return the id of the next delivery; the newest one is never deleted."""
-    row = db.execute("SELECT coalesce(max(delivery_id), 0) + 1 FROM deliveries").fetchone()
-    return int(row[0])
+    """Return the id of the next delivery; no id is given twice."""
+    return _next_id(db, "SELECT max(delivery_id) FROM deliveries", "last_id_0_1_deliveries")
 
 
 def next_seq(db: sqlite3.Connection) -> int:
-    """Return the `seq` of the next change; the newest one is never deleted."""
-    row = db.execute("SELECT coalesce(max(seq), 0) + 1 FROM change_log").fetchone()
-    return int(row[0])
+    """Return the `seq` of the next change; no `seq` is given twice."""
+    return _next_id(db, "SELECT max(seq) FROM change_log", "last_id_0_1_change_log")
+
+
+def _next_id(db: sqlite3.Connection, last: str, state_key: str) -> int:
+    # The newest row is never deleted. Version 0.1.0 deleted it, so its last id counts as well.
+    (newest,) = db.execute(last).fetchone()
+    before = db.execute("SELECT value FROM state WHERE key = ?", (state_key,)).fetchone()
+    return max(newest or 0, 0 if before is None else int(before[0])) + 1
 
 
 def stored_copies(

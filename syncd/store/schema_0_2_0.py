@@ -26,8 +26,11 @@ UPDATE state SET key = 'reported_values' WHERE key = 'told_values';
 """
 
 # Tables without AUTOINCREMENT, which writes one more page in every transaction. The newest row is
-# never deleted, so no id is given twice.
+# never deleted, so no id is given twice. Version 0.1.0 deleted the newest rows too: the state has
+# the last ids that it gave.
 CHAINS = """
+INSERT INTO state SELECT 'last_id_0_1_' || name, seq FROM sqlite_sequence
+    WHERE name IN ('deliveries', 'change_log');
 CREATE TABLE deliveries_0_2 (
     delivery_id INTEGER PRIMARY KEY,
     previous_delivery_id INTEGER,   -- of the same variant; NULL: none, or it has no rule

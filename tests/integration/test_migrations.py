@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from schemas.dump import FOLDER, dump, fixture, schema
 
-from syncd.store import Database
+from syncd.store import Database, chains
 
 if TYPE_CHECKING:
     from conftest import Site
@@ -182,3 +182,18 @@ def test_a_command_on_a_mirror_of_an_older_version_asks_to_restart_the_daemon(id
     assert "an older version of syncd made" in error
     assert hint == "Try: start or restart the daemon of this version; it upgrades the mirror"
     assert idle.syncd("availability", "48005").returncode == 0
+
+
+def test_an_upgrade_gives_no_id_of_a_deleted_row_again(tmp_path: Path) -> None:
+    """Version 0.1.0 deletes the newest deliveries too, and keeps older quarantined ones."""
+    mirror = tmp_path / "availability.db"
+    make(mirror, fixture("0.1.0").read_text())
+    with closing(sqlite3.connect(mirror)) as older, older:
+        older.execute("DELETE FROM deliveries WHERE delivery_id > 2")
+    database = Database(mirror)
+    database.open()
+    connection = database._connection
+    assert connection is not None
+    assert chains.next_delivery_id(connection) == 8
+    assert chains.next_seq(connection) == 26
+    database.close()
