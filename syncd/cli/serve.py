@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from syncd import logs
 from syncd.cli.common import config_option, load_for_daemon
 from syncd.cli.ownership import require_owner
 from syncd.errors import SyncdError
@@ -22,6 +23,11 @@ def command(config_path: str | None) -> None:
     SIGTERM or SIGINT ends it after it has finished all received work. SIGHUP reloads the
     configuration and the keys.
     """
+    # structlog and httpx import these if they find them: 4 MB that a daemon does not use.
+    for unused in ("rich", "pygments"):
+        sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
+    from syncd import logs  # noqa: PLC0415 - after the lines above
+
     # First, because a start that fails must not wait for the reader of the log.
     logs.never_wait()
     config = load_for_daemon(config_path)

@@ -2,8 +2,9 @@
 
 Dreamship allows 60 calls a minute for one key, and the shop's orders use the same key. So syncd
 makes at most `calls_per_minute` calls in any minute, spreads calls that are not urgent, waits as
-long as a 429 demands, slows down after it and recovers slowly. The mirror stores the calls, so a
-restart does not reset the limit.
+long as a 429 demands, slows down after it and recovers slowly. The mirror stores the calls, and
+a crash loses a known number of them at most, which then count as just made. So a restart does not
+reset the limit.
 """
 
 from __future__ import annotations
@@ -45,6 +46,26 @@ def start(
 ) -> RateState:
     """Return the first state of a process, from the calls and 429s of the process before it."""
     return RateState(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)), paused_until)
+
+
+def reserve(calls_per_minute: int) -> int:
+    """Return how many calls may leave before they are stored: those of twenty seconds, and two."""
+    return min(calls_per_minute, calls_per_minute // 3 + 2)
+
+
+def resume(
+    calls_per_minute: int,
+    calls: Iterable[datetime],
+    lost: int,
+    now: datetime,
+    *,
+    paused_until: datetime | None = None,
+) -> RateState:
+    """Return the pace of a process that begins, knowing the calls and 429s of its predecessor.
+
+    `lost`: how many more calls the predecessor may have made just before a crash.
+    """
+    return start(calls_per_minute, (*calls, *(now,) * lost), paused_until=paused_until)
 
 
 def next_call_at(state: RateState, now: datetime, *, urgent: bool) -> datetime:

@@ -109,7 +109,7 @@ class DaemonSnapshot(Struct, frozen=True):
     """The state of the daemon at one moment.
 
     `write_error`: why deliveries cannot be made durable. `stuck_by`: why no item is read, because
-    the mirror cannot store it. `unkept`: a sentence about a part of the mirror that stores nothing.
+    the mirror cannot store it. `unwritten`: a sentence about a part of it that stores nothing.
     `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
     `down`: when the daemon did not run, if no complete sweep has begun since. `paused_until`: the
     end of the wait after a 429. `cached`: a sentence about a cache that answers instead of
@@ -135,7 +135,7 @@ class DaemonSnapshot(Struct, frozen=True):
     forged_since_delivery: int
     cached: str | None = None
     stuck_by: SyncdError | None = None
-    unkept: str | None = None
+    unwritten: str | None = None
     max_connections: int = 0
 
 
@@ -214,8 +214,8 @@ def _about_reading(now: DaemonSnapshot) -> list[str]:
             "No item is read, because the mirror cannot store the answers: "
             f"{_brief(now.stuck_by.message)}; {_brief(now.stuck_by.hint)}."
         )
-    elif now.write_error is None and now.unkept is not None:
-        reasons.append(now.unkept)
+    elif now.write_error is None and now.unwritten is not None:
+        reasons.append(now.unwritten)
     return reasons
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from datetime import datetime
@@ -28,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 # A health is reported after so many heartbeats; a short disturbance wakes nobody.
 REPORTED_AFTER_BEATS = 3
+# So many commits between two heartbeats need no cache: the heartbeat, and reads that confirm.
+QUIET_COMMITS = 3
 
 
 class Heartbeat:
@@ -51,6 +54,7 @@ class Heartbeat:
         self._reported_health = services.saved_state.reported_health
         self._health_beats: tuple[str, int] = ("", 0)
         self._written_401 = 0
+        self._commits = 0
         self._logged_error = ""
         # A connection of its own: a heartbeat never waits for a query of the status.
         self._query_runner = QueryRunner(services.config.mirror.path)
@@ -101,7 +105,7 @@ class Heartbeat:
             if self._logged_error:
                 self._logged_error = ""
                 log.info("the mirror can be used again")
-                services.worker.hurry()
+                services.worker.retry_now()
         except MirrorError as error:
             self._webhook.write_error = error
             if error.message != self._logged_error:
@@ -116,6 +120,7 @@ class Heartbeat:
             self._reported_health = health
         self._schedule.adapt(is_silent=self._webhooks.state == "silent")
         await self._sweep_if_quiet(day, now)
+        await self._release_memory()
 
     async def snapshot(self, now: datetime) -> DaemonSnapshot:
         """Return the state of the daemon; raises MirrorError leaves."""
@@ -134,7 +139,7 @@ class Heartbeat:
             unreachable=fetcher.failures.unreachable,
             cached=fetcher.cached.reason,
             stuck_by=services.worker.stuck_by,
-            unkept=services.worker.reason,
+            unwritten=services.worker.reason,
             progress=progress,
             eta=None if progress is None else sweep_manager.eta(progress),
             next_sweep_at=self._schedule.next_sweep_at,
@@ -193,6 +198,14 @@ class Heartbeat:
         )
         is_quiet = webhook_health.is_quiet(rate, now)
         await self._schedule.quiet(now, is_quiet=is_quiet)
+
+    async def _release_memory(self) -> None:
+        """Return memory to the system while little is written."""
+        commits = self._services.database.commits
+        if commits - self._commits <= QUIET_COMMITS:
+            with contextlib.suppress(MirrorError):  # the next heartbeat reports it
+                await self._services.database.release_memory()
+        self._commits = commits
 
     @property
     def _unwritten_401(self) -> int:

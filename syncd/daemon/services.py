@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from syncd.dreamship.client import DreamshipClient
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.replaceable_source import ReplaceableSource
 from syncd.dreamship.source import Source
+from syncd.errors import MirrorError
 from syncd.store import Database, process_state, sweeps, wall_time
 from syncd.store.process_state import SavedState
 from syncd.store.reapply_policy import reapply
@@ -106,11 +108,9 @@ class Services:
         await _fail_excess(database, now, policy)
         is_new_policy = await reapply(database, policy, clock.now)
         remote_clock = RemoteClock(clock, saved_state.clock_offset)
-        pace = rate_limit.start(
-            config.dreamship.calls_per_minute,
-            saved_state.calls,
-            paused_until=saved_state.paused_until,
-        )
+        limit, paused_until = config.dreamship.calls_per_minute, saved_state.paused_until
+        calls, lost = saved_state.calls, saved_state.lost_calls
+        pace = rate_limit.resume(limit, calls, lost, now, paused_until=paused_until)
         rate_limiter = RateLimiter(database, clock, pace)
         source = source or ReplaceableSource(_client(config, clock))
         listeners: list[SweepListener] = []
@@ -169,7 +169,7 @@ class Services:
         await self.close()
 
     async def close(self) -> None:
-        """Write the deliveries that were received, stop reading, and close the mirror."""
+        """Stop reading, write what waits to be written, and close the mirror."""
         self.sweep_manager.close()
         await self.batch_writer.close()
         if self._reading is not None:
@@ -177,6 +177,8 @@ class Services:
             await asyncio.gather(self._reading, return_exceptions=True)
         if isinstance(self.source, ReplaceableSource):
             await self.source.aclose()
+        with contextlib.suppress(MirrorError):  # then the next start is one after a crash
+            await self.rate_limiter.store()
         await asyncio.to_thread(self.database.close)
 
     @property

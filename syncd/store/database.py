@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from syncd.errors import MirrorUnavailable
-from syncd.store.connection import close_for_readers, close_without_checkpoint, open_for_writing
+from syncd.store.connection import (
+    close_for_readers,
+    close_without_checkpoint,
+    open_for_writing,
+    release_memory,
+)
+from syncd.store.deferred_writes import DeferredWrites
 from syncd.store.files import Lock, files_of, is_of_syncd, resolve
 from syncd.store.translation import overwritten, translated
 
@@ -38,6 +44,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._files: tuple[tuple[int, int], ...] = ()
         self._first: list[Callable[[sqlite3.Connection], object]] = []
+        self._deferred = DeferredWrites()
 
     def open(self) -> None:
         """Lock the mirror, and create or migrate it; raises MirrorErrors."""
@@ -111,6 +118,42 @@ class Database:
         added = loop.run_in_executor(self._executor, self._first.append, function)
         await asyncio.gather(added, self.write(lambda _: None))
 
+    def write_later(
+        self, function: Callable[[sqlite3.Connection], object], on_commit: Callable[[], object]
+    ) -> None:
+        """Run `function` in the next transaction, and `on_commit` in the write thread after it."""
+        self._deferred.add(function, on_commit=on_commit)
+
+    async def defer_read(
+        self,
+        item_id: int,
+        decide: Callable[[sqlite3.Connection], Callable[[sqlite3.Connection], object] | None],
+    ) -> bool:
+        """Run `decide`, which must not write; the next transaction begins with its result.
+
+        Return False if the caller has to write the read of this item at once: `decide` returned
+        None, or another function must run first, or the last read of the item failed.
+        """
+
+        def run(db: sqlite3.Connection) -> bool:
+            if self._first or not self._deferred.accepts(item_id):
+                return False
+            # In the write thread, so no transaction comes between the decision and the next line.
+            if (save := decide(db)) is not None:
+                self._deferred.add(save, item_id)
+            return save is not None
+
+        return await self.read(run)
+
+    @property
+    def deferred_items(self) -> set[int]:
+        """The items whose reads wait for the next transaction."""
+        return self._deferred.items
+
+    async def release_memory(self) -> None:
+        """Drop the cached pages: a mirror that is rarely written needs none."""
+        await self.read(release_memory)
+
     async def ping(self) -> None:
         """Return once the thread has finished its earlier work, even if the mirror is unusable."""
         await asyncio.get_running_loop().run_in_executor(self._executor, int)
@@ -147,23 +190,44 @@ class Database:
         db = self._open_connection()
         with translated(self.path), _without_cached_pages_after_error(db):
             self._require_same_files()
-            # IMMEDIATE: a transaction that reads first and writes later fails at once ("database
-            # is locked") if another connection wrote in between.
-            db.execute("BEGIN IMMEDIATE")
+            deferred = self._begin(db)
             try:
                 done = self._run_first(db)
                 result = function(db)
-                db.execute("COMMIT")
+                self._commit(db)
                 self.commits += 1
+                self._deferred.remove(deferred)
                 del self._first[:done]
             except BaseException:
-                # A full disk may have rolled the transaction back already.
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                _roll_back(db)
                 raise
             # The files may have been replaced meanwhile, and then no shop sees the transaction.
             self._require_same_files()
             return result
+
+    def _begin(self, db: sqlite3.Connection) -> int:
+        """Begin a transaction, and run the deferred writes; return their number."""
+        # IMMEDIATE: a transaction that reads first and writes later fails at once ("database is
+        # locked") if another connection wrote in between.
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            return self._deferred.run(db)
+        except Exception as error:
+            # A read that cannot be written must not prevent the transaction of a delivery.
+            _roll_back(db)
+            self._deferred.fail()
+            if not isinstance(error, sqlite3.Error):
+                raise
+        db.execute("BEGIN IMMEDIATE")
+        return 0
+
+    def _commit(self, db: sqlite3.Connection) -> None:
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            # Without the deferred writes, the next transaction may fit on the disk.
+            self._deferred.fail()
+            raise
 
     def _run_first(self, db: sqlite3.Connection) -> int:
         """Run the functions of `write_first`; return their number."""
@@ -208,6 +272,12 @@ class Database:
         if self._connection is None:
             raise MirrorUnavailable("the mirror is closed")
         return self._connection
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    # A full disk may have rolled the transaction back already.
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 @contextlib.contextmanager

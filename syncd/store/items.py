@@ -26,8 +26,9 @@ def ids_with_variants(db: sqlite3.Connection) -> list[int]:
 def stored_variants(db: sqlite3.Connection, read: ItemRead) -> dict[int, VariantState]:
     """Return the stored variants of the item, and those that its read names."""
     stored = rows.variants_of_item(db, read.item_id)
-    stored |= rows.variants_by_id(db, [variant.variant_id for variant in read.variants or ()])
-    return stored
+    # Most reads name only variants of their item.
+    others = {variant.variant_id for variant in read.variants or ()} - stored.keys()
+    return stored | rows.variants_by_id(db, others) if others else stored
 
 
 def was_read(db: sqlite3.Connection, item_id: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -14,6 +15,9 @@ from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state
 from syncd.store.wall_time import put_mark
+
+# The key of the number of calls that a process may not have stored; a clean stop deletes it.
+_RESERVED = "calls_reserved"
 
 
 class Beat(Struct, frozen=True):
@@ -29,12 +33,14 @@ class Beat(Struct, frozen=True):
 class SavedState(Struct, frozen=True):
     """The state that a daemon needs when it starts.
 
+    `calls`: those of the last minute; `lost_calls`: how many more a crash may have lost.
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: the number of
     sweeps since then that were not complete. `accepting_since`: since when deliveries could arrive
     without a break. `is_clock_suspect`: the clock ran ahead, and nothing has confirmed it since.
     """
 
     calls: list[datetime]
+    lost_calls: int
     paused_until: datetime | None
     clock_offset: timedelta
     complete_at: datetime | None
@@ -45,12 +51,28 @@ class SavedState(Struct, frozen=True):
     is_clock_suspect: bool
 
 
-def log_call(db: sqlite3.Connection, now: datetime, *, for_sweep: bool) -> None:
-    """Store one call to Dreamship, before it leaves; `for_sweep` counts it for the open sweeps."""
-    db.execute("DELETE FROM calls WHERE at < ?", (to_text(now - 2 * WINDOW),))
-    db.execute("INSERT INTO calls (at) VALUES (?)", (to_text(now),))
+def reserve_calls(db: sqlite3.Connection, calls: Iterable[datetime], number: int) -> None:
+    """Store the calls until now, and how many more may leave before they are stored."""
+    store_calls(db, calls)
+    put_state(db, _RESERVED, str(number))
+
+
+def log_call(db: sqlite3.Connection, at: datetime, *, for_sweep: bool) -> None:
+    """Store one call to Dreamship; `for_sweep` counts it for the sweeps that were open then."""
+    text = to_text(at)
+    db.execute("DELETE FROM calls WHERE at < ?", (to_text(at - 2 * WINDOW),))
+    db.execute("INSERT INTO calls (at) VALUES (?)", (text,))
     if for_sweep:
-        db.execute("UPDATE sweeps SET calls = calls + 1 WHERE ended_at IS NULL")
+        db.execute(
+            "UPDATE sweeps SET calls = calls + 1 WHERE ended_at IS NULL AND began_at <= ?", (text,)
+        )
+
+
+def store_calls(db: sqlite3.Connection, calls: Iterable[datetime]) -> None:
+    """Store all calls of a process that makes no more."""
+    db.execute("DELETE FROM calls")
+    db.executemany("INSERT INTO calls (at) VALUES (?)", [(to_text(at),) for at in calls])
+    db.execute("DELETE FROM state WHERE key = ?", (_RESERVED,))
 
 
 def log_throttled(
@@ -90,6 +112,7 @@ def restore(db: sqlite3.Connection, now: datetime) -> SavedState:
         paused_until = min(paused_until, now + timedelta(seconds=MAX_WAIT_S))
     return SavedState(
         calls=[from_text(row[0]) for row in rows],
+        lost_calls=int(get_state(db, _RESERVED) or 0),
         paused_until=paused_until,
         clock_offset=_clock_offset(db),
         complete_at=maybe_from_text(complete),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from datetime import datetime
 
 from syncd.core.apply_read import apply_read, is_no_evidence
@@ -32,6 +33,42 @@ def apply(
     if any(state.missing_since is not None for state in change_set.variants.values()):
         missing_variants.block_removals(db, policy, now)
     return change_set
+
+
+def save_of_unchanged(
+    db: sqlite3.Connection,
+    read: ItemRead,
+    policy: Policy,
+    *,
+    now: datetime,
+    accepting_since: datetime | None = None,
+) -> Callable[[sqlite3.Connection], None] | None:
+    """Return the function that saves a read that only confirms its item; None for any other read.
+
+    The function is right for the state of the mirror at this moment.
+    """
+    snapshot = _load(db, read, policy, now)
+    change_set = apply_read(snapshot, read, policy, now=now, accepting_since=accepting_since)
+    if not _only_confirms(snapshot, read, change_set):
+        return None
+    return lambda db: _save(db, snapshot, read, change_set, now)
+
+
+def _only_confirms(snapshot: ItemSnapshot, read: ItemRead, change_set: ChangeSet) -> bool:
+    """Tell whether a read changes nothing that a shop sees, except the time of confirmation."""
+    item = snapshot.item
+    return (
+        change_set == ChangeSet()
+        and not read.age
+        and bool(read.variants)
+        and shows_every_variant(snapshot, read)
+        and not snapshot.unplaced_deliveries
+        and item is not None
+        and not item.is_gone
+        and item.confirmed_at is not None
+        and item.confirmed_at <= read.began_at
+        and read.name in {None, item.name}
+    )
 
 
 def _load(db: sqlite3.Connection, read: ItemRead, policy: Policy, now: datetime) -> ItemSnapshot:

@@ -17,9 +17,9 @@ from syncd.store import missing_variants, rows, sweep_pages
 
 _PAGE_ITEMS = 100
 
-_READY = """SELECT sweep_id FROM sweeps w WHERE ended_at IS NULL AND is_listing = 0
-            AND NOT EXISTS (SELECT 1 FROM sweep_items s
-                            WHERE s.sweep_id = w.sweep_id AND s.state = 'todo')"""
+_READY = """SELECT sweep_id FROM sweeps w WHERE ended_at IS NULL AND is_listing = 0 AND NOT EXISTS
+            (SELECT 1 FROM sweep_items s WHERE s.sweep_id = w.sweep_id AND s.state = 'todo'
+                AND s.item_id NOT IN (SELECT value FROM json_each(?)))"""
 
 
 def begin(
@@ -103,9 +103,9 @@ def drop(db: sqlite3.Connection, sweep_id: int, policy: Policy, now: datetime) -
     db.execute("DELETE FROM sweeps WHERE sweep_id = ?", (sweep_id,))
 
 
-def any_ready(db: sqlite3.Connection) -> bool:
-    """Tell whether `finish` has a sweep to end."""
-    return db.execute(f"{_READY} LIMIT 1").fetchone() is not None
+def any_ready(db: sqlite3.Connection, read: Collection[int]) -> bool:
+    """Tell whether `finish` has a sweep to end, once the reads of some items are written."""
+    return db.execute(f"{_READY} LIMIT 1", (rows.as_json(read),)).fetchone() is not None
 
 
 def finish(
@@ -117,7 +117,7 @@ def finish(
     """
     sweep_pages.list_again(db, categories)
     ended = []
-    for (sweep_id,) in db.execute(_READY).fetchall():
+    for (sweep_id,) in db.execute(_READY, ("[]",)).fetchall():
         missing_variants.finish_missing(db, sweep_id, policy, now)
         ended.append(_end(db, sweep_id, now, error=""))
     return ended

@@ -24,9 +24,10 @@ from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGo
 from syncd.store import Database, probe, reads, sweep_pages, sweeps
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
+from syncd.sync.confirmations import Confirmations, Save
 from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_failures import ATTEMPTS_PER_SWEEP, ReadFailures, named
-from syncd.sync.unkept import Keep, Unkept, max_attempts
+from syncd.sync.unwritten_answers import UnwrittenAnswers, WriteAnswer, max_attempts
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,10 @@ class Fetcher:
             on_finished=on_finished,
         )
         self.reader = CatalogueReader(source, self.failures.account, clock, remote_clock)
-        self.unkept = Unkept(database, clock, self._postpone_unkept)
+        self.confirmations = Confirmations(database, clock)
+        # The commits and deferred reads at the last look for a sweep to end, if there was none.
+        self._without_ready_sweep: tuple[int, int] | None = None
+        self.unwritten = UnwrittenAnswers(database, clock, self._postpone_unwritten)
         self._database = database
         self._active = active
         self._rate_limiter = rate_limiter
@@ -71,19 +75,19 @@ class Fetcher:
         """Move all times with this host's clock; after an absence deliveries arrive from now on."""
         self.failures.follow(jump)
         self.cached.follow(jump)
-        self.unkept.follow(jump)
+        self.unwritten.follow(jump)
         if jump.is_absence:
             self.accepting_since = jump.after
         elif self.accepting_since is not None:
             self.accepting_since = jump.event(self.accepting_since)
 
     async def ask(self, job: Job) -> None:
-        """Do one job whose call is paid; `unkept` holds an answer that cannot be written."""
-        keep: Keep | None = None
+        """Do one job whose call is paid; `unwritten` holds an answer that cannot be written."""
+        write: WriteAnswer | None = None
         try:
             try:
-                keep = await self._answer(job)
-                await self._keep_first(job, keep)
+                write = await self._answer(job)
+                await self._write_first(job, write)
             except SourceError as error:
                 await self.failures.failed(job, error)
             except MirrorError:
@@ -95,27 +99,27 @@ class Fetcher:
                     job, SourceAnswerInvalid("for no known reason; the log has more")
                 )
         except MirrorError as error:
-            await self.unkept.failed(job, error, keep)
+            await self.unwritten.failed(job, error, write)
 
-    async def _answer(self, job: Job) -> Keep | None:
+    async def _answer(self, job: Job) -> WriteAnswer | None:
         """Make the call; return the function that writes its answer, if there is one to write."""
         began_at = self._clock.now()
-        keep: Keep | None = None
+        write: WriteAnswer | None = None
         if job.item_id is not None:
             read = await self.reader.item(job.item_id)
-            keep = partial(self._keep_item, job.item_id, read)
+            write = partial(self._write_item, job.item_id, read)
         elif job.sweep_id is not None:
-            keep = await self._list(job.sweep_id, job.position)
+            write = await self._list(job.sweep_id, job.position)
         seconds = (self._clock.now() - began_at).total_seconds()
         log.debug("read", **named(job), seconds=seconds)
-        return keep
+        return write
 
-    async def _keep_first(self, job: Job, keep: Keep | None) -> None:
+    async def _write_first(self, job: Job, write: WriteAnswer | None) -> None:
         """Write an answer for the first time. Dreamship has answered, even if the write fails."""
         try:
-            if keep is not None:
-                await keep(rehearses=False)
-                self.unkept.kept()
+            if write is not None:
+                await write(rehearses=False)
+                self.unwritten.written()
         except MirrorError:
             self._was_answered(job)
             raise
@@ -125,16 +129,16 @@ class Fetcher:
         self.failures.answered(job)
         self._rate_limiter.answered()
 
-    async def _postpone_unkept(
-        self, job: Job, not_before: datetime, error: MirrorError, tries: int
+    async def _postpone_unwritten(
+        self, job: Job, not_before: datetime, error: MirrorError, attempts: int
     ) -> None:
         """Postpone a part whose answer cannot be written; sweeps give it up after some attempts."""
-        reason = f"the mirror could not take it: {error.message}"
+        reason = f"the mirror could not store it: {error.message}"
         if job.item_id is not None:
             await self.failures.postpone_failed(
-                job.item_id, not_before, reason, max_attempts=max_attempts(tries)
+                job.item_id, not_before, reason, max_attempts=max_attempts(attempts)
             )
-        elif job.sweep_id is not None and tries >= ATTEMPTS_PER_SWEEP:
+        elif job.sweep_id is not None and attempts >= ATTEMPTS_PER_SWEEP:
             categories = self._active.current.categories
             await self.failures.continue_listing(
                 job.sweep_id, pagination.skipped(job.position, categories, reason)
@@ -142,7 +146,13 @@ class Fetcher:
 
     async def finish_sweeps(self) -> None:
         """End each sweep that has nothing left to read."""
-        if not await self._database.read(sweeps.any_ready):
+        database = self._database
+        state = database.commits, len(database.deferred_items)
+        if state == self._without_ready_sweep:
+            return
+        # `write` saves the deferred reads first.
+        if not await database.read(lambda db: sweeps.any_ready(db, database.deferred_items)):
+            self._without_ready_sweep = state
             return
         now, current = self._clock.now(), self._active.current
         ended = await self._database.write(
@@ -157,7 +167,7 @@ class Fetcher:
         now, policy = self._clock.now(), self._active.current.policy
         await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
 
-    async def _keep_item(self, item_id: int, read: ItemRead, *, rehearses: bool) -> None:
+    async def _write_item(self, item_id: int, read: ItemRead, *, rehearses: bool) -> None:
         await self._save_read(read, rehearses=rehearses)
         if rehearses:
             return
@@ -173,10 +183,20 @@ class Fetcher:
         now, policy = self._clock.now(), self._active.current.policy
         accepting_since = self.accepting_since
 
+        def save_of_unchanged(db: sqlite3.Connection) -> Save | None:
+            return reads.save_of_unchanged(
+                db, read, policy, now=now, accepting_since=accepting_since
+            )
+
         def apply(db: sqlite3.Connection) -> ChangeSet:
             return reads.apply(db, read, policy, now=now, accepting_since=accepting_since)
 
-        await self._write(apply, now, rehearses=rehearses)
+        # While an answer cannot be written, each other one shows whether the mirror works again.
+        is_deferred = not self.unwritten.has_any and await self.confirmations.defer(
+            read, save_of_unchanged
+        )
+        if not is_deferred:
+            await self._write(apply, now, rehearses=rehearses)
 
     async def _write(
         self, function: Callable[[sqlite3.Connection], object], now: datetime, *, rehearses: bool
@@ -186,7 +206,7 @@ class Fetcher:
         else:
             await self._database.write(function)
 
-    async def _list(self, sweep_id: int, position: Position) -> Keep | None:
+    async def _list(self, sweep_id: int, position: Position) -> WriteAnswer | None:
         try:
             page = await self.reader.page(position)
         except SourceGone as error:
@@ -196,9 +216,9 @@ class Fetcher:
             self.cached.repeat_at(None, page, self._clock.now())
         else:
             self.cached.is_new(None)
-        return partial(self._keep_page, sweep_id, position, page)
+        return partial(self._write_page, sweep_id, position, page)
 
-    async def _keep_page(
+    async def _write_page(
         self, sweep_id: int, position: Position, page: Page, *, rehearses: bool
     ) -> None:
         categories = self._active.current.categories
@@ -208,9 +228,9 @@ class Fetcher:
 
         await self._write(apply, page.began_at, rehearses=rehearses)
         if not rehearses:
-            await self._keep_rows(page)
+            await self._write_rows(page)
 
-    async def _keep_rows(self, page: Page) -> None:
+    async def _write_rows(self, page: Page) -> None:
         failed_in_a_row = 0
         for row in rows_with_variants(page):
             try:

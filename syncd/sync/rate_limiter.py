@@ -1,8 +1,13 @@
-"""The one call budget for all calls to Dreamship. It survives restarts."""
+"""The one call budget for all calls to Dreamship. It survives restarts.
+
+The next commit of anything stores a call, so a call needs no commit of its own. Only a reserved
+number of calls may leave before they are stored. After a crash, so many calls count as just made.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -14,13 +19,16 @@ from syncd.store import Database, process_state
 
 
 class RateLimiter:
-    """Says when a call may leave, and stores each call before it leaves."""
+    """Says when a call may leave, and counts the calls."""
 
     def __init__(self, database: Database, clock: Clock, state: rate_limit.RateState) -> None:
         self._database = database
         self._clock = clock
         self._pace = state
         self.calls = 0  # since the start
+        self._reserved = 0
+        # The calls that the mirror may not have, by their number.
+        self._unstored: dict[int, datetime] = {}
 
     def wait_s(self, *, urgent: bool) -> float:
         """Return the seconds until the next call may leave; 0 if it may leave now."""
@@ -28,20 +36,44 @@ class RateLimiter:
         return (rate_limit.next_call_at(self._pace, now, urgent=urgent) - now).total_seconds()
 
     async def spend(self, *, for_sweep: bool) -> None:
-        """Take one call from the budget. It is on disk when this returns, and the call may leave.
+        """Take one call from the budget; the call may leave when this returns.
 
         Raises leaves of MirrorError; then nothing is taken, and the call must not leave.
         """
         now = self._clock.now()
         self._pace = rate_limit.called(self._pace, now)
         try:
-            await self._database.write(
-                lambda db: process_state.log_call(db, now, for_sweep=for_sweep)
-            )
+            await self._reserve_one(now)
         except MirrorError:
             self._pace = rate_limit.not_called(self._pace, now)
             raise
         self.calls += 1
+        number = self.calls
+        self._unstored[number] = now
+        self._database.write_later(
+            partial(process_state.log_call, at=now, for_sweep=for_sweep),
+            lambda: self._unstored.pop(number, None),
+        )
+
+    async def store(self) -> None:
+        """Store all calls, because no other will leave; raises leaves of MirrorError."""
+        if self._reserved:
+            calls = self._pace.calls
+            await self._database.write(lambda db: process_state.store_calls(db, calls))
+            self._reserved = 0
+
+    async def _reserve_one(self, now: datetime) -> None:
+        """Store the calls in a commit of its own if more are not stored than are reserved."""
+        reserved = rate_limit.reserve(self._pace.calls_per_minute)
+        for number, at in list(self._unstored.items()):
+            if at <= now - rate_limit.WINDOW:
+                self._unstored.pop(number, None)
+        if reserved == self._reserved and len(self._unstored) < reserved:
+            return
+        before = [call for call in self._pace.calls if call != now]
+        await self._database.write(lambda db: process_state.reserve_calls(db, before, reserved))
+        self._unstored.clear()
+        self._reserved = reserved
 
     async def turn(self) -> None:
         """Wait until a call that is not urgent may leave, and take it from the budget."""
@@ -71,6 +103,8 @@ class RateLimiter:
             calls=tuple(jump.timer(call) for call in self._pace.calls),
             paused_until=None if paused_until is None else jump.timer(paused_until),
         )
+        for number, at in list(self._unstored.items()):
+            self._unstored[number] = jump.timer(at)
 
     def limit(self, calls_per_minute: int) -> None:
         """Use a new limit of the configuration."""

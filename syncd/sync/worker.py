@@ -1,7 +1,6 @@
 """The one worker that reads from Dreamship: it takes one job after another, within the budget.
 
-`read_order` says which kind of job goes first. The order is not stored: it follows from the state
-of the mirror.
+`read_order` says which kind of job goes first. The order follows from the state of the mirror.
 """
 
 from __future__ import annotations
@@ -58,15 +57,15 @@ class SyncWorker:
     @property
     def stuck_by(self) -> MirrorError | None:
         """The error of the mirror that stops all reads; None while reads go on."""
-        return self._stuck_by or self._fetcher.unkept.stops_reading
+        return self._stuck_by or self._fetcher.unwritten.stops_reading
 
     @property
     def reason(self) -> str | None:
         """A sentence for the status about a part of the mirror that cannot be written; or None."""
         if self._sweeps_damaged is not None:
-            fault = self._sweeps_damaged
-            return f"Sweeps wait: {shortened(fault.message, 200)}; {fault.hint}."
-        return self._fetcher.unkept.reason
+            error = self._sweeps_damaged
+            return f"Sweeps wait: {shortened(error.message, 200)}; {error.hint}."
+        return self._fetcher.unwritten.reason
 
     def wake(self) -> None:
         """Look for a job now: there may be a new one."""
@@ -82,11 +81,11 @@ class SyncWorker:
     def resume(self) -> None:
         """Try again at once after Dreamship refused the key or was unreachable."""
         self._fetcher.failures.resume()
-        self.hurry()
+        self.retry_now()
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Try at once to write the answers that could not be written."""
-        self._fetcher.unkept.hurry()
+        self._fetcher.unwritten.retry_now()
         self.wake()
 
     def follow(self, jump: Jump) -> None:
@@ -119,47 +118,48 @@ class SyncWorker:
                 self._wake.clear()
                 try:
                     await self._step()
-                except Exception as fault:  # noqa: BLE001
+                except Exception as error:  # noqa: BLE001
                     # A worker that ends unnoticed would leave the mirror out of date.
-                    self._complain(fault)
+                    self._report(error)
                     await self._clock.sleep(MIRROR_WAIT_S)
         finally:
             for flight in self._flights:
                 flight.cancel()
             await asyncio.gather(*self._flights, return_exceptions=True)
-            self._turn_away(DaemonAbsent("the daemon is stopping", hint="try again"))
+            self._refuse_visitors(DaemonAbsent("the daemon is stopping", hint="try again"))
 
-    def _complain(self, fault: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         """Log why reading stopped; rarely, because the log may be on the full disk."""
-        if isinstance(fault, MirrorError):
-            self._stuck_by = fault
-            self._turn_away(fault)
-            self._complaints.begin("the mirror cannot be used", fault)
+        if isinstance(error, MirrorError):
+            self._stuck_by = error
+            self._refuse_visitors(error)
+            self._complaints.begin("the mirror cannot be used", error)
         else:
-            self._complaints.begin("reading failed for no known reason; it goes on", fault)
+            self._complaints.begin("reading failed for no known reason; it goes on", error)
 
-    def _turn_away(self, fault: SyncdError) -> None:
+    def _refuse_visitors(self, error: SyncdError) -> None:
         for visitor in self._visitors:
             if not visitor.done():
-                visitor.set_exception(fault)
+                visitor.set_exception(error)
 
     async def _step(self) -> None:
-        unkept = self._fetcher.unkept
-        if len(self._flights) >= (1 if unkept.is_suspicious else MAX_IN_FLIGHT):
+        unwritten = self._fetcher.unwritten
+        await self._fetcher.confirmations.write_due()
+        if len(self._flights) >= (1 if unwritten.has_failed_write else MAX_IN_FLIGHT):
             await self._wait(None)
             return
-        if await unkept.write_again():
+        if await unwritten.retry_due():
             return
         now = self._clock.now()
-        if (ask_from := unkept.asks_from(now)) is not None:
-            if unkept.stops_reading is not None:
-                self._turn_away(unkept.stops_reading)
-            await self._wait_until(ask_from, now)
+        if (calls_from := unwritten.calls_from(now)) is not None:
+            if unwritten.stops_reading is not None:
+                self._refuse_visitors(unwritten.stops_reading)
+            await self._wait_until(calls_from, now)
             return
         job = await self._next_job(now)
         if job is None:
             due_at = await self._next_due_at(now)
-            self._goes_on()
+            self._note_progress()
             await self._wait_until(due_at, now)
             return
         wait_s = self._rate_limiter.wait_s(urgent=job.is_urgent)
@@ -168,11 +168,11 @@ class SyncWorker:
             await self._wait(wait_s)
             return
         await self._rate_limiter.spend(for_sweep=job.is_for_sweep)
-        self._goes_on()
+        self._note_progress()
         self._turns = self._turns.after(job.kind)
-        self._take_off(job)
+        self._begin(job)
 
-    def _goes_on(self) -> None:
+    def _note_progress(self) -> None:
         self._stuck_by = None
         if self._sweeps_damaged is None:
             self._complaints.end("reading goes on")
@@ -185,15 +185,15 @@ class SyncWorker:
         await self._finish_sweeps(now)
         try:
             job = await self._first_of(self._turns.order, now)
-        except MirrorIncompatible as fault:
+        except MirrorIncompatible as error:
             # If only the jobs of sweeps are damaged, the reads that confirm deliveries go on.
-            self._sweeps_damaged = fault
+            self._sweeps_damaged = error
             job = await self._first_of(DELIVERIES, now)
             if job is None:
                 raise
         if self._sweeps_damaged is not None:
             self._complaints.begin(
-                "sweeps wait: what they have left is damaged", self._sweeps_damaged
+                "sweeps wait: their remaining items are damaged", self._sweeps_damaged
             )
         return job
 
@@ -202,7 +202,7 @@ class SyncWorker:
         list_from = fetcher.failures.list_paused_until
         listing = (
             not fetcher.is_listing
-            and not fetcher.unkept.has_page
+            and not fetcher.unwritten.has_page
             and (list_from is None or list_from <= now)
         )
         if not self._has_visitor:
@@ -214,9 +214,11 @@ class SyncWorker:
     async def _next_of(
         self, kinds: tuple[JobKind, ...], now: datetime, *, listing: bool
     ) -> Job | None:
-        busy = self._busy | self._fetcher.unkept.items
-        return await self._database.read(
-            lambda db: job_queue.next_job(db, now, busy, kinds, listing=listing)
+        database, busy = self._database, self._busy | self._fetcher.unwritten.items
+        return await database.read(
+            lambda db: job_queue.next_job(
+                db, now, busy | database.deferred_items, kinds, listing=listing
+            )
         )
 
     async def _finish_sweeps(self, now: datetime) -> None:
@@ -225,8 +227,8 @@ class SyncWorker:
             return
         try:
             await self._fetcher.finish_sweeps()
-        except MirrorIncompatible as fault:
-            self._end_from, self._sweeps_damaged = now + END_AGAIN, fault
+        except MirrorIncompatible as error:
+            self._end_from, self._sweeps_damaged = now + END_AGAIN, error
         else:
             self._end_from = self._sweeps_damaged = None
 
@@ -238,7 +240,7 @@ class SyncWorker:
         moments = (
             await self._database.read(lambda db: job_queue.next_due_at(db, now)),
             failures.list_paused_until,
-            self._fetcher.unkept.next_at,
+            self._fetcher.unwritten.next_at,
             self._end_from,
         )
         return min((at for at in moments if at is not None and at > now), default=None)
@@ -251,7 +253,9 @@ class SyncWorker:
         await self._wait(None if at is None else max(0.0, (at - now).total_seconds()))
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait until `wake` is called, or for `seconds` if given."""
+        """Wait for `seconds` if given, but only until `wake` is called, or a write is due."""
+        limits = (seconds, self._fetcher.confirmations.due_in_s)
+        seconds = min((limit for limit in limits if limit is not None), default=None)
         if seconds is None:
             await self._wake.wait()
             return
@@ -264,7 +268,7 @@ class SyncWorker:
             woken.cancel()
             await asyncio.gather(timer, woken, return_exceptions=True)
 
-    def _take_off(self, job: Job) -> None:
+    def _begin(self, job: Job) -> None:
         if job.kind == "look":
             visitor = next((one for one in self._visitors if not one.done()), None)
             if visitor is not None:  # if the visitor has left, its call stays unused
@@ -276,15 +280,15 @@ class SyncWorker:
             self._busy.add(job.item_id)
         flight = asyncio.create_task(self._fetcher.ask(job), name=f"read {job.kind}")
         self._flights.add(flight)
-        flight.add_done_callback(lambda done: self._land(done, job))
+        flight.add_done_callback(lambda done: self._end_flight(done, job))
 
-    def _land(self, flight: asyncio.Task[None], job: Job) -> None:
+    def _end_flight(self, flight: asyncio.Task[None], job: Job) -> None:
         self._flights.discard(flight)
         if job.item_id is None:
             self._fetcher.is_listing = False
         else:
             self._busy.discard(job.item_id)
-        if not flight.cancelled() and (fault := flight.exception()) is not None:
-            self._complaints.begin("reading failed for no known reason; it goes on", fault)
+        if not flight.cancelled() and (error := flight.exception()) is not None:
+            self._complaints.begin("reading failed for no known reason; it goes on", error)
             self._fetcher.failures.paused_until = self._clock.now() + timedelta(seconds=1)
         self.wake()

@@ -35,7 +35,7 @@ from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship import django_timestamp
 from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.store import Database
-from syncd.sync.unkept import MAX_HELD
+from syncd.sync.unwritten_answers import MAX_UNWRITTEN
 
 if TYPE_CHECKING:
     pass
@@ -302,12 +302,12 @@ def test_a_damaged_page_does_not_stop_other_items(full: Path, tmp_path: Path) ->
     assert 0 < len(broken) < 10
     assert (result, items) == ("partial", ITEMS - len(broken))
     assert set(json.decode(failed)) == broken
-    assert "the mirror could not take it" in error
+    assert "the mirror could not store it" in error
     assert {requested[f"item {item}"] for item in range(1, ITEMS + 1)} == {1}
     assert "is damaged" in reason
     assert f"item {min(broken)}" in reason
     output = Counter(line["event"] for line in lines if line["log_level"] == "error")
-    assert output == {"what was read cannot be kept": 1}
+    assert output == {"an answer cannot be written": 1}
 
 
 @pytest.mark.parametrize("what", ["everything", "all but calls", "all but calls and marks"])
@@ -351,14 +351,14 @@ def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) 
     (during, most, why, took_s, used), lines = live(tmp_path / "mirror.db", script, ITEMS * 2)
     # What is older than a minute is asked once more when it can be kept.
     assert most <= 2
-    assert during <= (IN_FLIGHT if what != "all but calls and marks" else MAX_HELD)
+    assert during <= (IN_FLIGHT if what != "all but calls and marks" else MAX_UNWRITTEN)
     assert used == 0
     assert "disk is full" in why
     assert took_s < 6 * MINUTE_S, "a minute until the next try, and 120 items at 45 a minute"
     output = Counter(line["event"] for line in lines if line["log_level"] == "error")
     assert all(count <= 3 for count in output.values()), output
     ends = [line["event"] for line in lines if line["log_level"] == "info"]
-    assert {"what is read can be kept again", "reading goes on"} & set(ends)
+    assert {"answers can be written again", "reading goes on"} & set(ends)
 
 
 @given(

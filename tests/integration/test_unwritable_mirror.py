@@ -36,7 +36,7 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     daemon = site.serve(filled=False)
     site.api.calls.clear()
     requesting = reconciling(site)
-    site.until(lambda: daemon.logged("what was read cannot be kept"))
+    site.until(lambda: daemon.logged("an answer cannot be written"))
     site.until(lambda: len(item_calls(site)) >= 3)
     counts = item_calls(site)
     site.until(lambda: "cannot take what was read" in str(daemon.status()["reasons"]))
@@ -44,11 +44,11 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     with site.mirror.open("r+b") as file:
         file.seek((page - 1) * 4096)
         file.write(before)
-    site.until(lambda: daemon.logged("what is read can be kept again"), 60)
+    site.until(lambda: daemon.logged("answers can be written again"), 60)
     out, _ = requesting.communicate(timeout=60)
     assert json.decode(out)["items"] + len(json.decode(out)["failed_items"]) == 40
     assert max(counts.values()) == 1, counts
-    assert len(daemon.logged("what was read cannot be kept")) == 1
+    assert len(daemon.logged("an answer cannot be written")) == 1
     site.until(lambda: "cannot take" not in str(daemon.status()["reasons"]))
     assert site.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     daemon.stop()

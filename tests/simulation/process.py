@@ -80,7 +80,7 @@ class _Disk(Inline):
             full: Future[T] = Future()
             full.set_exception(MirrorUnavailable("disk full"))
             return full
-        process.witness.step = None
+        process.witness.reset()
         done = super().submit(fn, *args, **kwargs)
         is_read = getattr(fn, "__name__", "") == "_read"  # writes nothing
         if process.is_up and not is_read and done.exception() is None:

@@ -111,6 +111,7 @@ class _Run:
             settle=SETTLE,
             trace=self.trace,
         )
+        self.witness.on_unchanged = self.checks.unchanged
         self.source = Source(
             self.truth,
             scenario,
