@@ -15,7 +15,6 @@ import structlog
 from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.config.runtime import ActiveConfig
-from syncd.core import rate_limit
 from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepSummary
 from syncd.core.policy import Policy
@@ -108,9 +107,7 @@ class Services:
         await _fail_excess(database, now, policy)
         is_new_policy = await reapply(database, policy, clock.now)
         remote_clock = RemoteClock(clock, saved_state.clock_offset)
-        limit, paused_until = config.dreamship.calls_per_minute, saved_state.paused_until
-        calls, lost = saved_state.calls, saved_state.lost_calls
-        pace = rate_limit.resume(limit, calls, lost, now, paused_until=paused_until)
+        pace = saved_state.pace(config.dreamship.calls_per_minute, now)
         rate_limiter = RateLimiter(database, clock, pace)
         source = source or ReplaceableSource(_client(config, clock))
         listeners: list[SweepListener] = []

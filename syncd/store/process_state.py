@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from syncd.clock import Mark
-from syncd.core.rate_limit import MAX_WAIT_S, WINDOW
+from syncd.core import rate_limit
+from syncd.core.rate_limit import MAX_WAIT_S, WINDOW, RateState
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state
@@ -49,6 +50,12 @@ class SavedState(Struct, frozen=True):
     webhooks: WebhookHealth
     reported_health: str | None
     is_clock_suspect: bool
+
+    def pace(self, calls_per_minute: int, now: datetime) -> RateState:
+        """Return the pace with which the calls continue."""
+        return rate_limit.resume(
+            calls_per_minute, self.calls, self.lost_calls, now, paused_until=self.paused_until
+        )
 
 
 def reserve_calls(db: sqlite3.Connection, calls: Iterable[datetime], number: int) -> None:

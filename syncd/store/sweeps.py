@@ -18,8 +18,8 @@ from syncd.store import missing_variants, rows, sweep_pages
 _PAGE_ITEMS = 100
 
 _READY = """SELECT sweep_id FROM sweeps w WHERE ended_at IS NULL AND is_listing = 0 AND NOT EXISTS
-            (SELECT 1 FROM sweep_items s WHERE s.sweep_id = w.sweep_id AND s.state = 'todo'
-                AND s.item_id NOT IN (SELECT value FROM json_each(?)))"""
+    (SELECT 1 FROM sweep_items s WHERE s.sweep_id = w.sweep_id AND s.state = 'todo'
+     AND s.item_id NOT IN (SELECT value FROM json_each(?)))"""
 
 
 def begin(
@@ -105,7 +105,7 @@ def drop(db: sqlite3.Connection, sweep_id: int, policy: Policy, now: datetime) -
 
 def any_ready(db: sqlite3.Connection, read: Collection[int]) -> bool:
     """Tell whether `finish` has a sweep to end, once the reads of some items are written."""
-    return db.execute(f"{_READY} LIMIT 1", (rows.as_json(read),)).fetchone() is not None
+    return bool(db.execute(_READY, (rows.as_json(read),)).fetchall())
 
 
 def finish(
@@ -223,8 +223,7 @@ def close_unplaced(
 
 def has_unplaced_variants(db: sqlite3.Connection) -> bool:
     """Tell whether deliveries named variants whose item only a sweep of the catalogue can find."""
-    row = db.execute("SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL").fetchone()
-    return row is not None
+    return bool(db.execute("SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL").fetchall())
 
 
 def _end(db: sqlite3.Connection, sweep_id: int, now: datetime, *, error: str) -> SweepSummary:

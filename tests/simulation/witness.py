@@ -72,7 +72,9 @@ class StepRecorder:
             change_set: ChangeSet = apply_read(snapshot, read, *given, **how)
             return change_set
 
-        def recorded_unchanged(db: sqlite3.Connection, read: ItemRead, *given: Any, **how: Any) -> Any:
+        def recorded_unchanged(
+            db: sqlite3.Connection, read: ItemRead, *given: Any, **how: Any
+        ) -> Any:
             save = save_of_unchanged(db, read, *given, **how)
             if save is None:
                 return None
