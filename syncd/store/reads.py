@@ -51,6 +51,8 @@ def save_of_unchanged(
     change_set = apply_read(snapshot, read, policy, now=now, accepting_since=accepting_since)
     if not _only_confirms(snapshot, read, change_set):
         return None
+    # A damaged page of the queue must fail this read alone, and not the reads that wait with it.
+    db.execute("SELECT * FROM refresh_queue WHERE item_id = ?", (read.item_id,)).fetchall()
     return lambda db: _save(db, snapshot, read, change_set, now)
 
 

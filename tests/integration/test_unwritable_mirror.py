@@ -39,7 +39,7 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     site.until(lambda: daemon.logged("an answer cannot be written"))
     site.until(lambda: len(item_calls(site)) >= 3)
     counts = item_calls(site)
-    site.until(lambda: "cannot take what was read" in str(daemon.status()["reasons"]))
+    site.until(lambda: "cannot store the answer" in str(daemon.status()["reasons"]))
     assert daemon.status()["health"] == "degraded"
     with site.mirror.open("r+b") as file:
         file.seek((page - 1) * 4096)
@@ -49,7 +49,7 @@ def test_a_daemon_reads_the_items_of_a_damaged_page_once(site: Site) -> None:
     assert json.decode(out)["items"] + len(json.decode(out)["failed_items"]) == 40
     assert max(counts.values()) == 1, counts
     assert len(daemon.logged("an answer cannot be written")) == 1
-    site.until(lambda: "cannot take" not in str(daemon.status()["reasons"]))
+    site.until(lambda: "cannot store the answer" not in str(daemon.status()["reasons"]))
     assert site.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     daemon.stop()
 
