@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
+from syncd.config.api_keys import parse_secret, read_keys
 from syncd.config.files import absolute, read_small, reason
-from syncd.config.keys import parse_secret, read_keys
 from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, Config, declared
 from syncd.config.types import Address, Secret, parse_address, parse_duration, parse_path
 from syncd.config.validators import describe, is_loopback

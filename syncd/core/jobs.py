@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from syncd.core.model import SweepResult
 from syncd.core.pagination import Position
 
-JobKind = Literal["doubt", "settle", "asked", "look", "page", "unread", "stale"]
+JobKind = Literal["conflict", "confirm", "requested", "dry_run", "page", "unread", "stale"]
 """The purpose of a call: two kinds for deliveries, items that an operator named, a dry run, and
 three kinds for the rest of a sweep of the catalogue."""
 
@@ -20,8 +20,8 @@ SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 class Job(Struct, frozen=True):
     """The next thing worth a call: one item, or one page of a sweep's listing.
 
-    `sweep_id`: the sweep that requests it; None for a delivery. A "look" has no item and no page:
-    the dry run that waits for this turn makes the call.
+    `sweep_id`: the sweep that requests it; None for a delivery. A "dry_run" has no item and no
+    page: the dry run that waits for this turn makes the call.
     """
 
     kind: JobKind
@@ -32,12 +32,12 @@ class Job(Struct, frozen=True):
     @property
     def is_urgent(self) -> bool:
         """Whether a variant is unsellable until the answer arrives."""
-        return self.kind == "doubt"
+        return self.kind == "conflict"
 
     @property
     def is_for_sweep(self) -> bool:
         """Whether a sweep requests it."""
-        return self.kind in {"asked", "page", "unread", "stale"}
+        return self.kind in {"requested", "page", "unread", "stale"}
 
 
 class SweepProgress(Struct, frozen=True):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from syncd.errors import SourceError, SourceRefused
@@ -41,7 +41,7 @@ class Position(Struct, frozen=True):
     which `attempt` are of this category. `count` is the total that the first page of this run
     names. `shifted`: the listing has changed since then. `is_unsure`: a listing changed during each
     reading. `page_items` is the length of the longest page of this run, and `listed` the number of
-    items that the run has shown. `broken` counts unreadable pages in a row; `faults` describes the
+    items that the run has shown. `broken` counts unreadable pages in a row; `errors` describes the
     unreadable parts. The names of the fields are persisted.
     """
 
@@ -56,7 +56,7 @@ class Position(Struct, frozen=True):
     page_items: int = 0
     listed: int = 0
     broken: int = 0
-    faults: tuple[str, ...] = ()
+    errors: tuple[str, ...] = field(default=(), name="faults")  # persisted as in 0.1.0
 
 
 class PageStats(Struct, frozen=True):
@@ -130,7 +130,7 @@ def following(position: Position, stats: PageStats, categories: tuple[int, ...])
         or stats.is_old
         or stats.repeated > 0
         # After an unreadable first page the count is unknown.
-        or (not is_first and not position.faults and stats.count != position.count)
+        or (not is_first and not position.errors and stats.count != position.count)
         or (stats.has_next and stats.new == 0)
     )
     here = replace(
@@ -213,7 +213,7 @@ def is_whole(position: Position) -> bool:
 
 def again(position: Position, categories: tuple[int, ...]) -> Position | None:
     """Return the start of another reading of a changed listing; None after too many readings."""
-    if position.run >= MAX_ATTEMPTS * max(1, len(categories)) or position.faults:
+    if position.run >= MAX_ATTEMPTS * max(1, len(categories)) or position.errors:
         return None
     return replace(first(categories), run=position.run + 1, attempt=MAX_ATTEMPTS)
 
@@ -223,7 +223,7 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
     # A listing that counts more items than it shows may always do so: it is read once more only. A
     # listing with an unreadable part is always short, and another reading does not help.
     is_again = (position.shifted and attempt < MAX_ATTEMPTS) or (is_short and attempt == 1)
-    if is_again and not position.faults:
+    if is_again and not position.errors:
         return Position(
             position.category, run=run, attempt=attempt + 1, is_unsure=position.is_unsure
         )
@@ -232,13 +232,13 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
     if position.category is not None and position.category in categories:
         later = categories[categories.index(position.category) + 1 :]
     if later:
-        return Position(later[0], run=run, is_unsure=is_unsure, faults=position.faults)
+        return Position(later[0], run=run, is_unsure=is_unsure, errors=position.errors)
     return replace(position, page=0, is_unsure=is_unsure)
 
 
 def _with_error(position: Position, error: str, *, is_first: bool = False) -> Position:
-    faults = (error, *position.faults) if is_first else (*position.faults, error)
-    return replace(position, faults=faults[:MAX_ERRORS])
+    errors = (error, *position.errors) if is_first else (*position.errors, error)
+    return replace(position, errors=errors[:MAX_ERRORS])
 
 
 def _named(position: Position) -> str:

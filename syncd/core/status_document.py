@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.core.status import DaemonSnapshot, DaySummary, MirrorCounts, assess
+from syncd.core.health import DaemonSnapshot, DaySummary, MirrorCounts, assess
 from syncd.core.timestamps import maybe_text, to_text
 
 

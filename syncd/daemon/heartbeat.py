@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from syncd.core import webhook_health
 from syncd.core.clock_jump import Jump
-from syncd.core.status import Assessment, DaemonSnapshot, DaySummary, assess
+from syncd.core.health import Assessment, DaemonSnapshot, DaySummary, assess
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
 from syncd.daemon.cached_queries import QueryRunner

@@ -199,7 +199,7 @@ class Services:
             reader=self.fetcher.reader,
             rate_limiter=self.rate_limiter,
             # Without a worker no other call waits for its turn.
-            turn=self.rate_limiter.turn if self._reading is None else self.worker.visit,
+            turn=self.rate_limiter.turn if self._reading is None else self.worker.wait_for_turn,
             clock=self.clock,
             policy=current.policy,
             items=current.items,

@@ -17,14 +17,14 @@ from syncd.core.timestamps import maybe_from_text, to_text
 from syncd.store import rows
 
 _PICKS: dict[JobKind, str] = {
-    "doubt": """
+    "conflict": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.urgent_at <= :now AND {ready} ORDER BY q.urgent_at LIMIT 1""",
-    "settle": """
+    "confirm": """
         SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
     # The smallest request first: a request for one item does not wait for one for hundreds.
-    "asked": """
+    "requested": """
         WITH requests AS (
             SELECT w.sweep_id, count(*) AS items FROM sweeps w
             JOIN sweep_items s ON s.sweep_id = w.sweep_id
@@ -65,7 +65,7 @@ def next_job(
             job = _next_page(db) if listing else None
             if job is not None:
                 return job
-        elif kind == "look":
+        elif kind == "dry_run":
             continue  # the mirror does not store these
         elif (row := db.execute(_PICKS[kind], values).fetchone()) is not None:
             return Job(kind, item_id=row[0], sweep_id=row[1])

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from syncd.core.explain import VariantHistory
+from syncd.core.health import DaySummary, MirrorCounts, UnknownValues, unknown_values
 from syncd.core.model import Row
 from syncd.core.policy import Policy
-from syncd.core.status import DaySummary, MirrorCounts, UnknownValues, unknown_values
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import CALM_DELIVERIES, DeliveryRate, Evidence
 from syncd.store import dashboard, history

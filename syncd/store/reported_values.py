@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from syncd.core.health import MAX_VALUE_CHARS
 from syncd.core.plain_text import shortened
-from syncd.core.status import MAX_VALUE_CHARS
 from syncd.store.rows import get_state, put_state
 
 # Only the newest values are stored, because Dreamship may send any number of them.

@@ -279,8 +279,8 @@ def _errors(
         errors.append(f"{held} variants were not found; that many are not removed automatically")
     if position_text is not None:
         position = sweep_pages.position_of(position_text)
-        errors += position.faults
-        if position.is_unsure and not position.faults:
+        errors += position.errors
+        if position.is_unsure and not position.errors:
             errors.append("the list changed during each reading, or came from a cache")
     if left:
         item_id, reason = left[0]

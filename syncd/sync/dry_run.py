@@ -160,7 +160,7 @@ class DryRun(Struct):
 
     def _with_errors_added(self, position: Position) -> Position:
         """Add the errors of the list at `position`, and return the position."""
-        self._errors += [error for error in position.faults if error not in self._errors]
+        self._errors += [error for error in position.errors if error not in self._errors]
         return position
 
     async def _read(self, item_id: int) -> ItemRead | None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from syncd.core.jobs import JobKind
 
-DELIVERIES: tuple[JobKind, ...] = ("doubt", "settle")
+DELIVERIES: tuple[JobKind, ...] = ("conflict", "confirm")
 CATALOGUE: tuple[JobKind, ...] = ("page", "unread", "stale")
 # Of this many calls, one goes first to sweeps and dry runs.
 SWEEP_TURN = 4
@@ -44,7 +44,7 @@ class Turns(Struct, frozen=True):
     def order(self) -> tuple[JobKind, ...]:
         """All kinds of calls, in the order in which they may leave."""
         deliveries = DELIVERIES[::-1] if self.calls % SETTLE_TURN == 1 else DELIVERIES
-        groups: tuple[tuple[JobKind, ...], ...] = (("asked",), ("look",), self._catalogue)
+        groups: tuple[tuple[JobKind, ...], ...] = (("requested",), ("dry_run",), self._catalogue)
         first = self.of_sweeps % len(groups)
         sweeps = tuple(kind for group in groups[first:] + groups[:first] for kind in group)
         is_for_sweeps = self.calls % SWEEP_TURN == SWEEP_TURN - 1

@@ -45,7 +45,7 @@ class SyncWorker:
         self._clock = clock
         self._busy: set[int] = set()
         self._flights: set[asyncio.Task[None]] = set()
-        self._visitors: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._turns = Turns()
         self._is_waking = False
@@ -97,19 +97,19 @@ class SyncWorker:
             self._end_from = jump.timer(self._end_from)
         self.wake()
 
-    async def visit(self) -> None:
+    async def wait_for_turn(self) -> None:
         """Wait until a call of the caller may leave; it is taken from the budget when this returns.
 
         Raises leaves of MirrorError while the mirror cannot be used, and DaemonAbsent at the end.
         """
-        visitor: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._visitors.append(visitor)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
         self.wake()
         try:
-            await visitor
+            await turn
         finally:
             with contextlib.suppress(ValueError):
-                self._visitors.remove(visitor)
+                self._waiting.remove(turn)
 
     async def run(self) -> None:
         """Read until cancelled. The calls in flight are repeated after the next start."""
@@ -126,21 +126,21 @@ class SyncWorker:
             for flight in self._flights:
                 flight.cancel()
             await asyncio.gather(*self._flights, return_exceptions=True)
-            self._refuse_visitors(DaemonAbsent("the daemon is stopping", hint="try again"))
+            self._refuse_waiting(DaemonAbsent("the daemon is stopping", hint="try again"))
 
     def _report(self, error: Exception) -> None:
         """Log why reading stopped; rarely, because the log may be on the full disk."""
         if isinstance(error, MirrorError):
             self._stuck_by = error
-            self._refuse_visitors(error)
+            self._refuse_waiting(error)
             self._complaints.begin("the mirror cannot be used", error)
         else:
             self._complaints.begin("reading failed for no known reason; it goes on", error)
 
-    def _refuse_visitors(self, error: SyncdError) -> None:
-        for visitor in self._visitors:
-            if not visitor.done():
-                visitor.set_exception(error)
+    def _refuse_waiting(self, error: SyncdError) -> None:
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(error)
 
     async def _step(self) -> None:
         unwritten = self._fetcher.unwritten
@@ -153,7 +153,7 @@ class SyncWorker:
         now = self._clock.now()
         if (calls_from := unwritten.calls_from(now)) is not None:
             if unwritten.stops_reading is not None:
-                self._refuse_visitors(unwritten.stops_reading)
+                self._refuse_waiting(unwritten.stops_reading)
             await self._wait_until(calls_from, now)
             return
         job = await self._next_job(now)
@@ -180,8 +180,8 @@ class SyncWorker:
     async def _next_job(self, now: datetime) -> Job | None:
         paused_until = self._fetcher.failures.paused_until
         if paused_until is not None and paused_until > now:
-            # The call of a visitor shows why no other call is made.
-            return Job("look") if self._has_visitor else None
+            # The call of a dry run shows why no other call is made.
+            return Job("dry_run") if self._has_waiting else None
         await self._finish_sweeps(now)
         try:
             job = await self._first_of(self._turns.order, now)
@@ -205,11 +205,11 @@ class SyncWorker:
             and not fetcher.unwritten.has_page
             and (list_from is None or list_from <= now)
         )
-        if not self._has_visitor:
+        if not self._has_waiting:
             return await self._next_of(kinds, now, listing=listing)
-        before = kinds[: kinds.index("look")] if "look" in kinds else kinds
+        before = kinds[: kinds.index("dry_run")] if "dry_run" in kinds else kinds
         job = await self._next_of(before, now, listing=listing)
-        return job or Job("look")
+        return job or Job("dry_run")
 
     async def _next_of(
         self, kinds: tuple[JobKind, ...], now: datetime, *, listing: bool
@@ -246,8 +246,8 @@ class SyncWorker:
         return min((at for at in moments if at is not None and at > now), default=None)
 
     @property
-    def _has_visitor(self) -> bool:
-        return any(not visitor.done() for visitor in self._visitors)
+    def _has_waiting(self) -> bool:
+        return any(not turn.done() for turn in self._waiting)
 
     async def _wait_until(self, at: datetime | None, now: datetime) -> None:
         await self._wait(None if at is None else max(0.0, (at - now).total_seconds()))
@@ -269,10 +269,10 @@ class SyncWorker:
             await asyncio.gather(timer, woken, return_exceptions=True)
 
     def _begin(self, job: Job) -> None:
-        if job.kind == "look":
-            visitor = next((one for one in self._visitors if not one.done()), None)
-            if visitor is not None:  # if the visitor has left, its call stays unused
-                visitor.set_result(None)
+        if job.kind == "dry_run":
+            turn = next((one for one in self._waiting if not one.done()), None)
+            if turn is not None:  # if its dry run has ended, its call stays unused
+                turn.set_result(None)
             return
         if job.item_id is None:
             self._fetcher.is_listing = True

@@ -192,7 +192,7 @@ def test_at_debug_a_delivery_can_be_followed_to_its_confirmation(site: Site) -> 
     assert (applied["outcome"], copy["outcome"]) == ("applied", "duplicate")
     assert applied["variant_id"] == variant.variant_id
     (read,) = new.of("read")
-    assert (read["kind"], read["item_id"], read["sweep_id"]) == ("settle", variant.item_id, None)
+    assert (read["kind"], read["item_id"], read["sweep_id"]) == ("confirm", variant.item_id, None)
     # What the libraries say of each request, nobody reads.
     assert {line["event"] for line in daemon.lines()} <= {
         *("listening", "ready", "read", "delivery", "sweep begins", "sweep ended"),

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from msgspec import json
 
+from syncd.core.health import MAX_VALUE_CHARS, MAX_VALUES, unknown_values
 from syncd.core.plain_text import MAX_CHARS, shortened
 from syncd.core.policy import Policy
-from syncd.core.status import MAX_VALUE_CHARS, MAX_VALUES, unknown_values
 from syncd.store import Queries
 
 if TYPE_CHECKING:

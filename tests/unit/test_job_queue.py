@@ -50,10 +50,10 @@ def test_deliveries_are_read_before_any_sweep(
     sizes = [size for size, is_catalogue in requests if size and not is_catalogue]
     if delivered:
         assert job is not None
-        assert job.kind == "settle"
+        assert job.kind == "confirm"
     elif sizes:
         assert job is not None
-        assert job.kind == "asked"
+        assert job.kind == "requested"
         (size,) = memory.execute(
             "SELECT count(*) FROM sweep_items WHERE sweep_id = ?", (job.sweep_id,)
         ).fetchone()

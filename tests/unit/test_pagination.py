@@ -155,30 +155,30 @@ def test_an_endless_list_stops_at_the_item_bound() -> None:
     """It is named, and not read again."""
     position, pages = endless(100)
     assert (pages * 100, position.listed) == (MAX_ITEMS, MAX_ITEMS)
-    assert position.faults == ("the list goes on after 100,000 items on 1,000 pages",)
+    assert position.errors == ("the list goes on after 100,000 items on 1,000 pages",)
 
 
 def test_an_endless_list_of_short_pages_stops_at_the_page_bound() -> None:
     """With one new item a page, the item bound would take 100,000 calls."""
     position, pages = endless(1)
     assert pages == MAX_PAGES
-    assert position.faults == ("the list goes on after 1,000 items on 1,000 pages",)
+    assert position.errors == ("the list goes on after 1,000 items on 1,000 pages",)
 
 
 def test_an_endless_list_of_long_pages_stops_at_the_row_bound() -> None:
     """Its pages have more rows than requested."""
     position, pages = endless(10_000)
     assert pages == 10
-    assert position.faults == ("the list goes on after 100,000 items on 10 pages",)
+    assert position.errors == ("the list goes on after 100,000 items on 10 pages",)
 
 
 def test_an_endless_category_does_not_stop_the_others() -> None:
     """Its error comes first in the report."""
-    here = replace(first((5, 6)), page=MAX_PAGES, faults=("a", "b", "c", "d", "e"))
+    here = replace(first((5, 6)), page=MAX_PAGES, errors=("a", "b", "c", "d", "e"))
     stats = PageStats(new=9, repeated=0, listed=99, count=None, has_next=True)
     position = following(here, stats, (5, 6))
     assert (position.category, position.page, position.listed) == (6, 1, 0)
-    assert position.faults[:2] == ("category 5 goes on after 99 items on 1,000 pages", "a")
+    assert position.errors[:2] == ("category 5 goes on after 99 items on 1,000 pages", "a")
 
 
 def test_a_list_that_ends_at_the_bound_is_complete() -> None:
@@ -186,7 +186,7 @@ def test_a_list_that_ends_at_the_bound_is_complete() -> None:
     stats = PageStats(new=100, repeated=0, listed=MAX_ITEMS, count=MAX_ITEMS, has_next=False)
     position = following(Position(page=MAX_PAGES, count=MAX_ITEMS), stats, ())
     assert is_whole(position)
-    assert not position.faults
+    assert not position.errors
 
 
 @pytest.mark.parametrize(
@@ -255,14 +255,14 @@ def test_an_unreadable_page_does_not_stop_the_list() -> None:
     position = following(position, replace(FULL, count=350, listed=200), ())
     position = following(position, replace(LAST, count=350, listed=250), ())
     assert is_whole(position)
-    assert position.faults == ("page 2 of the list: 500",)
+    assert position.errors == ("page 2 of the list: 500",)
 
 
 def test_an_unreadable_last_page_ends_the_list() -> None:
     """The count and the length of earlier pages tell that it is the last."""
     position = skipped(following(first(()), FULL, ()), (), "500")
     assert is_whole(position)
-    assert position.faults
+    assert position.errors
 
 
 def test_a_list_without_a_count_continues_after_at_most_two_broken_pages() -> None:
@@ -278,11 +278,11 @@ def test_a_missing_category_does_not_stop_the_others() -> None:
     assert (position.category, position.page) == (6, 1)
     end = following(position, replace(LAST, count=50, listed=50), (5, 6))
     assert is_whole(end)
-    assert end.faults == ("page 1 of category 5: Dreamship has none",)
+    assert end.errors == ("page 1 of category 5: Dreamship has none",)
 
 
 def test_an_unreadable_row_is_named_without_a_second_listing() -> None:
     """A second listing would have the same gap."""
     end = following(first(()), PageStats(99, 0, 99, 100, has_next=False, broken_rows=1), ())
     assert is_whole(end)
-    assert end.faults == ("1 rows of page 1 of the list cannot be read",)
+    assert end.errors == ("1 rows of page 1 of the list cannot be read",)

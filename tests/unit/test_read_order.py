@@ -41,7 +41,7 @@ def test_each_kind_of_call_gets_its_share(
     if waiting & set(DELIVERIES) and waiting - set(DELIVERIES):
         assert of_deliveries == CALLS * (SWEEP_TURN - 1) / SWEEP_TURN
     if waiting >= set(DELIVERIES):
-        assert counted["doubt"] > counted["settle"] >= of_deliveries / 8
+        assert counted["conflict"] > counted["confirm"] >= of_deliveries / 8
 
 
 @given(st.sets(st.sampled_from(KINDS), min_size=1).map(frozenset))
@@ -52,7 +52,7 @@ def test_every_window_of_twelve_calls_has_each_group(waiting: frozenset[JobKind]
         window = requested[begin : begin + 12]
         if waiting & set(DELIVERIES):
             assert sum(kind in DELIVERIES for kind in window) >= 12 - 12 / SWEEP_TURN
-        for group in (set(DELIVERIES), {"asked"}, {"look"}, set(CATALOGUE)):
+        for group in (set(DELIVERIES), {"requested"}, {"dry_run"}, set(CATALOGUE)):
             assert not waiting & group or set(window) & group, window
 
 
@@ -65,6 +65,6 @@ def test_an_endless_list_gets_every_other_catalogue_call_only(other: JobKind) ->
 
 def test_requested_items_do_not_wait_for_a_catalogue_sweep() -> None:
     """Nor does the catalogue wait for them."""
-    counted = Counter(calls(frozenset({"asked", *CATALOGUE})))
-    assert counted["asked"] >= CALLS / 4
+    counted = Counter(calls(frozenset({"requested", *CATALOGUE})))
+    assert counted["requested"] >= CALLS / 4
     assert sum(counted[kind] for kind in CATALOGUE) >= CALLS / 4
