@@ -25,7 +25,7 @@ from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.replaceable_source import ReplaceableSource
 from syncd.dreamship.source import Source
 from syncd.errors import MirrorError
-from syncd.store import Database, process_state, sweeps, wall_time
+from syncd.store import Database, process_state, sweep_results, wall_time
 from syncd.store.process_state import SavedState
 from syncd.store.reapply_policy import reapply
 from syncd.sync.dry_run import DryRun
@@ -280,7 +280,9 @@ async def _move(database: Database, jump: Jump, active: ActiveConfig) -> None:
 async def _fail_excess(database: Database, now: datetime, policy: Policy) -> None:
     """End the sweeps that an earlier version allowed and this version refuses."""
     most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
-    for summary in await database.write(lambda db: sweeps.fail_excess(db, now, policy, **most)):
+    for summary in await database.write(
+        lambda db: sweep_results.fail_excess(db, now, policy, **most)
+    ):
         log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
 
 

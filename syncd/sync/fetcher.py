@@ -21,7 +21,7 @@ from syncd.core.records import ChangeSet
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
-from syncd.store import Database, probe, reads, sweep_pages, sweeps
+from syncd.store import Database, probe, reads, sweep_pages, sweep_results, sweeps
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.confirmations import Confirmations, Save
@@ -151,12 +151,12 @@ class Fetcher:
         if state == self._without_ready_sweep:
             return
         # `write` saves the deferred reads first.
-        if not await database.read(lambda db: sweeps.any_ready(db, database.deferred_items)):
+        if not await database.read(lambda db: sweep_results.any_ready(db, database.deferred_items)):
             self._without_ready_sweep = state
             return
         now, current = self._clock.now(), self._active.current
         ended = await self._database.write(
-            lambda db: sweeps.finish(db, now, current.policy, current.categories)
+            lambda db: sweep_results.finish(db, now, current.policy, current.categories)
         )
         for summary in ended:
             if summary.is_catalogue and summary.result == "complete":

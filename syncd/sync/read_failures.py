@@ -24,7 +24,7 @@ from syncd.core.rate_limit import MAX_WAIT_S
 from syncd.core.timestamps import maybe_text
 from syncd.dreamship.source import Source
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
-from syncd.store import Database, job_queue, sweep_pages, sweeps
+from syncd.store import Database, job_queue, sweep_pages, sweep_results
 from syncd.sync.account import Account, AccountCheck
 from syncd.sync.rate_limiter import RateLimiter
 
@@ -234,7 +234,9 @@ class ReadFailures:
                 error, self._in_a_row, self.chance(), cap_s=DOWN_CAP_S
             )
         reason = f"{state}: {error.message}"
-        for summary in await self._database.write(lambda db: sweeps.fail(db, now, policy, reason)):
+        for summary in await self._database.write(
+            lambda db: sweep_results.fail(db, now, policy, reason)
+        ):
             self._on_finished(summary)
 
 

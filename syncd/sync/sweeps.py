@@ -19,7 +19,7 @@ from syncd.core import pagination
 from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
-from syncd.store import Database, sweeps
+from syncd.store import Database, sweep_results, sweeps
 from syncd.sync.rate_limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
@@ -164,7 +164,7 @@ class SweepManager:
                 )
             on_progress(progress)
             await self._clock.sleep(POLL_S)
-        summary = await self._database.read(lambda db: sweeps.summary(db, sweep_id))
+        summary = await self._database.read(lambda db: sweep_results.summary(db, sweep_id))
         if summary is None:
             raise SyncdError(
                 "the sweep was replaced by another one before it ended",
