@@ -8,9 +8,6 @@ from msgspec import Struct
 
 from syncd.core.merge import Value
 
-# So many variants may be removed within a day, unless they are more than half of the mirror.
-FEW_REMOVALS = 50
-
 
 class Policy(Struct, frozen=True):
     """The settings `[availability]`, `[catalog]`, `settle` and `removal_limit_percent`."""
@@ -26,11 +23,6 @@ class Policy(Struct, frozen=True):
         return all(
             value is not None and value.strip().casefold() in self.sellable for value in candidates
         )
-
-    def blocks_removals(self, missing: int, mirrored: int) -> bool:
-        """Tell whether `missing` of `mirrored` variants are too many to be removed."""
-        is_few = missing <= FEW_REMOVALS and missing * 2 <= mirrored
-        return not is_few and missing * 100 > self.removal_limit_percent * mirrored
 
     def excludes(self, item_id: int | None) -> bool:
         """Tell whether an item is certainly not mirrored; only reads know a category's items."""

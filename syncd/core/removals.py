@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -12,6 +12,17 @@ from syncd.core.merge import Rule, on_read, without_conflict
 from syncd.core.model import ItemRead
 from syncd.core.policy import Policy
 from syncd.core.records import ChangeSet, ItemSnapshot, VariantState
+
+# The time within which removals count together (syncd/docs/reconciling.md, rule 6).
+REMOVAL_WINDOW = timedelta(days=1)
+# So many variants may be removed within it, unless they are more than half of the mirror.
+FEW_REMOVALS = 50
+
+
+def exceed_limit(removals: int, mirrored: int, policy: Policy) -> bool:
+    """Tell whether so many removals of `mirrored` variants need an operator who accepts them."""
+    is_few = removals <= FEW_REMOVALS and removals * 2 <= mirrored
+    return not is_few and removals * 100 > policy.removal_limit_percent * mirrored
 
 
 def count_missing(stored: Mapping[int, VariantState], read: ItemRead) -> int:

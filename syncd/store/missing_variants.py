@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from syncd.core.model import ItemRead
 from syncd.core.policy import Policy
 from syncd.core.records import AbsenceMode, VariantState
-from syncd.core.removals import remove_missing, restore_unconfirmed
+from syncd.core.removals import (
+    REMOVAL_WINDOW,
+    exceed_limit,
+    remove_missing,
+    restore_unconfirmed,
+)
 from syncd.core.timestamps import to_text
 from syncd.store import rows
-
-# The time within which removals count together (syncd/docs/reconciling.md, rule 6).
-REMOVAL_WINDOW = timedelta(days=1)
 
 
 def absence_mode(
@@ -117,7 +119,7 @@ def _are_too_many(db: sqlite3.Connection, missing: int, policy: Policy, now: dat
         (since,),
     ).fetchone()[0]
     lost = missing + removed
-    return policy.blocks_removals(lost, _count_mirrored(db, at_most=100 * lost + 1) + removed)
+    return exceed_limit(lost, _count_mirrored(db, at_most=100 * lost + 1) + removed, policy)
 
 
 def _count_mirrored(db: sqlite3.Connection, *, at_most: int) -> int:
