@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -15,6 +15,8 @@ from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_tex
 from syncd.store import chains
 from syncd.store.chains import Heads
 
+# How much later the last read of a busy item may be, as a share of `reconcile.settle`.
+SPARE_SHARE = 0.25
 _encode = msgspec.json.encode
 _decode_values = msgspec.json.Decoder(tuple[str | None, ...]).decode
 
@@ -105,7 +107,7 @@ def save(
     `heads`: of the chains of these variants, if the caller has added deliveries to them.
     """
     if change_set.refresh_requests:
-        _save_requests(db, list(change_set.refresh_requests.values()))
+        _save_requests(db, list(change_set.refresh_requests.values()), now)
     if change_set.variants:
         heads = chains.heads(db, change_set.variants) if heads is None else heads
         _save_changes(db, change_set.changes, heads)
@@ -181,8 +183,14 @@ def _save_changes(
     )
 
 
-def _save_requests(db: sqlite3.Connection, requests: Sequence[RefreshRequest]) -> None:
-    """Merge requests with the queue, and write the rows that change."""
+def _save_requests(
+    db: sqlite3.Connection, requests: Sequence[RefreshRequest], now: datetime
+) -> None:
+    """Merge requests with the queue, and write the rows that change.
+
+    A second delivery of an item moves `final_at` by more than it needs, so that most of the
+    deliveries that follow write nothing here. The last read of a busy item is that much later.
+    """
     stored = {
         row[0]: row[1:]
         for row in db.execute(
@@ -199,6 +207,8 @@ def _save_requests(db: sqlite3.Connection, requests: Sequence[RefreshRequest]) -
         if before is None:
             added.append((one.item_id, urgent_at, settle_at, final_at))
             continue
+        if final_at > before[2]:
+            final_at = to_text(one.final_at + SPARE_SHARE * max(timedelta(), one.final_at - now))
         after = (
             urgent_at or before[0],
             min(settle_at, before[1]),

@@ -31,6 +31,10 @@ from syncd.sync.unwritten_answers import UnwrittenAnswers, WriteAnswer, max_atte
 
 log = structlog.get_logger(__name__)
 
+# Copies of one item in one sweep, before the sweep goes on without it. The waits between so many
+# are half an hour together, and few caches keep an answer that long.
+COPIES_PER_SWEEP = 7
+
 
 class Fetcher:
     """Makes the call of a job. Several calls may be in flight at once."""
@@ -177,7 +181,7 @@ class Fetcher:
         # The requests that this copy leaves open wait; a sweep gives the item up after some copies.
         at = self.cached.repeat_at(item_id, read, self._clock.now())
         error = f"a cache answered, with a copy {read.age.total_seconds():.0f} s old"
-        await self.failures.postpone_failed(item_id, at, error)
+        await self.failures.postpone_failed(item_id, at, error, max_attempts=COPIES_PER_SWEEP)
 
     async def _save_read(self, read: ItemRead, *, rehearses: bool = False) -> None:
         now, policy = self._clock.now(), self._active.current.policy
