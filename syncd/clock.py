@@ -176,3 +176,18 @@ def _boot_id(elapsed_s: float) -> str:
     except (OSError, ValueError, IndexError):
         return ""
     return boot_id if is_uptime else ""
+
+
+async def sleep_unless_set(clock: Clock, seconds: float | None, event: asyncio.Event) -> None:
+    """Sleep, but only until the event is set; `seconds` None: wait for the event."""
+    if seconds is None:
+        await event.wait()
+        return
+    timer = asyncio.create_task(clock.sleep(seconds))
+    woken = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        woken.cancel()
+        await asyncio.gather(timer, woken, return_exceptions=True)

@@ -85,7 +85,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _is_excepted(host: str, port: int, environ: Mapping[str, str]) -> bool:
-    """Tell whether NO_PROXY names a host: by a domain, an address or a network, maybe with a port.
+    """Return whether NO_PROXY names a host: by domain, address or network, maybe with a port.
 
     Other entries are ignored.
     """

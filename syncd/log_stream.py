@@ -53,7 +53,7 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def drain(self, limit_s: float) -> bool:
-        """Wait until all lines are written, at most `limit_s`; tell whether they are."""
+        """Wait until all lines are written, at most `limit_s`; return whether they are."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._waiting and not self._is_writing, limit_s
@@ -68,7 +68,7 @@ class LogStream(io.TextIOBase):
         return self._fd
 
     def isatty(self) -> bool:
-        """Tell whether the descriptor is a terminal."""
+        """Return whether the descriptor is a terminal."""
         return os.isatty(self._fd)
 
     def _run(self) -> None:

@@ -62,6 +62,6 @@ def _plain(text: str, most: int | None) -> str:
 
 
 def _has_color(*, is_error: bool) -> bool:
-    """Tell whether a stream is a terminal that shows colours."""
+    """Return whether a stream is a terminal that shows colours."""
     stream = sys.stderr if is_error else sys.stdout
     return stream.isatty() and "NO_COLOR" not in os.environ

@@ -85,7 +85,12 @@ class Site:
             "dreamship": {"base_url": base_url, "api_keys": [KEY], "calls_per_minute": 6000},
             "webhook": {"listen": "127.0.0.1:0"},
             "mirror": {"path": str(self.mirror)},
-            "reconcile": {"settle": "1s", "missed_grace": "1s"},
+            "reconcile": {
+                "settle": "1s",
+                "missed_grace": "1s",
+                # So that a test knows each call.
+                "background_calls_per_minute": 0,
+            },
             "admin": {"listen": "127.0.0.1:0"},
             "control": {"socket": str(self.socket)},
         }
@@ -166,7 +171,7 @@ class Site:
         return row
 
     def is_health_reported(self, health: str) -> bool:
-        """Tell whether this health has lasted, so that a change of it is a message."""
+        """Return whether this health has lasted, so that a change of it is a message."""
         return self.rows("SELECT value AS v FROM state WHERE key = 'reported_health'") == [
             {"v": health}
         ]

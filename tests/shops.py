@@ -405,7 +405,7 @@ def _from_lines(out: str, errors: str) -> Saw:
 
 @functools.cache
 def has_sqlite() -> bool:
-    """Tell whether this Node has SQLite built in."""
+    """Return whether this Node has SQLite built in."""
     return _node("require('node:sqlite')")
 
 

@@ -35,6 +35,7 @@ REFUSALS = {
 # The status codes of refused requests.
 CODES = ("400", "401", "404", "405", "408", "413", "421", "431", "500", "501", "503")
 HEALTHS = ("ok", "degraded", "failing")
+READING_STATES = ("background", "urgent", "throttled", "stopped")
 WEBHOOK_STATES = ("unknown", "healthy", "failing", "silent")
 
 
@@ -217,6 +218,31 @@ class _Collector:
 
     def _read_metrics(self) -> Iterator[Metric]:
         sweep, budget = self._document.sweep, self._document.budget
+        reading = self._document.reading
+        yield _gauge("reading_calls_per_minute", "The rate of reads now.", reading.rate_per_minute)
+        yield _states("reading", "1 for why reads have this rate.", READING_STATES, reading.why)
+        confirmed = GaugeMetricFamily(
+            "syncd_confirmed_items",
+            "Items whose last read began within this time.",
+            labels=["within"],
+        )
+        confirmed.add_metric(["10m"], reading.confirmed_10m)
+        confirmed.add_metric(["30m"], reading.confirmed_30m)
+        confirmed.add_metric(["60m"], reading.confirmed_60m)
+        yield confirmed
+        yield _moment(
+            "lost_delivery_timestamp_seconds",
+            "When a read found a change without a delivery, while older reads are repeated.",
+            reading.evidence_at,
+        )
+        yield _gauge(
+            "list_hints_checked",
+            "Changes whose row of the list was compared.",
+            reading.hints.checked,
+        )
+        yield _gauge(
+            "list_hints_predicted", "Changes whose row had changed too.", reading.hints.predicted
+        )
         yield _gauge("sweep_running", "1 while a sweep reads the catalogue.", int(sweep.running))
         yield _gauge("sweep_checked_items", "Items that this sweep has read.", sweep.checked)
         yield _gauge("sweep_items", "Items that this sweep has to read.", sweep.total or 0)

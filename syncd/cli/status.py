@@ -9,7 +9,7 @@ import click
 
 from syncd.cli.common import config_option, json_option, load_config
 from syncd.control import client
-from syncd.core.status_document import MirrorStatus, StatusDocument, SweepStatus
+from syncd.core.status_document import MirrorStatus, ReadingStatus, StatusDocument, SweepStatus
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
 # The shown values that are not sellable; --json has more.
@@ -59,6 +59,7 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     known = f"{mirror.items} items, {mirror.variants} variants"
     yield "", f"{known}, {mirror.sellable} sellable, {mirror.removed} removed"
     yield "oldest confirmed", mirror.oldest_confirmed_at or "-"
+    yield "reading", _reading(status.reading)
     if mirror.unknown_values:
         yield "not sellable", _unknown(mirror)
     yield "sweep", _sweep(status.sweep)
@@ -68,6 +69,12 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     yield "to confirm", f"{status.refresh_queue} items"
     yield "quarantined", f"{status.quarantined} deliveries"
     yield "daemon", f"{status.version}, since {status.started_at}"
+
+
+def _reading(reading: ReadingStatus) -> str:
+    rate = f"{reading.rate_per_minute:g} calls a minute ({reading.why})"
+    lost = f"; a delivery was lost, noticed {reading.evidence_at}" if reading.evidence_at else ""
+    return f"{rate}, {reading.confirmed_60m} items confirmed in the last hour{lost}"
 
 
 def _unknown(mirror: MirrorStatus) -> str:

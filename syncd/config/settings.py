@@ -81,8 +81,12 @@ class Availability(Struct, frozen=True):
 
 
 class Reconcile(Struct, frozen=True):
-    """Section `[reconcile]`: when sweeps start, and which reads count as the truth."""
+    """Section `[reconcile]`: when syncd reads, and which reads count as the truth.
 
+    Without background calls, only sweeps read the catalogue, one in each `every`.
+    """
+
+    background_calls_per_minute: Annotated[int, Meta(ge=0, le=6000)] = 15
     every: Annotated[timedelta, Between("1s")] = timedelta(hours=6)
     every_when_silent: Annotated[timedelta, Between("1s")] = timedelta(minutes=30)
     removal_limit_percent: Annotated[int, Meta(ge=0, le=100)] = 20

@@ -61,7 +61,7 @@ class _Batch(Struct):
     items_to_verify: dict[int, datetime] = field(default_factory=dict)
 
     def is_new_event(self, delivery: Delivery) -> bool:
-        """Tell whether equal bytes may be a new event: they have no uuid, and they disagree."""
+        """Return whether equal bytes may be a new event: they have no uuid, and they disagree."""
         if delivery.update is None or not is_named_by_its_bytes(delivery):
             return False
         stored = self._stored(delivery.update.variant_id)
@@ -176,7 +176,7 @@ class _Batch(Struct):
         return added or self.snapshot.variants.get(variant_id)
 
     def _is_unplaced(self, stored: VariantState | None, item_id: int | None) -> bool:
-        """Tell whether only a read of the catalogue can show if the variant is mirrored at all."""
+        """Return whether only a read of the catalogue shows if the variant is mirrored at all."""
         if stored is not None or not self.policy.is_restricted:
             return False
         return item_id not in self.snapshot.items and item_id not in self.policy.items

@@ -64,7 +64,7 @@ def apply_read(
 
 
 def is_no_evidence(snapshot: ItemSnapshot, read: ItemRead) -> bool:
-    """Tell whether a copy from a cache is no evidence, so that the item must be read again.
+    """Return whether a copy from a cache is no evidence, so that the item must be read again.
 
     That is so if the age of the copy is unknown, and if the copy lacks a variant: only an answer of
     Dreamship itself proves that a variant does not exist.
@@ -188,7 +188,7 @@ class _Read(Struct):
             self._add_change(stored, state, missed=decision.missed)
 
     def _is_settled(self, delivered_at: datetime) -> bool:
-        """Tell whether this read is settled for a delivery; if not, remember when a read is."""
+        """Return whether this read is settled for a delivery; if not, remember when a read is."""
         settles_at = delivered_at + self.policy.settle
         if self.read.began_at >= settles_at:
             return True

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from syncd.core.jobs import SweepProgress
+from syncd.core.list_hints import HintCounts
 from syncd.core.plain_text import shortened
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
@@ -19,6 +20,7 @@ from syncd.core.webhook_health import Evidence, WebhooksState
 from syncd.errors import SyncdError
 
 Health = Literal["ok", "degraded", "failing"]
+ReadingState = Literal["background", "urgent", "throttled", "stopped"]
 
 # After this many signed requests in a row with an unknown key, the key has more likely been rotated
 # than that another sender guesses signatures.
@@ -89,7 +91,8 @@ class DaySummary(Struct, frozen=True):
 
     `missed`: changes that no delivery reported, also those while the daemon did not run.
     `last_sweep_removals_held`: missing variants of the last sweep that are too many to be removed
-    without an operator. `removals_held`: the same for reads outside of a sweep.
+    without an operator. `removals_held`: the same for reads outside of a sweep. `confirmed_10m`:
+    items whose last read began within 10 minutes.
     """
 
     last_delivery_at: datetime | None
@@ -103,6 +106,22 @@ class DaySummary(Struct, frozen=True):
     last_sweep_error: str
     last_sweep_removals_held: int
     removals_held: int = 0
+    confirmed_10m: int = 0
+    confirmed_30m: int = 0
+    confirmed_60m: int = 0
+
+
+class ReadingSnapshot(Struct, frozen=True):
+    """How the daemon reads at one moment.
+
+    `evidence_at`: when a read last found a change that no delivery reported, while older reads are
+    still to be repeated because of it.
+    """
+
+    rate_per_minute: float = 0.0
+    why: ReadingState = "stopped"
+    evidence_at: datetime | None = None
+    hints: HintCounts = HintCounts()
 
 
 class DaemonSnapshot(Struct, frozen=True):
@@ -137,6 +156,7 @@ class DaemonSnapshot(Struct, frozen=True):
     stuck_by: SyncdError | None = None
     unwritten: str | None = None
     max_connections: int = 0
+    reading: ReadingSnapshot = ReadingSnapshot()
 
 
 def assess(now: DaemonSnapshot, day: DaySummary) -> Assessment:

@@ -10,9 +10,23 @@ from msgspec import Struct, field
 from syncd.core.model import SweepResult
 from syncd.core.pagination import Position
 
-JobKind = Literal["conflict", "confirm", "requested", "dry_run", "page", "unread", "stale"]
-"""The purpose of a call: two kinds for deliveries, items that an operator named, a dry run, and
-three kinds for the rest of a sweep of the catalogue."""
+JobKind = Literal[
+    "conflict",
+    "confirm",
+    "requested",
+    "dry_run",
+    "page",
+    "unread",
+    "stale",
+    "list",
+    "hinted",
+    "catch_up",
+    "background",
+]
+"""The purpose of a call: two kinds for deliveries, items that an operator named, a dry run, three
+kinds for the rest of a sweep of the catalogue, and four kinds that nobody waits for: a page of the
+list for its rows, items whose row has changed, items that were read before a lost delivery, and the
+item that was not read for longest."""
 
 SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 
@@ -21,13 +35,15 @@ class Job(Struct, frozen=True):
     """The next thing worth a call: one item, or one page of a sweep's listing.
 
     `sweep_id`: the sweep that requests it; None for a delivery. A "dry_run" has no item and no
-    page: the dry run that waits for this turn makes the call.
+    page: the dry run that waits for this turn makes the call. `is_background`: the call keeps to
+    the rate of background calls.
     """
 
     kind: JobKind
     item_id: int | None = None
     sweep_id: int | None = None
     position: Position = Position()
+    is_background: bool = False
 
     @property
     def is_urgent(self) -> bool:
@@ -41,13 +57,17 @@ class Job(Struct, frozen=True):
 
 
 class SweepProgress(Struct, frozen=True):
-    """The progress of a sweep. `total` is None until the whole catalogue is listed."""
+    """The progress of a sweep. `total` is None until the whole catalogue is listed.
+
+    `is_paced`: it only makes background calls.
+    """
 
     sweep_id: int
     began_at: datetime
     checked: int
     total: int | None
     remaining_calls: int
+    is_paced: bool = False
 
 
 class SweepSummary(Struct, frozen=True):
@@ -69,3 +89,10 @@ class SweepSummary(Struct, frozen=True):
     failed_items: list[int]
     error: str = ""
     removals_held: int = field(default=0, name="held")
+    is_paced: bool = False
+
+    @property
+    def is_event(self) -> bool:
+        """Whether to report it: a sweep in the background is reported if it found something."""
+        found = self.changed + self.added + self.removed
+        return not self.is_paced or found > 0 or self.result != "complete"

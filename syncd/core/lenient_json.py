@@ -94,7 +94,7 @@ def recover(body: bytes) -> Any:
 
 
 def names_are_unique(body: bytes, document: Any, *, outside: int = 0) -> bool:
-    """Tell whether strict decoding of `body` to `document` dropped no repeated name.
+    """Return whether strict decoding of `body` to `document` dropped no repeated name.
 
     Each member has one colon. If a name was dropped, the encoded document has fewer colons than the
     body. `outside` counts the colons of `body` that are no part of `document`. A colon can also be
@@ -119,7 +119,7 @@ def text_of(body: bytes) -> str:
 
 
 def is_in_utf8(body: bytes | bytearray) -> bool:
-    """Tell whether a body is plain UTF-8: not compressed, and not in UTF-16 or UTF-32."""
+    """Return whether a body is plain UTF-8: not compressed, and not in UTF-16 or UTF-32."""
     return json.detect_encoding(body).startswith("utf-8") and not body.startswith(_GZIP)
 
 

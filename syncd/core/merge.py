@@ -173,7 +173,7 @@ def without_conflict(state: ValueState, value: Value) -> ValueState:
 
 
 def is_replayed(event_at: datetime | None, source_now: datetime) -> bool:
-    """Tell whether an event is too old for Dreamship to repeat its delivery."""
+    """Return whether an event is too old for Dreamship to repeat its delivery."""
     return event_at is not None and event_at < source_now - RETRIED_FOR
 
 

@@ -93,13 +93,14 @@ class SourceItem(Struct, frozen=True):
     """One item in an answer to a GET; `variants` None: a row of a list does not contain them.
 
     A variant with two values in one answer occurs twice. `is_whole` is false if a variant is left
-    out because it has no usable id.
+    out because it has no usable id. `fingerprint` is that of a row of a list; None: it has none.
     """
 
     item_id: int
     name: str | None
     variants: tuple[SourceVariant, ...] | None
     is_whole: bool = True
+    fingerprint: int | None = None
 
 
 class ItemRead(Struct, frozen=True):

@@ -126,7 +126,7 @@ def content_key(delivery: Delivery) -> str:
 
 
 def is_named_by_its_bytes(delivery: Delivery) -> bool:
-    """Tell whether the delivery has no uuid, so that an equal body may be a new event."""
+    """Return whether the delivery has no uuid, so that an equal body may be a new event."""
     return delivery.event_id.startswith(HASHED)
 
 

@@ -19,15 +19,20 @@ class Policy(Struct, frozen=True):
     removal_limit_percent: int = 20
 
     def sells(self, candidates: tuple[Value, ...]) -> bool:
-        """Tell whether a variant may be sold, whichever of these values it has."""
+        """Return whether a variant may be sold, whichever of these values it has."""
         return all(
             value is not None and value.strip().casefold() in self.sellable for value in candidates
         )
 
     def excludes(self, item_id: int | None) -> bool:
-        """Tell whether an item is certainly not mirrored; only reads know a category's items."""
-        only_items = bool(self.items) and not self.has_categories
-        return only_items and item_id is not None and item_id not in self.items
+        """Return whether an item is certainly not mirrored; only reads know a category's items."""
+        only = self.only_items
+        return only is not None and item_id is not None and item_id not in only
+
+    @property
+    def only_items(self) -> frozenset[int] | None:
+        """The mirrored items, if the configuration names each one; None: other items may be too."""
+        return self.items if self.items and not self.has_categories else None
 
     @property
     def is_restricted(self) -> bool:

@@ -9,6 +9,7 @@ reset the limit.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -26,16 +27,33 @@ SLOWEST_PER_MINUTE = 2.0
 # 19 429s an hour; with 400 it uses 67 % and causes 8. The shop's orders then meet fewer 429s, too.
 ANSWERS_TO_RECOVER = 400
 
+# A 429 divides the rate of background calls by five, and the rate doubles every half hour. So
+# background calls settle at a rate that causes less than one 429 an hour, whatever others use.
+SLOWER_AFTER_429 = 5.0
+DOUBLES_IN = timedelta(minutes=30)
+BACKGROUND_TRICKLE = 0.1
+
 _WAIT_IN_MESSAGE = re.compile(r"\bin\s+(\d{1,6})\s+second", re.IGNORECASE)
 
 
+class Slowdown(Struct, frozen=True):
+    """The rate of background calls right after a 429."""
+
+    at: datetime
+    per_minute: float
+
+
 class RateState(Struct, frozen=True):
-    """The calls of the last window (oldest first), the present rate, and a pause if one is due."""
+    """The calls of the last window (oldest first), the present rate, and a pause if one is due.
+
+    `slowdown`: what the last 429 left of the background rate.
+    """
 
     calls_per_minute: int
     per_minute: float
     calls: tuple[datetime, ...] = ()
     paused_until: datetime | None = None
+    slowdown: Slowdown | None = None
 
 
 def start(
@@ -102,14 +120,52 @@ def answered(state: RateState) -> RateState:
     return replace(state, per_minute=min(full, state.per_minute + full / ANSWERS_TO_RECOVER))
 
 
-def throttled(state: RateState, now: datetime, wait_s: float | None) -> RateState:
-    """Return the state after a 429 with a wait of `wait_s` seconds (None: the 429 names none)."""
+def background_rate(state: RateState, now: datetime, full: float) -> float:
+    """Return how many background calls a minute may leave now; `full` without any 429."""
+    if state.slowdown is None:
+        return full
+    doublings: float = max(0.0, (now - state.slowdown.at) / DOUBLES_IN)
+    regained = math.exp2(min(doublings, 20.0))
+    return min(full, state.slowdown.per_minute * regained)
+
+
+def rate_for(calls: int, left: timedelta) -> float:
+    """Return how many calls a minute it takes to make so many calls in the time that is left."""
+    return calls / max(1.0, left / timedelta(minutes=1))
+
+
+def limited(state: RateState, calls_per_minute: int) -> RateState:
+    """Return the state with another limit."""
+    return replace(state, calls_per_minute=calls_per_minute, per_minute=float(calls_per_minute))
+
+
+def throttled(
+    state: RateState, now: datetime, wait_s: float | None, *, background: float = 0.0
+) -> RateState:
+    """Return the state after a 429 with a wait of `wait_s` seconds (None: the 429 names none).
+
+    `background`: the rate of background calls without any 429.
+    """
     wait = timedelta(seconds=min(MAX_WAIT_S, DEFAULT_WAIT_S if wait_s is None else wait_s))
     until = now + wait
     if state.paused_until is not None:
         until = max(until, min(state.paused_until, now + timedelta(seconds=MAX_WAIT_S)))
     slower = max(SLOWEST_PER_MINUTE, state.per_minute / 2)
-    return replace(state, paused_until=until, per_minute=min(slower, float(state.calls_per_minute)))
+    return replace(
+        state,
+        paused_until=until,
+        per_minute=min(slower, float(state.calls_per_minute)),
+        slowdown=_slowed(state, now, background),
+    )
+
+
+def _slowed(state: RateState, now: datetime, background: float) -> Slowdown | None:
+    """Return the slowdown after a 429; the calls of one minute slow the background down once."""
+    before = state.slowdown
+    if not background or (before is not None and timedelta() <= now - before.at < WINDOW):
+        return before
+    slower = background_rate(state, now, background) / SLOWER_AFTER_429
+    return Slowdown(now, max(BACKGROUND_TRICKLE, slower))
 
 
 def used_last_minute(state: RateState, now: datetime) -> int:

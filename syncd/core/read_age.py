@@ -112,7 +112,7 @@ def _lifetime(values: Values) -> timedelta | None:
 
 
 def _is_marked(values: Values) -> bool:
-    """Tell whether a cache reports that it answered by itself."""
+    """Return whether a cache reports that it answered by itself."""
     if any(_STALE_WARNING.search(value) for value in values("Warning")):
         return True
     if any(_HIT.search(value) for value in values("Cache-Status")):
@@ -121,7 +121,7 @@ def _is_marked(values: Values) -> bool:
 
 
 def _marks_hit(mark: str) -> bool:
-    """Tell a copy (`HIT`, `TCP_MEM_HIT`, `STALE`) from an answer that the origin has confirmed."""
+    """Distinguish a copy (`HIT`, `TCP_MEM_HIT`, `STALE`) from what the origin has confirmed."""
     words = set(re.split(r"[^a-z]+", mark.lower().partition(" from ")[0]))
     if "refresh" in words and "fail" not in words:
         return False

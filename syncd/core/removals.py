@@ -20,7 +20,7 @@ FEW_REMOVALS = 50
 
 
 def exceed_limit(removals: int, mirrored: int, policy: Policy) -> bool:
-    """Tell whether so many removals of `mirrored` variants need an operator who accepts them."""
+    """Return whether so many removals of `mirrored` variants need an operator who accepts them."""
     is_few = removals <= FEW_REMOVALS and removals * 2 <= mirrored
     return not is_few and removals * 100 > policy.removal_limit_percent * mirrored
 
@@ -37,7 +37,7 @@ def count_missing(stored: Mapping[int, VariantState], read: ItemRead) -> int:
 
 
 def shows_every_variant(snapshot: ItemSnapshot, read: ItemRead) -> bool:
-    """Tell whether a read shows every variant of its item."""
+    """Return whether a read shows every variant of its item."""
     was_read = snapshot.item is not None and snapshot.item.was_read
     return read.is_whole and (
         not read.is_row or row_shows_every_variant(snapshot.variants, read, was_read=was_read)
@@ -47,7 +47,7 @@ def shows_every_variant(snapshot: ItemSnapshot, read: ItemRead) -> bool:
 def row_shows_every_variant(
     stored: Mapping[int, VariantState], row: ItemRead, *, was_read: bool
 ) -> bool:
-    """Tell whether a row of a list is as good as a read of its item.
+    """Return whether a row of a list is as good as a read of its item.
 
     A row may lack variants without any sign of it. So it must show every variant that the item had
     when the item itself was read.

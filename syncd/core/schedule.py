@@ -17,6 +17,8 @@ from syncd.core.jobs import SweepSummary
 Task = Literal["sweep", "locate", "prune"]
 TASKS: tuple[Task, ...] = ("sweep", "locate", "prune")
 
+# Sweeps in the background begin at most this often: a small catalogue is read within seconds.
+SHORTEST_ROUND = timedelta(minutes=4)
 # How often to look in the mirror for variants that only a sweep can place.
 LOCATE_EVERY = timedelta(seconds=10)
 PRUNE_EVERY = timedelta(hours=1)
@@ -37,10 +39,14 @@ _MOST_DOUBLINGS = 10
 
 
 class SweepPeriods(Struct, frozen=True):
-    """The settings `reconcile.every` and `reconcile.every_when_silent`."""
+    """The settings `reconcile.every` and `reconcile.every_when_silent`.
+
+    `is_continuous`: there are background calls, so a sweep begins when the last one has ended.
+    """
 
     every: timedelta
     every_when_silent: timedelta
+    is_continuous: bool = False
 
 
 class Schedule:
@@ -70,8 +76,9 @@ class Schedule:
         is_due = is_due_since(complete_at, every, now)
         last = now if is_due or complete_at is None else complete_at
         self._failures = failures
+        is_next_soon = self._periods.is_continuous and not is_due
         self._next = {
-            "sweep": last + every,
+            "sweep": max(now, last + SHORTEST_ROUND) if is_next_soon else last + every,
             "locate": now + LOCATE_EVERY,
             "prune": now + PRUNE_FIRST,
         }
@@ -92,7 +99,7 @@ class Schedule:
         self._next["prune"] = now + PRUNE_AGAIN
 
     def wants_locating(self, now: datetime) -> bool:
-        """Tell whether a sweep may place variants now; such sweeps have a minimum distance."""
+        """Return whether a sweep may place variants now; such sweeps have a minimum distance."""
         if not is_due_since(self._located_at, self._periods.every_when_silent, now):
             return False
         self._located_at = now
@@ -103,8 +110,10 @@ class Schedule:
         if not summary.is_catalogue or not self._next:
             return
         if summary.result == "complete" or summary.removals_held:
-            # Blocked removals wait for a person; another sweep soon would not help.
             self._failures = 0
+            # Blocked removals wait for a person; another sweep soon would not help.
+            if self._periods.is_continuous and not summary.removals_held:
+                self._bring_forward(max(now, summary.began_at + SHORTEST_ROUND))
             return
         self._failures += 1
         is_outdated = self._reloaded_at is not None and summary.began_at < self._reloaded_at
@@ -114,9 +123,10 @@ class Schedule:
 
     def reload(self, periods: SweepPeriods, now: datetime) -> None:
         """Use new settings; they may have removed the cause of a failed sweep."""
+        begins_to_continue = periods.is_continuous and not self._periods.is_continuous
         self._periods = periods
         self._reloaded_at = now
-        self._set_period(now, is_due=self._failures > 0)
+        self._set_period(now, is_due=self._failures > 0 or begins_to_continue)
 
     def set_silent(self, now: datetime, *, is_silent: bool) -> None:
         """Use the other period after deliveries have stopped, or arrive again."""
@@ -125,7 +135,7 @@ class Schedule:
             self._set_period(now)
 
     def wants_quiet_sweep(self, now: datetime, *, is_quiet: bool) -> bool:
-        """Tell whether to sweep early because no deliveries arrive; each pause is longer."""
+        """Return whether to sweep early because no deliveries arrive; each pause is longer."""
         if not is_quiet:
             self._quiet_until, self._quiet_sweeps = None, 0
             return False
@@ -190,7 +200,7 @@ class ClockTrust:
         self._distrusted_s, self._distrusted_answers = elapsed_s, answers
 
     def is_confirmed(self, elapsed_s: float, answers: int, offset: timedelta) -> bool:
-        """Tell whether a `Date` of Dreamship agrees now, or a day has passed without an answer."""
+        """Return whether a `Date` of Dreamship agrees, or a day has passed without an answer."""
         if self._distrusted_s is None or elapsed_s >= self._distrusted_s + TRUSTED_AFTER_S:
             return True
         return answers > self._distrusted_answers and not is_ahead(answers, offset)
@@ -201,7 +211,7 @@ class ClockTrust:
 
 
 def is_ahead(answers: int, offset: timedelta) -> bool:
-    """Tell whether this host's clock is ahead of Dreamship's, so that young rows look old."""
+    """Return whether this host's clock is ahead of Dreamship's, so that young rows look old."""
     return answers > 0 and offset < -CLOCKS_AGREE
 
 
@@ -211,5 +221,5 @@ def next_after_failure(failures: int, every: timedelta) -> timedelta:
 
 
 def is_due_since(last: datetime | None, every: timedelta, now: datetime) -> bool:
-    """Tell whether a period has passed since `last`; also if `last` is unknown or in the future."""
+    """Return whether a period has passed since `last`, or `last` is unknown or in the future."""
     return last is None or now - last >= every or last > now

@@ -30,12 +30,12 @@ def sign(body: bytes, keys: Sequence[str]) -> str:
 
 
 def has_signature_form(header: bytes | None) -> bool:
-    """Tell whether a header has the form of a signature, of any key."""
+    """Return whether a header has the form of a signature, of any key."""
     return header is not None and _SEGMENT.search(header) is not None
 
 
 def is_authentic(body: bytes, header: bytes | None, keys: Sequence[str]) -> bool:
-    """Tell whether any segment of `header` is the signature of `body` under any of `keys`.
+    """Return whether any segment of `header` is the signature of `body` under any of `keys`.
 
     Each segment is compared with each key in constant time, also after a match. Never raises, for
     any header.

@@ -11,7 +11,13 @@ from __future__ import annotations
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.core.health import DaemonSnapshot, DaySummary, MirrorCounts, assess
+from syncd.core.health import (
+    DaemonSnapshot,
+    DaySummary,
+    MirrorCounts,
+    ReadingSnapshot,
+    assess,
+)
 from syncd.core.timestamps import maybe_text, to_text
 
 
@@ -57,6 +63,26 @@ class BudgetStatus(Struct, frozen=True, kw_only=True):
     throttled_24h: int
 
 
+class HintsStatus(Struct, frozen=True, kw_only=True):
+    """Whether the rows of the list show which items have changed; None: not known yet."""
+
+    useful: bool | None = None
+    checked: int = 0
+    predicted: int = 0
+
+
+class ReadingStatus(Struct, frozen=True, kw_only=True):
+    """How fast the daemon reads, and the items that it has confirmed."""
+
+    rate_per_minute: float = 0.0
+    why: str = "stopped"
+    confirmed_10m: int = 0
+    confirmed_30m: int = 0
+    confirmed_60m: int = 0
+    evidence_at: str | None = None
+    hints: HintsStatus = HintsStatus()
+
+
 class StatusDocument(Struct, frozen=True, kw_only=True):
     """The health of one daemon and its reasons."""
 
@@ -67,6 +93,7 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     sweep: SweepStatus
     budget: BudgetStatus
     waiting_for_first_delivery: bool = False
+    reading: ReadingStatus = ReadingStatus()
     refresh_queue: int
     quarantined: int
     max_connections: int | None = None
@@ -112,9 +139,26 @@ def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) 
             throttled_24h=day.throttled,
         ),
         waiting_for_first_delivery=day.last_delivery_at is None,
+        reading=_reading(now.reading, day),
         refresh_queue=counts.refresh_queue,
         quarantined=counts.quarantined,
         max_connections=now.max_connections,
         version=__version__,
         started_at=to_text(now.started_at),
+    )
+
+
+def _reading(reading: ReadingSnapshot, day: DaySummary) -> ReadingStatus:
+    return ReadingStatus(
+        rate_per_minute=round(reading.rate_per_minute, 2),
+        why=reading.why,
+        confirmed_10m=day.confirmed_10m,
+        confirmed_30m=day.confirmed_30m,
+        confirmed_60m=day.confirmed_60m,
+        evidence_at=maybe_text(reading.evidence_at),
+        hints=HintsStatus(
+            useful=reading.hints.is_useful,
+            checked=reading.hints.checked,
+            predicted=reading.hints.predicted,
+        ),
     )

@@ -76,7 +76,7 @@ def assess_webhooks(before: WebhookHealth, evidence: Evidence, now: datetime) ->
 
 
 def is_quiet(rate: DeliveryRate, now: datetime) -> bool:
-    """Tell whether no delivery has arrived for so long that a sweep is due."""
+    """Return whether no delivery has arrived for so long that a sweep is due."""
     if rate.first_at is None or rate.last_at is None or rate.count < FEWEST_FOR_RATE:
         return False
     usual = (rate.last_at - rate.first_at) / rate.count

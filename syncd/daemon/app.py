@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import time
@@ -192,7 +193,7 @@ class Daemon:
         names = ("sweep_id", "result", "items", "changed", "added", "removed", "missed", "calls")
         details = {name: getattr(summary, name) for name in (*names, "throttled", "seconds")}
         if summary.result == "complete":
-            log.info("sweep ended", **details)
+            log.log(logging.INFO if summary.is_event else logging.DEBUG, "sweep ended", **details)
         else:
             log.warning(
                 "sweep ended",

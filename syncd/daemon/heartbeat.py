@@ -12,7 +12,15 @@ from msgspec.structs import replace
 
 from syncd.core import webhook_health
 from syncd.core.clock_jump import Jump
-from syncd.core.health import Assessment, DaemonSnapshot, DaySummary, assess
+from syncd.core.health import (
+    Assessment,
+    DaemonSnapshot,
+    DaySummary,
+    ReadingSnapshot,
+    ReadingState,
+    assess,
+)
+from syncd.core.jobs import SweepProgress
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
 from syncd.daemon.cached_queries import QueryRunner
@@ -119,8 +127,10 @@ class Heartbeat:
                 self._report("health", self._reported_health, health, assessment)
             self._reported_health = health
         self._schedule.adapt(is_silent=self._webhooks.state == "silent")
-        await self._sweep_if_quiet(day, now)
-        await self._release_memory()
+        with contextlib.suppress(MirrorError):  # the next heartbeat reports it
+            is_quiet = await self._is_quiet_for_long(day, now)
+            await services.look_for_evidence(snapshot.progress, is_quiet=is_quiet)
+            await self._release_memory()
 
     async def snapshot(self, now: datetime) -> DaemonSnapshot:
         """Return the state of the daemon; raises MirrorError leaves."""
@@ -148,6 +158,26 @@ class Heartbeat:
             invalid_signatures=self._unwritten_401,
             forged_since_delivery=self._webhook.forged_since_delivery,
             max_connections=self._max_connections,
+            reading=self._reading(progress, now),
+        )
+
+    def _reading(self, progress: SweepProgress | None, now: datetime) -> ReadingSnapshot:
+        services = self._services
+        background, failures = services.background, services.fetcher.failures
+        rate_limiter = services.rate_limiter
+        why: ReadingState = "background"
+        rate = background.rate
+        is_stopped = failures.refused is not None or services.worker.stuck_by is not None
+        if is_stopped or (failures.paused_until is not None and failures.paused_until > now):
+            why, rate = "stopped", 0.0
+        elif rate_limiter.paused_until is not None and rate_limiter.paused_until > now:
+            why, rate = "throttled", 0.0
+        elif background.outdated or (progress is not None and not progress.is_paced):
+            why, rate = "urgent", rate_limiter.per_minute
+        elif background.is_throttled:
+            why = "throttled"
+        return ReadingSnapshot(
+            rate, why, background.catch_up.evidence_at, services.fetcher.list_watch.counts
         )
 
     async def last_day(self, now: datetime, query_runner: QueryRunner) -> DaySummary:
@@ -188,8 +218,8 @@ class Heartbeat:
             url=config.notify.url,
         )
 
-    async def _sweep_if_quiet(self, day: DaySummary, now: datetime) -> None:
-        """Request an early sweep when deliveries stay away for unusually long."""
+    async def _is_quiet_for_long(self, day: DaySummary, now: datetime) -> bool:
+        """Return whether to read early, because deliveries stay away for unusually long."""
         last = day.evidence.last_delivery_at
         rate = (
             DeliveryRate()
@@ -197,14 +227,13 @@ class Heartbeat:
             else await self._query_runner.run(lambda queries: queries.delivery_rate(last))
         )
         is_quiet = webhook_health.is_quiet(rate, now)
-        await self._schedule.quiet(now, is_quiet=is_quiet)
+        return await self._schedule.quiet(now, is_quiet=is_quiet)
 
     async def _release_memory(self) -> None:
         """Return memory to the system while little is written."""
         commits = self._services.database.commits
         if commits - self._commits <= QUIET_COMMITS:
-            with contextlib.suppress(MirrorError):  # the next heartbeat reports it
-                await self._services.database.release_memory()
+            await self._services.database.release_memory()
         self._commits = commits
 
     @property

@@ -138,10 +138,16 @@ class Scheduler:
         self._schedule.set_silent(self._services.clock.now(), is_silent=is_silent)
         self._reschedule("sweep")
 
-    async def quiet(self, now: datetime, *, is_quiet: bool) -> None:
-        """Sweep early while no deliveries arrive for unusually long."""
-        if self._schedule.wants_quiet_sweep(now, is_quiet=is_quiet):
+    async def quiet(self, now: datetime, *, is_quiet: bool) -> bool:
+        """Read early while no deliveries arrive for unusually long; return whether it is time.
+
+        Without background calls, this begins a sweep.
+        """
+        if not self._schedule.wants_quiet_sweep(now, is_quiet=is_quiet):
+            return False
+        if not self._services.background.full_rate:
             await self._services.sweep_manager.request("quiet")
+        return True
 
     def sweep_ended(self, summary: SweepSummary) -> None:
         """Plan the sweep after one that ended."""
@@ -186,7 +192,7 @@ class Scheduler:
             await asyncio.sleep(PAUSE_S)
 
     async def _trusts_clock(self) -> bool:
-        """Tell whether rows that are old by this host's clock may be deleted."""
+        """Return whether rows that are old by this host's clock may be deleted."""
         clock, remote_clock = self._services.clock, self._services.remote_clock
         answers, offset = remote_clock.answers, remote_clock.offset
         if self._clock_trust.is_distrusted:
@@ -205,7 +211,12 @@ class Scheduler:
 
 def sweep_periods(config: Config) -> SweepPeriods:
     """Return the settings of the schedule."""
-    return SweepPeriods(config.reconcile.every, config.reconcile.every_when_silent)
+    reconcile = config.reconcile
+    return SweepPeriods(
+        reconcile.every,
+        reconcile.every_when_silent,
+        is_continuous=reconcile.background_calls_per_minute > 0,
+    )
 
 
 async def _run(task: Callable[[], Awaitable[None]]) -> None:

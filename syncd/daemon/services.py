@@ -16,22 +16,22 @@ from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.config.runtime import ActiveConfig
 from syncd.core.clock_jump import Jump
-from syncd.core.jobs import SweepSummary
-from syncd.core.policy import Policy
+from syncd.core.jobs import SweepProgress, SweepSummary
 from syncd.core.records import ReplayResult
 from syncd.core.timestamps import to_text
-from syncd.dreamship.client import DreamshipClient
+from syncd.daemon import recovery
 from syncd.dreamship.remote_clock import RemoteClock
-from syncd.dreamship.replaceable_source import ReplaceableSource
+from syncd.dreamship.replaceable_source import ReplaceableSource, client_for
 from syncd.dreamship.source import Source
 from syncd.errors import MirrorError
-from syncd.store import Database, process_state, sweep_results, wall_time
+from syncd.store import Database, process_state, sweeps, wall_time
 from syncd.store.process_state import SavedState
 from syncd.store.reapply_policy import reapply
+from syncd.sync.background import BackgroundReading
 from syncd.sync.dry_run import DryRun
 from syncd.sync.fetcher import Fetcher
 from syncd.sync.rate_limiter import RateLimiter
-from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS, SweepManager
+from syncd.sync.sweeps import SweepManager
 from syncd.sync.worker import SyncWorker
 from syncd.webhook.batch_writer import BatchWriter
 from syncd.webhook.replay import replay
@@ -56,6 +56,7 @@ class Services:
     is_new_policy: bool
     remote_clock: RemoteClock
     rate_limiter: RateLimiter
+    background: BackgroundReading
     source: Source
     fetcher: Fetcher
     worker: SyncWorker
@@ -99,17 +100,21 @@ class Services:
         last = await database.read(wall_time.newest_time)
         jump = None if last is None else clock.resume(*last)
         if jump is not None:
-            await _move(database, jump, active)
+            await recovery.follow_clock(database, jump, active)
         now = clock.now()
         saved_state = await database.read(lambda db: process_state.restore(db, now))
         if saved_state.accepting_since is None:
             await database.write(lambda db: process_state.mark_accepting(db, now))
-        await _fail_excess(database, now, policy)
+        await recovery.end_excess(database, now, policy)
         is_new_policy = await reapply(database, policy, clock.now)
         remote_clock = RemoteClock(clock, saved_state.clock_offset)
         pace = saved_state.pace(config.dreamship.calls_per_minute, now)
-        rate_limiter = RateLimiter(database, clock, pace)
-        source = source or ReplaceableSource(_client(config, clock))
+        background_rate = config.reconcile.background_calls_per_minute
+        rate_limiter = RateLimiter(database, clock, pace, background=background_rate)
+        background = BackgroundReading(database, rate_limiter, active, clock)
+        if not background_rate:
+            await database.write(sweeps.hurry)
+        source = source or ReplaceableSource(client_for(config, clock.now))
         listeners: list[SweepListener] = []
         fetcher = Fetcher(
             database,
@@ -121,7 +126,7 @@ class Services:
             accepting_since=saved_state.accepting_since,
             on_finished=lambda summary: _call(listeners, summary),
         )
-        worker = SyncWorker(database, fetcher, rate_limiter, clock)
+        worker = SyncWorker(database, fetcher, rate_limiter, background, clock)
         batch_writer = BatchWriter(
             database, clock, remote_clock, active, on_requests=worker.wake_soon
         )
@@ -130,6 +135,7 @@ class Services:
             rate_limiter,
             clock,
             active,
+            background=background,
             on_begun=lambda cause: worker.resume() if cause == "operator" else worker.wake(),
         )
         absence = jump if jump is not None and jump.is_absence else None
@@ -141,6 +147,7 @@ class Services:
             is_new_policy=is_new_policy,
             remote_clock=remote_clock,
             rate_limiter=rate_limiter,
+            background=background,
             source=source,
             fetcher=fetcher,
             worker=worker,
@@ -153,7 +160,15 @@ class Services:
             _sweep_listeners=listeners,
         )
         services.follow_sweeps(services._end_downtime)
-        for part in (rate_limiter, remote_clock, fetcher, batch_writer, worker, services):
+        for part in (
+            rate_limiter,
+            background,
+            remote_clock,
+            fetcher,
+            batch_writer,
+            worker,
+            services,
+        ):
             clock.follow(part.follow)
         return services
 
@@ -238,7 +253,7 @@ class Services:
             return
         if jump.is_absence:
             log.warning("the daemon was down", since=to_text(jump.since), until=to_text(jump.after))
-        await _move(self.database, jump, self.active)
+        await recovery.follow_clock(self.database, jump, self.active)
 
     def follow(self, jump: Jump) -> None:
         """Move the downtime with this host's clock; an absence is a new one."""
@@ -251,14 +266,28 @@ class Services:
         """Use another configuration; `with_fixed` has restored the settings that need a restart."""
         before = self.config
         self.active.replace(config)
-        self.rate_limiter.limit(config.dreamship.calls_per_minute)
+        background_rate = config.reconcile.background_calls_per_minute
+        self.rate_limiter.limit(config.dreamship.calls_per_minute, background_rate)
+        if not background_rate:
+            await self.sweep_manager.hurry()
         is_new_client = (config.dreamship, config.keys) != (before.dreamship, before.keys)
         if is_new_client and isinstance(self.source, ReplaceableSource):
-            await self.source.replace(_client(config, self.clock))
+            await self.source.replace(client_for(config, self.clock.now))
         self.worker.resume()
         await reapply(self.database, self.active.current.policy, self.clock.now)
         if config.catalog != before.catalog:
             await self.sweep_manager.restart()
+
+    async def look_for_evidence(
+        self, progress: SweepProgress | None, *, is_quiet: bool = False
+    ) -> None:
+        """Adjust the background reading to the sweep that runs, and to lost deliveries.
+
+        Raises leaves of MirrorError.
+        """
+        await self.fetcher.list_watch.look()
+        if await self.background.look(progress, is_quiet=is_quiet):
+            self.worker.wake()
 
     def _end_downtime(self, summary: SweepSummary) -> None:
         is_complete = summary.is_catalogue and summary.result == "complete"
@@ -266,35 +295,6 @@ class Services:
             self.down = None
 
 
-async def _move(database: Database, jump: Jump, active: ActiveConfig) -> None:
-    """Move every time in the mirror with this host's clock."""
-    if jump.shift:
-        log.warning(
-            "this host's clock was set; waits keep their length",
-            ahead_s=round(jump.shift.total_seconds(), 3),
-        )
-    missed_grace = active.current.missed_grace
-    await database.write_first(lambda db: wall_time.follow(db, jump, missed_grace))
-
-
-async def _fail_excess(database: Database, now: datetime, policy: Policy) -> None:
-    """End the sweeps that an earlier version allowed and this version refuses."""
-    most = {"requests": MAX_REQUESTS, "items": MAX_WAITING_ITEMS}
-    for summary in await database.write(
-        lambda db: sweep_results.fail_excess(db, now, policy, **most)
-    ):
-        log.warning("sweep ended: it named too many items", sweep_id=summary.sweep_id, **most)
-
-
 def _call(listeners: Collection[SweepListener], summary: SweepSummary) -> None:
     for listener in listeners:
         listener(summary)
-
-
-def _client(config: Config, clock: SteadyClock) -> DreamshipClient:
-    return DreamshipClient(
-        config.dreamship.base_url,
-        config.keys[0].reveal(),
-        timeout_s=config.dreamship.timeout_seconds,
-        now=clock.now,
-    )

@@ -86,7 +86,7 @@ def error_of(
 
 
 def is_dreamships_own(status: int, document: JsonObject | None) -> bool:
-    """Tell whether Dreamship itself, and no gateway, sent this 401, 403, 404 or 410.
+    """Return whether Dreamship itself, and no gateway, sent this 401, 403, 404 or 410.
 
     Its own form has a `key`, or the same status; the JSON of a gateway has neither.
     """

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncd.core import lenient_json
+from syncd.core.fingerprint import fingerprint
 from syncd.core.lenient_json import NotJsonError, agreed, alternatives
 from syncd.core.model import JsonObject, SourceItem, SourceVariant
 from syncd.core.payload import availability_text, labels, name_text, parse_id
@@ -131,7 +133,7 @@ def _rows_of(data: list[Any]) -> list[SourceItem | None]:
         except _TooManyVariants:
             row = _item_of(document | {"item_variants": None}, 0)
         room.take(row)
-        rows.append(row)
+        rows.append(None if row is None else replace(row, fingerprint=fingerprint(document)))
     return rows
 
 
@@ -163,10 +165,21 @@ def _require_rows(number: int) -> None:
 
 
 def _row_in(slices: JsonSlices, most: int) -> SourceItem | None:
+    began_at = slices.at
     try:
-        return _item_in(slices, slices.members(), most, is_row=True)
+        row = _item_in(slices, slices.members(), most, is_row=True)
     except TooLargeError:
         return None
+    return None if row is None else replace(row, fingerprint=_fingerprint_in(slices, began_at))
+
+
+def _fingerprint_in(slices: JsonSlices, began_at: int) -> int | None:
+    """Return the same fingerprint as for a row of a small page; None for a very large row."""
+    try:
+        document = slices.since(began_at)
+    except (TooLargeError, NotJsonError):
+        return None
+    return fingerprint(document) if isinstance(document, dict) else None
 
 
 # Items

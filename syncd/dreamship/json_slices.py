@@ -73,11 +73,11 @@ class JsonSlices:
             raise NotJsonError("more than one document")
 
     def is_at_list(self) -> bool:
-        """Tell whether the value at the cursor is a list."""
+        """Return whether the value at the cursor is a list."""
         return self._is_at(_LIST)
 
     def is_at_object(self) -> bool:
-        """Tell whether the value at the cursor is an object."""
+        """Return whether the value at the cursor is an object."""
         return self._is_at(_OBJECT)
 
     def members(self) -> Iterator[str]:
@@ -115,6 +115,15 @@ class JsonSlices:
         """Return the value at the cursor; after a TooLargeError the next value can be read."""
         began_at = self._at
         self.skip()
+        return self.since(began_at)
+
+    @property
+    def at(self) -> int:
+        """The position of the cursor."""
+        return self._at
+
+    def since(self, began_at: int) -> Any:
+        """Return the value that was visited between `began_at` and the cursor."""
         if self._at - began_at > MAX_PIECE_BYTES:
             raise TooLargeError(f"has a value of more than {MAX_PIECE_BYTES:,} bytes")
         return lenient_json.decode_part(self._cut(began_at))
@@ -133,7 +142,7 @@ class JsonSlices:
             raise NotJsonError("a value is missing")
 
     def _goes_on(self, began_at: int, depth: int) -> bool:
-        """Skip the rest of the visited value; tell whether another value follows."""
+        """Skip the rest of the visited value; return whether another value follows."""
         if len(self._open) > depth:
             self._leave(depth)
         elif self._at == began_at:

@@ -134,7 +134,7 @@ class RemoteClock:
     def _is_confirmed(
         self, sample: _Sample, resource: Hashable, began_at: datetime, now: datetime
     ) -> bool:
-        """Add an answer that disagrees; tell whether enough in a row agree with it."""
+        """Add an answer that disagrees; return whether enough in a row agree with it."""
         run = self._run
         if run is None or not sample.agrees(run.bounds, _JITTER):
             self._run = _Run(sample, arrived_at={resource: now})
@@ -151,11 +151,11 @@ class RemoteClock:
         return run.count >= (_FEW if is_enough and not self._is_far(sample) else _MANY)
 
     def _is_older(self, sample: _Sample) -> bool:
-        """Tell whether an answer is older than any new answer can be, by the known offset."""
+        """Return whether an answer is older than any new answer can be, by the known offset."""
         return self._is_known and sample.high < max(self._lows)
 
     def _is_far(self, sample: _Sample) -> bool:
-        """Tell whether an answer contradicts the plausible offset of earlier answers."""
+        """Return whether an answer contradicts the plausible offset of earlier answers."""
         return self.answers > 0 and abs(self.offset) <= _PLAUSIBLE < abs(sample.high)
 
     def _adopt(self, sample: _Sample) -> None:

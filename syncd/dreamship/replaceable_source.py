@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
+from syncd.config import Config
 from syncd.core.model import ItemRead, Page
 from syncd.dreamship.client import DreamshipClient
 
@@ -28,3 +32,13 @@ class ReplaceableSource:
     async def aclose(self) -> None:
         """Close the client in force."""
         await self._client.aclose()
+
+
+def client_for(config: Config, now: Callable[[], datetime]) -> DreamshipClient:
+    """Return a client with the settings of `[dreamship]`; the first key reads."""
+    return DreamshipClient(
+        config.dreamship.base_url,
+        config.keys[0].reveal(),
+        timeout_s=config.dreamship.timeout_seconds,
+        now=now,
+    )

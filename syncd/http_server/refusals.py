@@ -57,7 +57,7 @@ class Refusals:
             self.count(code, HTTPStatus(code).phrase.lower(), client)
 
     def is_due(self, kind: str) -> bool:
-        """Tell whether to log this kind of refusal now; `kind` comes from a fixed set."""
+        """Return whether to log this kind of refusal now; `kind` comes from a fixed set."""
         now, last = time.monotonic(), self._logged_at.get(kind)
         if last is not None and now - last < LOG_EVERY_S:
             return False

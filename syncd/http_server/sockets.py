@@ -94,7 +94,7 @@ _UNIX_HINTS = {
 
 
 def _is_answered(path: Path) -> bool:
-    """Tell whether a process listens on the socket at a path."""
+    """Return whether a process listens on the socket at a path."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         try:
             caller.connect(str(path))

@@ -166,6 +166,6 @@ def _contract(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _is_half_created(connection: sqlite3.Connection) -> bool:
-    """Tell whether only the list of migrations exists: the first start was interrupted."""
+    """Return whether only the list of migrations exists: the first start was interrupted."""
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     return all("_sqlite_migrations" in name for name in names)

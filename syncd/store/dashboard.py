@@ -100,6 +100,8 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
                 """SELECT sweep_id, cause, began_at, ended_at, result, items, variants, changed,
                           added, removed, removals_held, missed, calls, throttled
                    FROM sweeps WHERE is_catalogue AND ended_at IS NOT NULL
+                       -- A sweep in the background is shown if it found something, or failed.
+                       AND (NOT is_paced OR result != 'complete' OR changed + added + removed > 0)
                    ORDER BY sweep_id DESC LIMIT ?""",
                 (_SWEEPS,),
             )

@@ -262,7 +262,7 @@ class Database:
 
     @property
     def _is_at_configured_path(self) -> bool:
-        """Tell whether the configured path, which may be a link, leads to the open file."""
+        """Return whether the configured path, which may be a link, leads to the open file."""
         if self._configured_path == self.path:
             return True
         found = self._configured_path.stat()

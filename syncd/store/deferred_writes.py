@@ -38,7 +38,7 @@ class DeferredWrites:
         return {item_id for _, item_id, _ in self._waiting if item_id is not None}
 
     def accepts(self, item_id: int) -> bool:
-        """Tell whether a read of an item may wait: only one, and not after one that failed.
+        """Return whether a read of an item may wait: only one, and not after one that failed.
 
         After a failed write, the next write of the item is not deferred, so that its error reaches
         the caller.

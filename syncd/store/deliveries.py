@@ -14,7 +14,7 @@ from syncd.core.payload import TEST_ACTION
 from syncd.core.policy import Policy
 from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult
 from syncd.core.timestamps import maybe_text, to_text
-from syncd.store import chains, rows
+from syncd.store import catch_up, chains, rows
 from syncd.store.chains import Heads
 from syncd.store.views import LAST_DELIVERY_AT
 
@@ -38,6 +38,8 @@ def apply(
         _save_last_arrival(db, batch)
     heads = chains.heads(db, change_set.variants)
     results = _save_deliveries(db, change_set.results, snapshot.stored_keys, heads)
+    if change_set.explained_misses:
+        catch_up.note_late(db, change_set.explained_misses, now, policy.settle)
     save(db, change_set, now, heads)
     _count_copies(db, [result for result in results if result.is_copy])
     return results

@@ -102,7 +102,7 @@ def files_of(path: Path) -> tuple[tuple[int, int], ...]:
 
 
 def is_of_syncd(header: bytes) -> bool:
-    """Tell whether the file itself has the mark of a mirror, and not only its log."""
+    """Return whether the file itself has the mark of a mirror, and not only its log."""
     return header[68:72] == APPLICATION_ID.to_bytes(4)
 
 
@@ -179,7 +179,7 @@ class Lock:
         return os.pread(self._reading, 100, 0)
 
     def is_overwritten(self) -> bool:
-        """Tell whether another database was copied into the file itself.
+        """Return whether another database was copied into the file itself.
 
         The first bytes of a mirror do not change while the writer is open.
         """

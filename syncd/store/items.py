@@ -32,7 +32,7 @@ def stored_variants(db: sqlite3.Connection, read: ItemRead) -> dict[int, Variant
 
 
 def was_read(db: sqlite3.Connection, item_id: int) -> bool:
-    """Tell whether the item itself was read, and not only its row of a list."""
+    """Return whether the item itself was read, and not only its row of a list."""
     found = rows.items_by_id(db, [item_id])
     return item_id in found and found[item_id].was_read
 
@@ -59,12 +59,15 @@ def save(db: sqlite3.Connection, read: ItemRead) -> None:
 
 
 def save_part(db: sqlite3.Connection, read: ItemRead) -> None:
-    """Store a read that may lack variants: it does not confirm the variants that it lacks."""
+    """Store a read that may lack variants: it does not confirm the variants that it lacks.
+
+    Like a broken item, the item is read after all others, and only by sweeps.
+    """
     db.execute(
         """INSERT INTO items (item_id, name) VALUES (?1, ?2)
            ON CONFLICT (item_id) DO UPDATE SET
                name = coalesce(excluded.name, name), is_gone = 0,
-               attempts = CASE WHEN ?3 THEN attempts ELSE 0 END,
+               attempts = CASE WHEN ?3 THEN attempts ELSE attempts + 1 END,
                not_before = CASE WHEN ?3 THEN not_before END""",
         # A row of a list is no answer of the item itself, whose reads may still fail.
         (read.item_id, read.name, read.is_row),

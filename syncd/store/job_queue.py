@@ -8,20 +8,25 @@ from datetime import datetime
 from typing import Literal
 
 import msgspec
+from msgspec import Struct
 
 from syncd.core.jobs import Job, JobKind
 from syncd.core.model import ItemRead
 from syncd.core.pagination import Position
 from syncd.core.records import Change, count
-from syncd.core.timestamps import maybe_from_text, to_text
+from syncd.core.timestamps import maybe_from_text, maybe_text, to_text
 from syncd.store import rows
 
+# The condition of items that reads outside of sweeps may choose: sweeps repeat broken items. `only`
+# is a list of items, or NULL. No other table is read here, because one of its pages may be damaged.
+READABLE = """i.is_gone = 0 AND i.attempts = 0 AND i.confirmed_at IS NOT NULL
+    AND (:only IS NULL OR i.item_id IN (SELECT value FROM json_each(:only)))"""
 _PICKS: dict[JobKind, str] = {
     "conflict": """
-        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        SELECT q.item_id, NULL, 0 FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.urgent_at <= :now AND {ready} ORDER BY q.urgent_at LIMIT 1""",
     "confirm": """
-        SELECT q.item_id, NULL FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
+        SELECT q.item_id, NULL, 0 FROM refresh_queue q JOIN items i ON i.item_id = q.item_id
         WHERE q.settle_at <= :now AND {ready} ORDER BY q.settle_at LIMIT 1""",
     # The smallest request first: a request for one item does not wait for one for hundreds.
     "requested": """
@@ -29,25 +34,56 @@ _PICKS: dict[JobKind, str] = {
             SELECT w.sweep_id, count(*) AS items FROM sweeps w
             JOIN sweep_items s ON s.sweep_id = w.sweep_id
             WHERE w.ended_at IS NULL AND NOT w.is_catalogue AND s.state = 'todo' GROUP BY 1)
-        SELECT q.item_id, q.sweep_id FROM requests r JOIN sweep_items q ON q.sweep_id = r.sweep_id
+        SELECT q.item_id, q.sweep_id, 0
+        FROM requests r JOIN sweep_items q ON q.sweep_id = r.sweep_id
         JOIN items i ON i.item_id = q.item_id
         WHERE q.state = 'todo' AND {ready} ORDER BY r.items, r.sweep_id LIMIT 1""",
     "unread": """
-        SELECT q.item_id, q.sweep_id FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
+        SELECT q.item_id, q.sweep_id, w.is_paced
+        FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = q.item_id
-        WHERE w.ended_at IS NULL AND w.is_catalogue AND q.state = 'todo' AND {ready}
+        WHERE w.ended_at IS NULL AND w.is_catalogue AND w.is_paced <= :background
+          AND q.state = 'todo' AND {ready}
           -- An item whose last read failed comes last, not first (see "stale").
           AND i.confirmed_at IS NULL AND i.attempts = 0 LIMIT 1""",
     "stale": """
-        SELECT q.item_id, q.sweep_id FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
+        SELECT q.item_id, q.sweep_id, w.is_paced
+        FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
         JOIN items i ON i.item_id = q.item_id
-        WHERE w.ended_at IS NULL AND w.is_catalogue AND q.state = 'todo' AND {ready}
+        WHERE w.ended_at IS NULL AND w.is_catalogue AND w.is_paced <= :background
+          AND q.state = 'todo' AND {ready}
         ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
+    "catch_up": """
+        SELECT q.item_id, NULL, 0 FROM items q JOIN items i ON i.item_id = q.item_id
+        WHERE q.confirmed_at < :outdated AND {readable} AND {ready}
+        ORDER BY q.confirmed_at LIMIT 1""",
+    "hinted": """
+        SELECT q.item_id, NULL, 1 FROM list_rows q JOIN items i ON i.item_id = q.item_id
+        WHERE q.changed_at IS NOT NULL AND {readable} AND {ready}
+        -- The plus: from the few rows that have changed, and not through the index of all items.
+        ORDER BY +i.confirmed_at LIMIT 1""",
+    "background": """
+        SELECT q.item_id, NULL, 1 FROM items q JOIN items i ON i.item_id = q.item_id
+        WHERE q.confirmed_at <= :recent AND {readable} AND {ready}
+        ORDER BY q.confirmed_at LIMIT 1""",
 }
 # By the id of the queue: the row of a busy item may be damaged, and then it must not be read.
 _READY = """q.item_id NOT IN (SELECT value FROM json_each(:busy))
             AND (i.not_before IS NULL OR i.not_before <= :now)"""
-_PICKS = {kind: sql.format(ready=_READY) for kind, sql in _PICKS.items()}
+_PICKS = {kind: sql.format(ready=_READY, readable=READABLE) for kind, sql in _PICKS.items()}
+
+
+class Choice(Struct, frozen=True):
+    """Which items may be read although nobody waits for them.
+
+    `recent`: an item that was read since then is not read again in the background. `outdated`:
+    items that were read before that time are to be read now. `only`: the mirrored items, if the
+    configuration names each one.
+    """
+
+    recent: datetime | None = None
+    outdated: datetime | None = None
+    only: Collection[int] | None = None
 
 
 def next_job(
@@ -57,29 +93,59 @@ def next_job(
     order: Sequence[JobKind],
     *,
     listing: bool,
+    paced: bool = False,
+    rest: Sequence[JobKind] = (),
+    choice: Choice | None = None,
+    list_at: Position | None = None,
 ) -> Job | None:
-    """Return a job of the first kind in `order` that has one; pages only if `listing`."""
-    values = {"now": to_text(now), "busy": rows.as_json(busy)}
-    for kind in order:
-        if kind == "page":
-            job = _next_page(db) if listing else None
+    """Return a job of the first kind in `order` that has one; of a paced sweep only if `paced`.
+
+    If there is none, return one of the first kind in `rest`, also for a background call. `listing`:
+    it may be a page. `choice`: which items reads of `rest` may choose. `list_at`: the page of the
+    list that is due for its rows.
+    """
+    choice = choice or Choice()
+    values: dict[str, object] = {
+        "now": to_text(now),
+        "recent": to_text(choice.recent or now),
+        "busy": rows.as_json(busy),
+        "outdated": maybe_text(choice.outdated),
+        "only": None if choice.only is None else rows.as_json(choice.only),
+    }
+    for background, kinds in ((paced, order), (True, rest)):
+        for kind in kinds:
+            if kind == "dry_run":
+                continue  # the mirror does not store these
+            if kind == "page":
+                job = _next_page(db, background) if listing else None
+            elif kind == "list":
+                job = None
+                if listing and list_at is not None:
+                    job = Job("list", position=list_at, is_background=True)
+            else:
+                job = _next_item(db, kind, values | {"background": background})
             if job is not None:
                 return job
-        elif kind == "dry_run":
-            continue  # the mirror does not store these
-        elif (row := db.execute(_PICKS[kind], values).fetchone()) is not None:
-            return Job(kind, item_id=row[0], sweep_id=row[1])
     return None
 
 
-def _next_page(db: sqlite3.Connection) -> Job | None:
+def _next_item(db: sqlite3.Connection, kind: JobKind, values: dict[str, object]) -> Job | None:
+    row = db.execute(_PICKS[kind], values).fetchone()
+    if row is None:
+        return None
+    return Job(kind, item_id=row[0], sweep_id=row[1], is_background=bool(row[2]))
+
+
+def _next_page(db: sqlite3.Connection, background: bool) -> Job | None:  # noqa: FBT001
     row = db.execute(
-        """SELECT sweep_id, position FROM sweeps
-           WHERE ended_at IS NULL AND is_listing = 1 LIMIT 1"""
+        """SELECT sweep_id, position, is_paced FROM sweeps
+           WHERE ended_at IS NULL AND is_listing = 1 AND is_paced <= ? LIMIT 1""",
+        (background,),
     ).fetchone()
     if row is None:
         return None
-    return Job("page", sweep_id=row[0], position=msgspec.json.decode(row[1], type=Position))
+    position = msgspec.json.decode(row[1], type=Position)
+    return Job("page", sweep_id=row[0], position=position, is_background=bool(row[2]))
 
 
 def next_due_at(db: sqlite3.Connection, now: datetime) -> datetime | None:

@@ -78,6 +78,13 @@ def standard_names_and_chains(db: Database) -> None:
         db.conn.execute(view)
 
 
+@migrations()
+def reading_never_ends(db: Database) -> None:
+    """Store which sweeps use background calls only, and the rows of the list."""
+    for statement in _statements(schema_0_2_0.READING):
+        db.conn.execute(statement)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to this version; a step that fails changes nothing.
 
@@ -95,7 +102,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def has_older_schema(connection: sqlite3.Connection) -> bool:
-    """Tell whether this is a mirror that an older version made, and the daemon has not upgraded."""
+    """Return whether an older version made this mirror, and the daemon has not upgraded it."""
     applied = {step.name for step in migrations.applied(Database(connection))}
     steps = {step.name for step in migrations._migrations}  # noqa: SLF001 - it has no public name
     return bool(applied) and applied < steps

@@ -106,7 +106,7 @@ def _load(db: sqlite3.Connection, sweep_id: int) -> list[VariantState]:
 
 
 def _are_too_many(db: sqlite3.Connection, missing: int, policy: Policy, now: datetime) -> bool:
-    """Tell whether more removals, together with those of the last day, need an operator.
+    """Return whether more removals, together with those of the last day, need an operator.
 
     Removals that an operator accepted do not count, and neither do variants that came back.
     """

@@ -142,7 +142,7 @@ def trust_clock(db: sqlite3.Connection) -> None:
 
 
 def is_sound(db: sqlite3.Connection) -> bool:
-    """Check every page of the file; tell whether none is damaged."""
+    """Check every page of the file; return whether none is damaged."""
     found = db.execute("PRAGMA quick_check(1)").fetchone()
     return bool(found == ("ok",))
 

@@ -189,6 +189,12 @@ class Queries:
                    WHERE is_catalogue AND ended_at IS NOT NULL ORDER BY sweep_id DESC LIMIT 1"""
             ).fetchone() or (None, None, "", 0)
             last = one(LAST_DELIVERY_AT)
+
+            def confirmed_within(minutes: int) -> int:
+                since = to_text(now - timedelta(minutes=minutes))
+                found = one("SELECT count(*) FROM items WHERE confirmed_at >= ?", since)
+                return int(found)
+
             return DaySummary(
                 last_delivery_at=maybe_from_text(last),
                 missed=len(missed),
@@ -213,6 +219,9 @@ class Queries:
                     """SELECT count(*) FROM variants WHERE missing_since IS NOT NULL
                        AND NOT EXISTS (SELECT 1 FROM sweeps WHERE ended_at IS NULL)"""
                 ),
+                confirmed_10m=confirmed_within(10),
+                confirmed_30m=confirmed_within(30),
+                confirmed_60m=confirmed_within(60),
             )
 
     def delivery_rate(self, last_at: datetime) -> DeliveryRate:

@@ -57,7 +57,7 @@ def save_of_unchanged(
 
 
 def _only_confirms(snapshot: ItemSnapshot, read: ItemRead, change_set: ChangeSet) -> bool:
-    """Tell whether a read changes nothing that a shop sees, except the time of confirmation."""
+    """Return whether a read changes nothing that a shop sees, except the time of confirmation."""
     item = snapshot.item
     return (
         change_set == ChangeSet()

@@ -19,7 +19,7 @@ SLICE = 500
 
 
 async def reapply(database: Database, policy: Policy, clock: Callable[[], datetime]) -> bool:
-    """Apply a policy to every variant if it is new; tell whether it was new.
+    """Apply a policy to every variant if it is new; return whether it was new.
 
     Deliveries are written between two slices. After an interruption, the next call begins again
     with any policy.
@@ -36,7 +36,7 @@ async def reapply(database: Database, policy: Policy, clock: Callable[[], dateti
 
 
 def is_new(db: sqlite3.Connection, policy: Policy) -> bool:
-    """Tell whether another policy decided about the variants."""
+    """Return whether another policy decided about the variants."""
     return rows.get_state(db, "policy") != _text(policy)
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from datetime import datetime, timedelta
 
 from syncd.core.timestamps import to_text
+from syncd.store import list_rows
 from syncd.store.rows import put_state
 from syncd.store.time_ranges import first_id_since
 from syncd.store.views import LAST_DELIVERY_AT
@@ -36,6 +37,15 @@ def prune(
            AND sweep_id NOT IN (SELECT max(sweep_id) FROM sweeps GROUP BY is_catalogue, result)""",
         (to_text(changes_before),),
     )
+    # A background sweep that found nothing is no event; there may be hundreds a day.
+    db.execute(
+        """DELETE FROM sweeps WHERE is_paced AND ended_at < ? AND result = 'complete'
+           AND changed + added + removed = 0
+           AND sweep_id NOT IN (SELECT max(sweep_id) FROM sweeps GROUP BY is_catalogue, result)""",
+        (to_text(now - DAY),),
+    )
+    if not gone:
+        list_rows.prune(db)
     return gone
 
 

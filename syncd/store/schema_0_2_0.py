@@ -107,3 +107,15 @@ UPDATE variants SET last_delivery_id = h.delivery_id, last_change_seq = h.seq
     FROM temp.heads h WHERE h.variant_id = variants.variant_id;
 DROP TABLE temp.heads;
 """
+
+READING = """
+ALTER TABLE sweeps ADD COLUMN is_paced INTEGER NOT NULL DEFAULT 0; -- by background calls
+CREATE TABLE list_rows (
+    item_id INTEGER PRIMARY KEY,
+    fingerprint INTEGER NOT NULL,           -- of its row at the last reading of the list
+    changed_at TEXT,                        -- when the row changed, if the item was not read since
+    is_awaited INTEGER NOT NULL DEFAULT 0   -- the item changed; the list shows whether its row did
+);
+CREATE INDEX list_rows_changed ON list_rows (changed_at) WHERE changed_at IS NOT NULL;
+CREATE INDEX list_rows_awaited ON list_rows (item_id) WHERE is_awaited = 1;
+"""

@@ -20,7 +20,7 @@ _READY = """SELECT sweep_id FROM sweeps w WHERE ended_at IS NULL AND is_listing 
 
 
 def any_ready(db: sqlite3.Connection, read: Collection[int]) -> bool:
-    """Tell whether `finish` has a sweep to end, once the reads of some items are written."""
+    """Return whether `finish` has a sweep to end, once the reads of some items are written."""
     return bool(db.execute(_READY, (rows.as_json(read),)).fetchall())
 
 
@@ -79,7 +79,7 @@ def summary(db: sqlite3.Connection, sweep_id: int) -> SweepSummary | None:
     """Return the results of an ended sweep."""
     row = db.execute(
         """SELECT is_catalogue, began_at, result, items, variants, changed, added, removed, missed,
-                  calls, throttled, ended_at, failed_items, error, removals_held
+                  calls, throttled, ended_at, failed_items, error, removals_held, is_paced
            FROM sweeps WHERE sweep_id = ? AND ended_at IS NOT NULL""",
         (sweep_id,),
     ).fetchone()
@@ -103,6 +103,7 @@ def summary(db: sqlite3.Connection, sweep_id: int) -> SweepSummary | None:
         failed_items=msgspec.json.decode(row[12], type=list[int]),
         error=row[13],
         removals_held=row[14],
+        is_paced=bool(row[15]),
     )
 
 

@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Collection
 from datetime import datetime
 
+from msgspec import Struct
+
 from syncd.core.jobs import SweepCause, SweepProgress
 from syncd.core.pagination import Position
 from syncd.core.policy import Policy
@@ -25,11 +27,15 @@ def begin(
     is_catalogue: bool,
     position: Position | None,
     accepts_removals: bool,
+    is_paced: bool = False,
 ) -> int:
-    """Begin a sweep of `items` and, with a `position`, of each item listed from there on."""
+    """Begin a sweep of `items` and, with a `position`, of each item listed from there on.
+
+    `is_paced`: it only makes background calls.
+    """
     sweep_id = db.execute(
         """INSERT INTO sweeps (cause, is_catalogue, began_at, position, is_listing,
-               accepts_removals) VALUES (?, ?, ?, ?, ?, ?)""",
+               accepts_removals, is_paced) VALUES (?, ?, ?, ?, ?, ?, ?)""",
         (
             cause,
             is_catalogue,
@@ -37,6 +43,7 @@ def begin(
             sweep_pages.position_text(position),
             position is not None,
             accepts_removals,
+            is_paced,
         ),
     ).lastrowid
     if sweep_id is None:
@@ -73,11 +80,25 @@ def accept_removals(db: sqlite3.Connection, sweep_id: int) -> None:
     db.execute("UPDATE sweeps SET accepts_removals = 1 WHERE sweep_id = ?", (sweep_id,))
 
 
-def open_catalogue_sweep(db: sqlite3.Connection) -> tuple[int, SweepCause] | None:
+class OpenSweep(Struct, frozen=True):
+    """The open sweep of the whole mirrored catalogue."""
+
+    sweep_id: int
+    cause: SweepCause
+    is_paced: bool
+
+
+def open_catalogue_sweep(db: sqlite3.Connection) -> OpenSweep | None:
     """Return the open sweep of the whole mirrored catalogue, if there is one."""
-    sql = "SELECT sweep_id, cause FROM sweeps WHERE ended_at IS NULL AND is_catalogue = 1"
-    row: tuple[int, SweepCause] | None = db.execute(sql).fetchone()
-    return row
+    row = db.execute(
+        "SELECT sweep_id, cause, is_paced FROM sweeps WHERE ended_at IS NULL AND is_catalogue = 1"
+    ).fetchone()
+    return None if row is None else OpenSweep(row[0], row[1], bool(row[2]))
+
+
+def hurry(db: sqlite3.Connection) -> None:
+    """Let each open sweep use all calls, and not only background calls."""
+    db.execute("UPDATE sweeps SET is_paced = 0 WHERE ended_at IS NULL AND is_paced")
 
 
 def drop(db: sqlite3.Connection, sweep_id: int, policy: Policy, now: datetime) -> None:
@@ -91,14 +112,14 @@ def progress(db: sqlite3.Connection, sweep_id: int) -> SweepProgress | None:
     """Return the progress of an open sweep; None once it has ended."""
     row = db.execute(
         """SELECT w.began_at, CASE WHEN w.is_listing THEN w.position END, count(s.item_id),
-                  coalesce(sum(s.state != 'todo'), 0)
+                  coalesce(sum(s.state != 'todo'), 0), w.is_paced
            FROM sweeps w LEFT JOIN sweep_items s ON s.sweep_id = w.sweep_id
            WHERE w.sweep_id = ? AND w.ended_at IS NULL GROUP BY w.sweep_id""",
         (sweep_id,),
     ).fetchone()
     if row is None:
         return None
-    began_at, position_text, listed_so_far, checked = row
+    began_at, position_text, listed_so_far, checked, is_paced = row
     total = listed_so_far if position_text is None else None
     remaining = listed_so_far - checked
     if position_text is not None:
@@ -107,7 +128,9 @@ def progress(db: sqlite3.Connection, sweep_id: int) -> SweepProgress | None:
             missing = max(0, position.count - (position.page - 1) * _PAGE_ITEMS)
             total = listed_so_far + missing
             remaining += missing + missing // _PAGE_ITEMS + 1
-    return SweepProgress(sweep_id, from_text(began_at), checked, total, remaining)
+    return SweepProgress(
+        sweep_id, from_text(began_at), checked, total, remaining, is_paced=bool(is_paced)
+    )
 
 
 def close_unplaced(
@@ -129,5 +152,5 @@ def close_unplaced(
 
 
 def has_unplaced_variants(db: sqlite3.Connection) -> bool:
-    """Tell whether deliveries named variants whose item only a sweep of the catalogue can find."""
+    """Return whether deliveries named variants whose item only a sweep of the catalogue finds."""
     return bool(db.execute("SELECT 1 FROM unplaced_variants WHERE not_found_at IS NULL").fetchall())

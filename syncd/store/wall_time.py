@@ -12,6 +12,7 @@ from syncd.clock import Mark
 from syncd.core.clock_jump import RECENT, Jump
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
+from syncd.store import catch_up
 from syncd.store.rows import get_state, put_state
 from syncd.store.time_ranges import first_id_since
 
@@ -35,9 +36,10 @@ _EVENTS: Columns = (
     ("unplaced_variants", ("not_found_at",)),
     ("sweeps", ("began_at", "ended_at")),
     ("webhook_states", ("began_at",)),
+    ("list_rows", ("changed_at",)),
 )
 _TIMER_KEYS = ("paused_until",)
-_EVENT_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at")
+_EVENT_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at", *catch_up.TIME_KEYS)
 
 
 def last_mark(db: sqlite3.Connection) -> Mark | None:

@@ -25,6 +25,7 @@ from syncd.store import Database, probe, reads, sweep_pages, sweep_results, swee
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.confirmations import Confirmations, Save
+from syncd.sync.list_watch import ListWatch
 from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_failures import ATTEMPTS_PER_SWEEP, ReadFailures, named
 from syncd.sync.unwritten_answers import UnwrittenAnswers, WriteAnswer, max_attempts
@@ -53,6 +54,7 @@ class Fetcher:
         on_finished: Callable[[SweepSummary], None] = lambda _: None,
     ) -> None:
         self.is_listing = False
+        self.list_watch = ListWatch(database, active, clock)
         self.accepting_since = accepting_since
         self.failures = ReadFailures(
             database,
@@ -65,7 +67,7 @@ class Fetcher:
         )
         self.reader = CatalogueReader(source, self.failures.account, clock, remote_clock)
         self.confirmations = Confirmations(database, clock)
-        # The commits and deferred reads at the last look for a sweep to end, if there was none.
+        # The commits and deferred reads when no sweep was ready to end.
         self._without_ready_sweep: tuple[int, int] | None = None
         self.unwritten = UnwrittenAnswers(database, clock, self._postpone_unwritten)
         self._database = database
@@ -80,6 +82,7 @@ class Fetcher:
         self.failures.follow(jump)
         self.cached.follow(jump)
         self.unwritten.follow(jump)
+        self.list_watch.follow(jump)
         if jump.is_absence:
             self.accepting_since = jump.after
         elif self.accepting_since is not None:
@@ -93,17 +96,22 @@ class Fetcher:
                 write = await self._answer(job)
                 await self._write_first(job, write)
             except SourceError as error:
-                await self.failures.failed(job, error)
+                await self._failed(job, error)
             except MirrorError:
                 raise
             except Exception:
                 # A bug that one item triggers must not stop the reads of the others.
                 log.exception("a read failed for no known reason", **named(job))
-                await self.failures.failed(
+                await self._failed(
                     job, SourceAnswerInvalid("for no known reason; the log has more")
                 )
         except MirrorError as error:
             await self.unwritten.failed(job, error, write)
+
+    async def _failed(self, job: Job, error: SourceError) -> None:
+        if job.kind == "list":
+            self.list_watch.skip(job.position)  # sweeps read the list again
+        await self.failures.failed(job, error)
 
     async def _answer(self, job: Job) -> WriteAnswer | None:
         """Make the call; return the function that writes its answer, if there is one to write."""
@@ -111,9 +119,11 @@ class Fetcher:
         write: WriteAnswer | None = None
         if job.item_id is not None:
             read = await self.reader.item(job.item_id)
-            write = partial(self._write_item, job.item_id, read)
+            write = partial(self._write_item, job, read)
         elif job.sweep_id is not None:
             write = await self._list(job.sweep_id, job.position)
+        elif job.kind == "list":
+            await self._read_rows(job.position)
         seconds = (self._clock.now() - began_at).total_seconds()
         log.debug("read", **named(job), seconds=seconds)
         return write
@@ -171,10 +181,14 @@ class Fetcher:
         now, policy = self._clock.now(), self._active.current.policy
         await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
 
-    async def _write_item(self, item_id: int, read: ItemRead, *, rehearses: bool) -> None:
-        await self._save_read(read, rehearses=rehearses)
+    async def _write_item(self, job: Job, read: ItemRead, *, rehearses: bool) -> None:
+        item_id = read.item_id
+        change_set = await self._save_read(read, rehearses=rehearses)
         if rehearses:
             return
+        has_changed = any(change.missed for change in change_set.changes)
+        if has_changed or job.kind == "hinted":
+            await self.list_watch.item_was_read(read, has_changed=has_changed)
         if not read.age:
             self.cached.is_new(item_id)
             return
@@ -183,7 +197,7 @@ class Fetcher:
         error = f"a cache answered, with a copy {read.age.total_seconds():.0f} s old"
         await self.failures.postpone_failed(item_id, at, error, max_attempts=COPIES_PER_SWEEP)
 
-    async def _save_read(self, read: ItemRead, *, rehearses: bool = False) -> None:
+    async def _save_read(self, read: ItemRead, *, rehearses: bool = False) -> ChangeSet:
         now, policy = self._clock.now(), self._active.current.policy
         accepting_since = self.accepting_since
 
@@ -199,16 +213,25 @@ class Fetcher:
         is_deferred = not self.unwritten.has_any and await self.confirmations.defer(
             read, save_of_unchanged
         )
-        if not is_deferred:
-            await self._write(apply, now, rehearses=rehearses)
+        if is_deferred:
+            return ChangeSet()
+        if rehearses:
+            await self._rehearse(apply, now)
+            return ChangeSet()
+        return await self._database.write(apply)
 
     async def _write(
         self, function: Callable[[sqlite3.Connection], object], now: datetime, *, rehearses: bool
     ) -> None:
         if rehearses:
-            await self._database.write(lambda db: probe.rehearse(db, function, now))
+            await self._rehearse(function, now)
         else:
             await self._database.write(function)
+
+    async def _rehearse(
+        self, function: Callable[[sqlite3.Connection], object], now: datetime
+    ) -> None:
+        await self._database.write(lambda db: probe.rehearse(db, function, now))
 
     async def _list(self, sweep_id: int, position: Position) -> WriteAnswer | None:
         try:
@@ -226,13 +249,28 @@ class Fetcher:
         self, sweep_id: int, position: Position, page: Page, *, rehearses: bool
     ) -> None:
         categories = self._active.current.categories
+        self.list_watch.listed()
 
         def apply(db: sqlite3.Connection) -> None:
             sweep_pages.apply(db, sweep_id, page, position, categories)
 
         await self._write(apply, page.began_at, rehearses=rehearses)
-        if not rehearses:
-            await self._write_rows(page)
+        if rehearses:
+            return
+        await self.list_watch.save_rows(page)
+        await self._write_rows(page)
+
+    async def _read_rows(self, position: Position) -> None:
+        """Read a page of the list only for its rows."""
+        try:
+            page = await self.reader.page(position)
+        except SourceGone as error:
+            if pagination.is_start_of_list(position):
+                raise SourceAnswerInvalid(error.message, hint=error.hint) from error
+            self.list_watch.skip(position)  # the list has become shorter
+            return
+        await self.list_watch.save_rows(page, position)
+        await self._write_rows(page)
 
     async def _write_rows(self, page: Page) -> None:
         failed_in_a_row = 0

@@ -21,10 +21,18 @@ from syncd.store import Database, process_state
 class RateLimiter:
     """Says when a call may leave, and counts the calls."""
 
-    def __init__(self, database: Database, clock: Clock, state: rate_limit.RateState) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        state: rate_limit.RateState,
+        *,
+        background: int = 0,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._pace = state
+        self._background = float(background)
         self.calls = 0  # since the start
         self._reserved = 0
         # The calls that the mirror may not have, by their number.
@@ -89,7 +97,7 @@ class RateLimiter:
         """Adjust the rate after a 429; `slows` False: one item or page alone is throttled."""
         now = self._clock.now()
         if slows:
-            self._pace = rate_limit.throttled(self._pace, now, wait_s)
+            self._pace = rate_limit.throttled(self._pace, now, wait_s, background=self._background)
         paused_until = self._pace.paused_until or now
         await self._database.write(
             lambda db: process_state.log_throttled(db, now, paused_until, for_sweep=for_sweep)
@@ -98,24 +106,30 @@ class RateLimiter:
     def follow(self, jump: Jump) -> None:
         """Move all times with this host's clock, so that each pause keeps its length."""
         paused_until = self._pace.paused_until
+        slowdown = self._pace.slowdown
         self._pace = replace(
             self._pace,
             calls=tuple(jump.timer(call) for call in self._pace.calls),
             paused_until=None if paused_until is None else jump.timer(paused_until),
+            slowdown=None if slowdown is None else replace(slowdown, at=jump.timer(slowdown.at)),
         )
         for number, at in list(self._unstored.items()):
             self._unstored[number] = jump.timer(at)
 
-    def limit(self, calls_per_minute: int) -> None:
-        """Use a new limit of the configuration."""
-        self._pace = rate_limit.start(
-            calls_per_minute, self._pace.calls, paused_until=self._pace.paused_until
-        )
+    def limit(self, calls_per_minute: int, background: int) -> None:
+        """Use a new limit and a new rate of background calls."""
+        self._pace = rate_limit.limited(self._pace, calls_per_minute)
+        self._background = float(background)
 
     @property
     def per_minute(self) -> float:
         """The current rate; it is lower for a while after a 429."""
         return self._pace.per_minute
+
+    @property
+    def background_rate(self) -> float:
+        """The current rate of background calls; a 429 lowers it more, and for longer."""
+        return rate_limit.background_rate(self._pace, self._clock.now(), self._background)
 
     @property
     def used_last_minute(self) -> int:

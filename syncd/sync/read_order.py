@@ -2,7 +2,9 @@
 
 Reads that deliveries request go first: conflicts, then confirming reads. Sweeps and dry runs have
 every fourth call, by turns: items that an operator named, dry runs, and the catalogue. So no kind
-waits for ever, and many calls of one kind take only the turns of that kind.
+waits for ever, and many calls of one kind take only the turns of that kind. Reads that nobody
+waits for come last: they fill the calls that are left, and most of them keep to the rate of
+background calls.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from syncd.core.jobs import JobKind
 
 DELIVERIES: tuple[JobKind, ...] = ("conflict", "confirm")
 CATALOGUE: tuple[JobKind, ...] = ("page", "unread", "stale")
+HINTS: tuple[JobKind, ...] = ("list", "hinted")
 # Of this many calls, one goes first to sweeps and dry runs.
 SWEEP_TURN = 4
 # Of this many calls, one goes to a confirming read before any conflict.
-SETTLE_TURN = 8
+CONFIRM_TURN = 8
 # Of this many items of the catalogue, one is the item that was not read for longest, even if other
 # items were never read.
 STALE_TURN = 4
+# Of this many background calls, one goes to the sweep before any hint: each row may change always.
+PACED_TURN = 2
 
 
 class Turns(Struct, frozen=True):
@@ -28,27 +33,41 @@ class Turns(Struct, frozen=True):
     calls: int = 0
     of_sweeps: int = 0
     items: int = 0
+    background: int = 0
     is_after_page: bool = False
 
-    def after(self, kind: JobKind) -> Turns:
+    def after(self, kind: JobKind, *, is_background: bool = False) -> Turns:
         """Return the turns after one more call."""
         is_item = kind in {"unread", "stale"}
         return Turns(
-            calls=self.calls + 1,
-            of_sweeps=self.of_sweeps + (kind not in DELIVERIES),
+            calls=self.calls + (not is_background),
+            of_sweeps=self.of_sweeps + (kind not in DELIVERIES and not is_background),
             items=self.items + is_item,
+            background=self.background + is_background,
             is_after_page=kind == "page" if kind in CATALOGUE else self.is_after_page,
         )
 
     @property
     def order(self) -> tuple[JobKind, ...]:
-        """All kinds of calls, in the order in which they may leave."""
-        deliveries = DELIVERIES[::-1] if self.calls % SETTLE_TURN == 1 else DELIVERIES
+        """The kinds of calls that somebody waits for, in the order in which they may leave."""
+        deliveries = DELIVERIES[::-1] if self.calls % CONFIRM_TURN == 1 else DELIVERIES
         groups: tuple[tuple[JobKind, ...], ...] = (("requested",), ("dry_run",), self._catalogue)
         first = self.of_sweeps % len(groups)
         sweeps = tuple(kind for group in groups[first:] + groups[:first] for kind in group)
-        is_for_sweeps = self.calls % SWEEP_TURN == SWEEP_TURN - 1
-        return sweeps + deliveries if is_for_sweeps else deliveries + sweeps
+        return sweeps + deliveries if self.is_for_sweeps else deliveries + sweeps
+
+    @property
+    def is_for_sweeps(self) -> bool:
+        """Whether sweeps and dry runs have the next call, also a sweep in the background."""
+        return self.calls % SWEEP_TURN == SWEEP_TURN - 1
+
+    def rest(self, *, is_background_due: bool) -> tuple[JobKind, ...]:
+        """Return the kinds of calls that nobody waits for; they come after all others."""
+        if not is_background_due:
+            return ("catch_up",)
+        is_sweep_first = self.background % PACED_TURN == PACED_TURN - 1
+        paced = self._catalogue + HINTS if is_sweep_first else HINTS + self._catalogue
+        return (*paced, "catch_up", "background")
 
     @property
     def _catalogue(self) -> tuple[JobKind, ...]:

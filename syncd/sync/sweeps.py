@@ -7,6 +7,7 @@ items that are left, so a restart continues the sweep. `worker` makes the reads.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
@@ -20,6 +21,8 @@ from syncd.core.jobs import SweepCause, SweepProgress, SweepSummary
 from syncd.core.pagination import Position
 from syncd.errors import DaemonAbsent, Overloaded, SyncdError, UsageError
 from syncd.store import Database, sweep_results, sweeps
+from syncd.store.sweeps import OpenSweep
+from syncd.sync.background import BackgroundReading
 from syncd.sync.rate_limiter import RateLimiter
 
 log = structlog.get_logger(__name__)
@@ -52,12 +55,14 @@ class SweepManager:
         clock: Clock,
         active: ActiveConfig,
         *,
+        background: BackgroundReading,
         on_begun: Callable[[SweepCause], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._rate_limiter = rate_limiter
         self._clock = clock
         self._active = active
+        self._background = background
         self._on_begun = on_begun
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
@@ -72,9 +77,10 @@ class SweepManager:
         """Return the sweep that fulfils a request, and whether the request joined an open sweep.
 
         A request for `items` begins a sweep of its own. There is only one sweep of the catalogue:
-        a scheduled request joins it. The request of an operator joins a sweep of an operator, but
-        replaces a scheduled one, because "now" means that each item is read from now on.
-        `accept_removals`: every variant that the sweep does not find is removed.
+        a scheduled request joins it, and a more urgent one makes it faster. The request of an
+        operator joins a sweep of an operator, but replaces a scheduled one, because "now" means
+        that each item is read from now on. `accept_removals`: every variant that the sweep does not
+        find is removed.
 
         Raises UsageError if too many items are named, and Overloaded if too many wait already; then
         no sweep begins.
@@ -84,13 +90,12 @@ class SweepManager:
             if items is not None:
                 await self._require_room(len(set(items)))
             elif (running := await self._database.read(sweeps.open_catalogue_sweep)) is not None:
-                open_id, begun_by = running
-                if cause != "operator" or begun_by == "operator":
-                    if accept_removals:
-                        await self._database.write(lambda db: sweeps.accept_removals(db, open_id))
-                    return open_id, True
-                await self._drop(open_id)
+                if cause != "operator" or running.cause == "operator":
+                    await self._join(running, cause, accept_removals=accept_removals)
+                    return running.sweep_id, True
+                await self._drop(running.sweep_id)
             current = self._active.current
+            is_paced = cause == "schedule" and self._background.full_rate > 0
             begin = partial(
                 sweeps.begin,
                 cause=cause,
@@ -99,9 +104,12 @@ class SweepManager:
                 is_catalogue=items is None,
                 position=None if items is not None else _first_position(current),
                 accepts_removals=accept_removals,
+                is_paced=is_paced,
             )
             sweep_id = await self._database.write(begin)
-        log.info(
+        # A sweep in the background is no event: there may be hundreds a day.
+        log.log(
+            logging.DEBUG if is_paced else logging.INFO,
             "sweep begins",
             sweep_id=sweep_id,
             cause=cause,
@@ -110,6 +118,19 @@ class SweepManager:
         )
         self._on_begun(cause)
         return sweep_id, False
+
+    async def _join(self, running: OpenSweep, cause: SweepCause, *, accept_removals: bool) -> None:
+        sweep_id = running.sweep_id
+        if accept_removals:
+            await self._database.write(lambda db: sweeps.accept_removals(db, sweep_id))
+        is_urgent = cause != "schedule" or not self._background.full_rate
+        if running.is_paced and is_urgent:
+            await self.hurry()
+            self._on_begun(cause)
+
+    async def hurry(self) -> None:
+        """Let the sweep that runs use all calls."""
+        await self._database.write(sweeps.hurry)
 
     async def _require_room(self, more: int) -> None:
         requests, waiting = await self._database.read(sweeps.named_items)
@@ -125,7 +146,7 @@ class SweepManager:
         async with self._one_at_a_time:
             running = await self._database.read(sweeps.open_catalogue_sweep)
             if running is not None:
-                await self._drop(running[0])
+                await self._drop(running.sweep_id)
         await self.request("start")
 
     async def progress(self, sweep_id: int | None = None) -> SweepProgress | None:
@@ -134,16 +155,15 @@ class SweepManager:
             running = await self._database.read(sweeps.open_catalogue_sweep)
             if running is None:
                 return None
-            sweep_id = running[0]
+            sweep_id = running.sweep_id
         return await self._progress_of(sweep_id)
 
     def eta(self, progress: SweepProgress) -> timedelta | None:
         """Return how long a sweep still takes; None while the number of items is unknown."""
         if progress.total is None:
             return None
-        paced = timedelta(
-            minutes=progress.remaining_calls / max(1.0, self._rate_limiter.per_minute)
-        )
+        rate = self._background.rate if progress.is_paced else self._rate_limiter.per_minute
+        paced = timedelta(minutes=progress.remaining_calls / max(1.0, rate))
         if progress.checked == 0:
             return paced
         so_far: timedelta = self._clock.now() - progress.began_at

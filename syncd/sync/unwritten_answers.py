@@ -165,7 +165,7 @@ class UnwrittenAnswers:
             await self._postpone(answer)
 
     async def retry_due(self) -> bool:
-        """Write the answer that is due first; tell whether one was due."""
+        """Write the answer that is due first; return whether one was due."""
         now = self._clock.now()
         part = min(self._answers, key=lambda part: self._answers[part].due_at, default=None)
         if part is None or self._answers[part].due_at > now:

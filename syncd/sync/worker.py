@@ -1,26 +1,24 @@
-"""The one worker that reads from Dreamship: it takes one job after another, within the budget.
-
-`read_order` says which kind of job goes first. The order follows from the state of the mirror.
-"""
+"""The one worker that reads from Dreamship: it takes one job after another, within the budget."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.clock import Clock
+from syncd.clock import Clock, sleep_unless_set
 from syncd.core.clock_jump import Jump
 from syncd.core.jobs import Job, JobKind
 from syncd.core.plain_text import shortened
-from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible, SyncdError
+from syncd.errors import DaemonAbsent, MirrorError, MirrorIncompatible
 from syncd.store import Database, job_queue
+from syncd.sync.background import BackgroundReading
 from syncd.sync.complaints import Complaints
+from syncd.sync.dry_run_turns import DryRunTurns
 from syncd.sync.fetcher import Fetcher
 from syncd.sync.rate_limiter import RateLimiter
-from syncd.sync.read_order import DELIVERIES, Turns
+from syncd.sync.read_order import CATALOGUE, DELIVERIES, Turns
 
 log = structlog.get_logger(__name__)
 
@@ -28,8 +26,7 @@ MAX_IN_FLIGHT = 4
 MIRROR_WAIT_S = 2.0
 # When damage prevents the end of a sweep, the end is tried again after this time.
 END_AGAIN = timedelta(minutes=1)
-# Requests of several batches are looked up together: three lookups for each batch took
-# about a tenth of a busy daemon (one profile), and calls are a second apart anyway.
+# Lookups for each batch of deliveries took a tenth of a busy daemon; calls are a second apart.
 SOON_S = 0.1
 
 
@@ -37,15 +34,21 @@ class SyncWorker:
     """Takes the next job, waits until its call may leave, and starts it."""
 
     def __init__(
-        self, database: Database, fetcher: Fetcher, rate_limiter: RateLimiter, clock: Clock
+        self,
+        database: Database,
+        fetcher: Fetcher,
+        rate_limiter: RateLimiter,
+        background: BackgroundReading,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._fetcher = fetcher
         self._rate_limiter = rate_limiter
+        self._background = background
         self._clock = clock
         self._busy: set[int] = set()
         self._flights: set[asyncio.Task[None]] = set()
-        self._waiting: list[asyncio.Future[None]] = []
+        self._dry_runs = DryRunTurns()
         self._wake = asyncio.Event()
         self._turns = Turns()
         self._is_waking = False
@@ -102,14 +105,8 @@ class SyncWorker:
 
         Raises leaves of MirrorError while the mirror cannot be used, and DaemonAbsent at the end.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
         self.wake()
-        try:
-            await turn
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(turn)
+        await self._dry_runs.wait()
 
     async def run(self) -> None:
         """Read until cancelled. The calls in flight are repeated after the next start."""
@@ -126,21 +123,16 @@ class SyncWorker:
             for flight in self._flights:
                 flight.cancel()
             await asyncio.gather(*self._flights, return_exceptions=True)
-            self._refuse_waiting(DaemonAbsent("the daemon is stopping", hint="try again"))
+            self._dry_runs.refuse(DaemonAbsent("the daemon is stopping", hint="try again"))
 
     def _report(self, error: Exception) -> None:
         """Log why reading stopped; rarely, because the log may be on the full disk."""
         if isinstance(error, MirrorError):
             self._stuck_by = error
-            self._refuse_waiting(error)
+            self._dry_runs.refuse(error)
             self._complaints.begin("the mirror cannot be used", error)
         else:
             self._complaints.begin("reading failed for no known reason; it goes on", error)
-
-    def _refuse_waiting(self, error: SyncdError) -> None:
-        for turn in self._waiting:
-            if not turn.done():
-                turn.set_exception(error)
 
     async def _step(self) -> None:
         unwritten = self._fetcher.unwritten
@@ -153,7 +145,7 @@ class SyncWorker:
         now = self._clock.now()
         if (calls_from := unwritten.calls_from(now)) is not None:
             if unwritten.stops_reading is not None:
-                self._refuse_waiting(unwritten.stops_reading)
+                self._dry_runs.refuse(unwritten.stops_reading)
             await self._wait_until(calls_from, now)
             return
         job = await self._next_job(now)
@@ -169,7 +161,9 @@ class SyncWorker:
             return
         await self._rate_limiter.spend(for_sweep=job.is_for_sweep)
         self._note_progress()
-        self._turns = self._turns.after(job.kind)
+        self._turns = self._turns.after(job.kind, is_background=job.is_background)
+        if job.is_background:
+            self._background.called()
         self._begin(job)
 
     def _note_progress(self) -> None:
@@ -181,10 +175,10 @@ class SyncWorker:
         paused_until = self._fetcher.failures.paused_until
         if paused_until is not None and paused_until > now:
             # The call of a dry run shows why no other call is made.
-            return Job("dry_run") if self._has_waiting else None
+            return Job("dry_run") if self._dry_runs.has_waiting else None
         await self._finish_sweeps(now)
         try:
-            job = await self._first_of(self._turns.order, now)
+            job = await self._first_undamaged(now)
         except MirrorIncompatible as error:
             # If only the jobs of sweeps are damaged, the reads that confirm deliveries go on.
             self._sweeps_damaged = error
@@ -197,7 +191,18 @@ class SyncWorker:
             )
         return job
 
-    async def _first_of(self, kinds: tuple[JobKind, ...], now: datetime) -> Job | None:
+    async def _first_undamaged(self, now: datetime) -> Job | None:
+        """Return the next job; if the rows of some items are damaged, sweeps find the others."""
+        rest = self._turns.rest(is_background_due=self._background.is_due(now))
+        try:
+            return await self._first_of(self._turns.order, now, rest)
+        except MirrorIncompatible:
+            rest = tuple(kind for kind in rest if kind in CATALOGUE)
+            return await self._first_of(self._turns.order, now, rest)
+
+    async def _first_of(
+        self, kinds: tuple[JobKind, ...], now: datetime, rest: tuple[JobKind, ...] = ()
+    ) -> Job | None:
         fetcher = self._fetcher
         list_from = fetcher.failures.list_paused_until
         listing = (
@@ -205,19 +210,34 @@ class SyncWorker:
             and not fetcher.unwritten.has_page
             and (list_from is None or list_from <= now)
         )
-        if not self._has_waiting:
-            return await self._next_of(kinds, now, listing=listing)
+        if not self._dry_runs.has_waiting:
+            return await self._next_of(kinds, now, rest, listing=listing)
         before = kinds[: kinds.index("dry_run")] if "dry_run" in kinds else kinds
         job = await self._next_of(before, now, listing=listing)
         return job or Job("dry_run")
 
     async def _next_of(
-        self, kinds: tuple[JobKind, ...], now: datetime, *, listing: bool
+        self,
+        kinds: tuple[JobKind, ...],
+        now: datetime,
+        rest: tuple[JobKind, ...] = (),
+        *,
+        listing: bool,
     ) -> Job | None:
         database, busy = self._database, self._busy | self._fetcher.unwritten.items
+        background = self._background
+        list_at = self._fetcher.list_watch.due(now, background.rate) if rest else None
         return await database.read(
             lambda db: job_queue.next_job(
-                db, now, busy | database.deferred_items, kinds, listing=listing
+                db,
+                now,
+                busy | database.deferred_items,
+                kinds,
+                listing=listing,
+                paced=self._turns.is_for_sweeps and background.is_due(now),
+                rest=rest,
+                choice=background.choice(now),
+                list_at=list_at,
             )
         )
 
@@ -242,12 +262,9 @@ class SyncWorker:
             failures.list_paused_until,
             self._fetcher.unwritten.next_at,
             self._end_from,
+            self._background.next_at(now),
         )
         return min((at for at in moments if at is not None and at > now), default=None)
-
-    @property
-    def _has_waiting(self) -> bool:
-        return any(not turn.done() for turn in self._waiting)
 
     async def _wait_until(self, at: datetime | None, now: datetime) -> None:
         await self._wait(None if at is None else max(0.0, (at - now).total_seconds()))
@@ -256,23 +273,11 @@ class SyncWorker:
         """Wait for `seconds` if given, but only until `wake` is called, or a write is due."""
         limits = (seconds, self._fetcher.confirmations.due_in_s)
         seconds = min((limit for limit in limits if limit is not None), default=None)
-        if seconds is None:
-            await self._wake.wait()
-            return
-        timer = asyncio.create_task(self._clock.sleep(seconds))
-        woken = asyncio.create_task(self._wake.wait())
-        try:
-            await asyncio.wait({timer, woken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            woken.cancel()
-            await asyncio.gather(timer, woken, return_exceptions=True)
+        await sleep_unless_set(self._clock, seconds, self._wake)
 
     def _begin(self, job: Job) -> None:
         if job.kind == "dry_run":
-            turn = next((one for one in self._waiting if not one.done()), None)
-            if turn is not None:  # if its dry run has ended, its call stays unused
-                turn.set_result(None)
+            self._dry_runs.give()
             return
         if job.item_id is None:
             self._fetcher.is_listing = True

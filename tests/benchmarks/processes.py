@@ -106,7 +106,8 @@ class Place:
             },
             "webhook": {"listen": "127.0.0.1:0"},
             "mirror": {"path": str(self.mirror)},
-            "reconcile": {**reconcile},
+            # Benchmarks know each call.
+            "reconcile": {"background_calls_per_minute": 0, **reconcile},
             "admin": {"listen": admin},
             "control": {"socket": str(self.socket)},
         }

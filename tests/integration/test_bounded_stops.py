@@ -76,7 +76,7 @@ def post(site: Site, where: Path, body: bytes) -> int:
 
 
 def is_answered(where: Path) -> bool:
-    """Tell whether a daemon listens; its socket file exists some time before that."""
+    """Return whether a daemon listens; its socket file exists some time before that."""
     with socket.socket(socket.AF_UNIX) as caller:
         return caller.connect_ex(str(where)) == 0
 

@@ -54,7 +54,7 @@ def seen_at(site: Site) -> datetime | None:
 
 
 def is_alive(site: Site) -> bool:
-    """Tell whether the last sign of life is at most a few seconds old."""
+    """Return whether the last sign of life is at most a few seconds old."""
     at = seen_at(site)
     return at is not None and abs(datetime.now(UTC) - at) < timedelta(seconds=5)
 

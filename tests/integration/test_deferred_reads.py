@@ -19,7 +19,7 @@ from simulation.clock import Clock, Inline, VirtualLoop
 
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
-from syncd.config.settings import Dreamship, Mirror
+from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.daemon.services import Services
 from syncd.store import Database, items
@@ -77,6 +77,7 @@ class Process:
         self.config = Config(
             dreamship=Dreamship(calls_per_minute=per_minute),
             mirror=Mirror(path=path),
+            reconcile=Reconcile(background_calls_per_minute=0),
             keys=(Secret("key"),),
         )
 

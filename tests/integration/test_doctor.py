@@ -311,7 +311,7 @@ def test_init_writes_a_configuration_that_lacks_only_the_key(tmp_path: Path) -> 
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert "# The interval between sweeps of the mirrored catalogue" in path.read_text()
+    assert "# A sweep of the mirrored catalogue takes at most this time" in path.read_text()
     assert run(["check-config", "-c", str(path)]) == 2
     path.write_text(path.read_text().replace("api_keys = []", 'api_keys = ["k"]'))
     assert run(["check-config", "-c", str(path)]) == 0

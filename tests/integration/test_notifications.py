@@ -128,7 +128,7 @@ def test_children_of_a_hanging_command_are_killed(tmp_path: Path) -> None:
 
 
 def is_alive(pid: str) -> bool:
-    """Tell whether a process runs: one that is dead and not yet buried does not."""
+    """Return whether a process runs: one that is dead and not yet buried does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

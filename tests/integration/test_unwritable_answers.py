@@ -28,7 +28,7 @@ from structlog.testing import capture_logs
 
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
-from syncd.config.settings import Dreamship, Mirror
+from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.daemon.services import Services
@@ -130,6 +130,7 @@ class Life:
         self.config = Config(
             dreamship=Dreamship(calls_per_minute=45),
             mirror=Mirror(path=path),
+            reconcile=Reconcile(background_calls_per_minute=0),
             keys=(Secret("key"),),
         )
 

@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from msgspec.structs import replace
 from simulation.clock import Clock, Inline, VirtualLoop
 from syncd.clock import SteadyClock
 from syncd.config import Config
+from syncd.core.fingerprint import fingerprint
 from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
@@ -35,14 +37,17 @@ from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
+from syncd.errors import MirrorError, SourceThrottled
 from syncd.store import Database
 from syncd.webhook.endpoint import WebhookEndpoint
 
 T = TypeVar("T")
 
 PAGE = 100
+LIMIT = 60
 LATENCY_S = 0.3
 BEAT_S = 20.0
+TICK_S = 5.0
 NAMES = (
     "Mug 11 oz",
     "Unisex Heavy Cotton T-Shirt | Gildan 5000",
@@ -52,9 +57,19 @@ HOUR_S = 3600.0
 
 
 class Shelves:
-    """A source without errors, with `items` items of four variants each."""
+    """A source without errors, with `items` items of four variants each.
 
-    def __init__(self, items: int, clock: SteadyClock, *, rows_have_variants: bool) -> None:
+    `rows_predict`: the row of an item changes with the values of its variants.
+    """
+
+    def __init__(
+        self,
+        items: int,
+        clock: SteadyClock,
+        *,
+        rows_have_variants: bool,
+        rows_predict: bool = False,
+    ) -> None:
         self.values = {item * 10 + n: "in_stock" for item in range(1, items + 1) for n in range(4)}
         # The longest row of a list may lack variants; here that is one item of a hundred.
         self.values |= {item * 10 + 4: "in_stock" for item in range(1, items + 1, PAGE)}
@@ -63,11 +78,18 @@ class Shelves:
         self._clock = clock
         self._true = Clock()
         self._rows_have_variants = rows_have_variants
+        self._rows_predict = rows_predict
+        # Calls of others with the same key, a minute; Dreamship allows LIMIT for all together.
+        self.others_per_minute = 0.0
+        self.throttled = 0
+        self._chance = random.Random(5)
+        self._window: deque[float] = deque()
+        self._next_other_s = 0.0
 
     async def item(self, item_id: int) -> ItemRead:
         """Read one item."""
         began_at = self._clock.now()
-        self.calls += 1
+        self._call()
         source_at = self._true.now()
         await asyncio.sleep(LATENCY_S)
         name = f"{NAMES[item_id % len(NAMES)]} {item_id}"
@@ -77,15 +99,43 @@ class Shelves:
         """Read one page."""
         del category_id
         began_at = self._clock.now()
-        self.calls += 1
+        self._call()
         source_at = self._true.now()
         await asyncio.sleep(LATENCY_S)
         ids = range((page - 1) * PAGE + 1, min(page * PAGE, self._items) + 1)
         rows = tuple(
-            SourceItem(one, None, self._variants(one) if self._rows_have_variants else None)
+            SourceItem(
+                one,
+                None,
+                self._variants(one) if self._rows_have_variants else None,
+                fingerprint=self._fingerprint(one),
+            )
             for one in ids
         )
         return Page(rows, self._items, page * PAGE < self._items, began_at, source_at)
+
+    def _call(self) -> None:
+        """Count a call; raises SourceThrottled above the limit."""
+        now_s = asyncio.get_running_loop().time()
+        self.calls += 1
+        while self.others_per_minute and self._next_other_s < now_s:
+            self._is_allowed(self._next_other_s)
+            self._next_other_s += 60 * self._chance.expovariate(self.others_per_minute)
+        if not self._is_allowed(now_s):
+            self.throttled += 1
+            raise SourceThrottled("throttled", wait_s=20.0)
+
+    def _is_allowed(self, at_s: float) -> bool:
+        while self._window and self._window[0] <= at_s - 60:
+            self._window.popleft()
+        if len(self._window) >= LIMIT:
+            return False
+        self._window.append(at_s)
+        return True
+
+    def _fingerprint(self, item_id: int) -> int:
+        values = [self.values[item_id * 10 + n] for n in range(4)] if self._rows_predict else []
+        return fingerprint({"id": item_id, "values": values}) or 0
 
     def _variants(self, item_id: int) -> tuple[SourceVariant, ...]:
         return tuple(
@@ -102,26 +152,55 @@ class Shelves:
 class Day:
     """One daemon with such a source: the real services, schedule and heartbeat, called by hand.
 
-    APScheduler reads the clock of the host, so `_sweeping` begins the regular sweeps instead.
+    APScheduler reads the clock of the host, so `_sweeping` begins the planned sweeps instead.
     """
 
     def __init__(
-        self, folder: Path, items: int, calls_per_minute: int, *, rows_have_variants: bool
+        self,
+        folder: Path,
+        items: int,
+        calls_per_minute: int,
+        *,
+        rows_have_variants: bool = False,
+        rows_predict: bool = False,
+        background: int = 0,
     ) -> None:
         config = Config()
         self.host = Clock()
         self.clock = SteadyClock(self.host)
-        self.source = Shelves(items, self.clock, rows_have_variants=rows_have_variants)
+        self.source = Shelves(
+            items, self.clock, rows_have_variants=rows_have_variants, rows_predict=rows_predict
+        )
         self._config = replace(
             config,
             mirror=replace(config.mirror, path=folder / "mirror.db"),
             dreamship=replace(config.dreamship, calls_per_minute=calls_per_minute),
+            reconcile=replace(config.reconcile, background_calls_per_minute=background),
         )
         self._chance = random.Random(1)
         self.is_delivering = True
+        # The share of deliveries that is lost, and how late the others are.
+        self.loses = 0.0
+        self.late_s = 0.0
 
     async def begin(self) -> float:
         """Fill the mirror; return the duration in seconds."""
+        await self._open()
+        self.plan.start(self.clock.now(), complete_at=None, failures=0)
+        return await self.sweep()
+
+    async def restart(self) -> None:
+        """Stop the daemon and start it again."""
+        await self.end()
+        await self._open()
+        saved_state = self.services.saved_state
+        is_due = self.plan.start(
+            self.clock.now(), complete_at=saved_state.complete_at, failures=saved_state.failures
+        )
+        if is_due:
+            await self.services.sweep_manager.request("start")
+
+    async def _open(self) -> None:
         database = Database(self._config.mirror.path, executor=Inline())
         self.services = await Services.open(
             self._config, clock=self.clock, source=self.source, database=database
@@ -133,11 +212,12 @@ class Day:
         self.heartbeat = Heartbeat(self.services, self.schedule, self.webhook)
         self.status_service = StatusService(self.services, self.heartbeat, self.webhook)
         self.services.start_reading()
-        return await self.sweep()
+        self.plan = self.schedule._schedule
+        self.services.follow_sweeps(lambda summary: self.plan.end_sweep(summary, self.clock.now()))
 
     async def sweep(self) -> float:
         """Sweep once; return the duration in seconds."""
-        sweep_id, _ = await self.services.sweep_manager.request("schedule")
+        sweep_id, _ = await self.services.sweep_manager.request("start")
         return (await self.services.sweep_manager.wait(sweep_id)).seconds
 
     async def end(self) -> None:
@@ -153,10 +233,33 @@ class Day:
             variant_id = self._chance.choice(list(self.source.values))
             value = self._chance.choice(["low_stock", "out_of_stock", "discontinued"])
             self.source.values[variant_id] = value
-            if self.is_delivering:
-                await self.services.batch_writer.submit(
-                    parse(self._body(variant_id, value), self._now())
-                )
+            if self.is_delivering and self._chance.random() >= self.loses:
+                asyncio.get_running_loop().create_task(self._deliver_late(variant_id, value))
+
+    async def _deliver_late(self, variant_id: int, value: str) -> None:
+        await asyncio.sleep(self.late_s)
+        while True:
+            try:
+                await self.deliver(variant_id, value)
+            except MirrorError:
+                await asyncio.sleep(10)  # Dreamship tries again
+            else:
+                return
+
+    async def differences(self) -> dict[int, tuple[str | None, str]]:
+        """Return the variants whose value in the mirror is not that of the source."""
+        stored = await self.services.database.read(
+            lambda db: dict(db.execute("SELECT variant_id, availability FROM availability"))
+        )
+        return {
+            variant_id: (stored.get(variant_id), value)
+            for variant_id, value in self.source.values.items()
+            if stored.get(variant_id) != value
+        }
+
+    async def deliver(self, variant_id: int, value: str) -> None:
+        """Deliver the value of a variant."""
+        await self.services.batch_writer.submit(parse(self._body(variant_id, value), self._now()))
 
     async def until(self, state: str) -> float:
         """Beat until the webhook has this state; return the duration in seconds."""
@@ -180,8 +283,11 @@ class Day:
 
     async def _sweeping(self) -> None:
         while True:
-            await asyncio.sleep(self.services.config.reconcile.every.total_seconds())
-            await self.services.sweep_manager.request("schedule")
+            await asyncio.sleep(TICK_S)
+            next_at = self.plan.next_at("sweep")
+            if next_at is not None and next_at <= self.clock.now():
+                self.plan.begin("sweep", self.clock.now())
+                await self.services.sweep_manager.request("schedule")
 
     def _now(self) -> datetime:
         return self.clock.now()
@@ -204,12 +310,21 @@ def lived(
     items: int,
     calls_per_minute: int = 45,
     rows_have_variants: bool = False,
+    rows_predict: bool = False,
+    background: int = 0,
 ) -> T:
     """Run the script of a day in virtual time, and return its result."""
     folder = Path(tempfile.mkdtemp(prefix="syncd-day-"))
 
     async def live() -> T:
-        day = Day(folder, items, calls_per_minute, rows_have_variants=rows_have_variants)
+        day = Day(
+            folder,
+            items,
+            calls_per_minute,
+            rows_have_variants=rows_have_variants,
+            rows_predict=rows_predict,
+            background=background,
+        )
         await day.begin()
         try:
             return await script(day)
@@ -252,9 +367,14 @@ def main() -> None:
             )
             rows = "with variants" if has_variants else "without"
             print(f"{items:6} items, {calls} calls a minute, rows {rows}: {took_s / 60:.1f} min")
-    for every_s in (60, 600, 3600):
-        took_s = lived(functools.partial(silence, every_s=every_s), items=300)
-        print(f"a change every {every_s / 60:g} min: silent {took_s / 60:.0f} min after the last")
+    for background in (0, 15):
+        for every_s in (60, 600, 3600):
+            script = functools.partial(silence, every_s=every_s)
+            took_s = lived(script, items=300, background=background)
+            print(
+                f"{background} background calls, a change every {every_s / 60:g} min: "
+                f"silent {took_s / 60:.0f} min after the last delivery"
+            )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ ITEMS = 120
 
 def moments() -> dict[str, str]:
     """Return the page at each moment of a day and a half, by its name."""
-    return lived(_script, items=ITEMS)
+    return lived(_script, items=ITEMS, background=5)
 
 
 async def _script(day: Day) -> dict[str, str]:
@@ -52,6 +52,8 @@ async def _script(day: Day) -> dict[str, str]:
     shown["nothing"] = await show(EVIL)
     sweep_id, _ = await day.services.sweep_manager.request("operator")
     await asyncio.sleep(100)
+    day.source.values[10] = "on_demand"
+    await day.deliver(10, "on_demand")
     shown["sweeping"] = await show("")
     await day.services.sweep_manager.wait(sweep_id)
     for n in range(3):

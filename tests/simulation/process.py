@@ -184,7 +184,7 @@ class Process:
             connection.close()  # 3.11 leaves it open until the process ends; this one lives on
 
     def dies(self, when: Death) -> bool:
-        """Count a step of the disk; tell whether the process is killed here."""
+        """Count a step of the disk; return whether the process is killed here."""
         if self.death is None or self.death[0] != when:
             return False
         if self.death[1] > 0:
@@ -255,6 +255,9 @@ class Process:
         while self.is_rough():
             await self.clock.sleep(BEAT_S)
             await self.check_clock()
+            with contextlib.suppress(MirrorUnavailable):
+                progress = await self.services.sweep_manager.progress()
+                await self.services.look_for_evidence(progress)
 
     async def check_clock(self) -> None:
         """Follow the clock as soon as the mirror can, and give a sign of life."""

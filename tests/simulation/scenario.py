@@ -14,6 +14,9 @@ CutRows = Literal["no", "empty", "shortened"]
 CacheTrace = Literal["age", "date", "mark"]
 
 
+LONGEST_WITH_BACKGROUND_S = 600.0
+
+
 @dataclass(frozen=True)
 class Scenario:
     """One world. Shares are parts of one."""
@@ -78,6 +81,7 @@ class Scenario:
     # Malformed data.
     garbled: float = 0.0  # events whose body is no JSON, or truncated JSON
     partial: float = 0.0  # reads of which some variants have no usable id
+    background: int = 0  # background calls a minute
 
     @property
     def is_reported(self) -> bool:
@@ -191,6 +195,10 @@ def drawn(seed: int) -> Scenario:
         garbled=garbling.choice([0.0, 0.0, 0.05, 0.3]),
         partial=when_rough(garbling.choice([0.0, 0.0, 0.0, 0.1])),
     )
+    # Days of background calls take minutes of the processor.
+    is_short = world.longest_delay_s <= LONGEST_WITH_BACKGROUND_S and not world.cache_s
+    background = random.Random(f"{seed}/background").choice([0, 2, 15]) if is_short else 0
+    world = replace(world, background=background)
     return replace(world, **_host(rng, world.horizon_s, is_calm=is_calm))
 
 

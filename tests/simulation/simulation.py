@@ -178,7 +178,7 @@ class _Run:
         self.checks.fail("no sweep is ever complete")
 
     def _are_removals_held(self) -> bool:
-        """Tell whether the status asks an operator to accept removals."""
+        """Return whether the status asks an operator to accept removals."""
         absent = self.checks.query("SELECT 1 FROM variants WHERE missing_since IS NOT NULL LIMIT 1")
         return bool(absent)
 
@@ -209,7 +209,11 @@ class _Run:
 
     def _is_quiet(self) -> bool:
         query = self.checks.query
-        last = query("SELECT result FROM sweeps WHERE is_catalogue ORDER BY sweep_id DESC LIMIT 1")
+        last = query(
+            """SELECT result FROM sweeps
+               WHERE is_catalogue AND (ended_at IS NOT NULL OR NOT is_paced)
+               ORDER BY sweep_id DESC LIMIT 1"""
+        )
         return (
             last == [("complete",)]
             and not query("SELECT 1 FROM refresh_queue LIMIT 1")
@@ -356,5 +360,7 @@ class _Run:
             mirror=replace(config.mirror, path=self._folder / "0" / "availability.db"),
             dreamship=replace(config.dreamship, calls_per_minute=scenario.calls_per_minute),
             catalog=catalog,
-            reconcile=replace(config.reconcile, settle=SETTLE),
+            reconcile=replace(
+                config.reconcile, settle=SETTLE, background_calls_per_minute=scenario.background
+            ),
         )

@@ -36,11 +36,11 @@ class History:
         return since
 
     def was_there(self, from_s: float, to_s: float) -> bool:
-        """Tell whether it was in the catalogue all the time between two moments."""
+        """Return whether it was in the catalogue all the time between two moments."""
         return self.at(from_s) is not None and not self.goes(from_s, to_s)
 
     def goes(self, from_s: float, to_s: float) -> bool:
-        """Tell whether it left the catalogue between two moments."""
+        """Return whether it left the catalogue between two moments."""
         between = self.values[bisect_right(self.at_s, from_s) : bisect_right(self.at_s, to_s)]
         return None in between
 

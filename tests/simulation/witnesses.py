@@ -64,7 +64,7 @@ class Record:
         self.unconfirmed_since = arrived_at
 
     def is_settled(self, began_at: datetime, settle: timedelta) -> bool:
-        """Tell whether a read that began then settles this variant."""
+        """Return whether a read that began then settles this variant."""
         return self.last_at is None or began_at >= self.last_at + settle
 
     def agree(self, value: str | None) -> None:

@@ -161,7 +161,7 @@ def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
         const before = await state();
         await page.route(/q=healthy/, (route) =>
           route.continue({ url: route.request().url().replace("healthy", "sweeping") }));
-        await page.waitForSelector("progress[aria-label=Sweep]");
+        await page.waitForFunction(() => document.body.textContent.includes("at full rate"));
         const moved = await state();
         await page.unroute(/q=healthy/);
         await page.route(/q=healthy/, (route) =>

@@ -181,7 +181,7 @@ class Watched:
         self.receive(b"WATCHDOG=1")
 
     def receive(self, note: bytes, within_s: float = 10.0) -> bool:
-        """Tell whether a note comes in time."""
+        """Return whether a note comes in time."""
         deadline_s = time.monotonic() + within_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             self.manager.settimeout(left_s)

@@ -64,9 +64,11 @@ def logged() -> Iterator[str]:
             is_ours = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
             is_complaint = ast.unparse(node.func.value).endswith("_complaints")
             if is_ours or is_complaint or node.func.attr == "_log_refusal":
+                # `log.log` has the level before the event.
+                first = 1 if node.func.attr == "log" else 0
                 yield from (
                     one.value
-                    for one in node.args[:1]
+                    for one in node.args[first : first + 1]
                     if isinstance(one, ast.Constant) and isinstance(one.value, str)
                 )
     # Their texts are built in the code.

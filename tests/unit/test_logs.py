@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import resource
 import select
 import threading
@@ -183,7 +184,8 @@ def test_secrets_are_masked_before_lines_are_cut() -> None:
         raise ValueError(SECRET * 2000)
     except ValueError:
         log.exception("a fault")
-    message = stream.getvalue()
+    # A time may have the same digits as a secret.
+    message = re.sub(r"\d\d:\d\d:\d\d\.\d+Z", "", stream.getvalue())
     assert SECRET[:4] not in message
     assert SECRET[-4:] not in message
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.core.jobs import JobKind
-from syncd.sync.read_order import CATALOGUE, DELIVERIES, SWEEP_TURN, Turns
+from syncd.sync.read_order import CATALOGUE, DELIVERIES, HINTS, SWEEP_TURN, Turns
 
-KINDS: tuple[JobKind, ...] = get_args(JobKind)
+# The kinds that nobody waits for come after all these.
+KINDS: tuple[JobKind, ...] = get_args(JobKind)[:-4]
 CALLS = 960
 
 
@@ -68,3 +69,29 @@ def test_requested_items_do_not_wait_for_a_catalogue_sweep() -> None:
     counted = Counter(calls(frozenset({"requested", *CATALOGUE})))
     assert counted["requested"] >= CALLS / 4
     assert sum(counted[kind] for kind in CATALOGUE) >= CALLS / 4
+
+
+@pytest.mark.parametrize("waiting", [{"hinted"}, {"list", "hinted", "stale"}, {"page", "hinted"}])
+def test_hints_leave_every_other_background_call_to_the_sweep(waiting: set[JobKind]) -> None:
+    """The rows of a list may change with each reading, and the sweep must end."""
+    turns, counted = Turns(), Counter[JobKind]()
+    for _ in range(CALLS):
+        rest = turns.rest(is_background_due=True)
+        kind = next(kind for kind in rest if kind in {*waiting, "background"})
+        turns = turns.after(kind, is_background=True)
+        counted[kind] += 1
+    of_sweep = sum(counted[kind] for kind in CATALOGUE)
+    assert of_sweep == (CALLS / 2 if waiting & set(CATALOGUE) else 0)
+    assert sum(counted[kind] for kind in HINTS) >= CALLS / 2
+
+
+def test_background_calls_do_not_move_the_turns_of_the_others() -> None:
+    """A confirming read waits for no more calls because of them."""
+    turns = Turns()
+    assert turns.after("background", is_background=True).order == turns.order
+    assert turns.after("stale", is_background=True).order[:2] == turns.order[:2]
+
+
+def test_only_a_catch_up_may_go_on_between_two_background_calls() -> None:
+    """It makes calls at full rate."""
+    assert Turns().rest(is_background_due=False) == ("catch_up",)

@@ -14,6 +14,7 @@ from syncd.core.schedule import (
     PRUNE_AGAIN,
     PRUNE_EVERY,
     PRUNE_FIRST,
+    SHORTEST_ROUND,
     TRUSTED_AFTER_S,
     ClockTrust,
     Schedule,
@@ -161,3 +162,40 @@ def test_a_distrusted_clock_is_trusted_once_dreamship_agrees_or_after_a_day() ->
     assert not trust.is_distrusted
     assert is_ahead(1, -2 * HOUR)
     assert not is_ahead(0, -2 * HOUR)
+
+
+CONTINUOUS = SweepPeriods(every=6 * HOUR, every_when_silent=30 * MINUTE, is_continuous=True)
+
+
+def test_with_background_calls_a_sweep_follows_the_last_one() -> None:
+    """A small catalogue is read within seconds, so there is a shortest distance."""
+    schedule = Schedule(CONTINUOUS, lambda: 0.0)
+    assert not schedule.start(NOW, complete_at=NOW - HOUR, failures=0)
+    assert schedule.next_at("sweep") == NOW
+    schedule.begin("sweep", NOW)
+    schedule.end_sweep(ended("complete", began_at=NOW), NOW + 20 * MINUTE)
+    assert schedule.next_at("sweep") == NOW + 20 * MINUTE
+    schedule.begin("sweep", NOW + 20 * MINUTE)
+    schedule.end_sweep(ended("complete", began_at=NOW + 20 * MINUTE), NOW + 21 * MINUTE)
+    assert schedule.next_at("sweep") == NOW + 20 * MINUTE + SHORTEST_ROUND
+
+
+def test_with_background_calls_blocked_removals_still_wait_for_a_person() -> None:
+    """And failed sweeps are repeated ever more rarely."""
+    schedule = Schedule(CONTINUOUS, lambda: 0.0)
+    schedule.start(NOW, complete_at=NOW, failures=0)
+    schedule.begin("sweep", NOW)
+    schedule.end_sweep(ended(removals_held=3), NOW)
+    assert schedule.next_at("sweep") == NOW + 6 * HOUR
+    schedule.end_sweep(ended(), NOW)
+    assert schedule.next_at("sweep") == NOW + MINUTE
+
+
+def test_a_reload_with_background_calls_begins_to_read_at_once() -> None:
+    """And another reload changes nothing."""
+    schedule = started()
+    schedule.reload(CONTINUOUS, NOW)
+    assert schedule.next_at("sweep") == NOW
+    schedule.begin("sweep", NOW)
+    schedule.reload(CONTINUOUS, NOW)
+    assert schedule.next_at("sweep") == NOW + 6 * HOUR

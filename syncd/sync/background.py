@@ -1,0 +1,166 @@
+"""The calls that nobody waits for: their rate, and the items that a lost delivery made outdated."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+
+import structlog
+from msgspec.structs import replace
+
+from syncd.clock import Clock
+from syncd.config.runtime import ActiveConfig
+from syncd.core import catch_up, rate_limit
+from syncd.core.catch_up import CatchUp
+from syncd.core.clock_jump import Jump
+from syncd.core.jobs import SweepProgress
+from syncd.core.timestamps import to_text
+from syncd.errors import MirrorIncompatible
+from syncd.store import Database
+from syncd.store import catch_up as stored
+from syncd.store.job_queue import Choice
+from syncd.sync.rate_limiter import RateLimiter
+
+log = structlog.get_logger(__name__)
+
+
+class BackgroundReading:
+    """Says when a background call may leave, and before which time items are outdated."""
+
+    def __init__(
+        self, database: Database, rate_limiter: RateLimiter, active: ActiveConfig, clock: Clock
+    ) -> None:
+        self._database = database
+        self._rate_limiter = rate_limiter
+        self._active = active
+        self._clock = clock
+        self._last_at: datetime | None = None
+        # The rate at which the sweep that runs ends within `reconcile.every`.
+        self._needed = 0.0
+        self.catch_up = CatchUp()
+
+    @property
+    def full_rate(self) -> int:
+        """The configured rate; 0: there are no background calls."""
+        return self._active.current.config.reconcile.background_calls_per_minute
+
+    @property
+    def rate(self) -> float:
+        """How many background calls a minute may leave now."""
+        if not self.full_rate:
+            return 0.0
+        rate = max(self._rate_limiter.background_rate, self._needed)
+        return min(rate, self._rate_limiter.per_minute)
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether a 429 has lowered the rate."""
+        return self._rate_limiter.background_rate < self.full_rate
+
+    @property
+    def outdated(self) -> datetime | None:
+        """Items that were read before this time are read at full rate; None: there are none."""
+        return self.catch_up.evidence_at if self.catch_up.is_running else None
+
+    def choice(self, now: datetime) -> Choice:
+        """Return which items may be read although nobody waits for them.
+
+        In a small catalogue, even the item that was not read for longest was read a moment ago.
+        """
+        policy = self._active.current.policy
+        return Choice(now - policy.settle, self.outdated, policy.only_items)
+
+    def due_at(self, now: datetime) -> datetime | None:
+        """Return when a background call may leave; None without background calls."""
+        if not self.full_rate:
+            return None
+        if self._last_at is None or self._last_at > now:
+            return now
+        return max(now, self._last_at + self._pause)
+
+    def is_due(self, now: datetime) -> bool:
+        """Return whether a background call may leave now."""
+        due_at = self.due_at(now)
+        return due_at is not None and due_at <= now
+
+    def next_at(self, now: datetime) -> datetime | None:
+        """Return when to look for a background call if there is none now; None without them."""
+        due_at = self.due_at(now)
+        if due_at is None or due_at > now:
+            return due_at
+        return now + self._pause
+
+    def called(self) -> None:
+        """Note that a background call leaves."""
+        self._last_at = self._clock.now()
+
+    def follow(self, jump: Jump) -> None:
+        """Move the times in memory with this host's clock; those in the mirror move too."""
+        if self._last_at is not None:
+            self._last_at = jump.timer(self._last_at)
+        if self.catch_up.evidence_at is not None:
+            evidence_at = jump.event(self.catch_up.evidence_at)
+            self.catch_up = replace(self.catch_up, evidence_at=evidence_at)
+
+    @property
+    def _pause(self) -> timedelta:
+        return timedelta(minutes=1) / max(0.01, self.rate)
+
+    async def look(self, progress: SweepProgress | None, *, is_quiet: bool = False) -> bool:
+        """Look for evidence of lost deliveries; return whether outdated items are to be read now.
+
+        `progress`: of the sweep of the catalogue. `is_quiet`: no delivery has arrived for unusually
+        long, which counts as evidence. Raises leaves of MirrorError.
+        """
+        current, now = self._active.current, self._clock.now()
+        self._needed = 0.0
+        if progress is not None:
+            left = progress.began_at + current.config.reconcile.every - now
+            self._needed = rate_limit.rate_for(progress.remaining_calls, left)
+        if not self.full_rate:
+            self.catch_up = CatchUp()
+            return False
+        rate, full = float(self.full_rate), float(current.config.dreamship.calls_per_minute)
+        policy, grace = current.policy, current.missed_grace
+
+        def decide(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp]:
+            before = stored.load(db)
+            wait = catch_up.evidence_wait(stored.late_at(db), now, policy.settle, grace)
+            found_at = stored.newest_missed(db, catch_up.evidence_since(before), now - wait)
+            after = before
+            for at in (found_at, now if is_quiet else None):
+                after = after if at is None else catch_up.add_evidence(after, at)
+            outdated = (
+                0
+                if after.evidence_at is None
+                else stored.count_outdated(db, after.evidence_at, policy.only_items)
+            )
+            after = catch_up.proceed(
+                after, outdated, now, background_per_minute=rate, calls_per_minute=full
+            )
+            missed_at = stored.newest_missed(db, before.evidence_at, now)
+            return before, catch_up.repeat(before, after, missed_at, stored.last_delivery_at(db))
+
+        def decide_and_save(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp]:
+            before, after = decide(db)
+            stored.save(db, after)
+            return before, after
+
+        try:
+            before, after = await self._database.read(decide)
+            if after != before:
+                before, after = await self._database.write(decide_and_save)
+        except MirrorIncompatible:
+            before = after = CatchUp()  # damage: sweeps read what can be read
+        self.catch_up = after
+        self._report(before, after)
+        return after.is_running and not before.is_running
+
+    def _report(self, before: CatchUp, after: CatchUp) -> None:
+        if after.is_running and not before.is_running and after.evidence_at is not None:
+            log.info(
+                "a delivery was lost: everything that was read before is read again",
+                found_at=to_text(after.evidence_at),
+            )
+        elif before.is_running and not after.is_running:
+            log.info("everything was read again after a lost delivery")

@@ -1,0 +1,109 @@
+"""Background calls beside the shop's orders, which use the same limit of Dreamship."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from syncd.core import rate_limit
+
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+LIMIT = 60
+BACKGROUND = 15.0
+
+
+class Account:
+    """Dreamship's limit for one key, and others who call at random times."""
+
+    def __init__(self, others_per_minute: float, seed: int = 1) -> None:
+        self.now = BEGIN
+        self.throttled: list[datetime] = []
+        self.calls = 0
+        self._chance = random.Random(seed)
+        self._others_per_minute = others_per_minute
+        self._next_other = self._after(BEGIN)
+        self._window: deque[datetime] = deque()
+        self._state = rate_limit.start(45)
+
+    def run(self, hours: float, others_per_minute: float | None = None) -> float:
+        """Make background calls for some hours; return how many a minute were answered."""
+        if others_per_minute is not None:
+            self._others_per_minute = others_per_minute
+            self._next_other = self._after(self.now)
+        end, calls_before = self.now + timedelta(hours=hours), self.calls
+        while self.now < end:
+            rate = rate_limit.background_rate(self._state, self.now, BACKGROUND)
+            self.now += MINUTE / rate
+            if self._state.paused_until is not None:
+                self.now = max(self.now, self._state.paused_until)
+            while self._next_other < self.now:
+                self._is_allowed(self._next_other)
+                self._next_other = self._after(self._next_other)
+            if self._is_allowed(self.now):
+                self.calls += 1
+            else:
+                self.throttled.append(self.now)
+                self._state = rate_limit.throttled(
+                    self._state, self.now, 20.0, background=BACKGROUND
+                )
+        return (self.calls - calls_before) / (hours * 60)
+
+    def _is_allowed(self, at: datetime) -> bool:
+        while self._window and self._window[0] <= at - MINUTE:
+            self._window.popleft()
+        if len(self._window) >= LIMIT:
+            return False
+        self._window.append(at)
+        return True
+
+    def _after(self, at: datetime) -> datetime:
+        if not self._others_per_minute:
+            return at + timedelta(days=3650)
+        return at + MINUTE * self._chance.expovariate(self._others_per_minute)
+
+
+@pytest.mark.parametrize("others", [30, 45, 50])
+def test_background_calls_cause_one_429_an_hour_at_most(others: int) -> None:
+    """On average, in a steady state; a trickle is left."""
+    account = Account(others)
+    account.run(4)  # to find the rate
+    before = len(account.throttled)
+    rate = account.run(96)
+    assert len(account.throttled) - before <= 96
+    assert rate >= 0.2
+
+
+def test_the_rate_comes_back_when_the_others_are_gone() -> None:
+    """Within hours."""
+    account = Account(50)
+    busy = account.run(24)
+    account.run(4, others_per_minute=0)
+    assert account.run(1) > 0.95 * BACKGROUND > 2 * busy
+
+
+def test_alone_there_is_no_429() -> None:
+    """The background keeps far from the limit."""
+    account = Account(0)
+    assert account.run(10) > 0.95 * BACKGROUND
+    assert account.throttled == []
+
+
+def test_a_429_lowers_background_calls_more_than_urgent_ones() -> None:
+    """And for longer."""
+    state = rate_limit.throttled(rate_limit.start(45), BEGIN, 60, background=BACKGROUND)
+    assert state.per_minute == 45 / 2
+    assert rate_limit.background_rate(state, BEGIN, BACKGROUND) == BACKGROUND / 5
+    after = BEGIN + timedelta(minutes=30)
+    assert rate_limit.background_rate(state, after, BACKGROUND) == BACKGROUND * 2 / 5
+    burst = rate_limit.throttled(state, BEGIN + timedelta(seconds=5), 60, background=BACKGROUND)
+    assert burst.slowdown == state.slowdown  # the calls in flight count once
+    at = BEGIN
+    for minutes in range(2, 100, 2):
+        at = BEGIN + timedelta(minutes=minutes)
+        state = rate_limit.throttled(state, at, 60, background=BACKGROUND)
+        assert rate_limit.background_rate(state, at, BACKGROUND) >= rate_limit.BACKGROUND_TRICKLE
+    assert rate_limit.background_rate(state, at, BACKGROUND) == rate_limit.BACKGROUND_TRICKLE
