@@ -68,8 +68,12 @@ def _print_result(result: Result, folder: Path) -> None:
         f"{result.sent} deliveries were accepted and {result.lost} lost."
     )
     show(
-        f"reconcile-now read {reconcile['items']} items in {reconcile['seconds']:.1f} s with "
-        f"{reconcile['calls']} calls and found {reconcile['missed']} changes without a delivery."
+        f"{result.repaired} changes without a delivery were repaired, the last one "
+        f"{result.repaired_s:.1f} s after the outage; nobody asked for it."
+    )
+    show(
+        f"reconcile-now then read {reconcile['items']} items in {reconcile['seconds']:.1f} s with "
+        f"{reconcile['calls']} calls and changed {reconcile['changed']} variants."
     )
     show("The daemon has stopped. Its mirror remains:")
     show(f"  {_sqlite_line(folder)}", most=None)

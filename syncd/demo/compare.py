@@ -21,12 +21,16 @@ class ChangeRow(Struct, frozen=True):
 
 
 class Comparison(Struct, frozen=True):
-    """The mirror at one moment: the number of variants, of differences and of each state."""
+    """The mirror at one moment: the number of variants, of differences and of each state.
+
+    `missed`: changes that a read has found, and that no delivery has reported.
+    """
 
     variants: int
     differences: int
     verifying: int
     sellable: int
+    missed: int
     last_changes: list[ChangeRow]
 
 
@@ -43,6 +47,7 @@ def compare(mirror: Path, source: dict[int, str]) -> Comparison:
                       missed
                FROM changes ORDER BY seq DESC LIMIT 8"""
         ).fetchall()
+        (missed,) = connection.execute("SELECT count(*) FROM changes WHERE missed").fetchone()
     finally:
         connection.close()
     mirrored = {row[0]: row[1] for row in rows}
@@ -55,5 +60,6 @@ def compare(mirror: Path, source: dict[int, str]) -> Comparison:
         differences=differences,
         verifying=sum(row[3] for row in rows),
         sellable=sum(row[2] for row in rows),
+        missed=missed,
         last_changes=[ChangeRow(*row) for row in changes],
     )

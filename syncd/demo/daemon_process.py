@@ -29,8 +29,9 @@ listen = "127.0.0.1:0"
 path = "availability.db"
 
 [reconcile]
+background_calls_per_minute = {background_calls_per_minute}
 settle = "1s"
-missed_grace = "2s"
+missed_grace = "5s"
 
 [admin]
 listen = "127.0.0.1:0"
@@ -54,9 +55,16 @@ class DaemonProcess:
         self._log = folder / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, *, base_url: str, key: str, calls_per_minute: int) -> None:
+    def configure(
+        self, *, base_url: str, key: str, calls_per_minute: int, background_calls_per_minute: int
+    ) -> None:
         """Write the configuration; only its owner can read it, because it contains the key."""
-        text = _CONFIG.format(base_url=base_url, key=key, calls_per_minute=calls_per_minute)
+        text = _CONFIG.format(
+            base_url=base_url,
+            key=key,
+            calls_per_minute=calls_per_minute,
+            background_calls_per_minute=background_calls_per_minute,
+        )
         self.config.touch(mode=0o600)
         self.config.write_text(text)
 
@@ -138,4 +146,6 @@ _SYNCD = (sys.executable, "-m", "syncd")
 def _environment() -> dict[str, str]:
     """Return the environment without variables that would change the daemon's configuration."""
     prefixes = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    # A heartbeat every second instead of every 20, as for a watchdog of two seconds.
+    return kept | {"WATCHDOG_USEC": "2000000"}

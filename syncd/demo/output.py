@@ -19,7 +19,7 @@ from syncd.demo.run import DemoState
 from syncd.printing import show
 
 PLAIN_EVERY_S = 2.0
-_PHASES = ("starting", "filling", "delivering", "outage", "reconciling", "comparing")
+_PHASES = ("starting", "filling", "delivering", "outage", "repairing", "checking", "comparing")
 
 
 class PlainOutput:

@@ -1,4 +1,4 @@
-"""The phases of the demo: fill, deliver, lose, reconcile, compare."""
+"""The phases of the demo: fill, deliver, lose, repair, check, compare."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from syncd.errors import SyncdError
 # Dreamship allows 60 calls a minute; the demo allows 60 a second.
 THROTTLE = Throttle(calls=60, window_s=1.0)
 CALLS_PER_MINUTE = 2400
+BACKGROUND_CALLS_PER_MINUTE = 1200
 VARIANTS_PER_ITEM = 8
 FLIPS_PER_S = 12
 POLL_S = 0.25
@@ -58,7 +59,11 @@ class DemoState(Struct):
 
 
 class Result(Struct, frozen=True):
-    """The result of the demo (`syncd demo --json`)."""
+    """The result of the demo (`syncd demo --json`).
+
+    `repaired`: lost changes that syncd found by itself, within `repaired_s` seconds after the
+    outage. `reconcile`: what `reconcile-now` found after that.
+    """
 
     differences: int
     variants: int
@@ -66,6 +71,8 @@ class Result(Struct, frozen=True):
     sent: int
     lost: int
     doubled: int
+    repaired: int
+    repaired_s: float
     reconcile: JsonObject
     seconds: float
     database: str
@@ -95,7 +102,10 @@ class Demo:
         api = Api(self._catalogue, (self._key,), Faults(throttle=THROTTLE))
         async with serving(api) as base_url:
             self._daemon.configure(
-                base_url=base_url, key=self._key, calls_per_minute=CALLS_PER_MINUTE
+                base_url=base_url,
+                key=self._key,
+                calls_per_minute=CALLS_PER_MINUTE,
+                background_calls_per_minute=BACKGROUND_CALLS_PER_MINUTE,
             )
             self._begin("starting", "a simulated Dreamship on loopback, and a real daemon")
             url = await self._daemon.start()
@@ -114,20 +124,25 @@ class Demo:
         self._begin("filling", "an empty mirror: every item is read once, within the call limit")
         await self._until(lambda status: status.sweep.last_result is not None)
         self._begin("delivering", "availability changes; signed deliveries come late and twice")
-        sender.network = Network(doubled_share=0.15, delay_s=(0.0, 1.5))
+        sender.network = Network(doubled_share=0.15, delay_s=(0.0, 0.8))
         await self._flip_until(sender, self._seconds * 0.45)
         self._begin("outage", "the network loses every delivery; the shop does not notice yet")
         sender.network = Network(outage=True)
-        await self._flip_until(sender, self._seconds * 0.65)
+        await self._flip_until(sender, self._seconds * 0.6)
         self._catalogue.remove_variant(self._rng.choice(list(self._catalogue.variants)))
         sender.network = Network()
-        self._begin("reconciling", "syncd reconcile-now reads the catalogue and repairs the mirror")
+        self._begin("repairing", "a read found a lost change: everything is read again")
+        began_s = time.monotonic()
+        await self._until(lambda _: not self._differences())
+        repaired_s = round(time.monotonic() - began_s, 1)
+        await sender.drain()
+        await self._until(lambda status: status.refresh_queue == 0 and not self._differences())
+        repaired = self._compare().missed
+        self._begin("checking", "syncd reconcile-now, for those who do not want to wait")
         code, reconcile = await self._daemon.command("reconcile-now")
         if code != 0:
             raise SyncdError(f"reconcile-now ended {reconcile.get('result')}", hint="try again")
-        self._begin("comparing", "the last deliveries are confirmed; then nothing may differ")
-        await sender.drain()
-        await self._until(lambda status: status.refresh_queue == 0 and not status.sweep.running)
+        self._begin("comparing", "nothing may differ")
         comparison = self._compare()
         self._begin("done", "")
         return Result(
@@ -137,6 +152,8 @@ class Demo:
             sent=sender.sent,
             lost=sender.lost,
             doubled=sender.doubled,
+            repaired=repaired,
+            repaired_s=repaired_s,
             reconcile=reconcile,
             seconds=round(time.monotonic() - self._began, 1),
             database=str(self._daemon.mirror),
@@ -187,6 +204,9 @@ class Demo:
                 self._compare()
             self._update()
             await asyncio.sleep(POLL_S)
+
+    def _differences(self) -> int:
+        return self._compare().differences
 
     def _compare(self) -> Comparison:
         comparison = compare(self._daemon.mirror, self._catalogue.current_values())
