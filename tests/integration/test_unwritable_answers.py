@@ -44,7 +44,9 @@ T = TypeVar("T")
 
 # Everything that a read writes: itself, its rehearsal, and that it could not be saved. If only the
 # last one can be written, a sweep gives the item up.
-SAVED_READS = "Fetcher._save_read and Fetcher._write and ReadFailures.postpone_failed"
+SAVED_READS = (
+    "Fetcher._save_read and Fetcher._write and Fetcher._rehearse and ReadFailures.postpone_failed"
+)
 ITEMS, VARIANTS = 60, 8
 IN_FLIGHT = 4
 HOUR_S = 3600.0
