@@ -456,7 +456,6 @@ def test_a_huge_body_at_the_control_socket_is_refused(shared: Daemon, path: str)
 
 def test_unfinished_bodies_take_bounded_memory(shared: Daemon) -> None:
     """100 MB in pieces from strangers: some get 503, and an honest delivery gets room."""
-    before_mb = memory_mb(shared, "VmRSS")
     lines = (f"{HEADER}: {'0' * 64}", "Content-Length: 1000000")
     with ExitStack() as ending:
         slow = [ending.enter_context(dial(shared)) for _ in range(150)]
@@ -464,7 +463,8 @@ def test_unfinished_bodies_take_bounded_memory(shared: Daemon) -> None:
             connection.sendall(head(shared, *lines))
             connection.sendall(b"x" * 900_000)
         assert shared.post(order()).status_code == 200
-        assert memory_mb(shared, "VmRSS") - before_mb < 120
+        # All of the process: how much it has before depends on when it last returned memory.
+        assert memory_mb(shared, "VmRSS") < 200
         refused = 0
         for connection in slow:
             connection.settimeout(0.01)
