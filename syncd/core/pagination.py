@@ -228,12 +228,18 @@ def _after_last(position: Position, categories: tuple[int, ...], *, is_short: bo
             position.category, run=run, attempt=attempt + 1, is_unsure=position.is_unsure
         )
     is_unsure = position.is_unsure or position.shifted
-    later: tuple[int, ...] = ()
-    if position.category is not None and position.category in categories:
-        later = categories[categories.index(position.category) + 1 :]
-    if later:
-        return Position(later[0], run=run, is_unsure=is_unsure, errors=position.errors)
+    category = next_category(position, categories)
+    if category is not None:
+        return Position(category, run=run, is_unsure=is_unsure, errors=position.errors)
     return replace(position, page=0, is_unsure=is_unsure)
+
+
+def next_category(position: Position, categories: tuple[int, ...]) -> int | None:
+    """Return the category to list after that of `position`; None: it was the last list."""
+    if position.category is None or position.category not in categories:
+        return None
+    later = categories[categories.index(position.category) + 1 :]
+    return later[0] if later else None
 
 
 def _with_error(position: Position, error: str, *, is_first: bool = False) -> Position:

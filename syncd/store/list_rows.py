@@ -42,8 +42,8 @@ def save(db: sqlite3.Connection, shown: Sequence[SourceItem], began_at: datetime
     awaited = [one for one, (_, is_awaited) in stored.items() if is_awaited]
     db.executemany("INSERT INTO list_rows (item_id, fingerprint) VALUES (?, ?)", added)
     db.executemany(
-        """UPDATE list_rows SET fingerprint = ?, is_awaited = 0,
-               changed_at = coalesce(changed_at, ?) WHERE item_id = ?""",
+        """UPDATE list_rows SET fingerprint = ?, changed_at = coalesce(changed_at, ?)
+           WHERE item_id = ?""",
         [(new[one], to_text(began_at), one) for one in changed],
     )
     db.execute(

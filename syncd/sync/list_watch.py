@@ -103,10 +103,7 @@ class ListWatch:
         if has_next and position.page < MAX_PAGES:
             self._position = Position(position.category, position.page + 1)
             return
-        categories = self._active.current.categories
-        later: tuple[int, ...] = ()
-        if position.category is not None and position.category in categories:
-            later = categories[categories.index(position.category) + 1 :]
-        self._position = Position(later[0]) if later else None
+        category = pagination.next_category(position, self._active.current.categories)
+        self._position = None if category is None else Position(category)
         if self._position is None:
             self._pages_before = max(1, self._pages)
