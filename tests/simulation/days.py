@@ -12,7 +12,6 @@ import random
 import shutil
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
+from syncd.demo.fake_dreamship import Throttle
 from syncd.errors import MirrorError, SourceThrottled
 from syncd.store import Database
 from syncd.webhook.endpoint import WebhookEndpoint
@@ -44,7 +44,6 @@ from syncd.webhook.endpoint import WebhookEndpoint
 T = TypeVar("T")
 
 PAGE = 100
-LIMIT = 60
 LATENCY_S = 0.3
 BEAT_S = 20.0
 TICK_S = 5.0
@@ -79,11 +78,11 @@ class Shelves:
         self._true = Clock()
         self._rows_have_variants = rows_have_variants
         self._rows_predict = rows_predict
-        # Calls of others with the same key, a minute; Dreamship allows LIMIT for all together.
+        # Calls of others with the same key, a minute; Dreamship allows 60 for all together.
         self.others_per_minute = 0.0
         self.throttled = 0
         self._chance = random.Random(5)
-        self._window: deque[float] = deque()
+        self._limit = Throttle(calls=60, window_s=60)
         self._next_other_s = 0.0
 
     async def item(self, item_id: int) -> ItemRead:
@@ -119,19 +118,11 @@ class Shelves:
         now_s = asyncio.get_running_loop().time()
         self.calls += 1
         while self.others_per_minute and self._next_other_s < now_s:
-            self._is_allowed(self._next_other_s)
+            self._limit.wait_s(self._next_other_s)
             self._next_other_s += 60 * self._chance.expovariate(self.others_per_minute)
-        if not self._is_allowed(now_s):
+        if self._limit.wait_s(now_s) is not None:
             self.throttled += 1
             raise SourceThrottled("throttled", wait_s=20.0)
-
-    def _is_allowed(self, at_s: float) -> bool:
-        while self._window and self._window[0] <= at_s - 60:
-            self._window.popleft()
-        if len(self._window) >= LIMIT:
-            return False
-        self._window.append(at_s)
-        return True
 
     def _fingerprint(self, item_id: int) -> int:
         values = [self.values[item_id * 10 + n] for n in range(4)] if self._rows_predict else []

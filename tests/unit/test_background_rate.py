@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from syncd.core import rate_limit
+from syncd.demo.fake_dreamship import Throttle
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-LIMIT = 60
 BACKGROUND = 15.0
 
 
@@ -26,7 +25,7 @@ class Account:
         self._chance = random.Random(seed)
         self._others_per_minute = others_per_minute
         self._next_other = self._after(BEGIN)
-        self._window: deque[datetime] = deque()
+        self._limit = Throttle(calls=60, window_s=60)
         self._state = rate_limit.start(45)
 
     def run(self, hours: float, others_per_minute: float | None = None) -> float:
@@ -41,9 +40,9 @@ class Account:
             if self._state.paused_until is not None:
                 self.now = max(self.now, self._state.paused_until)
             while self._next_other < self.now:
-                self._is_allowed(self._next_other)
+                self._wait_s(self._next_other)
                 self._next_other = self._after(self._next_other)
-            if self._is_allowed(self.now):
+            if self._wait_s(self.now) is None:
                 self.calls += 1
             else:
                 self.throttled.append(self.now)
@@ -52,13 +51,8 @@ class Account:
                 )
         return (self.calls - calls_before) / (hours * 60)
 
-    def _is_allowed(self, at: datetime) -> bool:
-        while self._window and self._window[0] <= at - MINUTE:
-            self._window.popleft()
-        if len(self._window) >= LIMIT:
-            return False
-        self._window.append(at)
-        return True
+    def _wait_s(self, at: datetime) -> float | None:
+        return self._limit.wait_s((at - BEGIN).total_seconds())
 
     def _after(self, at: datetime) -> datetime:
         if not self._others_per_minute:
