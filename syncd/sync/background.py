@@ -35,7 +35,7 @@ class BackgroundReading:
         self._active = active
         self._clock = clock
         self._last_at: datetime | None = None
-        # The rate at which the sweep that runs ends within `reconcile.every`.
+        # The rate at which a sweep in the background ends within `reconcile.every`.
         self._needed = 0.0
         self.catch_up = CatchUp()
 
@@ -114,7 +114,7 @@ class BackgroundReading:
         """
         current, now = self._active.current, self._clock.now()
         self._needed = 0.0
-        if progress is not None:
+        if progress is not None and progress.is_paced:
             left = progress.began_at + current.config.reconcile.every - now
             self._needed = rate_limit.rate_for(progress.remaining_calls, left)
         if not self.full_rate:
