@@ -21,13 +21,14 @@ from syncd.core.records import ChangeSet
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.source import Source
 from syncd.errors import MirrorError, SourceAnswerInvalid, SourceError, SourceGone
-from syncd.store import Database, probe, reads, sweep_pages, sweep_results, sweeps
+from syncd.store import Database, probe, reads, sweep_pages
 from syncd.sync.cached_answers import CachedAnswers
 from syncd.sync.catalogue_reader import CatalogueReader, rows_with_variants
 from syncd.sync.confirmations import Confirmations, Save
 from syncd.sync.list_watch import ListWatch
 from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.read_failures import ATTEMPTS_PER_SWEEP, ReadFailures, named
+from syncd.sync.sweep_ends import SweepEnds
 from syncd.sync.unwritten_answers import UnwrittenAnswers, WriteAnswer, max_attempts
 
 log = structlog.get_logger(__name__)
@@ -67,14 +68,12 @@ class Fetcher:
         )
         self.reader = CatalogueReader(source, self.failures.account, clock, remote_clock)
         self.confirmations = Confirmations(database, clock)
-        # The commits and deferred reads when no sweep was ready to end.
-        self._without_ready_sweep: tuple[int, int] | None = None
+        self.sweep_ends = SweepEnds(database, active, clock, on_finished)
         self.unwritten = UnwrittenAnswers(database, clock, self._postpone_unwritten)
         self._database = database
         self._active = active
         self._rate_limiter = rate_limiter
         self._clock = clock
-        self._on_finished = on_finished
         self.cached = CachedAnswers(rate_limiter, lambda: self.failures.chance())  # noqa: PLW0108 - tests replace it
 
     def follow(self, jump: Jump) -> None:
@@ -157,29 +156,6 @@ class Fetcher:
             await self.failures.continue_listing(
                 job.sweep_id, pagination.skipped(job.position, categories, reason)
             )
-
-    async def finish_sweeps(self) -> None:
-        """End each sweep that has nothing left to read."""
-        database = self._database
-        state = database.commits, len(database.deferred_items)
-        if state == self._without_ready_sweep:
-            return
-        # `write` saves the deferred reads first.
-        if not await database.read(lambda db: sweep_results.any_ready(db, database.deferred_items)):
-            self._without_ready_sweep = state
-            return
-        now, current = self._clock.now(), self._active.current
-        ended = await self._database.write(
-            lambda db: sweep_results.finish(db, now, current.policy, current.categories)
-        )
-        for summary in ended:
-            if summary.is_catalogue and summary.result == "complete":
-                await self._close_unplaced(summary.began_at)
-            self._on_finished(summary)
-
-    async def _close_unplaced(self, began_at: datetime) -> None:
-        now, policy = self._clock.now(), self._active.current.policy
-        await self._database.write(lambda db: sweeps.close_unplaced(db, began_at, policy, now))
 
     async def _write_item(self, job: Job, read: ItemRead, *, rehearses: bool) -> None:
         item_id = read.item_id

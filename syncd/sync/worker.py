@@ -246,7 +246,7 @@ class SyncWorker:
         if self._end_from is not None and self._end_from > now:
             return
         try:
-            await self._fetcher.finish_sweeps()
+            await self._fetcher.sweep_ends.finish()
         except MirrorIncompatible as error:
             self._end_from, self._sweeps_damaged = now + END_AGAIN, error
         else:
