@@ -28,7 +28,7 @@ class CatchUp(Struct, frozen=True):
 
     `evidence_at`: a change without a delivery was found then, and items that were read earlier are
     still to be read; None: there are none. `is_running`: they are read at full rate.
-    `ended_at`: the end of the last catch-up; what was found until then is no new evidence.
+    `ended_at`: the end of the last catch-up; changes found until then are no new evidence.
     """
 
     evidence_at: datetime | None = None

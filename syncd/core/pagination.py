@@ -76,7 +76,7 @@ class PageStats(Struct, frozen=True):
 
 
 def leads_on(next_page: object, page: int) -> bool:
-    """Return whether the `next` of a page leads to another page, whatever its form.
+    """Return whether the `next` of a page, in any form, leads to another page.
 
     A missing, null, false, empty or zero `next` leads nowhere. Neither does the number of this page
     or of an earlier one: a list whose last page points to the first page ends there.

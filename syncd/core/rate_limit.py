@@ -28,7 +28,8 @@ SLOWEST_PER_MINUTE = 2.0
 ANSWERS_TO_RECOVER = 400
 
 # A 429 divides the rate of background calls by five, and the rate doubles every half hour. So
-# background calls settle at a rate that causes less than one 429 an hour, whatever others use.
+# background calls settle at a rate that causes less than one 429 an hour, beside up to 50 calls a
+# minute of others.
 SLOWER_AFTER_429 = 5.0
 DOUBLES_IN = timedelta(minutes=30)
 BACKGROUND_TRICKLE = 0.1
