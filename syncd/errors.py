@@ -2,6 +2,7 @@
 
     SyncdError
     ├── ConfigurationError
+    │   └── ListingsInvalid
     ├── UsageError
     ├── SourceError
     │   ├── SourceUnreachable       (retryable)
@@ -49,6 +50,10 @@ class ConfigurationError(SyncdError):
     def __init__(self, errors: list[str], *, hint: str = "") -> None:
         super().__init__("; ".join(errors), hint=hint)
         self.errors = errors
+
+
+class ListingsInvalid(ConfigurationError):
+    """The file `catalog.listings` cannot be used; `errors` has each error, with its line."""
 
 
 class UsageError(SyncdError):

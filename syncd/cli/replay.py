@@ -74,4 +74,4 @@ async def _without_daemon(config: Config, request: messages.ReplayRequest) -> li
 
     logs.configure("warning", config.log.format, secrets=config.secrets)
     async with await Services.open(config) as services:
-        return await services.replay(request.ids, is_quarantined=request.quarantined)
+        return await services.batch_writer.replay(request.ids, is_quarantined=request.quarantined)

@@ -17,10 +17,14 @@ _KINDS = {
 
 
 def read_small(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file; raises OSError or UnicodeError."""
+    return read_regular(path, MAX_BYTES).decode()
 
-    Raises OSError or UnicodeError. A pipe, a device or an endless file is an OSError too, so that
-    no caller waits for ever.
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of a file of up to `most` bytes; raises OSError.
+
+    A pipe, a device or a longer file is an OSError too, so that no caller waits for ever.
     """
     # Without O_NONBLOCK, open() waits for a writer of a pipe.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -29,12 +33,12 @@ def read_small(path: Path) -> str:
         if kind != stat.S_IFREG:
             raise OSError(0, f"is {_KINDS.get(kind, 'a special file')}, not a file")
         with open(fd, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(most + 1)
     finally:
         os.close(fd)
-    if len(content) > MAX_BYTES:
-        raise OSError(0, f"is longer than {MAX_BYTES // 1024} KiB")
-    return content.decode()
+    if len(content) > most:
+        raise OSError(0, f"is longer than {most // 1024} KiB")
+    return content
 
 
 def reason(error: OSError | UnicodeError) -> str:

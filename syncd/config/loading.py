@@ -87,6 +87,7 @@ def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> C
     errors += [_unknown(name, SECTIONS, "") for name in document if name not in SECTIONS]
     config = Config(**sections)
     _check_listeners(config, environ, errors)
+    _check_catalog(config, errors)
     keys, keys_from = read_keys(config, environ, errors) if with_keys else ((), "nowhere")
     if errors:
         raise ConfigurationError(
@@ -198,3 +199,11 @@ def _check_listeners(config: Config, environ: Mapping[str, str], errors: list[st
             "admin.listen: is not on loopback, and everybody who can reach it can read it; put a "
             f"web server with a password in front of it, or set ${REMOTE_ADMIN_VARIABLE}=1"
         )
+
+
+def _check_catalog(config: Config, errors: list[str]) -> None:
+    catalog = config.catalog
+    if catalog.listed_only and catalog.listings is None:
+        errors.append("catalog.listed_only: needs catalog.listings, the file with the SKUs")
+    if catalog.listed_only and (catalog.items or catalog.categories):
+        errors.append("catalog.listed_only: the listings name the items; remove items, categories")

@@ -65,19 +65,29 @@ class Mirror(Struct, frozen=True):
 
 
 class Catalog(Struct, frozen=True):
-    """Section `[catalog]`: the mirrored part of the catalogue; if empty, the whole catalogue."""
+    """Section `[catalog]`: the mirrored part of the catalogue; if empty, the whole catalogue.
+
+    `listings`: a CSV file with the SKUs of the shop. `listed_only`: mirror only their items.
+    """
 
     items: _Ids = ()
     categories: _Ids = ()
+    listings: Path | None = None
+    listed_only: bool = False
 
 
 class Availability(Struct, frozen=True):
-    """Section `[availability]`: the values that may be sold, compared trimmed and case-folded."""
+    """Section `[availability]`: the values that may be sold, compared trimmed and case-folded.
+
+    `blocked_item_statuses`: variants of an item with one of these statuses are not sold. They are
+    compared in the same way.
+    """
 
     # An empty list would take the whole shop off sale by mistake.
     sellable: Annotated[
         tuple[Text, ...], Meta(description="a list of texts, at least one"), check_not_empty
-    ] = ("available", "in_stock", "in stock", "low_stock")
+    ] = ("in_stock",)
+    blocked_item_statuses: Annotated[tuple[Text, ...], Meta(description="a list of texts")] = ()
 
 
 class Reconcile(Struct, frozen=True):

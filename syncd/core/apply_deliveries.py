@@ -7,12 +7,18 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
-from syncd.core.changes import add_change, merge_labels, request_refresh
+from syncd.core.changes import add_change, merge_details, request_refresh
 from syncd.core.merge import CONFIRM_SHARE, Decision, Rule, is_replayed, on_delivery
-from syncd.core.model import Delivery, Labels, Mention, Outcome, VariantUpdate
+from syncd.core.model import Delivery, Mention, Outcome, VariantDetails, VariantUpdate
 from syncd.core.payload import content_key, is_named_by_its_bytes
 from syncd.core.policy import Policy
-from syncd.core.records import BatchSnapshot, ChangeSet, DeliveryResult, VariantState
+from syncd.core.records import (
+    BatchSnapshot,
+    ChangeSet,
+    DeliveryResult,
+    ItemState,
+    VariantState,
+)
 
 
 def apply_deliveries(
@@ -99,22 +105,25 @@ class _Batch(Struct):
         decision = on_delivery(
             None if stored is None else stored.value_state,
             value=update.value,
-            event_at=update.event_at,
+            # A new variant of an item whose statuses are not known yet waits for the read.
+            event_at=None if stored is None and self._may_be_blocked(item) else update.event_at,
             arrived_at=arrived_at,
             read_at=None if item is None else item.read_at,
             source_now=self.source_now,
         )
+        is_blocked = item is not None and item.is_blocked
         sets_value = stored is None or decision.rule == "newer"
         state = VariantState(
             variant_id=update.variant_id,
             item_id=item_id,
-            labels=merge_labels(stored, update.labels),
+            details=merge_details(stored, update.details),
             value_state=decision.value_state,
-            sellable=self.policy.sells(decision.value_state.candidates),
+            sellable=self.policy.sells(decision.value_state.candidates, is_blocked=is_blocked),
             changed_at=self.now if stored is None or sets_value else stored.changed_at,
             confirmed_at=arrived_at if stored is None or sets_value else stored.confirmed_at,
             source="webhook" if stored is None or sets_value else stored.source,
             rule=decision.rule,
+            is_blocked=is_blocked,
         )
         add_change(
             self.change_set,
@@ -179,7 +188,14 @@ class _Batch(Struct):
         """Return whether only a read of the catalogue shows if the variant is mirrored at all."""
         if stored is not None or not self.policy.is_restricted:
             return False
+        if self.policy.wanted is not None:
+            return item_id not in self.policy.items
         return item_id not in self.snapshot.items and item_id not in self.policy.items
+
+    def _may_be_blocked(self, item: ItemState | None) -> bool:
+        """Return whether an item may have a status that forbids to sell its variants."""
+        is_unread = item is None or item.confirmed_at is None
+        return is_unread and bool(self.policy.blocked_item_statuses)
 
     def _urgent_at(
         self, stored: VariantState | None, decision: Decision, arrived_at: datetime
@@ -207,4 +223,6 @@ class _Batch(Struct):
 
 def _unknown_value(variant_id: int) -> VariantUpdate:
     """Return an update without a value: the variant may have changed."""
-    return VariantUpdate(variant_id, item_id=None, value=None, event_at=None, labels=Labels())
+    return VariantUpdate(
+        variant_id, item_id=None, value=None, event_at=None, details=VariantDetails()
+    )

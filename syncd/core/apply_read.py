@@ -7,9 +7,14 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncd.core.changes import add_change, merge_labels, request_refresh
-from syncd.core.merge import Decision, on_read, with_conflict
-from syncd.core.model import ItemRead, Labels, SourceVariant
+from syncd.core.changes import (
+    add_change,
+    merge_details,
+    merge_item_details,
+    request_refresh,
+)
+from syncd.core.merge import Decision, ValueState, on_read, with_conflict
+from syncd.core.model import ItemDetails, ItemRead, SourceVariant, VariantDetails
 from syncd.core.policy import Policy
 from syncd.core.read_age import COPY_AGE, NO_EVIDENCE_AGE
 from syncd.core.records import ChangeSet, ItemSnapshot, VariantState
@@ -33,16 +38,16 @@ def apply_read(
     disagrees, the item is read again. `accepting_since`: since when deliveries could arrive without
     a break. A change that may be older is no missed delivery.
     """
-    if policy.excludes(read.item_id):
-        return ChangeSet()  # the read was requested before the configuration excluded the item
     found = {variant.variant_id: variant for variant in read.variants or ()}
+    if policy.excludes_read(read.item_id, found):
+        return ChangeSet()  # the configuration or the listings do not name the item
     applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet())
     applying.is_whole = shows_every_variant(snapshot, read)
+    applying.is_blocked = policy.blocks(item_details(snapshot, read))
     values: dict[int, tuple[str, ...]] = {}
     for one in read.variants or ():
         values[one.variant_id] = (*values.get(one.variant_id, ()), one.value)
-    last = None if snapshot.item is None else snapshot.item.confirmed_at
-    overtaken = (last is not None and read.began_at < last) or is_no_evidence(snapshot, read)
+    overtaken = _is_overtaken(snapshot, read)
     for variant_id in [*found, *(v for v in snapshot.variants if v not in found)]:
         stored, variant = snapshot.variants.get(variant_id), found.get(variant_id)
         if variant is None and stored is not None and stored.item_id != read.item_id:
@@ -61,6 +66,20 @@ def apply_read(
         # The deliveries requested a settled read already, but `settle` may be longer since then.
         request_refresh(applying.change_set, read.item_id, None, applying.settles_at)
     return applying.change_set
+
+
+def item_details(snapshot: ItemSnapshot, read: ItemRead) -> ItemDetails:
+    """Return the details of the item after a read; an overtaken read does not change them."""
+    item = snapshot.item
+    if item is not None and _is_overtaken(snapshot, read):
+        return item.details
+    return merge_item_details(item, read.details)
+
+
+def _is_overtaken(snapshot: ItemSnapshot, read: ItemRead) -> bool:
+    """Return whether a later read is stored, or the content of this one may be older."""
+    last = None if snapshot.item is None else snapshot.item.confirmed_at
+    return (last is not None and read.began_at < last) or is_no_evidence(snapshot, read)
 
 
 def is_no_evidence(snapshot: ItemSnapshot, read: ItemRead) -> bool:
@@ -86,6 +105,7 @@ class _Read(Struct):
     accepting_since: datetime | None
     change_set: ChangeSet
     is_whole: bool = True
+    is_blocked: bool = False
     settles_at: datetime | None = None
 
     def check_overtaken(self, stored: VariantState | None, variant: SourceVariant | None) -> None:
@@ -99,6 +119,10 @@ class _Read(Struct):
 
         Each answer may be partial, so this waits longer than a delivery does.
         """
+        if stored.is_blocked != self.is_blocked:
+            sellable = self._sells(stored.value_state)
+            state = replace(stored, sellable=sellable, is_blocked=self.is_blocked)
+            self._add_change(stored, state)
         delivered_at = stored.value_state.delivered_at
         is_unconfirmed = (
             delivered_at is not None and stored.confirmed_at < delivered_at + self.policy.settle
@@ -123,8 +147,9 @@ class _Read(Struct):
         ambiguous = replace(
             stored,
             value_state=value_state,
-            sellable=self.policy.sells(value_state.candidates),
+            sellable=self._sells(value_state),
             rule="ambiguous",
+            is_blocked=self.is_blocked,
         )
         self._add_change(stored, ambiguous)
         settle_at = self.now + self.policy.settle
@@ -142,13 +167,14 @@ class _Read(Struct):
         state = VariantState(
             variant_id=variant.variant_id,
             item_id=self.read.item_id,
-            labels=variant.labels,
+            details=variant.details,
             value_state=value_state,
-            sellable=self.policy.sells(value_state.candidates),
+            sellable=self._sells(value_state),
             changed_at=self.now,
             confirmed_at=self.read.began_at,
             source="read",
             rule="not-settled" if value_state.verifying else "settled",
+            is_blocked=self.is_blocked,
         )
         self._add_change(None, state)
 
@@ -169,13 +195,14 @@ class _Read(Struct):
         state = VariantState(
             variant_id=stored.variant_id,
             item_id=read.item_id,
-            labels=merge_labels(stored, Labels() if variant is None else variant.labels),
+            details=merge_details(stored, VariantDetails() if variant is None else variant.details),
             value_state=value_state,
-            sellable=self.policy.sells(value_state.candidates),
+            sellable=self._sells(value_state),
             changed_at=self.now if is_changed else stored.changed_at,
             confirmed_at=stored.confirmed_at if decision.rule == "not-settled" else read.began_at,
             source="read" if is_changed else stored.source,
             rule=decision.rule,
+            is_blocked=self.is_blocked,
         )
         # The row of the item says when it was read: an unchanged variant costs no write.
         unchanged = replace(
@@ -205,6 +232,9 @@ class _Read(Struct):
             settle=self.policy.settle,
         )
 
+    def _sells(self, value_state: ValueState) -> bool:
+        return self.policy.sells(value_state.candidates, is_blocked=self.is_blocked)
+
     def _add_missing(self, stored: VariantState) -> None:
         """Take a missing variant off sale until the sweep ends, unless too many are missing."""
         value_state = stored.value_state
@@ -217,9 +247,10 @@ class _Read(Struct):
         state = replace(
             stored,
             value_state=value_state,
-            sellable=self.policy.sells(value_state.candidates),
+            sellable=self._sells(value_state),
             rule="absent",
             missing_since=self.read.began_at,
+            is_blocked=self.is_blocked,
         )
         self._add_change(stored, state)
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypeVar
 
-from syncd.core.model import Cause, Labels
-from syncd.core.records import Change, ChangeSet, RefreshRequest, VariantState
+from msgspec.structs import replace
+
+from syncd.core.model import Cause, ItemDetails, VariantDetails
+from syncd.core.records import Change, ChangeSet, ItemState, RefreshRequest, VariantState
+
+D = TypeVar("D", VariantDetails, ItemDetails)
 
 
 def add_change(
@@ -63,13 +68,20 @@ def request_refresh(
     change_set.refresh_requests[item_id] = RefreshRequest(item_id, urgent_at, settle_at, final_at)
 
 
-def merge_labels(stored: VariantState | None, labels: Labels) -> Labels:
-    """Return the newer labels; an old label stays where the newer observation has none."""
-    if stored is None:
-        return labels
-    old = stored.labels
-    return Labels(
-        name=old.name if labels.name is None else labels.name,
-        color=old.color if labels.color is None else labels.color,
-        size=old.size if labels.size is None else labels.size,
-    )
+def merge_details(stored: VariantState | None, details: VariantDetails) -> VariantDetails:
+    """Return the newer details; an old one stays where the newer observation has none."""
+    return details if stored is None else _filled(details, stored.details)
+
+
+def merge_item_details(stored: ItemState | None, details: ItemDetails) -> ItemDetails:
+    """Return the newer details; an old one stays where the newer observation has none."""
+    return details if stored is None else _filled(details, stored.details)
+
+
+def _filled(newer: D, older: D) -> D:
+    missing = {
+        name: getattr(older, name)
+        for name in newer.__struct_fields__
+        if getattr(newer, name) is None and getattr(older, name) is not None
+    }
+    return replace(newer, **missing) if missing else newer

@@ -55,7 +55,7 @@ def unknown_values(
     named: dict[str, int] = {}
     more = 0
     for value, count in counted:
-        if policy.sells((value,)):
+        if policy.lists(value):
             continue
         short = shortened(value, MAX_VALUE_CHARS)
         if len(named) < most and short not in named:

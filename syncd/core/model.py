@@ -27,12 +27,28 @@ Cause = Literal["webhook", "read", "config"]
 SweepResult = Literal["complete", "partial", "failed"]
 
 
-class Labels(Struct, frozen=True):
-    """The names of a variant; None where Dreamship sends none."""
+class VariantDetails(Struct, frozen=True):
+    """The names and costs of a variant; None where Dreamship sends none.
+
+    A cost is decimal text as received.
+    """
 
     name: str | None = None
     color: str | None = None
     size: str | None = None
+    cost: str | None = None
+    basic_cost: str | None = None
+
+
+class ItemDetails(Struct, frozen=True):
+    """What a read says about an item besides its variants; None where it says nothing.
+
+    `countries`: each country of its ship zones, once.
+    """
+
+    release_status: str | None = None
+    operational_status: str | None = None
+    countries: tuple[str, ...] | None = None
 
 
 class VariantUpdate(Struct, frozen=True):
@@ -46,7 +62,7 @@ class VariantUpdate(Struct, frozen=True):
     item_id: int | None
     value: str | None
     event_at: datetime | None
-    labels: Labels
+    details: VariantDetails
 
 
 class Mention(Struct, frozen=True):
@@ -86,7 +102,7 @@ class SourceVariant(Struct, frozen=True):
 
     variant_id: int
     value: str
-    labels: Labels
+    details: VariantDetails
 
 
 class SourceItem(Struct, frozen=True):
@@ -101,6 +117,7 @@ class SourceItem(Struct, frozen=True):
     variants: tuple[SourceVariant, ...] | None
     is_whole: bool = True
     fingerprint: int | None = None
+    details: ItemDetails = ItemDetails()
 
 
 class ItemRead(Struct, frozen=True):
@@ -122,6 +139,7 @@ class ItemRead(Struct, frozen=True):
     fresh_for: timedelta | None = None
     is_row: bool = False
     is_whole: bool = True
+    details: ItemDetails = ItemDetails()
 
 
 class Page(Struct, frozen=True):

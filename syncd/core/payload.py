@@ -7,6 +7,7 @@ another subject is ignored. A body that reports a change without its value cause
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ from msgspec import Raw, Struct
 
 from syncd.core import lenient_json
 from syncd.core.lenient_json import Conflict, NotJsonError, alternatives, names_are_unique
-from syncd.core.model import MAX_ID, Delivery, JsonObject, Labels, Mention, VariantUpdate
+from syncd.core.model import MAX_ID, Delivery, JsonObject, Mention, VariantDetails, VariantUpdate
 from syncd.core.named_ids import Subject, mention_in, subject
 from syncd.core.timestamps import parse_foreign
 
@@ -28,6 +29,8 @@ VALUE_ACTIONS = frozenset({"item-variant-availability-updated", "item-variant-ad
 HASHED = "sha256:"
 
 MAX_EVENT_ID_CHARS = 200
+MAX_COST_CHARS = 40
+_DECIMAL = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 
 # The action of the test by `syncd doctor`: it shows that the URL works, not that deliveries come.
 TEST_ACTION = "syncd-doctor"
@@ -199,7 +202,7 @@ def _update(
         item_id=_item_id(data),
         value=availability_text(data.get("availability")) if has_value else None,
         event_at=parse_foreign(event.get("timestamp")),
-        labels=labels(data),
+        details=variant_details(data),
     )
 
 
@@ -250,13 +253,25 @@ def availability_text(value: object) -> str | None:
     return msgspec.json.encode(value).decode()
 
 
-def labels(data: JsonObject) -> Labels:
-    """Return the names in a variant object; any of them may be missing or have another form."""
-    return Labels(
+def variant_details(data: JsonObject) -> VariantDetails:
+    """Return names and costs in a variant object; any may be missing or have another form."""
+    return VariantDetails(
         name=name_text(data.get("name")),
         color=name_text(data.get("color")),
         size=name_text(data.get("size")),
+        cost=cost_text(data.get("cost")),
+        basic_cost=cost_text(data.get("basic_cost")),
     )
+
+
+def cost_text(value: object) -> str | None:
+    """Return a cost, which is decimal text or a number, as decimal text; None for other values.
+
+    A number loses zeros at its end: JSON does not keep them.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    text = str(value) if is_number else value.strip() if isinstance(value, str) else ""
+    return text if len(text) <= MAX_COST_CHARS and _DECIMAL.fullmatch(text) else None
 
 
 def name_text(value: object) -> str | None:

@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from syncd.core.merge import Rule, ValueState
-from syncd.core.model import Cause, Delivery, Labels, Outcome
+from syncd.core.model import Cause, Delivery, ItemDetails, Outcome, VariantDetails
 
 AbsenceMode = Literal["remove", "mark", "record"]
 """What a settled read does with a variant that it does not find. A read of no sweep removes it. A
@@ -21,11 +21,12 @@ class VariantState(Struct, frozen=True):
     """One row of the mirror. `confirmed_at`: when its value was last known to be true.
 
     `missing_since`: when a sweep that has not ended did not find it. `rule`: what wrote this row.
+    `is_blocked`: its item may not be sold; this belongs to the row of the item.
     """
 
     variant_id: int
     item_id: int | None
-    labels: Labels
+    details: VariantDetails
     value_state: ValueState
     sellable: bool
     changed_at: datetime
@@ -33,12 +34,14 @@ class VariantState(Struct, frozen=True):
     source: Literal["webhook", "read"]
     rule: Rule
     missing_since: datetime | None = None
+    is_blocked: bool = False
 
 
 class ItemState(Struct, frozen=True):
     """One item: when its last read began here, and the `Date` of that answer.
 
     `is_gone`: that read was answered 404. `was_read`: the item itself was read, not only listed.
+    `is_blocked`: its statuses forbid that its variants are sold.
     """
 
     item_id: int
@@ -47,6 +50,8 @@ class ItemState(Struct, frozen=True):
     read_at: datetime | None
     is_gone: bool = False
     was_read: bool = False
+    details: ItemDetails = ItemDetails()
+    is_blocked: bool = False
 
 
 class Change(Struct, frozen=True):

@@ -76,7 +76,7 @@ def restore_unconfirmed(
         value_state = without_conflict(state.value_state, None)
         if value_state == state.value_state:
             continue
-        sellable = policy.sells(value_state.candidates)
+        sellable = policy.sells(value_state.candidates, is_blocked=state.is_blocked)
         restored = replace(state, value_state=value_state, sellable=sellable, rule="brake")
         add_change(change_set, state, restored, cause="read", occurred_at=now, now=now)
     return change_set
@@ -104,7 +104,8 @@ def reapply_policy(states: Sequence[VariantState], policy: Policy, *, now: datet
             # No delivery and no read updates it any more, so it must not stay on sale.
             value_state = replace(stored.value_state, value=None, conflicting_values=())
             state = replace(state, value_state=value_state, changed_at=now)
-        state = replace(state, sellable=policy.sells(state.value_state.candidates))
+        sellable = policy.sells(state.value_state.candidates, is_blocked=state.is_blocked)
+        state = replace(state, sellable=sellable)
         if state != stored:
             state = replace(state, rule="policy")
             add_change(change_set, stored, state, cause="config", occurred_at=now, now=now)

@@ -24,6 +24,7 @@ from syncd.daemon import systemd
 from syncd.daemon.control_handlers import ControlHandlers
 from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.listeners import Listeners
+from syncd.daemon.listings_watch import ListingsWatch
 from syncd.daemon.reloader import Reloader
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
@@ -84,6 +85,7 @@ class Daemon:
         self._max_connections = connections_for(raise_open_files())
         self._schedule = Scheduler(services)
         self._unlisted_values = UnlistedValueReporter(services)
+        self._listings_watch = ListingsWatch(services)
         self._webhook = endpoint.WebhookEndpoint(
             services.batch_writer,
             # Read for each delivery, so that new keys work at once after a reload.
@@ -115,6 +117,7 @@ class Daemon:
             await self._serve(self._listeners, limiter)
             self._spawn(self._reloader.run(self._signals.reloading))
             self._spawn(self._unlisted_values.run())
+            self._spawn(self._listings_watch.run())
             await self._signals.stopping.wait()
         finally:
             await self._stop()
@@ -204,6 +207,7 @@ class Daemon:
             )
         self._schedule.sweep_ended(summary)
         self._unlisted_values.wake()
+        self._listings_watch.sweep_ended(summary)
 
     async def _stop(self) -> None:
         log.info("stopping")

@@ -105,4 +105,6 @@ class ControlHandlers:
     async def replay(self, request: ReplayRequest) -> list[ReplayResult]:
         """Apply stored deliveries again; raises Overloaded while another replay runs."""
         with self._replays.one():
-            return await self._services.replay(request.ids, is_quarantined=request.quarantined)
+            return await self._services.batch_writer.replay(
+                request.ids, is_quarantined=request.quarantined
+            )

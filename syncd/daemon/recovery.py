@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
-from syncd.config.runtime import ActiveConfig
+from syncd.clock import SteadyClock
 from syncd.core.clock_jump import Jump
 from syncd.core.policy import Policy
 from syncd.store import Database, sweep_results, wall_time
@@ -15,14 +15,24 @@ from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS
 log = structlog.get_logger(__name__)
 
 
-async def follow_clock(database: Database, jump: Jump, active: ActiveConfig) -> None:
+async def follow_absence(
+    database: Database, clock: SteadyClock, missed_grace: timedelta
+) -> Jump | None:
+    """Continue the clock of the last process; return the jump since then, if there was one."""
+    last = await database.read(wall_time.newest_time)
+    jump = None if last is None else clock.resume(*last)
+    if jump is not None:
+        await follow_clock(database, jump, missed_grace)
+    return jump
+
+
+async def follow_clock(database: Database, jump: Jump, missed_grace: timedelta) -> None:
     """Move every time in the mirror with this host's clock."""
     if jump.shift:
         log.warning(
             "this host's clock was set; waits keep their length",
             ahead_s=round(jump.shift.total_seconds(), 3),
         )
-    missed_grace = active.current.missed_grace
     await database.write_first(lambda db: wall_time.follow(db, jump, missed_grace))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,14 +16,15 @@ from syncd.config import Config
 from syncd.config.runtime import ActiveConfig
 from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepProgress, SweepSummary
-from syncd.core.records import ReplayResult
+from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.daemon import recovery
+from syncd.daemon.listings import Listings
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.replaceable_source import ReplaceableSource, client_for
 from syncd.dreamship.source import Source
 from syncd.errors import MirrorError
-from syncd.store import Database, process_state, sweeps, wall_time
+from syncd.store import Database, process_state, sweeps
 from syncd.store.process_state import SavedState
 from syncd.store.reapply_policy import reapply
 from syncd.sync.background import BackgroundReading
@@ -34,7 +34,6 @@ from syncd.sync.rate_limiter import RateLimiter
 from syncd.sync.sweeps import SweepManager
 from syncd.sync.worker import SyncWorker
 from syncd.webhook.batch_writer import BatchWriter
-from syncd.webhook.replay import replay
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +49,7 @@ class Services:
     """
 
     active: ActiveConfig
+    listings: Listings
     clock: SteadyClock
     database: Database
     saved_state: SavedState
@@ -95,13 +95,11 @@ class Services:
     async def _build(
         cls, config: Config, database: Database, clock: SteadyClock, source: Source | None
     ) -> Services:
-        active = ActiveConfig(config)
-        policy, missed_grace = active.current.policy, active.current.missed_grace
-        last = await database.read(wall_time.newest_time)
-        jump = None if last is None else clock.resume(*last)
-        if jump is not None:
-            await recovery.follow_clock(database, jump, active)
-        now = clock.now()
+        jump = await recovery.follow_absence(database, clock, config.reconcile.missed_grace)
+        listings = Listings(database, clock)
+        await listings.load(config.catalog.listings)
+        active = ActiveConfig(config, await listings.items())
+        now, policy = clock.now(), active.current.policy
         saved_state = await database.read(lambda db: process_state.restore(db, now))
         if saved_state.accepting_since is None:
             await database.write(lambda db: process_state.mark_accepting(db, now))
@@ -141,6 +139,7 @@ class Services:
         absence = jump if jump is not None and jump.is_absence else None
         services = cls(
             active=active,
+            listings=listings,
             clock=clock,
             database=database,
             saved_state=saved_state,
@@ -156,7 +155,7 @@ class Services:
             down=None if absence is None else (absence.since, absence.after),
             # During the absence Dreamship may have given up deliveries, or their repetitions are
             # late.
-            is_resuming=absence is not None and absence.away > missed_grace,
+            is_resuming=absence is not None and absence.away > config.reconcile.missed_grace,
             _sweep_listeners=listeners,
         )
         services.follow_sweeps(services._end_downtime)
@@ -218,29 +217,9 @@ class Services:
             clock=self.clock,
             policy=current.policy,
             items=current.items,
+            lists_items=current.lists_items,
             categories=current.categories,
         )
-
-    async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[ReplayResult]:
-        """Apply stored deliveries again; raises UsageError if one of them is not stored."""
-        current = self.active.current
-        done = await replay(
-            self.database,
-            ids,
-            is_quarantined=is_quarantined,
-            policy=current.policy,
-            missed_grace=current.missed_grace,
-            clock=self.clock,
-            remote_clock=self.remote_clock,
-        )
-        self.worker.wake()
-        outcomes = Counter(one.outcome or "not stored" for one in done)
-        log.info(
-            "deliveries replayed",
-            delivery_ids=[one.delivery_id for one in done],
-            outcomes=dict(outcomes),
-        )
-        return done
 
     async def check_clock(self) -> None:
         """Follow this host's clock if it jumped, or if the process did not run for a while.
@@ -253,7 +232,7 @@ class Services:
             return
         if jump.is_absence:
             log.warning("the daemon was down", since=to_text(jump.since), until=to_text(jump.after))
-        await recovery.follow_clock(self.database, jump, self.active)
+        await recovery.follow_clock(self.database, jump, self.config.reconcile.missed_grace)
 
     def follow(self, jump: Jump) -> None:
         """Move the downtime with this host's clock; an absence is a new one."""
@@ -264,8 +243,10 @@ class Services:
 
     async def reconfigure(self, config: Config) -> None:
         """Use another configuration; `with_fixed` has restored the settings that need a restart."""
-        before = self.config
-        self.active.replace(config)
+        before, mirrored = self.config, self.active.current.policy
+        # Before the policy: an item of the listings must never be excluded meanwhile.
+        await self.listings.load(config.catalog.listings)
+        self.active.replace(config, await self.listings.items())
         background_rate = config.reconcile.background_calls_per_minute
         self.rate_limiter.limit(config.dreamship.calls_per_minute, background_rate)
         if not background_rate:
@@ -274,8 +255,20 @@ class Services:
         if is_new_client and isinstance(self.source, ReplaceableSource):
             await self.source.replace(client_for(config, self.clock.now))
         self.worker.resume()
-        await reapply(self.database, self.active.current.policy, self.clock.now)
-        if config.catalog != before.catalog:
+        await self._reapply(mirrored, restarts=config.catalog != before.catalog)
+
+    async def use_listings(self) -> None:
+        """Mirror the items that the listings need now; raises leaves of MirrorError."""
+        before = self.active.current.policy
+        self.active.replace(self.config, await self.listings.items())
+        await self._reapply(before)
+
+    async def _reapply(self, before: Policy, *, restarts: bool = False) -> None:
+        """Decide again about every variant, and begin a sweep if there is more to read."""
+        policy = self.active.current.policy
+        if policy != before:
+            await reapply(self.database, policy, self.clock.now)
+        if restarts or policy.needs_more(before):
             await self.sweep_manager.restart()
 
     async def look_for_evidence(

@@ -7,6 +7,7 @@ is listed without its variants, like the rows of some lists: its item is read by
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,9 +17,10 @@ from msgspec.structs import replace
 
 from syncd.core import lenient_json
 from syncd.core.fingerprint import fingerprint
+from syncd.core.item_details import item_details
 from syncd.core.lenient_json import NotJsonError, agreed, alternatives
 from syncd.core.model import JsonObject, SourceItem, SourceVariant
-from syncd.core.payload import availability_text, labels, name_text, parse_id
+from syncd.core.payload import availability_text, name_text, parse_id, variant_details
 from syncd.dreamship.json_slices import JsonSlices, TooLargeError
 from syncd.errors import SourceAnswerInvalid
 
@@ -30,6 +32,10 @@ MAX_VARIANTS = 10_000
 MAX_ROWS = 10_000
 # For all rows of a page together: 100 shirts have 56,000.
 MAX_VARIANTS_OF_PAGE = 100_000
+
+
+# The parts of an item that `item_details` reads; too large, they count as missing.
+_DETAILS = {"release_status", "operational_status", "ship_zones"}
 
 
 class Listing(Struct, frozen=True):
@@ -214,6 +220,9 @@ def _item_in(
                         raise
         elif name in {"id", "name"}:
             named[name].append(slices.value())
+        elif name in _DETAILS:
+            with contextlib.suppress(TooLargeError):
+                named[name].append(slices.value())
     document = {name: agreed(values) for name, values in named.items()}
     # A name that occurs twice is ambiguous.
     return _item(document, lists[0] if len(lists) == 1 else None)
@@ -235,13 +244,14 @@ def _item(document: JsonObject, listed: Iterable[list[SourceVariant]] | None) ->
     item_id, name = parse_id(document.get("id")), name_text(document.get("name"))
     if item_id is None:
         return None
+    details = item_details(document)
     if listed is None:
-        return SourceItem(item_id, name, None)
+        return SourceItem(item_id, name, None, details=details)
     variants, is_whole = list[SourceVariant](), True
     for one in listed:
         variants += one
         is_whole = is_whole and bool(one)
-    return SourceItem(item_id, name, tuple(variants), is_whole=is_whole)
+    return SourceItem(item_id, name, tuple(variants), is_whole=is_whole, details=details)
 
 
 def _variant(document: Any) -> list[SourceVariant]:
@@ -249,6 +259,6 @@ def _variant(document: Any) -> list[SourceVariant]:
     variant_id = parse_id(document.get("id")) if isinstance(document, dict) else None
     if variant_id is None:
         return []
-    named = labels(document)
+    details = variant_details(document)
     values = map(availability_text, alternatives(document.get("availability")))
-    return [SourceVariant(variant_id, value or "", named) for value in values]
+    return [SourceVariant(variant_id, value or "", details) for value in values]

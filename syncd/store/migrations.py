@@ -1,6 +1,6 @@
 """The schema, as steps that are applied once each. A released step never changes.
 
-Tables are internal and may change; the three views are the contract (syncd/docs/reference.md,
+Tables are internal and may change; the views are the contract (syncd/docs/reference.md,
 "The views").
 """
 
@@ -70,12 +70,10 @@ def named_variants(db: Database) -> None:
 def standard_names_and_chains(db: Database) -> None:
     """Use the standard terms of the field, and chains instead of indexes by variant and by time.
 
-    The views are the same, except that `freshness` shows no time in the future.
+    The last step creates the views again.
     """
     for statement in _statements(schema_0_2_0.NAMES + schema_0_2_0.CHAINS):
         db.conn.execute(statement)
-    for view in (views.AVAILABILITY, views.CHANGES, views.FRESHNESS):
-        db.conn.execute(view)
 
 
 @migrations()
@@ -83,6 +81,18 @@ def reading_never_ends(db: Database) -> None:
     """Store which sweeps use background calls only, and the rows of the list."""
     for statement in _statements(schema_0_2_0.READING):
         db.conn.execute(statement)
+
+
+@migrations()
+def listings_and_reasons(db: Database) -> None:
+    """Store the SKUs of the shop, costs, and statuses of items; create the views of 0.2.0.
+
+    `availability` has more columns, and `freshness` shows no time in the future.
+    """
+    for statement in _statements(schema_0_2_0.LISTINGS):
+        db.conn.execute(statement)
+    for view in (views.AVAILABILITY, views.LISTINGS, views.CHANGES, views.FRESHNESS):
+        db.conn.execute(view)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from syncd.core.explain import VariantHistory
 from syncd.core.health import DaySummary, MirrorCounts, UnknownValues, unknown_values
@@ -24,6 +24,8 @@ from syncd.store.rows import as_json
 from syncd.store.time_ranges import first_id_since
 from syncd.store.translation import translated
 from syncd.store.views import LAST_DELIVERY_AT
+
+T = TypeVar("T")
 
 # Steps of SQLite's virtual machine, some milliseconds. Each check takes Python's interpreter lock.
 _STEPS_BETWEEN_CHECKS = 100_000
@@ -58,6 +60,11 @@ class Queries:
     def interrupt(self) -> None:
         """Interrupt queries that run in another thread within `limited`, also later ones."""
         self._is_interrupted = True
+
+    def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return the result of a query of another module of the store."""
+        with self._rows() as connection:
+            return query(connection)
 
     def availability(self, variant_ids: Collection[int]) -> list[Row]:
         """Return the rows of these variants, in this order, without unknown ones."""

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 
-from syncd.core.apply_read import apply_read, is_no_evidence
+from syncd.core.apply_read import apply_read, is_no_evidence, item_details
 from syncd.core.model import ItemRead
 from syncd.core.policy import Policy
 from syncd.core.records import ChangeSet, ItemSnapshot
@@ -29,7 +29,7 @@ def apply(
     """
     snapshot = _load(db, read, policy, now)
     change_set = apply_read(snapshot, read, policy, now=now, accepting_since=accepting_since)
-    _save(db, snapshot, read, change_set, now)
+    _save(db, snapshot, read, change_set, policy=policy, now=now)
     if any(state.missing_since is not None for state in change_set.variants.values()):
         missing_variants.block_removals(db, policy, now)
     return change_set
@@ -53,7 +53,7 @@ def save_of_unchanged(
         return None
     # A damaged page of the queue must fail this read alone, and not the reads that wait with it.
     db.execute("SELECT * FROM refresh_queue WHERE item_id = ?", (read.item_id,)).fetchall()
-    return lambda db: _save(db, snapshot, read, change_set, now)
+    return lambda db: _save(db, snapshot, read, change_set, policy=policy, now=now)
 
 
 def _only_confirms(snapshot: ItemSnapshot, read: ItemRead, change_set: ChangeSet) -> bool:
@@ -70,6 +70,7 @@ def _only_confirms(snapshot: ItemSnapshot, read: ItemRead, change_set: ChangeSet
         and item.confirmed_at is not None
         and item.confirmed_at <= read.began_at
         and read.name in {None, item.name}
+        and item_details(snapshot, read) == item.details
     )
 
 
@@ -90,6 +91,8 @@ def _save(
     snapshot: ItemSnapshot,
     read: ItemRead,
     change_set: ChangeSet,
+    *,
+    policy: Policy,
     now: datetime,
 ) -> None:
     if is_no_evidence(snapshot, read):
@@ -104,10 +107,12 @@ def _save(
         job_queue.complete(db, read)
     rows.save(db, change_set, now)
     last = None if snapshot.item is None else snapshot.item.confirmed_at
+    details = item_details(snapshot, read)
+    is_blocked = policy.blocks(details)
     if not shows_all:
-        items.save_part(db, read)
+        items.save_part(db, read, details, is_blocked=is_blocked)
     elif last is None or last <= read.began_at:
-        items.save(db, read)
+        items.save(db, read, details, is_blocked=is_blocked)
     db.execute(
         """DELETE FROM unplaced_variants WHERE variant_id IN
                (SELECT j.value FROM json_each(?) j JOIN variants v ON v.variant_id = j.value)""",

@@ -11,7 +11,7 @@ import msgspec
 
 from syncd.core.policy import Policy
 from syncd.core.removals import reapply_policy
-from syncd.store import rows
+from syncd.store import items, rows
 from syncd.store.database import Database
 
 # Variants of one slice. Deliveries wait while a slice is written.
@@ -26,7 +26,7 @@ async def reapply(database: Database, policy: Policy, clock: Callable[[], dateti
     """
     if not await database.read(lambda db: is_new(db, policy)):
         return False
-    await database.write(forget)
+    await database.write(lambda db: begin(db, policy))
     last_id: int | None = -1
     while last_id is not None:
         last_id = await database.write(
@@ -40,9 +40,10 @@ def is_new(db: sqlite3.Connection, policy: Policy) -> bool:
     return rows.get_state(db, "policy") != _text(policy)
 
 
-def forget(db: sqlite3.Connection) -> None:
-    """Store that more than one policy decided about the variants."""
+def begin(db: sqlite3.Connection, policy: Policy) -> None:
+    """Decide about each item, and store that more than one policy decided about the variants."""
     rows.put_state(db, "policy", "")
+    items.block(db, policy.blocks)
 
 
 def mark_applied(db: sqlite3.Connection, policy: Policy) -> None:
@@ -54,6 +55,8 @@ def apply_slice(db: sqlite3.Connection, *, after: int, policy: Policy, now: date
     """Apply the policy to the next variants; return the last id, or None after the last slice."""
     states = rows.next_variants(db, after, SLICE)
     if not states:
+        if policy.only_items is not None:
+            items.delete_empty(db, policy.only_items)
         mark_applied(db, policy)
         return None
     rows.save(db, reapply_policy(states, policy, now=now), now)
@@ -61,5 +64,8 @@ def apply_slice(db: sqlite3.Connection, *, after: int, policy: Policy, now: date
 
 
 def _text(policy: Policy) -> str:
-    items = None if policy.has_categories else sorted(policy.items)
-    return msgspec.json.encode([sorted(policy.sellable), items]).decode()
+    is_open = policy.has_categories or policy.wanted is not None
+    decided: list[object] = [sorted(policy.sellable), None if is_open else sorted(policy.items)]
+    if policy.blocked_item_statuses or policy.is_listed_only:
+        decided += [sorted(policy.blocked_item_statuses), policy.is_listed_only]
+    return msgspec.json.encode(decided).decode()

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from syncd.core.merge import ValueState
-from syncd.core.model import Labels
+from syncd.core.model import ItemDetails, VariantDetails
 from syncd.core.records import Change, ChangeSet, ItemState, RefreshRequest, VariantState
 from syncd.core.timestamps import from_text, maybe_from_text, maybe_text, to_text
 from syncd.store import chains
@@ -19,13 +19,14 @@ from syncd.store.chains import Heads
 SPARE_SHARE = 0.25
 _encode = msgspec.json.encode
 _decode_values = msgspec.json.Decoder(tuple[str | None, ...]).decode
+_decode_texts = msgspec.json.Decoder(tuple[str, ...]).decode
 
 _VARIANT_COLUMNS = """
     v.variant_id, v.item_id, v.name, v.color, v.size, v.value, v.conflicting_values, v.sellable,
     v.event_at, v.delivered_at, v.changed_at, v.source,
     CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS NULL
          THEN max(v.confirmed_at, coalesce(i.confirmed_at, '')) ELSE v.confirmed_at END,
-    i.read_at, v.rule, v.missing_since
+    i.read_at, v.rule, v.missing_since, v.cost, v.basic_cost, i.is_blocked
 """
 
 
@@ -79,7 +80,8 @@ def next_variants(db: sqlite3.Connection, after: int, limit: int) -> list[Varian
 def items_by_id(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemState]:
     """Load the items with these ids; unknown ids are left out."""
     rows = db.execute(
-        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.is_gone, i.is_read
+        """SELECT i.item_id, i.name, i.confirmed_at, i.read_at, i.is_gone, i.is_read,
+               i.release_status, i.operational_status, i.countries, i.is_blocked
            FROM json_each(?) j JOIN items i ON i.item_id = j.value""",
         (as_json(ids),),
     )
@@ -91,6 +93,8 @@ def items_by_id(db: sqlite3.Connection, ids: Collection[int]) -> dict[int, ItemS
             maybe_from_text(row[3]),
             bool(row[4]),
             bool(row[5]),
+            ItemDetails(row[6], row[7], None if row[8] is None else _decode_texts(row[8])),
+            bool(row[9]),
         )
         for row in rows
     }
@@ -144,8 +148,8 @@ def _save_variants(
     db.executemany(
         """INSERT INTO variants (variant_id, item_id, name, color, size, value, conflicting_values,
                sellable, event_at, delivered_at, confirmed_at, changed_at, source, rule,
-               missing_since, decided_at, last_delivery_id, last_change_seq)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               missing_since, cost, basic_cost, decided_at, last_delivery_id, last_change_seq)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
            ON CONFLICT (variant_id) DO UPDATE SET
                name = excluded.name, color = excluded.color, size = excluded.size,
                value = excluded.value, conflicting_values = excluded.conflicting_values,
@@ -153,6 +157,7 @@ def _save_variants(
                delivered_at = excluded.delivered_at, confirmed_at = excluded.confirmed_at,
                changed_at = excluded.changed_at, source = excluded.source,
                rule = excluded.rule, missing_since = excluded.missing_since,
+               cost = excluded.cost, basic_cost = excluded.basic_cost,
                decided_at = excluded.decided_at, last_delivery_id = excluded.last_delivery_id,
                last_change_seq = excluded.last_change_seq""",
         [
@@ -233,7 +238,7 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite ha
     return VariantState(
         variant_id=row[0],
         item_id=row[1],
-        labels=Labels(row[2], row[3], row[4]),
+        details=VariantDetails(row[2], row[3], row[4], row[16], row[17]),
         value_state=ValueState(
             value=row[5],
             conflicting_values=() if row[6] is None else _decode_values(row[6]),
@@ -247,6 +252,7 @@ def _variant(row: tuple) -> VariantState:  # type: ignore[type-arg]  # SQLite ha
         source=row[11],
         rule=row[14],
         missing_since=maybe_from_text(row[15]),
+        is_blocked=bool(row[18]),
     )
 
 
@@ -255,9 +261,9 @@ def _variant_row(state: VariantState) -> tuple[object, ...]:
     return (
         state.variant_id,
         state.item_id,
-        state.labels.name,
-        state.labels.color,
-        state.labels.size,
+        state.details.name,
+        state.details.color,
+        state.details.size,
         value_state.value,
         _encode(value_state.conflicting_values).decode()
         if value_state.conflicting_values
@@ -270,6 +276,8 @@ def _variant_row(state: VariantState) -> tuple[object, ...]:
         state.source,
         state.rule,
         maybe_text(state.missing_since),
+        state.details.cost,
+        state.details.basic_cost,
     )
 
 

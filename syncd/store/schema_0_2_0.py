@@ -108,6 +108,26 @@ UPDATE variants SET last_delivery_id = h.delivery_id, last_change_seq = h.seq
 DROP TABLE temp.heads;
 """
 
+LISTINGS = """
+DROP VIEW IF EXISTS availability;
+DROP VIEW IF EXISTS changes;
+DROP VIEW IF EXISTS freshness;
+ALTER TABLE variants ADD COLUMN cost TEXT;          -- decimal text as received
+ALTER TABLE variants ADD COLUMN basic_cost TEXT;
+ALTER TABLE items ADD COLUMN release_status TEXT;
+ALTER TABLE items ADD COLUMN operational_status TEXT;
+ALTER TABLE items ADD COLUMN countries TEXT;        -- JSON list of its ship zones' countries
+ALTER TABLE items ADD COLUMN is_blocked INTEGER NOT NULL DEFAULT 0; -- by one of its statuses
+CREATE TABLE skus (                                 -- the rows of `catalog.listings`
+    sku TEXT PRIMARY KEY,
+    variant_id INTEGER NOT NULL,
+    title TEXT,
+    listed_at TEXT NOT NULL,        -- when its variant was named first
+    not_found_at TEXT               -- a whole sweep found no item with its variant
+);
+CREATE INDEX skus_by_variant ON skus (variant_id);
+"""
+
 READING = """
 ALTER TABLE sweeps ADD COLUMN is_paced INTEGER NOT NULL DEFAULT 0; -- by background calls
 CREATE TABLE list_rows (

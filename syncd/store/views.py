@@ -12,16 +12,43 @@ LAST_DELIVERY_AT = """SELECT max(at) FROM (
             WHERE delivery_id = (SELECT max(delivery_id) FROM deliveries)
                 AND action IS NOT 'syncd-doctor')"""
 
-AVAILABILITY = """CREATE VIEW availability AS
+# When a value was last known to be true: the read of the item confirms each of its variants.
+_CONFIRMED_AT = """CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS NULL
+            THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
+            ELSE v.confirmed_at END"""
+
+# Why a variant that the mirror has is not sold: the first reason that applies.
+_REASON = """CASE WHEN v.sellable THEN NULL
+            WHEN v.value IS NULL THEN 'removed'
+            WHEN v.conflicting_values IS NOT NULL THEN 'verifying'
+            WHEN i.is_blocked THEN 'item'
+            ELSE 'value' END"""
+
+AVAILABILITY = f"""CREATE VIEW availability AS
 -- One row for each variant, as the mirror has it now. The contract; its number is user_version.
 SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
        v.value AS availability, v.sellable, v.value IS NULL AS removed,
        v.conflicting_values IS NOT NULL AS verifying, v.changed_at,
-       CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS NULL
-            THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
-            ELSE v.confirmed_at END AS confirmed_at,
-       v.source
-FROM variants v LEFT JOIN items i ON i.item_id = v.item_id"""
+       {_CONFIRMED_AT} AS confirmed_at,
+       v.source,
+       {_REASON} AS reason,
+       v.cost, v.basic_cost,
+       i.release_status AS item_release_status, i.operational_status AS item_operational_status,
+       i.countries
+FROM variants v LEFT JOIN items i ON i.item_id = v.item_id"""  # noqa: S608 - constants
+
+LISTINGS = f"""CREATE VIEW listings AS
+-- One row for each SKU of the shop, as the mirror has its variant now. The contract.
+SELECT s.sku, s.title, s.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name,
+       v.color, v.size, v.value AS availability, coalesce(v.sellable, 0) AS sellable,
+       CASE WHEN v.variant_id IS NULL THEN 'unknown' ELSE
+            {_REASON} END AS reason,
+       v.variant_id IS NOT NULL AND v.value IS NULL AS removed,
+       v.conflicting_values IS NOT NULL AS verifying, v.variant_id IS NOT NULL AS known,
+       v.changed_at,
+       {_CONFIRMED_AT} AS confirmed_at
+FROM skus s LEFT JOIN variants v ON v.variant_id = s.variant_id
+     LEFT JOIN items i ON i.item_id = v.item_id"""  # noqa: S608 - constants
 
 CHANGES = """CREATE VIEW changes AS
 -- One row for each change of availability, sellable or removed, oldest first. The contract.

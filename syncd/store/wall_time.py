@@ -37,6 +37,7 @@ _EVENTS: Columns = (
     ("sweeps", ("began_at", "ended_at")),
     ("webhook_states", ("began_at",)),
     ("list_rows", ("changed_at",)),
+    ("skus", ("listed_at", "not_found_at")),
 )
 _TIMER_KEYS = ("paused_until",)
 _EVENT_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at", *catch_up.TIME_KEYS)

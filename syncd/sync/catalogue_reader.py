@@ -75,4 +75,5 @@ def rows_with_variants(page: Page) -> Iterator[ItemRead]:
                 # A list may limit the variants of a row: the longest row may lack some.
                 is_whole=item.is_whole and len(item.variants) < longest,
                 is_row=True,
+                details=item.details,
             )

@@ -53,6 +53,7 @@ class DryRun(Struct):
     clock: Clock
     policy: Policy
     items: tuple[int, ...] = ()
+    lists_items: bool = True
     categories: tuple[int, ...] = ()
     differences: list[Change] = field(default_factory=list)
     _errors: list[str] = field(default_factory=list)
@@ -117,7 +118,7 @@ class DryRun(Struct):
 
     async def _list(self) -> list[int]:
         found = dict.fromkeys(self.items)
-        if not self.items or self.categories:
+        if self.lists_items:
             position, run, listed = pagination.first(self.categories), 0, set[int]()
             while not pagination.is_whole(position):
                 if position.run != run:

@@ -40,8 +40,7 @@ class ListWatch:
         Sweeps read the list in any case, so their pages show whether rows begin to be useful.
         """
         current = self._active.current
-        lists_nothing = bool(current.items) and not current.categories
-        if lists_nothing or self.counts.is_useful is False or not background_per_minute:
+        if not current.lists_items or self.counts.is_useful is False or not background_per_minute:
             self._position = None
             return None
         if self._position is None:

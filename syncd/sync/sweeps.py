@@ -203,5 +203,4 @@ class SweepManager:
 
 def _first_position(config: RuntimeConfig) -> Position | None:
     """Return where a sweep begins to list; None if it reads only the configured items."""
-    lists_nothing = bool(config.items) and not config.categories
-    return None if lists_nothing else pagination.first(config.categories)
+    return pagination.first(config.categories) if config.lists_items else None

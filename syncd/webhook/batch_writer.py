@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 from msgspec.structs import replace
@@ -17,10 +18,11 @@ from syncd.clock import Clock
 from syncd.config.runtime import ActiveConfig
 from syncd.core.clock_jump import Jump
 from syncd.core.model import Delivery, Mention, Outcome
-from syncd.core.records import DeliveryResult
+from syncd.core.records import DeliveryResult, ReplayResult
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.errors import BacklogFull, MirrorUnavailable, SyncdError
 from syncd.store import Database, deliveries
+from syncd.webhook.replay import replay
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +70,27 @@ class BatchWriter:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all(), name="batch-writer")
         return await future
+
+    async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[ReplayResult]:
+        """Apply stored deliveries again; raises UsageError if one of them is not stored."""
+        current = self._active.current
+        done = await replay(
+            self._database,
+            ids,
+            is_quarantined=is_quarantined,
+            policy=current.policy,
+            missed_grace=current.missed_grace,
+            clock=self._clock,
+            remote_clock=self._remote_clock,
+        )
+        self._on_requests()
+        outcomes = Counter(one.outcome or "not stored" for one in done)
+        log.info(
+            "deliveries replayed",
+            delivery_ids=[one.delivery_id for one in done],
+            outcomes=dict(outcomes),
+        )
+        return done
 
     def follow(self, jump: Jump) -> None:
         """Move the times of the waiting deliveries when this host's clock jumps."""

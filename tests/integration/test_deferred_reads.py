@@ -20,7 +20,7 @@ from simulation.clock import Clock, Inline, VirtualLoop
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror, Reconcile
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemDetails, ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.daemon.services import Services
 from syncd.store import Database, items
 from syncd.sync.confirmations import LONGEST_WAIT_S, MOST_WAITING
@@ -44,7 +44,7 @@ class Source:
         self.reads.append(item_id)
         began_at = self._clock.now()
         await asyncio.sleep(0.1)
-        variants = (SourceVariant(item_id * 10, self.value, Labels("a name")),)
+        variants = (SourceVariant(item_id * 10, self.value, VariantDetails("a name")),)
         return ItemRead(item_id, f"item {item_id}", variants, began_at, began_at)
 
     async def page(self, category_id: int | None, page: int) -> Page:
@@ -252,10 +252,12 @@ def test_a_read_that_cannot_be_written_stops_no_other_transaction(
     """A damaged page fails the read of one item. It is read once more, and then held."""
     save, broken = items.save, {3}
 
-    def broken_save(db: sqlite3.Connection, read: ItemRead) -> None:
+    def broken_save(
+        db: sqlite3.Connection, read: ItemRead, details: ItemDetails, *, is_blocked: bool
+    ) -> None:
         if read.item_id in broken:
             raise sqlite3.DatabaseError("database disk image is malformed")
-        save(db, read)
+        save(db, read, details, is_blocked=is_blocked)
 
     monkeypatch.setattr(items, "save", broken_save)
 

@@ -21,7 +21,7 @@ from documents import (
     text,
 )
 
-from syncd.core.model import ItemRead, Labels, SourceVariant
+from syncd.core.model import ItemRead, SourceVariant, VariantDetails
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.store import reads
@@ -34,7 +34,10 @@ def mirror(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     path = tmp_path / "availability.db"
     writer = open_for_writing(path)
     now = datetime.now(UTC)
-    output = (SourceVariant(1, "in_stock", Labels()), SourceVariant(2, "out_of_stock", Labels()))
+    output = (
+        SourceVariant(1, "in_stock", VariantDetails()),
+        SourceVariant(2, "out_of_stock", VariantDetails()),
+    )
     found = ItemRead(77, "Mug", output, now, now)
     policy = Policy(sellable=frozenset({"in_stock"}), settle=timedelta(seconds=60))
     reads.apply(writer, found, policy, now=now)

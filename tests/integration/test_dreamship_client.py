@@ -121,7 +121,7 @@ def test_an_item_is_read_with_its_variants() -> None:
     assert read.source_at == NOW + timedelta(seconds=30)
     assert read.variants is not None
     assert read.variants[0].value == "in_stock"
-    assert read.variants[0].labels.color == "Red"
+    assert read.variants[0].details.color == "Red"
 
 
 def test_the_request_follows_dreamships_documentation() -> None:

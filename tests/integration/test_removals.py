@@ -16,7 +16,7 @@ from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror, Reconcile
 from syncd.core.jobs import SweepSummary
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.payload import parse
 from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.scheduler import Scheduler
@@ -76,7 +76,9 @@ class Shelf(Struct):
             raise SourceUnreachable("broken")
         if item_id not in self.items:
             raise SourceGone("gone")
-        variants = tuple(SourceVariant(v, "in_stock", Labels()) for v in self.items[item_id])
+        variants = tuple(
+            SourceVariant(v, "in_stock", VariantDetails()) for v in self.items[item_id]
+        )
         return ItemRead(item_id, None, variants, began_at, began_at.replace(microsecond=0))
 
     async def page(self, category_id: int | None, page: int) -> Page:

@@ -31,7 +31,7 @@ from syncd.cli import run
 from syncd.control import client
 from syncd.control.messages import Differences
 from syncd.core.jobs import SweepSummary
-from syncd.core.model import ItemRead, Labels, SourceVariant
+from syncd.core.model import ItemRead, SourceVariant, VariantDetails
 from syncd.core.plain_text import visible
 from syncd.core.policy import Policy
 from syncd.core.records import Change, ReplayResult
@@ -95,7 +95,7 @@ def mirror(
         site.configure(dreamship={"base_url": "http://127.0.0.1:9"})
         site.mirror.parent.mkdir()
         with closing(open_for_writing(site.mirror)) as writer:
-            output = (SourceVariant(VARIANT_ID, "in_stock", Labels("a", "b", "c")),)
+            output = (SourceVariant(VARIANT_ID, "in_stock", VariantDetails("a", "b", "c")),)
             observed = ItemRead(77, "Mug", output, NOW, NOW)
             policy = Policy(frozenset({"in_stock"}), settle=timedelta(seconds=60))
             reads.apply(writer, observed, policy, now=NOW)

@@ -29,7 +29,7 @@ from structlog.testing import capture_logs
 from syncd.clock import SteadyClock
 from syncd.config import Config, Secret
 from syncd.config.settings import Dreamship, Mirror, Reconcile
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.payload import parse
 from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship import django_timestamp
@@ -73,7 +73,9 @@ class Shelves:
                 item_id,
                 f"item {item_id}",
                 tuple(
-                    SourceVariant(item_id * 100 + n, self.value, Labels("a name", "a colour"))
+                    SourceVariant(
+                        item_id * 100 + n, self.value, VariantDetails("a name", "a colour")
+                    )
                     for n in range(VARIANTS)
                 ),
                 began_at,

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant, VariantUpdate
+from syncd.core.model import Delivery, ItemRead, SourceVariant, VariantDetails, VariantUpdate
 from syncd.core.policy import Policy
 from syncd.demo.fake_dreamship import UPDATED, Event
 from syncd.errors import MirrorUnavailable
@@ -214,7 +214,7 @@ async def live(database: Database, history: list[tuple[tuple[Any, ...], int]]) -
         match event:
             case ("deliver", variant_id, value, age_s, item_id):
                 event_at = None if age_s is None else now + timedelta(seconds=age_s)
-                update = VariantUpdate(variant_id, item_id, value, event_at, Labels())
+                update = VariantUpdate(variant_id, item_id, value, event_at, VariantDetails())
                 batch = [Delivery(f"event {number}", b"{}", now, update=update)]
                 await database.write(
                     partial(
@@ -228,7 +228,7 @@ async def live(database: Database, history: list[tuple[tuple[Any, ...], int]]) -
                 )
             case ("read", item_id, output, age_s):
                 variants = output and tuple(
-                    SourceVariant(one, value, Labels()) for one, value in output.items()
+                    SourceVariant(one, value, VariantDetails()) for one, value in output.items()
                 )
                 began_at = now - timedelta(seconds=age_s)
                 found = ItemRead(item_id, "An item", variants, began_at, began_at)

@@ -34,7 +34,7 @@ from simulation.witness import Step
 from simulation.witnesses import COUNTED_OUTCOMES, Record
 from simulation.world import SOLD
 from syncd.core.merge import CONFIRM_SHARE, FUTURE_TOLERANCE
-from syncd.core.model import Delivery, ItemRead, Labels, VariantUpdate
+from syncd.core.model import Delivery, ItemRead, VariantDetails, VariantUpdate
 from syncd.core.timestamps import from_text
 
 # How long a read may wait for its turn if it waits only for the budget: for a read of the same item
@@ -273,7 +273,7 @@ class Checks:
             if variant_id not in before:
                 record.arrive(arrived_at)
                 continue
-            update = VariantUpdate(variant_id, None, None, None, Labels())
+            update = VariantUpdate(variant_id, None, None, None, VariantDetails())
             record.add_delivery(update, arrived_at, "contradicts", event_at=None, is_sold=False)
             self._trace(f"judged: {variant_id} is named by a body that was not understood")
 

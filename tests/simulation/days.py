@@ -29,7 +29,7 @@ from simulation.clock import Clock, Inline, VirtualLoop
 from syncd.clock import SteadyClock
 from syncd.config import Config
 from syncd.core.fingerprint import fingerprint
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
 from syncd.daemon.heartbeat import Heartbeat
@@ -133,7 +133,7 @@ class Shelves:
             SourceVariant(
                 item_id * 10 + n,
                 self.values[item_id * 10 + n],
-                Labels(f"Heather Grey / {size}", "Heather Grey", size),
+                VariantDetails(f"Heather Grey / {size}", "Heather Grey", size),
             )
             for n, size in enumerate(("S", "M", "L", "2XL", "3XL"))
             if item_id * 10 + n in self.values

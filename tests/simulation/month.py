@@ -23,7 +23,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulation.clock import BEGIN, Inline
-from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
+from syncd.core.model import Delivery, ItemRead, SourceVariant, VariantDetails
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
 from syncd.demo.fake_dreamship import UPDATED, Catalog, WebhookSender
@@ -86,7 +86,9 @@ class Months:
     async def _fill(self) -> None:
         for item_id in self._catalogue.names:
             named = tuple(
-                SourceVariant(v.variant_id, v.availability, Labels(v.color, v.color, v.size))
+                SourceVariant(
+                    v.variant_id, v.availability, VariantDetails(v.color, v.color, v.size)
+                )
                 for v in self._catalogue.of_item(item_id)
             )
             read = ItemRead(item_id, "An item", named, self.now, self.now)

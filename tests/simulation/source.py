@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from simulation.clock import Clock
 from simulation.scenario import Scenario
 from simulation.truth import Truth
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.read_age import UNKNOWN_AGE
 from syncd.dreamship import answer_errors
 from syncd.errors import (
@@ -143,7 +143,7 @@ class Source:
 
     def _variants(self, item_id: int, moment_s: float) -> tuple[SourceVariant, ...]:
         return tuple(
-            SourceVariant(variant_id, value, Labels(f"V {variant_id}"))
+            SourceVariant(variant_id, value, VariantDetails(f"V {variant_id}"))
             for variant_id in self._truth.of_item(item_id)
             if (value := self._truth.visible(variant_id, moment_s)) is not None
         )

@@ -10,7 +10,7 @@ import pytest
 from syncd.core.catch_up import CatchUp
 from syncd.core.jobs import Job, SweepCause
 from syncd.core.list_hints import HintCounts
-from syncd.core.model import ItemRead, Labels, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, SourceItem, SourceVariant, VariantDetails
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.store import catch_up, job_queue, list_rows, reads, sweeps
@@ -45,7 +45,7 @@ def db(memory: sqlite3.Connection) -> sqlite3.Connection:
 
 def read(db: sqlite3.Connection, item_id: int, at: datetime, value: str = "in_stock") -> None:
     """Apply a read of an item with one variant."""
-    variant = SourceVariant(item_id * 10, value, Labels("M"))
+    variant = SourceVariant(item_id * 10, value, VariantDetails("M"))
     one = ItemRead(item_id, f"Item {item_id}", (variant,), at, at)
     changes = reads.apply(db, one, POLICY, now=at).changes
     has_changed = any(change.missed for change in changes)
@@ -141,7 +141,7 @@ def test_an_item_with_partial_answers_is_left_to_sweeps(db: sqlite3.Connection) 
     """It would stay the one that was not read for longest, and outdated for ever."""
     rows(db, NOW - 5 * MINUTE, _1=1)
     rows(db, NOW - 4 * MINUTE, _1=2)
-    variant = SourceVariant(10, "in_stock", Labels("M"))
+    variant = SourceVariant(10, "in_stock", VariantDetails("M"))
     for minutes in (3, 2):
         at = NOW - minutes * MINUTE
         part = ItemRead(1, "Item 1", (variant,), at, at, is_whole=False)

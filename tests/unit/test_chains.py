@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.model import Delivery, Labels, VariantUpdate
+from syncd.core.model import Delivery, VariantDetails, VariantUpdate
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.store import chains, deliveries, replay, time_ranges
@@ -40,7 +40,7 @@ def mirror() -> sqlite3.Connection:
 
 
 def delivery(variant_id: int, event_id: str, value: str | None, at: datetime) -> Delivery:
-    update = VariantUpdate(variant_id, 70, value, at, Labels())
+    update = VariantUpdate(variant_id, 70, value, at, VariantDetails())
     return Delivery(event_id, event_id.encode(), at, "item-variant-availability-updated", update)
 
 

@@ -34,7 +34,7 @@ def test_every_payload_file_is_parsed_as_it_says(path: Path) -> None:
         assert delivery.update is not None
         found = asdict(delivery.update)
         found["event_at"] = maybe_text(found["event_at"])
-        found["labels"] = asdict(found["labels"])
+        found["details"] = asdict(found["details"])
         assert found == expected["update"]
     elif "quarantined" in expected:
         assert delivery.update is None

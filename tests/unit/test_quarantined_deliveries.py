@@ -25,7 +25,7 @@ from syncd.config.runtime import ActiveConfig
 from syncd.core import lenient_json
 from syncd.core.explain import decisions, sentences
 from syncd.core.lenient_json import Conflict, NotJsonError
-from syncd.core.model import Delivery, ItemRead, Labels, SourceVariant
+from syncd.core.model import Delivery, ItemRead, SourceVariant, VariantDetails
 from syncd.core.named_ids import mention_in
 from syncd.core.payload import parse
 from syncd.core.policy import Policy
@@ -107,7 +107,7 @@ def mirror() -> Iterator[Mirror]:
 
 
 def in_stock(variant_id: int, value: str = "in_stock") -> SourceVariant:
-    return SourceVariant(variant_id, value, Labels("Red / XL"))
+    return SourceVariant(variant_id, value, VariantDetails("Red / XL"))
 
 
 VERIFYING = ("in_stock", 0, 1)

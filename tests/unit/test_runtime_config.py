@@ -33,7 +33,7 @@ def test_a_reload_replaces_every_value_at_once() -> None:
     """A caller that has read the old value still has all of it."""
     active = ActiveConfig(BEFORE)
     before = active.current
-    active.replace(AFTER)
+    active.replace(AFTER, None)
     after = active.current
     assert "in_stock" in before.policy.sellable
     assert (before.items, before.keys) == ((), ("first-key",))
@@ -61,7 +61,7 @@ def test_a_transaction_uses_one_configuration() -> None:
 
     class Reloaded(Database):
         async def write_blocking_loop(self, function: Any) -> Any:
-            active.replace(AFTER)
+            active.replace(AFTER, None)
             return function(None)
 
     def apply(db: Any, batch: Any, policy: Any, **values: Any) -> list[Any]:

@@ -1,0 +1,134 @@
+"""The listings of the shop: reads their file, and says which items they need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from syncd.clock import Clock
+from syncd.config.listings_file import read
+from syncd.config.runtime import ListedItems
+from syncd.core import listings as core
+from syncd.errors import ListingsInvalid
+from syncd.store import Database, Queries
+from syncd.store import listings as stored
+from syncd.store.listings import SLICE, Dead
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# How long after a whole sweep that did not find a listed variant the catalogue is searched again.
+SEARCH_AGAIN = timedelta(days=1)
+# The dead SKUs that the status names.
+MOST_NAMED = 5
+
+
+class Listings:
+    """Keeps the SKUs in the mirror equal to the file `catalog.listings`.
+
+    `error`: why the file as it is now is not in force. `dead`: the SKUs that lead to no variant.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.error: ListingsInvalid | None = None
+        self.dead = Dead()
+        self._database = database
+        self._clock = clock
+        self._loaded: tuple[Path, tuple[int, ...]] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def load(self, path: Path | None) -> bool:
+        """Store the listings in a file; None: there are none. Return whether something changed.
+
+        A file that has not changed is not read again. An invalid file is reported, and the stored
+        listings stay in force. Raises leaves of MirrorError.
+        """
+        async with self._one_at_a_time:
+            if path is None:
+                self.error, self._loaded = None, None
+                return await self._database.read(stored.has_any) and await self._store([])
+            state = await asyncio.to_thread(_state_of, path)
+            if state is not None and self._loaded == (path, state):
+                return False
+            try:
+                listings = await asyncio.to_thread(read, path)
+            except ListingsInvalid as error:
+                self._loaded = None if state is None else (path, state)
+                self._report(path, error)
+                return False
+            changed = await self._store(listings)
+            self.error, self._loaded = None, None if state is None else (path, state)
+            if changed:
+                log.info("listings loaded", file=str(path), skus=len(listings))
+            return changed
+
+    async def items(self) -> ListedItems | None:
+        """Return the items of the listings; None while no listings were ever loaded."""
+        if not await self._database.read(stored.has_any):
+            return None
+        before = self._clock.now() - SEARCH_AGAIN
+        return await self._query(
+            lambda db: ListedItems(stored.items(db), stored.wanted(db, before) or None)
+        )
+
+    async def look_for_dead(self) -> None:
+        """Find the SKUs that lead to no variant; raises leaves of MirrorError."""
+        self.dead = await self._query(lambda db: stored.dead(db, MOST_NAMED))
+
+    async def mark_not_found(self, began_at: datetime) -> None:
+        """Note which SKUs a complete sweep, begun at a time, did not find; raises MirrorErrors."""
+        now = self._clock.now()
+        await self._database.write(lambda db: stored.mark_not_found(db, began_at, now))
+
+    def _report(self, path: Path, error: ListingsInvalid) -> None:
+        if self.error is None or self.error.errors != error.errors:
+            log.error(
+                "the listings are invalid; the old ones stay in force",
+                file=str(path),
+                errors=error.errors,
+                hint=error.hint,
+            )
+        self.error = error
+
+    async def _store(self, listings: list[core.Listing]) -> bool:
+        """Write the differences in slices, so that no delivery waits for all of them."""
+        before = await self._query(stored.stored)
+        changed, gone = await asyncio.to_thread(core.differences, before, listings)
+        now = self._clock.now()
+        await self._write_slices(partial(stored.save, now=now), changed)
+        await self._write_slices(stored.delete, gone)
+        return bool(changed or gone)
+
+    async def _write_slices(
+        self, write: Callable[[sqlite3.Connection, Sequence[T]], None], entries: Sequence[T]
+    ) -> None:
+        for start in range(0, len(entries), SLICE):
+            part = entries[start : start + SLICE]
+            await self._database.write(lambda db, part=part: write(db, part))  # type: ignore[misc]
+
+    async def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return a result in a thread with its own connection: deliveries do not wait for it."""
+
+        def run() -> T:
+            with contextlib.closing(Queries(self._database.path)) as queries:
+                return queries.run(query)
+
+        return await asyncio.to_thread(run)
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """Return a value that changes with the file; None if the file cannot be examined."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
