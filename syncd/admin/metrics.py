@@ -207,6 +207,13 @@ class _Collector:
         ):
             variants.add_metric([state], count)
         yield variants
+        if (listings := self._document.listings) is not None:
+            skus = GaugeMetricFamily(
+                "syncd_skus", "SKUs of the listings: sellable, or why not.", labels=["state"]
+            )
+            for state, count in {"sellable": listings.sellable, **listings.unsellable}.items():
+                skus.add_metric([state], count)
+            yield skus
         yield _moment(
             "oldest_confirmed_timestamp_seconds",
             "The oldest confirmation of any variant.",
@@ -214,7 +221,7 @@ class _Collector:
         )
         yield _gauge("database_bytes", "Size of the database file.", sizes.database_bytes)
         yield _gauge("log_bytes", "Size of its write-ahead log.", sizes.log_bytes)
-        yield _gauge("free_bytes", "Free space on the file system of the mirror.", sizes.free_bytes)
+        yield _gauge("free_bytes", "Free space of the mirror's file system.", sizes.free_bytes)
 
     def _read_metrics(self) -> Iterator[Metric]:
         sweep, budget = self._document.sweep, self._document.budget
@@ -235,11 +242,8 @@ class _Collector:
             "When a read found a change without a delivery, while older reads are repeated.",
             reading.evidence_at,
         )
-        yield _gauge(
-            "list_hints_checked",
-            "Changes whose row of the list was compared.",
-            reading.hints.checked,
-        )
+        checked = reading.hints.checked
+        yield _gauge("list_hints_checked", "Changes whose row of the list was compared.", checked)
         yield _gauge(
             "list_hints_predicted", "Changes whose row had changed too.", reading.hints.predicted
         )

@@ -9,7 +9,13 @@ import click
 
 from syncd.cli.common import config_option, json_option, load_config
 from syncd.control import client
-from syncd.core.status_document import MirrorStatus, ReadingStatus, StatusDocument, SweepStatus
+from syncd.core.status_document import (
+    ListingsStatus,
+    MirrorStatus,
+    ReadingStatus,
+    StatusDocument,
+    SweepStatus,
+)
 from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 
 # The shown values that are not sellable; --json has more.
@@ -58,6 +64,8 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     yield "mirror", mirror.path
     known = f"{mirror.items} items, {mirror.variants} variants"
     yield "", f"{known}, {mirror.sellable} sellable, {mirror.removed} removed"
+    if status.listings is not None:
+        yield "listings", _listings(status.listings)
     yield "oldest confirmed", mirror.oldest_confirmed_at or "-"
     yield "reading", _reading(status.reading)
     if mirror.unknown_values:
@@ -69,6 +77,12 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     yield "to confirm", f"{status.refresh_queue} items"
     yield "quarantined", f"{status.quarantined} deliveries"
     yield "daemon", f"{status.version}, since {status.started_at}"
+
+
+def _listings(listings: ListingsStatus) -> str:
+    reasons = [f"{count} {reason}" for reason, count in listings.unsellable.items() if count]
+    others = f"; not sellable: {', '.join(reasons)}" if reasons else ""
+    return f"{listings.sellable} of {listings.total} SKUs sellable{others}"
 
 
 def _reading(reading: ReadingStatus) -> str:

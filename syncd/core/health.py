@@ -6,21 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from msgspec import Struct
 
-from syncd.core.jobs import SweepProgress
-from syncd.core.list_hints import HintCounts
 from syncd.core.plain_text import shortened
 from syncd.core.policy import Policy
+from syncd.core.snapshots import DaemonSnapshot, DaySummary, ListingsSnapshot, UnknownValues
 from syncd.core.timestamps import to_text
-from syncd.core.webhook_health import Evidence, WebhooksState
-from syncd.errors import SyncdError
 
 Health = Literal["ok", "degraded", "failing"]
-ReadingState = Literal["background", "urgent", "throttled", "stopped"]
 
 # After this many signed requests in a row with an unknown key, the key has more likely been rotated
 # than that another sender guesses signatures.
@@ -35,17 +31,7 @@ MAX_VALUES = 50
 MAX_VALUE_CHARS = 200
 # The longest error message in a reason.
 _MAX_ERROR_CHARS = 500
-
-
-class UnknownValues(Struct, frozen=True):
-    """The values that are not sellable by the configuration, the most frequent first.
-
-    `named`: the number of variants with each value, shortened to MAX_VALUE_CHARS. `more`: the
-    number of other values.
-    """
-
-    named: dict[str, int]
-    more: int
+_MAX_SKU_CHARS = 60
 
 
 def unknown_values(
@@ -65,98 +51,11 @@ def unknown_values(
     return UnknownValues(named, more)
 
 
-class MirrorCounts(Struct, frozen=True):
-    """The counts of the mirror at one moment."""
-
-    items: int
-    variants: int
-    sellable: int
-    removed: int
-    verifying: int
-    oldest_confirmed_at: str | None
-    unknown_values: UnknownValues
-    refresh_queue: int
-    quarantined: int
-
-
 class Assessment(Struct, frozen=True):
     """Health and its reasons: whole sentences with advice."""
 
     health: Health
     reasons: list[str]
-
-
-class DaySummary(Struct, frozen=True):
-    """The events of the last 24 hours, and the last delivery and sweep.
-
-    `missed`: changes that no delivery reported, also those while the daemon did not run.
-    `last_sweep_removals_held`: missing variants of the last sweep that are too many to be removed
-    without an operator. `removals_held`: the same for reads outside of a sweep. `confirmed_10m`:
-    items whose last read began within 10 minutes.
-    """
-
-    last_delivery_at: datetime | None
-    missed: int
-    evidence: Evidence
-    invalid_signatures: int
-    throttled: int
-    quarantined: int
-    last_sweep_ended_at: str | None
-    last_sweep_result: str | None
-    last_sweep_error: str
-    last_sweep_removals_held: int
-    removals_held: int = 0
-    confirmed_10m: int = 0
-    confirmed_30m: int = 0
-    confirmed_60m: int = 0
-
-
-class ReadingSnapshot(Struct, frozen=True):
-    """How the daemon reads at one moment.
-
-    `evidence_at`: when a read last found a change that no delivery reported, while older reads are
-    still to be repeated because of it.
-    """
-
-    rate_per_minute: float = 0.0
-    why: ReadingState = "stopped"
-    evidence_at: datetime | None = None
-    hints: HintCounts = HintCounts()
-
-
-class DaemonSnapshot(Struct, frozen=True):
-    """The state of the daemon at one moment.
-
-    `write_error`: why deliveries cannot be made durable. `stuck_by`: why no item is read, because
-    the mirror cannot store it. `unwritten`: a sentence about a part of it that stores nothing.
-    `forged_since_delivery`: requests signed with an unknown key since the last authentic delivery.
-    `down`: when the daemon did not run, if no complete sweep has begun since. `paused_until`: the
-    end of the wait after a 429. `cached`: a sentence about a cache that answers instead of
-    Dreamship. `max_connections`: how many connections all listeners accept together, by the limit
-    of open files.
-    """
-
-    at: datetime
-    mirror_path: str
-    started_at: datetime
-    write_error: SyncdError | None
-    webhooks_state: WebhooksState
-    down: tuple[datetime, datetime] | None
-    paused_until: datetime | None
-    refused: str | None
-    unreachable: str | None
-    progress: SweepProgress | None
-    eta: timedelta | None
-    next_sweep_at: datetime | None
-    calls_per_minute: int
-    used_last_minute: int
-    invalid_signatures: int
-    forged_since_delivery: int
-    cached: str | None = None
-    stuck_by: SyncdError | None = None
-    unwritten: str | None = None
-    max_connections: int = 0
-    reading: ReadingSnapshot = ReadingSnapshot()
 
 
 def assess(now: DaemonSnapshot, day: DaySummary) -> Assessment:
@@ -183,7 +82,12 @@ def _failing(now: DaemonSnapshot) -> list[str]:
 
 
 def _degraded(now: DaemonSnapshot, day: DaySummary) -> list[str]:
-    return [*_about_deliveries(now, day), *_about_reading(now), *_about_sweeps(now, day)]
+    return [
+        *_about_deliveries(now, day),
+        *_about_reading(now),
+        *_about_sweeps(now, day),
+        *_about_listings(now.listings),
+    ]
 
 
 def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> list[str]:
@@ -258,6 +162,25 @@ def _about_sweeps(now: DaemonSnapshot, day: DaySummary) -> list[str]:
         reasons.append(
             f"{day.removals_held} variants were not found by reads of their items; that many are "
             "not removed automatically: `syncd reconcile-now --accept-removals` removes them."
+        )
+    return reasons
+
+
+def _about_listings(listings: ListingsSnapshot) -> list[str]:
+    reasons = []
+    if listings.error is not None:
+        reasons.append(
+            f"The file catalog.listings is invalid: {_brief(listings.error)}; the listings before "
+            "it stay in force."
+        )
+    if dead := listings.dead.count:
+        named = ", ".join(shortened(sku, _MAX_SKU_CHARS) for sku in listings.dead.first)
+        more = dead - len(listings.dead.first)
+        others = f" and {more} more" if more else ""
+        subject = "1 of your SKUs leads" if dead == 1 else f"{dead} of your SKUs lead"
+        reasons.append(
+            f"{subject} to no variant: {named}{others}; Dreamship rejects such orders. Correct "
+            "their variant_id in the listings; `syncd listings --unknown` lists them."
         )
     return reasons
 

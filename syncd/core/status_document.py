@@ -11,12 +11,13 @@ from __future__ import annotations
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.core.health import (
+from syncd.core.health import assess
+from syncd.core.snapshots import (
     DaemonSnapshot,
     DaySummary,
+    ListingCounts,
     MirrorCounts,
     ReadingSnapshot,
-    assess,
 )
 from syncd.core.timestamps import maybe_text, to_text
 
@@ -83,6 +84,14 @@ class ReadingStatus(Struct, frozen=True, kw_only=True):
     hints: HintsStatus = HintsStatus()
 
 
+class ListingsStatus(Struct, frozen=True, kw_only=True):
+    """The SKUs of the shop; `unsellable` counts them by reason."""
+
+    total: int
+    sellable: int
+    unsellable: dict[str, int]
+
+
 class StatusDocument(Struct, frozen=True, kw_only=True):
     """The health of one daemon and its reasons."""
 
@@ -94,6 +103,7 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     budget: BudgetStatus
     waiting_for_first_delivery: bool = False
     reading: ReadingStatus = ReadingStatus()
+    listings: ListingsStatus | None = None
     refresh_queue: int
     quarantined: int
     max_connections: int | None = None
@@ -140,11 +150,20 @@ def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) 
         ),
         waiting_for_first_delivery=day.last_delivery_at is None,
         reading=_reading(now.reading, day),
+        listings=_listings(counts.listings),
         refresh_queue=counts.refresh_queue,
         quarantined=counts.quarantined,
         max_connections=now.max_connections,
         version=__version__,
         started_at=to_text(now.started_at),
+    )
+
+
+def _listings(counts: ListingCounts | None) -> ListingsStatus | None:
+    if counts is None:
+        return None
+    return ListingsStatus(
+        total=counts.total, sellable=counts.sellable, unsellable=counts.unsellable
     )
 
 

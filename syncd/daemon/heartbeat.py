@@ -12,15 +12,9 @@ from msgspec.structs import replace
 
 from syncd.core import webhook_health
 from syncd.core.clock_jump import Jump
-from syncd.core.health import (
-    Assessment,
-    DaemonSnapshot,
-    DaySummary,
-    ReadingSnapshot,
-    ReadingState,
-    assess,
-)
+from syncd.core.health import Assessment, assess
 from syncd.core.jobs import SweepProgress
+from syncd.core.snapshots import DaemonSnapshot, DaySummary, ReadingSnapshot, ReadingState
 from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
 from syncd.daemon.cached_queries import QueryRunner
@@ -159,6 +153,7 @@ class Heartbeat:
             forged_since_delivery=self._webhook.forged_since_delivery,
             max_connections=self._max_connections,
             reading=self._reading(progress, now),
+            listings=services.listings.snapshot,
         )
 
     def _reading(self, progress: SweepProgress | None, now: datetime) -> ReadingSnapshot:

@@ -17,10 +17,11 @@ from syncd.clock import Clock
 from syncd.config.listings_file import read
 from syncd.config.runtime import ListedItems
 from syncd.core import listings as core
+from syncd.core.snapshots import DeadListings, ListingsSnapshot
 from syncd.errors import ListingsInvalid
 from syncd.store import Database, Queries
 from syncd.store import listings as stored
-from syncd.store.listings import SLICE, Dead
+from syncd.store.listings import SLICE
 
 log = structlog.get_logger(__name__)
 
@@ -35,12 +36,12 @@ MOST_NAMED = 5
 class Listings:
     """Keeps the SKUs in the mirror equal to the file `catalog.listings`.
 
-    `error`: why the file as it is now is not in force. `dead`: the SKUs that lead to no variant.
+    `error`: why the file as it is now is not in force.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self.error: ListingsInvalid | None = None
-        self.dead = Dead()
+        self._dead = DeadListings()
         self._database = database
         self._clock = clock
         self._loaded: tuple[Path, tuple[int, ...]] | None = None
@@ -54,7 +55,7 @@ class Listings:
         """
         async with self._one_at_a_time:
             if path is None:
-                self.error, self._loaded = None, None
+                self.error, self._loaded, self._dead = None, None, DeadListings()
                 return await self._database.read(stored.has_any) and await self._store([])
             state = await asyncio.to_thread(_state_of, path)
             if state is not None and self._loaded == (path, state):
@@ -82,7 +83,12 @@ class Listings:
 
     async def look_for_dead(self) -> None:
         """Find the SKUs that lead to no variant; raises leaves of MirrorError."""
-        self.dead = await self._query(lambda db: stored.dead(db, MOST_NAMED))
+        self._dead = await self._query(lambda db: stored.dead(db, MOST_NAMED))
+
+    @property
+    def snapshot(self) -> ListingsSnapshot:
+        """The state of the listings for the health."""
+        return ListingsSnapshot(None if self.error is None else self.error.message, self._dead)
 
     async def mark_not_found(self, began_at: datetime) -> None:
         """Note which SKUs a complete sweep, begun at a time, did not find; raises MirrorErrors."""

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from syncd import logs
 from syncd.admin import metrics, page
 from syncd.core import explain
-from syncd.core.health import DaemonSnapshot, DaySummary, MirrorCounts
 from syncd.core.model import JsonObject, id_in
+from syncd.core.snapshots import DaemonSnapshot, DaySummary, MirrorCounts
 from syncd.core.status_document import StatusDocument, status_document
 from syncd.core.timestamps import to_text
 from syncd.daemon.cached_queries import CachedQuery, QueryRunner

@@ -7,7 +7,7 @@ import contextlib
 
 import structlog
 
-from syncd.core.health import UnknownValues
+from syncd.core.snapshots import UnknownValues
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.store import Queries, reported_values

@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from msgspec import Struct
-
 from syncd.core.listings import Listing
 from syncd.core.model import Row
+from syncd.core.snapshots import DeadListings, ListingCounts
 from syncd.core.timestamps import to_text
 from syncd.store.history import dicts
 
@@ -18,13 +17,6 @@ SLICE = 1_000
 
 # In the order in which they are explained; `sellable` is no reason.
 REASONS = ("unknown", "removed", "verifying", "item", "value")
-
-
-class Dead(Struct, frozen=True):
-    """SKUs that lead to no variant: their number, and the first of them."""
-
-    count: int = 0
-    first: tuple[str, ...] = ()
 
 
 def stored(db: sqlite3.Connection) -> dict[str, tuple[int, str | None]]:
@@ -82,20 +74,23 @@ def mark_not_found(db: sqlite3.Connection, began_at: datetime, now: datetime) ->
     )
 
 
-def dead(db: sqlite3.Connection, most: int) -> Dead:
+def dead(db: sqlite3.Connection, most: int) -> DeadListings:
     """Return the SKUs whose variant no sweep found, or is removed; up to `most` of them by name."""
     rows = db.execute(
         """SELECT s.sku FROM skus s LEFT JOIN variants v ON v.variant_id = s.variant_id
            WHERE v.value IS NULL AND (s.not_found_at IS NOT NULL OR v.variant_id IS NOT NULL)
            ORDER BY s.sku"""
     ).fetchall()
-    return Dead(len(rows), tuple(row[0] for row in rows[:most]))
+    return DeadListings(len(rows), tuple(row[0] for row in rows[:most]))
 
 
-def counts(db: sqlite3.Connection) -> dict[str | None, int]:
-    """Return the number of SKUs for each reason; None: they are sellable."""
-    found = db.execute("SELECT reason, count(*) FROM listings GROUP BY reason")
-    return {reason: count for reason, count in found}  # noqa: C416 - rows of SQLite have no type
+def counts(db: sqlite3.Connection) -> ListingCounts | None:
+    """Return the number of SKUs for each reason; None if there are no SKUs."""
+    found = dict(db.execute("SELECT reason, count(*) FROM listings GROUP BY reason").fetchall())
+    if not found:
+        return None
+    unsellable = {reason: found.get(reason, 0) for reason in REASONS}
+    return ListingCounts(sum(found.values()), found.get(None, 0), unsellable)
 
 
 def find(

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from syncd.core.explain import VariantHistory
-from syncd.core.health import DaySummary, MirrorCounts, UnknownValues, unknown_values
+from syncd.core.health import unknown_values
 from syncd.core.model import Row
 from syncd.core.policy import Policy
+from syncd.core.snapshots import DaySummary, MirrorCounts, UnknownValues
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import CALM_DELIVERIES, DeliveryRate, Evidence
-from syncd.store import dashboard, history
+from syncd.store import dashboard, history, listings
 from syncd.store.connection import open_for_reading
 from syncd.store.dashboard import Day
 from syncd.store.history import dicts
@@ -159,6 +160,7 @@ class Queries:
                 unknown_values=unknown,
                 refresh_queue=one("SELECT count(*) FROM refresh_queue"),
                 quarantined=one("SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'"),
+                listings=listings.counts(connection),
             )
 
     def unknown_values(self, policy: Policy, most: int) -> UnknownValues:
