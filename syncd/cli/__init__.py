@@ -32,6 +32,7 @@ COMMANDS = {
     "reconcile-now": "syncd.cli.reconcile_now",
     "status": "syncd.cli.status",
     "availability": "syncd.cli.availability",
+    "listings": "syncd.cli.listings",
     "explain": "syncd.cli.explain",
     "changes": "syncd.cli.changes",
     "deliveries": "syncd.cli.deliveries",

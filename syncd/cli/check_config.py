@@ -10,7 +10,8 @@ import click
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.config import in_force, search, to_toml
 from syncd.config.files import absolute
-from syncd.errors import ConfigurationError
+from syncd.config.listings_file import read as read_listings
+from syncd.errors import ConfigurationError, ListingsInvalid
 from syncd.printing import show, show_json
 
 
@@ -32,11 +33,17 @@ def command(config_path: str | None, *, as_json: bool) -> None:
     try:
         file, skipped = search(config_path, os.environ)
         config = load_for_daemon(str(file))
-    except ConfigurationError as error:
+        if config.catalog.listings is not None:
+            read_listings(config.catalog.listings)
+    except ConfigurationError as found:
+        error = found
+        if isinstance(found, ListingsInvalid):
+            errors = [f"catalog.listings: {one}" for one in found.errors]
+            error = ConfigurationError(errors, hint=found.hint)
         if as_json:
             shown = None if file is None else str(absolute(file))
             show_json({"faults": error.errors, "hint": error.hint, "file": shown})
-        raise
+        raise error from None
     if as_json:
         show_json({"file": str(absolute(file))} | in_force(config))
         return

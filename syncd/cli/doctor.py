@@ -14,7 +14,7 @@ import httpx
 from msgspec import DecodeError, json, to_builtins
 
 from syncd import http_client, running
-from syncd.cli import doctor_checks
+from syncd.cli import doctor_checks, doctor_content
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.cli.doctor_checks import DELIVERY_CHECK, Answer, FileInfo, Finding, Verdict
 from syncd.config import Config, find
@@ -89,6 +89,7 @@ def _run_checks(config_path: str | None) -> Iterator[Finding]:
     access = _check_access(config.mirror.path)
     yield _check_writing(config.mirror.path)
     yield access
+    yield from doctor_content.findings(config)
     yield from running.run(_check_dreamship(config))
     yield from _check_daemon(config)
     yield _check_delivery(config)

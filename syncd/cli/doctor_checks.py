@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from syncd.core.read_age import NO_EVIDENCE_AGE
 from syncd.core.signature import HEADER, INVALID, MISSING
+from syncd.core.snapshots import DeadListings
+from syncd.errors import ListingsInvalid
 
 Verdict = Literal["pass", "warn", "fail"]
 
@@ -107,6 +109,35 @@ def check_keys(files: Sequence[FileInfo]) -> Finding:
                 check, "warn", f"every user can access {file.path}", f"chmod o= {file.path}"
             )
     return Finding(check, "pass", ", ".join(file.path for file in files) or "no file has them")
+
+
+def check_values(sold: dict[str, int], unlisted: dict[str, int]) -> Finding:
+    """Check the values that the catalogue has, each with its number of variants."""
+    check = "the values that may be sold"
+    if not sold and not unlisted:
+        return Finding(check, "warn", "not known before the first sweep has ended", "wait for it")
+    detail = f"sold: {_counted(sold)}; not sold: {_counted(unlisted)}"
+    hint = "add each value that may be sold to availability.sellable, then reload"
+    if not sold:
+        return Finding(check, "fail", f"nothing can be sold; {detail}", hint)
+    return Finding(check, "pass", f"{detail}; {hint}" if unlisted else detail)
+
+
+def _counted(values: dict[str, int]) -> str:
+    return ", ".join(f"{value!r} ({count:,} variants)" for value, count in values.items()) or "none"
+
+
+def check_listings(skus: int, dead: DeadListings, error: ListingsInvalid | None) -> Finding:
+    """Check the file catalog.listings, and whether each of its SKUs leads to a variant."""
+    check = "each SKU of the shop leads to a variant"
+    if error is not None:
+        return Finding(check, "fail", f"catalog.listings: {error.message}", error.hint)
+    if dead.count:
+        more = dead.count - len(dead.first)
+        named = ", ".join(dead.first) + (f" and {more} more" if more else "")
+        hint = "`syncd listings --unknown` lists them; correct the file"
+        return Finding(check, "warn", f"{dead.count} of {skus} do not: {named}", hint)
+    return Finding(check, "pass", f"{skus} SKUs")
 
 
 def check_connections(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import click
 from rich.console import Console
@@ -26,8 +26,9 @@ from syncd.control import client, messages
 from syncd.core.jobs import SweepProgress, SweepSummary
 from syncd.core.model import JsonObject
 from syncd.core.records import Change
-from syncd.errors import DaemonAbsent, MirrorMissing, UsageError
+from syncd.errors import DaemonAbsent, MirrorError, MirrorMissing, UsageError
 from syncd.printing import show, show_json
+from syncd.store import Queries, listings
 
 _EXIT = {"complete": 0, "partial": 1, "failed": 4}
 # The shown items that could not be read; --json has all of them.
@@ -88,12 +89,7 @@ def command(
     1 for partial and 4 for failed.
     """
     config = load_config(config_path, with_keys=False)
-    outside = set(items) - set(config.catalog.items)
-    if config.catalog.items and not config.catalog.categories and outside:
-        raise UsageError(
-            f"not in catalog.items, so not mirrored: {', '.join(map(str, sorted(outside)))}",
-            hint="add them to [catalog] in the configuration",
-        )
+    _require_mirrored(config, set(items))
     request = messages.ReconcileRequest(list(items), accept_removals, dry_run)
     with _progress() as bar:
         try:
@@ -195,6 +191,23 @@ def _by_daemon(
             return message
         bar.update(message)
     raise DaemonAbsent("the daemon gave no answer", was_reached=True)
+
+
+def _require_mirrored(config: Config, items: set[int]) -> None:
+    """Raise UsageError if an item is not mirrored by the configuration or the listings."""
+    catalog, outside, hint = config.catalog, set[int](), ""
+    if catalog.items and not catalog.categories:
+        outside = items - set(catalog.items)
+        hint = "add them to catalog.items in the configuration"
+    elif catalog.listed_only and items:
+        # Without a mirror, nothing is known about the items of the listings.
+        with suppress(MirrorError), closing(Queries(config.mirror.path)) as queries:
+            if queries.run(listings.has_any):
+                outside = items - queries.run(listings.items)
+        hint = "by catalog.listed_only, the listings must have a variant of them"
+    if outside:
+        named = ", ".join(map(str, sorted(outside)))
+        raise UsageError(f"not mirrored, so not read: {named}", hint=hint)
 
 
 async def _without_daemon(

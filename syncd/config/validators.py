@@ -53,6 +53,8 @@ def describe(kind: Any) -> str:
             return f"a duration from {meta.shortest} to {meta.longest}"
         if isinstance(meta, Meta):
             return meta.description or _describe_range(base, meta)
+    if base is bool:
+        return "true or false"
     if get_origin(base) is Literal:
         return f"one of {', '.join(get_args(base))}"
     options = get_args(base) or (base,)

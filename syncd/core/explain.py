@@ -31,6 +31,29 @@ RULES: dict[Rule, str] = {
 }
 
 
+class Reason(Struct, frozen=True):
+    """Why a variant is not sold: in a few words for a table, and as a sentence."""
+
+    short: str
+    sentence: str
+
+
+# The first that applies, in this order, is the column `reason` of the views.
+REASONS: dict[str, Reason] = {
+    "unknown": Reason("leads to no variant", "The mirror has no such variant."),
+    "removed": Reason(
+        "removed", "Dreamship's catalogue no longer has it, or [catalog] excludes it."
+    ),
+    "verifying": Reason(
+        "verifying", "Its value is in doubt, and one of the possible values may not be sold."
+    ),
+    "item": Reason("status of its item", "Its item has a status that must not be sold"),
+    "value": Reason(
+        "its availability", "availability.sellable of the configuration does not list its value."
+    ),
+}
+
+
 # The longest value or name in a sentence.
 _MAX_QUOTED_CHARS = 200
 _UNPLACED = (
@@ -86,7 +109,7 @@ def sentences(history: VariantHistory) -> list[str]:
         if history.is_unplaced:
             return [_UNPLACED]
         return ["The mirror does not have this variant."]
-    lines = [_headline(row), _setter(history, row)]
+    lines = [_headline(row), *_reason(row), _setter(history, row)]
     if row["verifying"]:
         against = ", ".join(
             "another value" if d is None else _quoted(d) for d in grounds["conflicting_values"]
@@ -146,6 +169,19 @@ def _headline(row: Row) -> str:
         return f"Variant {row['variant_id']}{called} is gone from the catalogue, so not sellable."
     sold = "sellable" if row["sellable"] else "not sellable"
     return f"Variant {row['variant_id']}{called} is {_quoted(row['availability'])}, {sold}."
+
+
+def _reason(row: Row) -> list[str]:
+    """Say why the variant is not sold, unless the headline has said so."""
+    reason = row["reason"]
+    if reason is None or reason == "removed":
+        return []
+    sentence = REASONS[reason].sentence
+    if reason == "item":
+        statuses = (row["item_release_status"], row["item_operational_status"])
+        named = " and ".join(_quoted(status) for status in statuses if status)
+        sentence = f"{sentence}: {named} (availability.blocked_item_statuses)."
+    return [f"Not sellable, because of `{reason}`: {sentence}"]
 
 
 def _quoted(value: str) -> str:

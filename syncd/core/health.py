@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
@@ -49,6 +50,12 @@ def unknown_values(
         else:
             more += 1
     return UnknownValues(named, more)
+
+
+def sold_values(counted: Iterable[tuple[str, int]], policy: Policy, most: int) -> dict[str, int]:
+    """Return the `counted` values (the most frequent first) that are sellable, shortened."""
+    sold = ((shortened(value, MAX_VALUE_CHARS), n) for value, n in counted if policy.lists(value))
+    return dict(islice(sold, most))
 
 
 class Assessment(Struct, frozen=True):

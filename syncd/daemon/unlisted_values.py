@@ -1,16 +1,21 @@
-"""Reports each value that `availability.sellable` does not list, once: it is not sellable."""
+"""Reports once each value that `availability.sellable` does not list, and each new status."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
-from syncd.core.snapshots import UnknownValues
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.store import Queries, reported_values
+from syncd.store.reported_values import Kind
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +46,39 @@ class UnlistedValueReporter:
             # The heartbeat reports errors of the mirror.
             with contextlib.suppress(MirrorError):
                 await self._report_new()
+                for kind in reported_values.ITEM_STATUSES:
+                    await self._report_statuses(kind)
+
+    async def _report_statuses(self, kind: Kind) -> None:
+        """Report new statuses of items; the first ones of a kind are no news."""
+        database = self._services.database
+        counted = await asyncio.to_thread(
+            self._query,
+            lambda queries: queries.run(partial(reported_values.item_statuses, kind=kind)),
+        )
+        values = list(counted)
+        if not await database.read(lambda db: reported_values.unreported(db, values, kind)):
+            return
+        is_first = not await database.read(lambda db: reported_values.has_reported(db, kind))
+        new = await database.write(lambda db: reported_values.mark_reported(db, values, kind))
+        if new and not is_first:
+            log.warning(
+                "items have a new status",
+                kind=kind,
+                items={value: counted[value] for value in new[:MOST_IN_A_LINE]},
+                hint="if such items must not be sold, add the status to "
+                "availability.blocked_item_statuses, then reload",
+            )
 
     async def _report_new(self) -> None:
-        unlisted = await asyncio.to_thread(self._count)
+        policy = self._services.active.current.policy
+        unlisted, sold = await asyncio.to_thread(
+            self._query,
+            lambda queries: (
+                queries.unknown_values(policy, MOST_STORED),
+                queries.sold_values(policy, MOST_IN_A_LINE),
+            ),
+        )
         values, database = list(unlisted.named), self._services.database
         if not await database.read(lambda db: reported_values.unreported(db, values)):
             return
@@ -52,10 +87,11 @@ class UnlistedValueReporter:
                 "not sold: availability.sellable does not list these values",
                 variants={value: unlisted.named[value] for value in new[:MOST_IN_A_LINE]},
                 values=len(new),
+                sold=sold,
                 less_frequent=unlisted.more,
                 hint="add those that may be sold to availability.sellable, then reload",
             )
 
-    def _count(self) -> UnknownValues:
+    def _query(self, query: Callable[[Queries], T]) -> T:
         with contextlib.closing(Queries(self._services.config.mirror.path)) as queries:
-            return queries.unknown_values(self._services.active.current.policy, MOST_STORED)
+            return query(queries)

@@ -11,12 +11,15 @@ from syncd.core.model import Row
 from syncd.core.snapshots import DeadListings, ListingCounts
 from syncd.core.timestamps import to_text
 from syncd.store.history import dicts
+from syncd.store.rows import as_json
 
 # SKUs of one transaction. Deliveries wait while it is written.
 SLICE = 1_000
 
 # In the order in which they are explained; `sellable` is no reason.
-REASONS = ("unknown", "removed", "verifying", "item", "value")
+REASONS: tuple[str, ...] = ("unknown", "removed", "verifying", "item", "value")
+# The SKU leads to no variant.
+DEAD_REASONS: tuple[str, ...] = ("unknown", "removed")
 
 
 def stored(db: sqlite3.Connection) -> dict[str, tuple[int, str | None]]:
@@ -93,17 +96,27 @@ def counts(db: sqlite3.Connection) -> ListingCounts | None:
     return ListingCounts(sum(found.values()), found.get(None, 0), unsellable)
 
 
-def find(
-    db: sqlite3.Connection, skus: Sequence[str], reasons: Sequence[str], limit: int | None
-) -> list[Row]:
+def listed(db: sqlite3.Connection, skus: Sequence[str]) -> set[str]:
+    """Return which of these SKUs are in the listings."""
+    found = db.execute(
+        "SELECT sku FROM skus WHERE sku IN (SELECT value FROM json_each(?))", (as_json(skus),)
+    )
+    return {row[0] for row in found}
+
+
+def find(db: sqlite3.Connection, skus: Sequence[str], reasons: Sequence[str]) -> list[Row]:
     """Return rows of the view; only these SKUs and these reasons, if any are named."""
-    where, values = [], list[object]()
-    if skus:
-        where.append(f"sku IN ({', '.join('?' * len(skus))})")
-        values += skus
-    if reasons:
-        where.append(f"reason IN ({', '.join('?' * len(reasons))})")
-        values += reasons
-    condition = f"WHERE {' AND '.join(where)}" if where else ""
-    query = f"SELECT * FROM listings {condition} ORDER BY sku LIMIT ?"  # noqa: S608 - constants
-    return dicts(db.execute(query, [*values, -1 if limit is None else limit]))
+    return dicts(
+        db.execute(
+            """SELECT * FROM listings
+               WHERE (:no_skus OR sku IN (SELECT value FROM json_each(:skus)))
+                 AND (:no_reasons OR reason IN (SELECT value FROM json_each(:reasons)))
+               ORDER BY sku""",
+            {
+                "no_skus": not skus,
+                "skus": as_json(skus),
+                "no_reasons": not reasons,
+                "reasons": as_json(reasons),
+            },
+        )
+    )

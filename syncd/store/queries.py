@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from syncd.core.explain import VariantHistory
-from syncd.core.health import unknown_values
+from syncd.core.health import sold_values, unknown_values
 from syncd.core.model import Row
 from syncd.core.policy import Policy
 from syncd.core.snapshots import DaySummary, MirrorCounts, UnknownValues
@@ -166,12 +166,12 @@ class Queries:
     def unknown_values(self, policy: Policy, most: int) -> UnknownValues:
         """Return up to `most` values that are not sellable; none before a sweep has ended."""
         with self._rows() as connection:
-            rows = connection.execute(
-                """SELECT value, count(*) FROM variants WHERE value IS NOT NULL AND EXISTS
-                       (SELECT 1 FROM sweeps WHERE is_catalogue = 1 AND ended_at IS NOT NULL)
-                   GROUP BY value ORDER BY count(*) DESC"""
-            )
-            return unknown_values(rows, policy, most)
+            return unknown_values(_values_of_sweeps(connection), policy, most)
+
+    def sold_values(self, policy: Policy, most: int) -> dict[str, int]:
+        """Return up to `most` values that are sellable; none before a sweep has ended."""
+        with self._rows() as connection:
+            return sold_values(_values_of_sweeps(connection), policy, most)
 
     def last_day(self, now: datetime, missed_grace: timedelta) -> DaySummary:
         """Return the events of the last 24 hours; a missed delivery counts after its grace."""
@@ -250,6 +250,14 @@ class Queries:
     def _rows(self) -> Iterator[sqlite3.Connection]:
         with translated(self._path):
             yield self._connection
+
+
+def _values_of_sweeps(connection: sqlite3.Connection) -> sqlite3.Cursor:
+    return connection.execute(
+        """SELECT value, count(*) FROM variants WHERE value IS NOT NULL AND EXISTS
+               (SELECT 1 FROM sweeps WHERE is_catalogue = 1 AND ended_at IS NOT NULL)
+           GROUP BY value ORDER BY count(*) DESC"""
+    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -175,8 +176,9 @@ def test_every_answer_of_the_webhook_is_documented() -> None:
 
 def keys_of(record: type[Struct], prefix: str = "") -> Iterator[str]:
     for field in structs.fields(record):
-        if isinstance(field.type, type) and issubclass(field.type, Struct):
-            yield from keys_of(field.type, f"{prefix}{field.encode_name}.")
+        kind = (get_args(field.type) or (field.type,))[0]
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            yield from keys_of(kind, f"{prefix}{field.encode_name}.")
         else:
             yield f"{prefix}{field.encode_name}"
 
