@@ -122,6 +122,7 @@ class DreamshipClient:
             age=answer.age.age,
             fresh_for=answer.age.fresh_for,
             is_whole=item.is_whole,
+            details=item.details,
         )
 
     async def page(self, category_id: int | None, page: int) -> Page:

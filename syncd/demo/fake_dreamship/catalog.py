@@ -77,6 +77,9 @@ class Catalog:
     names: dict[int, str] = field(default_factory=dict)
     variants: dict[int, Variant] = field(default_factory=dict)
     categories: dict[int, set[int]] = field(default_factory=dict)
+    # What an item has instead of the usual names in `item_object`; Dreamship sends no event.
+    details: dict[int, dict[str, Any]] = field(default_factory=dict)
+    costs: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
     def generate(
@@ -150,8 +153,14 @@ class Catalog:
             "name": self.names[item_id],
             "description": None,
             "release_status": "released",
+            "operational_status": "normal",
             "production_days_min": 2,
             "starting_basic_cost": "8.75",
+            "ship_zones": [
+                {"group": "domestic", "countries": ["US"], "ship_zone_methods": []},
+                {"group": "world", "countries": ["CA", "DE", "US"], "ship_zone_methods": []},
+            ],
+            **self.details.get(item_id, {}),
         }
         if with_variants:
             item["item_variants"] = [
@@ -168,7 +177,7 @@ class Catalog:
             "color": {"id": 1, "name": variant.color, "primary_hex": "#111", "pattern": None},
             "size": {"id": 1, "name": variant.size},
             "availability": variant.availability if value is None else value,
-            "cost": "9.50",
+            "cost": self.costs.get(variant.variant_id, "9.50"),
             "basic_cost": 8.75,
         }
 
