@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from simulation.clock import BEGIN
 from simulation.scenario import Scenario
-from simulation.truth import Truth
+from simulation.truth import BLOCKED, Truth
 from simulation.witness import Step
 from simulation.witnesses import COUNTED_OUTCOMES, Record
 from simulation.world import SOLD
@@ -182,6 +182,8 @@ class Checks:
             if not in_scope(item_id) or not history.was_there(from_s, now_s):
                 continue
             row = rows.get(variant_id)
+            if row is not None and row.sellable and truth.is_blocked(item_id, from_s, now_s):
+                self.fail(f"{variant_id} is on sale; its item {item_id} is {BLOCKED}")
             is_missing = row is None or (row.removed and not row.verifying)
             if is_missing and truth.items[item_id].was_there(from_s, now_s):
                 self.fail(f"a whole sweep did not see {variant_id} of item {item_id}: {row}")
@@ -199,8 +201,12 @@ class Checks:
             elif value is None:
                 if removals and row is not None and not row.removed:
                     self.fail(f"{variant_id} is gone at the source, the mirror has {row}")
-            elif row is None or row[:4] != (value, int(value in SOLD), 0, 0):
+            elif row is None or row[:4] != (value, int(self._is_sold(variant_id, now_s)), 0, 0):
                 self.fail(f"{variant_id} is {value!r} at the source, the mirror has {row}")
+
+    def _is_sold(self, variant_id: int, moment_s: float) -> bool:
+        is_blocked = self._truth.is_blocked(self._truth.item_of[variant_id], moment_s, moment_s)
+        return self._truth.visible(variant_id, moment_s) in SOLD and not is_blocked
 
     def check_stored(self, answered: Collection[str]) -> None:
         """Check that every answered delivery is stored."""

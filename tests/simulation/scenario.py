@@ -82,11 +82,12 @@ class Scenario:
     garbled: float = 0.0  # events whose body is no JSON, or truncated JSON
     partial: float = 0.0  # reads of which some variants have no usable id
     background: int = 0  # background calls a minute
+    statuses: float = 0.0  # of changes after which an item has another status, silently
 
     @property
     def is_reported(self) -> bool:
         """Whether a delivery reports every change, and arrives."""
-        return self.dropped == 0 and self.removals == 0 and self.reported_additions == 1
+        return self.dropped == self.removals == self.statuses == 0 and self.reported_additions == 1
 
     @property
     def hides_lost(self) -> bool:
@@ -198,7 +199,8 @@ def drawn(seed: int) -> Scenario:
     # Days of background calls take minutes of the processor.
     is_short = world.longest_delay_s <= LONGEST_WITH_BACKGROUND_S and not world.cache_s
     background = random.Random(f"{seed}/background").choice([0, 2, 15]) if is_short else 0
-    world = replace(world, background=background)
+    statuses = random.Random(f"{seed}/statuses").choice([0.0, 0.0, 0.3])
+    world = replace(world, background=background, statuses=statuses)
     return replace(world, **_host(rng, world.horizon_s, is_calm=is_calm))
 
 

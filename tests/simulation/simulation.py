@@ -23,10 +23,11 @@ from simulation.post import Post
 from simulation.process import Process, reader, task_factory
 from simulation.scenario import Scenario, drawn
 from simulation.source import Source
-from simulation.truth import Truth
+from simulation.truth import BLOCKED, Truth
 from simulation.witness import StepRecorder
-from simulation.world import CATEGORIES, World
+from simulation.world import CATEGORIES, SOLD, World
 from syncd.config import Config
+from syncd.config.settings import Availability
 from syncd.core import payload
 from syncd.errors import MirrorUnavailable
 
@@ -357,6 +358,10 @@ class _Run:
             catalog = replace(catalog, categories=CATEGORIES[: 1 + scenario.seed % 2])
         return replace(
             config,
+            availability=Availability(
+                sellable=tuple(sorted(SOLD)),
+                blocked_item_statuses=(BLOCKED,) if scenario.statuses else (),
+            ),
             mirror=replace(config.mirror, path=self._folder / "0" / "availability.db"),
             dreamship=replace(config.dreamship, calls_per_minute=scenario.calls_per_minute),
             catalog=catalog,

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from simulation.clock import Clock
 from simulation.scenario import Scenario
 from simulation.truth import Truth
-from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
+from syncd.core.model import ItemDetails, ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.read_age import UNKNOWN_AGE
 from syncd.dreamship import answer_errors
 from syncd.errors import (
@@ -102,6 +102,7 @@ class Source:
             age=stamp.age,
             fresh_for=stamp.fresh_for,
             is_whole=is_whole,
+            details=self._details(item_id, moment_s),
         )
 
     async def page(self, category_id: int | None, page: int) -> Page:
@@ -130,6 +131,7 @@ class Source:
                     item_id,
                     f"Item {item_id}",
                     self._cut(self._variants(item_id, moment_s)) if self._has_variants() else None,
+                    details=self._details(item_id, moment_s),
                 )
                 for item_id in rows
             ),
@@ -140,6 +142,9 @@ class Source:
             age=stamp.age,
             fresh_for=stamp.fresh_for,
         )
+
+    def _details(self, item_id: int, moment_s: float) -> ItemDetails:
+        return ItemDetails(release_status=self._truth.status_of[item_id].at(moment_s))
 
     def _variants(self, item_id: int, moment_s: float) -> tuple[SourceVariant, ...]:
         return tuple(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
+# The status of an item whose variants must not be sold.
+BLOCKED = "retired"
+
 
 @dataclass
 class History:
@@ -58,6 +61,7 @@ class Truth:
     variants: dict[int, History] = field(default_factory=dict)
     item_of: dict[int, int] = field(default_factory=dict)
     category_of: dict[int, int] = field(default_factory=dict)
+    status_of: dict[int, History] = field(default_factory=dict)
     next_id: int = 1000
 
     def new_item(self, at_s: float, category: int) -> int:
@@ -67,6 +71,7 @@ class Truth:
         self.items[item_id] = History()
         self.items[item_id].add(at_s, "")
         self.category_of[item_id] = category
+        self.status_of[item_id] = History([at_s], ["released"])
         return item_id
 
     def new_variant(self, item_id: int, at_s: float, value: str) -> int:
@@ -87,6 +92,17 @@ class Truth:
         if self.items[self.item_of[variant_id]].at(moment_s) is None:
             return None
         return self.variants[variant_id].at(moment_s)
+
+    def is_blocked(self, item_id: int, from_s: float, to_s: float) -> bool:
+        """Return whether the status of an item forbade sales all the time between two moments."""
+        history = self.status_of[item_id]
+        statuses = {history.at(from_s), history.at(to_s)}
+        statuses |= {
+            value
+            for at_s, value in zip(history.at_s, history.values, strict=True)
+            if from_s < at_s <= to_s
+        }
+        return statuses == {BLOCKED}
 
     def now_listed(self) -> list[int]:
         """Return the items that are in the catalogue after the last change."""

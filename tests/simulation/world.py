@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from simulation.post import ADDED, UPDATED, Post
 from simulation.scenario import Scenario
-from simulation.truth import Truth
+from simulation.truth import BLOCKED, Truth
 
 SOLD = frozenset({"in_stock", "low_stock"})
 VALUES = ("in_stock", "in_stock", "low_stock", "out_of_stock", "out_of_stock", "discontinued", "?")
@@ -25,6 +25,7 @@ class World:
         self._post = post
         self._trace = trace
         self._chance = scenario.chance("world")
+        self._status_chance = scenario.chance("status")
 
     def begin(self) -> None:
         """Fill the catalogue."""
@@ -41,6 +42,8 @@ class World:
             await asyncio.sleep(chance.expovariate(1 / mean_s))
             for _ in range(chance.randint(1, 4) if scenario.bursts else 1):
                 self._happen()
+            if self._status_chance.random() < scenario.statuses:
+                self._change_status()
 
     def _happen(self) -> None:
         fate = self._chance.random()
@@ -65,6 +68,13 @@ class World:
         at_s = history.add(self._visible_s(), value)
         self._trace(f"world: {variant_id}={value}, visible {at_s:.1f}")
         self._post.post(UPDATED, variant_id, value)
+
+    def _change_status(self) -> None:
+        item_id = self._status_chance.choice(sorted(self._truth.status_of))
+        history = self._truth.status_of[item_id]
+        status = "released" if history.last == BLOCKED else BLOCKED
+        at_s = history.add(asyncio.get_running_loop().time(), status)
+        self._trace(f"world: item {item_id} is {status}, visible {at_s:.1f}")
 
     def _add(self) -> None:
         chance, truth = self._chance, self._truth
