@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import structlog
 
+from syncd import memory
 from syncd.clock import Clock
 from syncd.config.listings_file import read
 from syncd.config.runtime import ListedItems
@@ -66,10 +67,13 @@ class Listings:
                 self._loaded = None if state is None else (path, state)
                 self._report(path, error)
                 return False
-            changed = await self._store(listings)
+            changed, count = await self._store(listings), len(listings)
+            # A hundred thousand listings take 80 MB, and the next load may be days away.
+            del listings
+            await asyncio.to_thread(memory.release)
             self.error, self._loaded = None, None if state is None else (path, state)
             if changed:
-                log.info("listings loaded", file=str(path), skus=len(listings))
+                log.info("listings loaded", file=str(path), skus=count)
             return changed
 
     async def items(self) -> ListedItems | None:

@@ -14,7 +14,7 @@ from syncd.store.history import dicts
 from syncd.store.rows import as_json
 
 # SKUs of one transaction. Deliveries wait while it is written.
-SLICE = 1_000
+SLICE = 500
 
 # In the order in which they are explained; `sellable` is no reason.
 REASONS: tuple[str, ...] = ("unknown", "removed", "verifying", "item", "value")
