@@ -85,6 +85,8 @@ class Site:
             "dreamship": {"base_url": base_url, "api_keys": [KEY], "calls_per_minute": 6000},
             "webhook": {"listen": "127.0.0.1:0"},
             "mirror": {"path": str(self.mirror)},
+            # Several values that may be sold: the simulated catalogue has both.
+            "availability": {"sellable": ["in_stock", "low_stock"]},
             "reconcile": {
                 "settle": "1s",
                 "missed_grace": "1s",

@@ -36,7 +36,7 @@ def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: b
             if index:
                 show()
             for name, value in row.items():
-                show(f"{name:13} ", "-" if value is None else str(value))
+                show(f"{name:23} ", "-" if value is None else str(value))
     for variant_id in unknown:
         show(f"variant {variant_id} is not in the mirror", err=True)
     return 1 if unknown else 0
