@@ -59,10 +59,12 @@ class ActiveConfig:
     """Holds the configuration in force, and the items that the listings need."""
 
     def __init__(self, config: Config, listed: ListedItems | None = None) -> None:
+        self.listed = listed
         self.current = runtime_config(config, listed)
 
     def replace(self, config: Config, listed: ListedItems | None) -> None:
         """Put another configuration, or other listings, in force."""
+        self.listed = listed
         self.current = runtime_config(config, listed)
 
 

@@ -52,7 +52,7 @@ class ListingsWatch:
     async def _check(self) -> None:
         services, listings = self._services, self._services.listings
         path = services.config.catalog.listings
-        has_changed = await listings.load(path)
+        has_changed = await listings.load(path, is_awaited=False)
         if path is None:
             return
         if (began_at := self._complete_began_at) is not None:

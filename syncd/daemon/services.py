@@ -23,7 +23,7 @@ from syncd.daemon.listings import Listings
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.replaceable_source import ReplaceableSource, client_for
 from syncd.dreamship.source import Source
-from syncd.errors import MirrorError
+from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.store import Database, process_state, sweeps
 from syncd.store.process_state import SavedState
 from syncd.store.reapply_policy import reapply
@@ -97,8 +97,9 @@ class Services:
     ) -> Services:
         jump = await recovery.follow_absence(database, clock, config.reconcile.missed_grace)
         listings = Listings(database, clock)
-        await listings.load(config.catalog.listings)
-        active = ActiveConfig(config, await listings.items())
+        with contextlib.suppress(MirrorUnavailable):  # the watch of the file tries again
+            await listings.load(config.catalog.listings)
+        active = ActiveConfig(config, await listings.items_for(config))
         now, policy = clock.now(), active.current.policy
         saved_state = await database.read(lambda db: process_state.restore(db, now))
         if saved_state.accepting_since is None:
@@ -244,9 +245,13 @@ class Services:
     async def reconfigure(self, config: Config) -> None:
         """Use another configuration; `with_fixed` has restored the settings that need a restart."""
         before, mirrored = self.config, self.active.current.policy
-        # Before the policy: an item of the listings must never be excluded meanwhile.
-        await self.listings.load(config.catalog.listings)
-        self.active.replace(config, await self.listings.items())
+        # Before the policy: an item of the listings must never be excluded meanwhile. New keys
+        # must come into force also if nothing can be written.
+        listed = self.active.listed
+        with contextlib.suppress(MirrorError):
+            await self.listings.load(config.catalog.listings)
+            listed = await self.listings.items_for(config)
+        self.active.replace(config, listed)
         background_rate = config.reconcile.background_calls_per_minute
         self.rate_limiter.limit(config.dreamship.calls_per_minute, background_rate)
         if not background_rate:
@@ -260,7 +265,7 @@ class Services:
     async def use_listings(self) -> None:
         """Mirror the items that the listings need now; raises leaves of MirrorError."""
         before = self.active.current.policy
-        self.active.replace(self.config, await self.listings.items())
+        self.active.replace(self.config, await self.listings.items_for(self.config))
         await self._reapply(before)
 
     async def _reapply(self, before: Policy, *, restarts: bool = False) -> None:

@@ -68,12 +68,20 @@ def wanted(db: sqlite3.Connection, searched_before: datetime) -> frozenset[int]:
     return frozenset(row[0] for row in found)
 
 
-def mark_not_found(db: sqlite3.Connection, began_at: datetime, now: datetime) -> None:
-    """Store which SKUs lead to no variant, after a complete sweep that began at `began_at`."""
-    db.execute(
-        """UPDATE skus SET not_found_at = ?1 WHERE listed_at <= ?2
-           AND (SELECT item_id FROM variants v WHERE v.variant_id = skus.variant_id) IS NULL""",
-        (to_text(now), to_text(began_at)),
+def without_item(db: sqlite3.Connection, listed_before: datetime) -> list[str]:
+    """Return the SKUs that were listed before a time, and whose variant has no item."""
+    found = db.execute(
+        """SELECT s.sku FROM skus s LEFT JOIN variants v ON v.variant_id = s.variant_id
+           WHERE v.item_id IS NULL AND s.listed_at <= ?""",
+        (to_text(listed_before),),
+    )
+    return [row[0] for row in found]
+
+
+def mark_not_found(db: sqlite3.Connection, skus: Sequence[str], now: datetime) -> None:
+    """Store that a complete sweep has not found the variants of these SKUs."""
+    db.executemany(
+        "UPDATE skus SET not_found_at = ? WHERE sku = ?", [(to_text(now), sku) for sku in skus]
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from msgspec import json
 
 from syncd.config import load
-from syncd.daemon import listings_watch
+from syncd.daemon import listings, listings_watch
 from syncd.daemon.listings_watch import ListingsWatch
 from syncd.daemon.services import Services
 
@@ -247,6 +247,7 @@ def test_a_changed_file_is_loaded_within_a_minute(
     variant_id = min(site.catalogue.variants)
     path = write(site, [("A", variant_id)])
     monkeypatch.setattr(listings_watch, "CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr(listings, "REST_S", 0.5)
 
     async def story() -> tuple[list[str], int]:
         async with await Services.open(load(site.config, {})) as services:
@@ -255,7 +256,7 @@ def test_a_changed_file_is_loaded_within_a_minute(
             write(site, [("A", variant_id), ("B", variant_id)])
             await asyncio.to_thread(site.until, lambda: len(states(site)) == 2)
             before = services.database.commits
-            os.utime(path)
+            os.utime(path, (1, 1))
             await asyncio.sleep(0.1)
             watch.cancel()
             return seen, services.database.commits - before
