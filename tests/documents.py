@@ -56,12 +56,15 @@ SECTIONS = {
     "Removing it": OPERATIONS,
     "Several shops on one host": OPERATIONS,
     "Supported versions": README,
+    "The file with your SKUs": SHOPS,
     "The folders": ARCHITECTURE,
     "The status document": REFERENCE,
     "The views": REFERENCE,
     "Upgrading": OPERATIONS,
     "What systemd does for it": OPERATIONS,
+    "Why not?": SHOPS,
     # Recipes
+    "A checkout by SKU": SHOPS,
     "A follower": SHOPS,
     "A product page": SHOPS,
 }

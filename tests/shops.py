@@ -1,7 +1,7 @@
 """Shops in other languages: the files of syncd/examples, driven.
 
-Each runs as a process of its own, reads until a file appears, and then tells in one line of JSON
-what it saw. What it may do it is given by the user it runs as.
+Each runs as a process of its own, reads until a file appears, and then prints one line of JSON with
+the results. It has the rights of the user that runs it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from documents import PACKAGE, ROOT
+import pytest
+from documents import PACKAGE, ROOT, blocks
 from msgspec import Struct, json
+from shop_programs import GO, NODE, PHP, PYTHON, RUBY, SHELL
 
 EXAMPLES = PACKAGE / "examples"
 # Where Debian puts the source of Go packages.
@@ -27,215 +29,21 @@ TWIN = "@photostructure/sqlite"
 # Ours may live in a folder that another user cannot enter.
 SYSTEM_PYTHON = shutil.which("python3", path=os.defpath) or sys.executable
 
-PHP = r"""<?php
-require_once __DIR__ . '/mirror_sqlite3.php';
-
-function drive(array $ids, string $over, string $path, string $kind): void
-{
-    [$reads, $faults, $feed] = [0, [], []];
-    $mirror = new $kind($path);
-    [$start] = $mirror->startOver();
-    [$seq, $at] = [$start['seq'], $start['recorded_at']];
-    do {
-        $isLast = file_exists($over);
-        if ($reads++ % 2) {
-            $mirror = new $kind($path);
-        }
-        try {
-            $known = $mirror->variant($ids[0])['sellable'] ?? null;
-            $sold = $mirror->maySell(...$ids);
-            sort($sold);
-            if ($known !== 1 || $sold !== array_slice($ids, 0, 2)) {
-                $faults[] = [$known, $sold];
-            }
-            foreach ($mirror->changes($seq, $at) ?? throw new Exception('not kept') as $row) {
-                [$seq, $at] = [$row['seq'], $row['recorded_at']];
-                $feed[] = [$seq, $row['variant_id'], $row['availability'], $row['sellable']];
-            }
-        } catch (Exception $fault) {
-            $faults[] = $fault->getMessage();
-        }
-        if ($reads === 1) {
-            echo "ready\n";
-        }
-        usleep(10000);
-    } while (!$isLast);
-    echo json_encode(compact('reads', 'faults', 'feed') + ['start' => $start['seq']]);
+LANGUAGES = {"php": "php", "node": "js", "ruby": "ruby", "go": "go", "sqlite3": "sh"}
+# What stands in a documented use for the path that is meant without saying so.
+DEFAULTS = {
+    "php": ("new Mirror()", "new Mirror('{path}')"),
+    "js": ("new Mirror()", "new Mirror('{path}')"),
+    "python": ("Mirror()", "Mirror('{path}')"),
+    "ruby": ("Mirror.new", "Mirror.new('{path}')"),
+    "go": ("/var/lib/syncd/availability.db", "{path}"),
+    "sh": (". ./mirror.sh", "MIRROR='{path}'\n. ./mirror.sh"),
 }
-drive(json_decode($argv[1]), $argv[2], $argv[3], $argv[4]);
-"""
 
-NODE = r"""
-import { existsSync, writeSync } from 'node:fs'
-import { Mirror } from './mirror.mjs'
-let [reads, faults, feed] = [0, [], []]
-const [ids, over, path] = [JSON.parse(process.argv[2]), process.argv[3], process.argv[4]]
-const nap = new Int32Array(new SharedArrayBuffer(4))
-let mirror = new Mirror(path)
-const [start] = mirror.startOver()
-let { seq, recorded_at: at } = start
-for (let isLast = false; !isLast;) {
-  isLast = existsSync(over)
-  if (reads++ % 2) mirror = new Mirror(path)
-  try {
-    const known = mirror.variant(ids[0])?.sellable
-    const sold = [...mirror.maySell(...ids)].sort((a, b) => a - b)
-    if (known !== 1 || String(sold) !== String(ids.slice(0, 2))) faults.push([known, sold])
-    for (const row of mirror.changes(seq, at)) {
-      [seq, at] = [row.seq, row.recorded_at]
-      feed.push([seq, row.variant_id, row.availability, row.sellable])
-    }
-  } catch (fault) {
-    faults.push(String(fault))
-  }
-  if (reads === 1) writeSync(1, 'ready\n')
-  Atomics.wait(nap, 0, 0, 10)
-}
-console.log(JSON.stringify({ reads, faults, feed, start: start.seq }))
-"""
 
-PYTHON = """
-import json, os, sys, time
-from mirror import Mirror
-reads, faults, feed = 0, [], []
-ids, over, path = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
-mirror = Mirror(path)
-(seq, at), _ = mirror.start_over()
-start, is_last = seq, False
-while not is_last:
-    is_last = os.path.exists(over)
-    if reads % 2:
-        mirror = Mirror(path)
-    reads += 1
-    try:
-        known, sold = mirror.variant(ids[0])["sellable"], sorted(mirror.may_sell(*ids))
-        if known != 1 or sold != ids[:2]:
-            faults.append([known, sold])
-        for seq, at, *rest in mirror.changes(seq, at):
-            feed.append([seq, *rest])
-    except Exception as fault:
-        faults.append(repr(fault))
-    if reads == 1:
-        print("ready", flush=True)
-    time.sleep(0.01)
-print(json.dumps({"reads": reads, "faults": faults, "feed": feed, "start": start}))
-"""
-
-RUBY = r"""
-require_relative 'mirror'
-reads, faults, feed = 0, [], []
-ids, over, path = JSON.parse(ARGV[0]), ARGV[1], ARGV[2]
-mirror = Mirror.new(path)
-position, = mirror.start_over
-seq, at = position['seq'], position['recorded_at']
-start = seq
-loop do
-  is_last = File.exist?(over)
-  mirror = Mirror.new(path) if reads.odd?
-  reads += 1
-  begin
-    known, sold = mirror.variant(ids[0])['sellable'], mirror.may_sell(*ids).sort
-    faults << [known, sold] if known != 1 || sold != ids[0, 2]
-    mirror.changes(seq, at).each do |row|
-      seq, at = row['seq'], row['recorded_at']
-      feed << [seq, row['variant_id'], row['availability'], row['sellable']]
-    end
-  rescue StandardError => e
-    faults << e.message
-  end
-  if reads == 1
-    puts 'ready'
-    $stdout.flush
-  end
-  sleep 0.01
-  break if is_last
-end
-puts JSON.generate(reads: reads, faults: faults, feed: feed, start: start)
-"""
-
-GO = r"""package main
-
-import (
-	"encoding/json"
-	"fmt"
-	"os"
-	"time"
-
-	"shop"
-)
-
-func main() {
-	var ids []int64
-	if err := json.Unmarshal([]byte(os.Args[1]), &ids); err != nil {
-		panic(err)
-	}
-	reads, faults, feed := 0, []any{}, []any{}
-	mirror := shop.Mirror{Path: os.Args[3]}
-	at, _, err := mirror.StartOver()
-	if err != nil {
-		panic(err)
-	}
-	start := at.Seq
-	for isLast := false; !isLast; {
-		_, err := os.Stat(os.Args[2])
-		isLast = err == nil
-		reads++
-		variant, err := mirror.Variant(ids[0])
-		sold := mirror.MaySell(ids...)
-		if err != nil || variant == nil || !variant.Sellable || len(sold) != 2 ||
-			!sold[ids[0]] || !sold[ids[1]] {
-			faults = append(faults, fmt.Sprint(variant, sold, err))
-		}
-		changes, kept, err := mirror.Changes(at)
-		if err != nil || !kept {
-			faults = append(faults, fmt.Sprint("not kept: ", err))
-		}
-		for _, c := range changes {
-			at = c.Position
-			value, sellable := any(nil), 0
-			if c.Availability.Valid {
-				value = c.Availability.String
-			}
-			if c.Sellable {
-				sellable = 1
-			}
-			feed = append(feed, []any{c.Seq, c.ID, value, sellable})
-		}
-		if reads == 1 {
-			fmt.Println("ready")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"reads": reads, "faults": faults, "feed": feed, "start": start})
-}
-"""
-
-# The shell knows no JSON: `_from_lines` reads its lines.
-SHELL = r"""
-MIRROR=$3
-. "$(dirname "$0")/mirror.sh"
-reads=0
-position=$(start_over | head -n 1)
-echo "start|$position"
-while :; do
-    test -e "$2" && is_last=1
-    reads=$((reads + 1))
-    sold=$(may_sell $(echo "$1" | tr '[,]' ' ') | sort -n | tr '\n' ' ')
-    test "$sold" = "$4" || echo "fault|$sold"
-    test "$(may_sell 9999999 | wc -l)" -eq 0 || echo "fault|a line for none"
-    one=${4%% *}
-    variant "$one" | grep -q '"sellable":1' || echo 'fault|one'
-    rows=$(changes "${position%%|*}")
-    test "$(echo "$rows" | head -n 1 | cut -d '|' -f 1,2)" = "$position" || echo "fault|not kept"
-    echo "$rows" | tail -n +2 | grep . | sed 's/^/row|/'
-    position=$(echo "$rows" | tail -n 1 | cut -d '|' -f 1,2)
-    test $reads -gt 1 || echo ready
-    test -z "$is_last" || break
-    sleep 0.05
-done
-echo "reads|$reads"
-"""
+def sku_of(variant_id: int) -> str:
+    """Return the SKU that the programs use for a variant."""
+    return f"Tee's {variant_id}"
 
 
 class Saw(Struct, frozen=True):
@@ -291,6 +99,56 @@ SHOPS = [
     Shop("Go", "go", "mirror.go", GO),
     Shop("sqlite3", "sqlite3", "mirror.sh", SHELL),
 ]
+
+
+def language(shop: Shop) -> str:
+    return LANGUAGES.get(shop.interpreter, "python")
+
+
+def documented(title: str, shop: Shop, mirror: Path) -> str:
+    """Return the documented use of one language, for a mirror in another place."""
+    (use,) = blocks(title, language(shop))
+    before, after = DEFAULTS[language(shop)]
+    assert use.count(before) == 1
+    use = use.replace(before, after.format(path=mirror))
+    if shop.name == "PHP SQLite3":
+        use = use.replace("'mirror.php'", "'mirror_sqlite3.php'")
+        use = use.replace("new Mirror(", "new Sqlite3Mirror(")
+    return use
+
+
+def command(shop: Shop, source: str, folder: Path) -> list[str]:
+    """Return the command that runs a program beside the examples."""
+    return Shop(shop.name, shop.interpreter, shop.example, source).command(folder)
+
+
+def needs(shop: Shop) -> None:
+    """Skip a test whose language is not installed."""
+    if reason := shop.missing():
+        pytest.skip(reason)
+
+
+def run(
+    shop: Shop, source: str, folder: Path, user: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a documented use to its end, in a folder of its own."""
+    own = folder / "shop"
+    return execute(command(shop, source, own), own, user)
+
+
+def execute(program: list[str], folder: Path, user: int | None) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user, who is in a group of the same number."""
+    return subprocess.run(
+        program,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
 
 
 def python_mirror(path: Path) -> Any:
@@ -351,7 +209,7 @@ class Visit:
         self._over.unlink(missing_ok=True)
         arguments = [json.encode(ids).decode(), str(self._over), str(mirror), *shop.arguments]
         if shop.interpreter == "sqlite3":
-            arguments.append("".join(f"{one} " for one in ids[:2]))
+            arguments += ["".join(f"{one} " for one in ids[:2]), str(ids[2])]
         command = shop.command(folder / "shops")
         self._process = subprocess.Popen(
             [*command, *arguments],

@@ -1,8 +1,9 @@
-// Package shop reads syncd's mirror: which variants may be sold? Copy this file into a package of
-// your shop; it needs github.com/mattn/go-sqlite3 (Debian: golang-github-mattn-go-sqlite3-dev).
+// Package shop reads syncd's mirror: what may be sold? Copy this file into a package of your shop; it
+// needs Go 1.18 and github.com/mattn/go-sqlite3 (Debian: golang-github-mattn-go-sqlite3-dev).
 //
 //	mirror := Mirror{Path: "/var/lib/syncd/availability.db"}
-//	mirror.MaySell(48211, 48212) // the ids that may be sold now
+//	mirror.MaySell(48211, 48212) // the ids of variants that may be sold now
+//	mirror.MaySellSKUs("TEE-M", "TEE-L") // the SKUs that may be sold now
 //
 // With modernc.org/sqlite, which needs no C compiler, the driver is "sqlite" and the option for the
 // busy timeout is _pragma=busy_timeout(1000).
@@ -17,12 +18,17 @@ import (
 	_ "github.com/mattn/go-sqlite3"
 )
 
-const maySell = `SELECT variant_id FROM availability
-	WHERE variant_id IN (SELECT value FROM json_each(?)) AND sellable = 1
+const sellableNow = ` AND sellable = 1
 	AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
 	AND (SELECT daemon_seen_at FROM freshness)
 		BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
 			AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')`
+
+const maySell = `SELECT variant_id FROM availability
+	WHERE variant_id IN (SELECT value FROM json_each(?))` + sellableNow
+
+const maySellSKUs = `SELECT sku FROM listings
+	WHERE sku IN (SELECT value FROM json_each(?))` + sellableNow
 
 // Mirror is the mirror at Path. Each query opens the file again, so that goroutines can share it.
 type Mirror struct {
@@ -42,6 +48,14 @@ type Variant struct {
 	Sellable     bool
 }
 
+// Listing is one SKU of the shop; Reason is not valid while the SKU is sellable.
+type Listing struct {
+	SKU       string
+	VariantID int64
+	Sellable  bool
+	Reason    sql.NullString
+}
+
 // Change is one row of the feed.
 type Change struct {
 	Position
@@ -50,23 +64,12 @@ type Change struct {
 
 // MaySell returns which of these variants may be sold now; after an error, none.
 func (m Mirror) MaySell(variantIDs ...int64) map[int64]bool {
-	var sellable map[int64]bool
-	ids, err := json.Marshal(variantIDs)
-	if err == nil {
-		err = m.query(maySell,
-			func() { sellable = map[int64]bool{} },
-			func(rows *sql.Rows) error {
-				var id int64
-				err := rows.Scan(&id)
-				sellable[id] = err == nil
-				return err
-			}, string(ids))
-	}
-	if err != nil {
-		log.Printf("the mirror cannot be read: %v", err)
-		return map[int64]bool{}
-	}
-	return sellable
+	return sellable(m, maySell, variantIDs)
+}
+
+// MaySellSKUs returns which of these SKUs may be sold now; after an error, none.
+func (m Mirror) MaySellSKUs(skus ...string) map[string]bool {
+	return sellable(m, maySellSKUs, skus)
 }
 
 // Variant returns one variant, or nil if the mirror does not know it.
@@ -78,6 +81,17 @@ func (m Mirror) Variant(variantID int64) (variant *Variant, err error) {
 			return rows.Scan(&variant.ID, &variant.Availability, &variant.Sellable)
 		}, variantID)
 	return variant, err
+}
+
+// Listing returns one SKU, or nil if the listings lack it.
+func (m Mirror) Listing(sku string) (listing *Listing, err error) {
+	err = m.query(`SELECT sku, variant_id, sellable, reason FROM listings WHERE sku = ?`,
+		func() { listing = nil },
+		func(rows *sql.Rows) error {
+			listing = &Listing{}
+			return rows.Scan(&listing.SKU, &listing.VariantID, &listing.Sellable, &listing.Reason)
+		}, sku)
+	return listing, err
 }
 
 // Changes returns the changes after your stored row; found is false if the feed lacks that row, and
@@ -117,6 +131,26 @@ func (m Mirror) StartOver() (position Position, all []Variant, err error) {
 			return err
 		})
 	return position, all, err
+}
+
+func sellable[K int64 | string](m Mirror, statement string, wanted []K) map[K]bool {
+	var found map[K]bool
+	list, err := json.Marshal(wanted)
+	if err == nil {
+		err = m.query(statement,
+			func() { found = map[K]bool{} },
+			func(rows *sql.Rows) error {
+				var key K
+				err := rows.Scan(&key)
+				found[key] = err == nil
+				return err
+			}, string(list))
+	}
+	if err != nil {
+		log.Printf("the mirror cannot be read: %v", err)
+		return map[K]bool{}
+	}
+	return found
 }
 
 // query scans each row of the result. After an error it runs once more, on a new connection. begin

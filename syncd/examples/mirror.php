@@ -1,22 +1,26 @@
 <?php
 
 /**
- * Read syncd's mirror: which variants may be sold? Copy this file; it needs PDO (Debian: php-sqlite3).
+ * Read syncd's mirror: what may be sold? Copy this file; it needs PDO (Debian: php-sqlite3).
  *
  *     require_once 'mirror.php';
  *     $mirror = new Mirror();
- *     $mirror->maySell(48211, 48212);   // the ids that may be sold now
+ *     $mirror->maySell(48211, 48212);           // the ids of variants that may be sold now
+ *     $mirror->maySellSkus('TEE-M', 'TEE-L');   // the SKUs that may be sold now
  *
  * Each request creates its own object; a worker can keep one.
  */
 class Mirror
 {
-    private const MAY_SELL = "SELECT variant_id FROM availability
-        WHERE variant_id IN (SELECT value FROM json_each(?)) AND sellable = 1
+    private const SELLABLE_NOW = "AND sellable = 1
         AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
         AND (SELECT daemon_seen_at FROM freshness)
             BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
                 AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')";
+    private const MAY_SELL = 'SELECT variant_id FROM availability
+        WHERE variant_id IN (SELECT value FROM json_each(?)) ' . self::SELLABLE_NOW;
+    private const MAY_SELL_SKUS = 'SELECT sku FROM listings
+        WHERE sku IN (SELECT value FROM json_each(?)) ' . self::SELLABLE_NOW;
 
     protected ?object $db = null;
 
@@ -27,19 +31,26 @@ class Mirror
     /** Which of these variants may be sold now; after an error, none. */
     public function maySell(int ...$variantIds): array
     {
-        try {
-            $rows = $this->query(self::MAY_SELL, [json_encode(array_values($variantIds))]);
-        } catch (Throwable $error) {
-            error_log("the mirror cannot be read: {$error->getMessage()}");
-            return [];
-        }
-        return array_column($rows, 'variant_id');
+        return $this->sellable(self::MAY_SELL, $variantIds);
+    }
+
+    /** Which of these SKUs may be sold now; after an error, none. */
+    public function maySellSkus(string ...$skus): array
+    {
+        return $this->sellable(self::MAY_SELL_SKUS, $skus);
     }
 
     /** The row of one variant, or null. */
     public function variant(int $variantId): ?array
     {
         $rows = $this->query('SELECT * FROM availability WHERE variant_id = ?', [$variantId]);
+        return $rows[0] ?? null;
+    }
+
+    /** The row of one SKU, or null. */
+    public function listing(string $sku): ?array
+    {
+        $rows = $this->query('SELECT * FROM listings WHERE sku = ?', [$sku]);
         return $rows[0] ?? null;
     }
 
@@ -59,6 +70,17 @@ class Mirror
         $last = $this->query('SELECT seq, recorded_at FROM changes ORDER BY seq DESC LIMIT 1');
         $all = $this->query('SELECT variant_id, availability, sellable FROM availability');
         return [$last[0] ?? ['seq' => 0, 'recorded_at' => ''], $all];
+    }
+
+    private function sellable(string $sql, array $wanted): array
+    {
+        try {
+            $rows = $this->query($sql, [json_encode(array_values($wanted), JSON_THROW_ON_ERROR)]);
+        } catch (Throwable $error) {
+            error_log("the mirror cannot be read: {$error->getMessage()}");
+            return [];
+        }
+        return array_map('current', $rows);
     }
 
     protected function query(string $sql, array $values = []): array

@@ -1,9 +1,10 @@
-"""Read syncd's mirror: which variants may be sold? Copy this file; it needs only Python.
+"""Read syncd's mirror: what may be sold? Copy this file; it needs only Python.
 
 from mirror import Mirror
 
 mirror = Mirror()
-mirror.may_sell(48211, 48212)  # the ids that may be sold now
+mirror.may_sell(48211, 48212)  # the ids of variants that may be sold now
+mirror.may_sell_skus("TEE-M", "TEE-L")  # the SKUs that may be sold now
 
 A mirror object belongs to one thread. If you no longer need it, call `close`.
 """
@@ -13,14 +14,19 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-MAY_SELL = """SELECT variant_id FROM availability
-    WHERE variant_id IN (SELECT value FROM json_each(?)) AND sellable = 1
+_SELLABLE_NOW = """ AND sellable = 1
     AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
     AND (SELECT daemon_seen_at FROM freshness)
         BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
             AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')"""
+MAY_SELL = f"""SELECT variant_id FROM availability
+    WHERE variant_id IN (SELECT value FROM json_each(?)){_SELLABLE_NOW}"""
+MAY_SELL_SKUS = f"""SELECT sku FROM listings
+    WHERE sku IN (SELECT value FROM json_each(?)){_SELLABLE_NOW}"""
 
 _log = logging.getLogger(__name__)
 
@@ -34,15 +40,20 @@ class Mirror:
 
     def may_sell(self, *variant_ids: int) -> set[int]:
         """Return which of these variants may be sold now; after an error, none."""
-        try:
-            return {row["variant_id"] for row in self._query(MAY_SELL, json.dumps(variant_ids))}
-        except Exception:
-            _log.exception("the mirror cannot be read")
-            return set()
+        return self._sellable(MAY_SELL, variant_ids)
+
+    def may_sell_skus(self, *skus: str) -> set[str]:
+        """Return which of these SKUs may be sold now; after an error, none."""
+        return self._sellable(MAY_SELL_SKUS, skus)
 
     def variant(self, variant_id: int) -> sqlite3.Row | None:
         """Return the row of one variant, or None."""
         rows = self._query("SELECT * FROM availability WHERE variant_id = ?", variant_id)
+        return rows[0] if rows else None
+
+    def listing(self, sku: str) -> sqlite3.Row | None:
+        """Return the row of one SKU, or None."""
+        rows = self._query("SELECT * FROM listings WHERE sku = ?", sku)
         return rows[0] if rows else None
 
     def changes(self, seq: int, recorded_at: str) -> list[sqlite3.Row] | None:
@@ -66,6 +77,13 @@ class Mirror:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+    def _sellable(self, sql: str, wanted: Sequence[object]) -> set[Any]:
+        try:
+            return {row[0] for row in self._query(sql, json.dumps(wanted))}
+        except Exception:
+            _log.exception("the mirror cannot be read")
+            return set()
 
     def _query(self, sql: str, *values: object) -> list[sqlite3.Row]:
         try:

@@ -1,11 +1,12 @@
 # frozen_string_literal: true
 
-# Read syncd's mirror: which variants may be sold? Copy this file; it needs the gem sqlite3 (Debian:
+# Read syncd's mirror: what may be sold? Copy this file; it needs the gem sqlite3 (Debian:
 # ruby-sqlite3).
 #
 #     require_relative 'mirror'
 #     mirror = Mirror.new
-#     mirror.may_sell(48_211, 48_212) # the ids that may be sold now
+#     mirror.may_sell(48_211, 48_212) # the ids of variants that may be sold now
+#     mirror.may_sell_skus('TEE-M', 'TEE-L') # the SKUs that may be sold now
 #
 # A mirror object belongs to one thread.
 
@@ -14,13 +15,20 @@ require 'sqlite3'
 
 # The mirror, opened for reading; after an error, a query runs once more on a new connection.
 class Mirror
-  MAY_SELL = <<~SQL
-    SELECT variant_id FROM availability
-    WHERE variant_id IN (SELECT value FROM json_each(?)) AND sellable = 1
+  SELLABLE_NOW = <<~SQL
+    AND sellable = 1
     AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
     AND (SELECT daemon_seen_at FROM freshness)
         BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
             AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')
+  SQL
+  MAY_SELL = <<~SQL
+    SELECT variant_id FROM availability
+    WHERE variant_id IN (SELECT value FROM json_each(?)) #{SELLABLE_NOW}
+  SQL
+  MAY_SELL_SKUS = <<~SQL
+    SELECT sku FROM listings
+    WHERE sku IN (SELECT value FROM json_each(?)) #{SELLABLE_NOW}
   SQL
 
   def initialize(path = '/var/lib/syncd/availability.db')
@@ -30,15 +38,22 @@ class Mirror
 
   # Which of these variants may be sold now; after an error, none.
   def may_sell(*variant_ids)
-    query(MAY_SELL, JSON.generate(variant_ids)).map { |row| row['variant_id'] }
-  rescue StandardError => e
-    warn "the mirror cannot be read: #{e.message}"
-    []
+    sellable(MAY_SELL, variant_ids)
+  end
+
+  # Which of these SKUs may be sold now; after an error, none.
+  def may_sell_skus(*skus)
+    sellable(MAY_SELL_SKUS, skus)
   end
 
   # The row of one variant, or nil.
   def variant(variant_id)
     query('SELECT * FROM availability WHERE variant_id = ?', variant_id).first
+  end
+
+  # The row of one SKU, or nil.
+  def listing(sku)
+    query('SELECT * FROM listings WHERE sku = ?', sku).first
   end
 
   # The changes after your stored row. If the feed lacks that row, nil: start over.
@@ -58,6 +73,13 @@ class Mirror
   end
 
   private
+
+  def sellable(sql, wanted)
+    query(sql, JSON.generate(wanted)).map { |row| row.values.first }
+  rescue StandardError => e
+    warn "the mirror cannot be read: #{e.message}"
+    []
+  end
 
   def query(sql, *values)
     attempt = 1

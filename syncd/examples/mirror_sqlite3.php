@@ -5,7 +5,8 @@
  *
  *     require_once 'mirror_sqlite3.php';
  *     $mirror = new Sqlite3Mirror();
- *     $mirror->maySell(48211, 48212);   // the ids that may be sold now
+ *     $mirror->maySell(48211, 48212);           // the ids of variants that may be sold now
+ *     $mirror->maySellSkus('TEE-M', 'TEE-L');   // the SKUs that may be sold now
  */
 require_once __DIR__ . '/mirror.php';
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from documents import SHOPS as DOCUMENT
-from documents import blocks, code_of
-from shops import EXAMPLES, SHOPS, Shop
+from documents import code_of
+from shops import EXAMPLES, SHOPS, Shop, command, documented, needs, run
 
 if TYPE_CHECKING:
     from conftest import Daemon
 
-LANGUAGES = {"php": "php", "node": "js", "ruby": "ruby", "go": "go", "sqlite3": "sh"}
 # How each language says that a file is sound; what the tests themselves do for Python is lint.
 CHECKS = [
     ("mirror.php", ["php", "-l"]),
@@ -29,39 +28,8 @@ CHECKS = [
     ("mirror.sh", ["shellcheck"]),
     ("mirror.go", ["gofmt", "-d"]),
 ]
-# What stands in a documented use for the path that is meant without saying so.
-DEFAULTS = {
-    "php": ("new Mirror()", "new Mirror('{path}')"),
-    "js": ("new Mirror()", "new Mirror('{path}')"),
-    "python": ("Mirror()", "Mirror('{path}')"),
-    "ruby": ("Mirror.new", "Mirror.new('{path}')"),
-    "go": ("/var/lib/syncd/availability.db", "{path}"),
-    "sh": (". ./mirror.sh", "MIRROR='{path}'\n. ./mirror.sh"),
-}
 ONE_OF_A_LANGUAGE = [shop for shop in SHOPS if shop.name != "PHP SQLite3"]
 FOLLOWERS = [shop for shop in ONE_OF_A_LANGUAGE if shop.name != "sqlite3"]
-
-
-def language(shop: Shop) -> str:
-    return LANGUAGES.get(shop.interpreter, "python")
-
-
-def documented(title: str, shop: Shop, mirror: Path) -> str:
-    """Return the documented use of one language, for a mirror in another place."""
-    (use,) = blocks(title, language(shop))
-    before, after = DEFAULTS[language(shop)]
-    assert use.count(before) == 1
-    return use.replace(before, after.format(path=mirror))
-
-
-def command(shop: Shop, source: str, folder: Path) -> list[str]:
-    """Return the command that runs a program beside the examples."""
-    return Shop(shop.name, shop.interpreter, shop.example, source).command(folder)
-
-
-def needs(shop: Shop) -> None:
-    if reason := shop.missing():
-        pytest.skip(reason)
 
 
 @pytest.mark.parametrize(("name", "check"), CHECKS, ids=str)
@@ -77,31 +45,26 @@ def test_an_example_passes_the_checker_of_its_language(name: str, check: list[st
     assert check[0] != "gofmt" or done.stdout == ""
 
 
-def test_every_example_runs_the_documented_statement() -> None:
-    """Letter by letter, except white space and the placeholder."""
+@pytest.mark.parametrize("key", ["variant_id", "sku"])
+def test_every_example_runs_the_documented_statement(key: str) -> None:
+    """Letter by letter, except white space and the placeholder; the conditions occur only once."""
 
     def plain(sql: str) -> str:
-        return " ".join(sql.replace(":variant_ids", "?").split())
+        return " ".join(re.sub(r":\w+", "?", sql).split())
 
-    wanted = plain(code_of(DOCUMENT, "sql")[0]).rstrip(";")
+    statement = next(sql for sql in code_of(DOCUMENT, "sql") if sql.startswith(f"SELECT {key}\n"))
+    query, conditions = plain(statement).rstrip(";").split(" AND sellable = 1 ")
     for path in EXAMPLES.iterdir():
         if path.is_file() and path.name != "mirror_sqlite3.php":
-            # The shell has no JSON: it has checked that its ids are numbers.
-            source = path.read_text().replace("($ids)", "(SELECT value FROM json_each(?))")
-            assert wanted in plain(source), path
-
-
-def run(shop: Shop, source: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a documented use to its end, in a folder of its own."""
-    own = folder / "shop"
-    return subprocess.run(
-        command(shop, source, own),
-        cwd=own,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+            # The shell has no JSON: it checks that its ids are numbers, and quotes its SKUs.
+            source = re.sub(
+                r"\(\$ids\)|\(\$\(mirror_texts \"\$@\"\)\)",
+                "(SELECT value FROM json_each(?))",
+                path.read_text(),
+            )
+            # Placeholders of the languages are no part of the statement.
+            assert plain(source).count(query) == 1, path
+            assert plain(source).count(f"AND sellable = 1 {conditions}") == 1, path
 
 
 @pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
@@ -122,15 +85,24 @@ def test_the_documented_product_page_shows_availability(
 
 @pytest.mark.parametrize("shop", ONE_OF_A_LANGUAGE, ids=lambda shop: shop.name)
 @pytest.mark.parametrize("name", ["missing.db", "no database.db"])
-def test_without_a_mirror_nothing_is_sold(shop: Shop, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("title", "output"),
+    [
+        ("A product page", "48211 sold out\n48212 sold out\n"),
+        ("A checkout by SKU", "sold out: TEE-M TEE-L\n"),
+    ],
+)
+def test_without_a_mirror_nothing_is_sold(
+    shop: Shop, name: str, title: str, output: str, tmp_path: Path
+) -> None:
     """The page is shown without an error, and the log has the fault."""
     needs(shop)
     mirror = tmp_path / name
     if name != "missing.db":
         mirror.write_text("this is no database, and long enough to be read as one" * 100)
-    done = run(shop, documented("A product page", shop, mirror), tmp_path)
+    done = run(shop, documented(title, shop, mirror), tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "48211 sold out\n48212 sold out\n" in done.stdout
+    assert output in done.stdout
     assert done.stderr != ""
 
 

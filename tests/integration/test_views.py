@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import signal
 import sqlite3
 import tempfile
 import threading
@@ -47,6 +48,30 @@ VIEWS: dict[str, dict[str, set[str]]] = {
         "changed_at": {MOMENT},
         "confirmed_at": {MOMENT},
         "source": {TEXT},
+        "reason": {TEXT, NULL},
+        "cost": {TEXT, NULL},
+        "basic_cost": {TEXT, NULL},
+        "item_release_status": {TEXT, NULL},
+        "item_operational_status": {TEXT, NULL},
+        "countries": {TEXT, NULL},
+    },
+    "listings": {
+        "sku": {TEXT},
+        "title": {TEXT, NULL},
+        "variant_id": {INT},
+        "item_id": {INT, NULL},
+        "item_name": {TEXT, NULL},
+        "variant_name": {TEXT, NULL},
+        "color": {TEXT, NULL},
+        "size": {TEXT, NULL},
+        "availability": {TEXT, NULL},
+        "sellable": {INT},
+        "reason": {TEXT, NULL},
+        "removed": {INT},
+        "verifying": {INT},
+        "known": {INT},
+        "changed_at": {MOMENT, NULL},
+        "confirmed_at": {MOMENT, NULL},
     },
     "changes": {
         "seq": {INT},
@@ -84,6 +109,12 @@ def lived(shared: Daemon) -> Site:
     site.catalogue.set_availability(third, "made to order")
     site.catalogue.remove_variant(fourth)
     assert site.syncd("reconcile-now").returncode == 0
+    listed = [first, second, third, fourth, fourth + 1, 9_999_998]
+    lines = [f"SKU {variant_id},{variant_id},A title" for variant_id in listed]
+    (site.folder / "listings.csv").write_text("\n".join(["sku,variant_id,title", *lines]))
+    site.configure(catalog={"listings": "listings.csv"})
+    shared.process.send_signal(signal.SIGHUP)
+    site.until(lambda: site.rows("SELECT 1 FROM listings"))
     return site
 
 
@@ -114,7 +145,7 @@ def test_the_views_have_the_documented_columns_and_types(lived: Site, view: str)
 def test_values_are_those_of_the_contract(lived: Site) -> None:
     """A shop may branch on them."""
 
-    def words(sql: str) -> set[str]:
+    def words(sql: str) -> set[str | None]:
         return {row["word"] for row in lived.rows(sql)}
 
     assert words("SELECT source AS word FROM availability") == {"webhook", "read"}
@@ -127,6 +158,10 @@ def test_values_are_those_of_the_contract(lived: Site) -> None:
     }
     assert lived.rows("SELECT 1 FROM changes WHERE missed")
     assert lived.rows("SELECT 1 FROM availability WHERE removed AND NOT sellable")
+    assert lived.rows("SELECT 1 FROM availability WHERE (reason IS NULL) != sellable") == []
+    assert lived.rows("SELECT 1 FROM listings WHERE (reason IS 'unknown') = known") == []
+    reasons = {"unknown", "removed", "verifying", "item", "value"}
+    assert {"unknown", "removed"} < words("SELECT reason AS word FROM listings") <= {*reasons, None}
 
 
 def test_freshness_is_one_current_row(lived: Site) -> None:
@@ -152,6 +187,7 @@ def test_the_contract_number_is_in_the_file(lived: Site) -> None:
     "sql",
     [
         "SELECT * FROM availability WHERE variant_id = 5",
+        "SELECT * FROM listings WHERE sku = 'A1'",
         "SELECT * FROM changes WHERE seq > 5 ORDER BY seq LIMIT 100",
     ],
 )

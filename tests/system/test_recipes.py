@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from shops import SHOPS, Saw, Shop, Visit
+from shops import SHOPS, Saw, Shop, Visit, sku_of
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -93,6 +93,10 @@ class Story:
             if v.availability == "out_of_stock"
         )
         self.requested = [*sorted(sold)[:2], off, 9_999_999]
+        listings = folder / "listings.csv"
+        lines = [f"{sku_of(variant_id)};{variant_id}" for variant_id in self.requested]
+        listings.write_text("\n".join(["sku;variant_id", *lines]))
+        site.configure(catalog={"listings": str(listings)})
 
     @contextmanager
     def visited(self, moment: str) -> Iterator[None]:
