@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.core.model import Row, id_in
+from syncd.core.model import Row
 from syncd.core.timestamps import to_text
 from syncd.store.history import dicts
 from syncd.store.time_ranges import first_id_since
@@ -116,21 +116,6 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
         verifying=db.execute(
             "SELECT count(*) FROM variants WHERE conflicting_values IS NOT NULL"
         ).fetchone()[0],
-    )
-
-
-def find(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
-    """Return up to `limit` variants with this id or item id, or with this text in a name."""
-    like = f"%{text.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
-    return dicts(
-        db.execute(
-            """SELECT variant_id, item_id, item_name, variant_name, availability, sellable, removed,
-                      verifying FROM availability
-               WHERE variant_id = :number OR item_id = :number OR item_name LIKE :like ESCAPE '!'
-                  OR variant_name LIKE :like ESCAPE '!'
-               ORDER BY variant_id = :number DESC, item_name, variant_id LIMIT :limit""",
-            {"number": id_in(text), "like": like, "limit": limit},
-        )
     )
 
 
