@@ -1,4 +1,4 @@
-"""The status page as a shop reads it: its SKUs."""
+"""The status page as a shop reads it: what it can sell, and what went off sale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from shop_listings import list_skus
 
 if TYPE_CHECKING:
-    from conftest import Daemon
+    from conftest import Daemon, Site
 
 EVIL = "<b>&\"'\u202e"
 UNKNOWN = 999_999
@@ -52,6 +52,45 @@ def shop(shared: Daemon) -> Shop:
     for variant_id in variants[:3]:
         shared.deliver(shared.site.change(variant_id, "in_stock"))
     return Shop(shared, variants)
+
+
+def test_the_headline_counts_variants_without_listings(site: Site) -> None:
+    """Those that are not removed; the age has its exact moment."""
+    daemon = site.serve()
+    gone = next(iter(site.catalogue.variants))
+    site.catalogue.remove_variant(gone)
+    assert site.syncd("reconcile-now", "--accept-removals").returncode == 0
+    status = daemon.status()
+    text = shown(daemon)
+    mirror = status["mirror"]
+    headline = part(text, "headline")
+    assert mirror["removed"] == 1
+    expected = f"Selling {mirror['sellable']} of {mirror['variants'] - 1} variants"
+    assert f">{expected}</h2>" in headline
+    at = mirror["oldest_confirmed_at"]
+    assert f'<time datetime="{at}" title="{at[:19].replace("T", " ")} UTC">' in headline
+    assert "Confirmed less than a minute ago. Webhooks: waiting for the first delivery." in words(
+        headline
+    )
+    assert "reason:" not in headline
+    # It is the first thing on the page.
+    assert text.index(expected) < text.index('class="health ')
+
+
+def test_the_headline_counts_skus_and_links_the_reasons(shop: Shop) -> None:
+    """Each reason leads to its SKUs."""
+    shop.daemon.deliver(shop.daemon.site.change(shop.variants[1], "made to order"))
+    headline = part(shown(shop.daemon), "headline")
+    assert ">Selling 6 of 8 SKUs</h2>" in headline
+    assert f"Webhooks: {shop.daemon.status()['webhooks']['state']}." in words(headline)
+    links = dict(re.findall(r'<a href="\?q=([^"]*)">([^<]*)</a>', headline))
+    assert links == {
+        "reason%3Aunknown": "1 leads to no variant",
+        "reason%3Avalue": "1 has a value that is not sellable",
+    }
+    found = part(shown(shop.daemon, "reason:unknown"), "found")
+    assert re.findall(r'<tr data-key="([^"]*)">', found) == ["LOST"]
+    assert "no: leads to no variant" in found
 
 
 def test_an_exact_sku_explains_its_variant(shop: Shop) -> None:
