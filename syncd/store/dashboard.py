@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from syncd.core.model import Row
 from syncd.core.timestamps import to_text
+from syncd.store import off_sale
 from syncd.store.history import dicts
 from syncd.store.time_ranges import first_id_since
 
@@ -26,7 +27,7 @@ class Day(Struct, frozen=True):
     `deliveries`, `changes` and `confirmed` have one row for each hour: `label`, and a count of each
     kind. `begins` is the beginning of the first hour. `stale` counts the items that were not
     confirmed since then, `verifying` the verifying variants. `webhooks` has each `state` of the
-    webhook, and when it began.
+    webhook, and when it began. `off_sale` is of any age.
     """
 
     begins: datetime
@@ -35,6 +36,7 @@ class Day(Struct, frozen=True):
     confirmed: list[Row]
     stale: int
     webhooks: list[Row]
+    off_sale: list[Row]
     recent: list[Row]
     sweeps: list[Row]
     quarantined: list[Row]
@@ -87,6 +89,7 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
                 (_STATES,),
             )
         ),
+        off_sale=off_sale.newest(db),
         recent=dicts(
             db.execute(
                 """SELECT c.*, v.name, v.color, v.size, i.name AS item_name FROM changes c

@@ -118,3 +118,26 @@ def test_a_search_finds_part_of_a_sku(shop: Shop) -> None:
     by_id = part(shown(shop.daemon, str(shop.variants[0])), "found")
     assert "5 SKUs found" in by_id
     assert "1 variant found" in by_id
+
+
+def test_what_went_off_sale_last(shop: Shop) -> None:
+    """With the SKUs, the change, and whether it can be sold again."""
+    site, (first, second, third) = shop.daemon.site, shop.variants[:3]
+    for variant_id in (first, second, third):
+        shop.daemon.deliver(site.change(variant_id, "in_stock"))
+    shop.daemon.deliver(site.change(first, "y" * 500))
+    shop.daemon.deliver(site.change(second, EVIL))
+    shop.daemon.deliver(site.change(third, "out_of_stock"))
+    shop.daemon.deliver(site.change(third, "in_stock"))
+    section = part(shown(shop.daemon), "off-sale")
+    items = [words(one) for one in re.findall(r"<li .*?</li>", section, re.DOTALL)][:3]
+    again, evil, sold_out = items
+    assert again.startswith(f"less than a minute ago {third} ")
+    assert again.endswith("48 in_stock → out_of_stock; on sale again")
+    assert evil.endswith("MUG/ä&1 in_stock → <b>&\"'\\u202e; has a value that is not sellable")
+    assert (
+        f"TEE-0, TEE-1, TEE-2 and 2 more in_stock → {'y' * 60}… (500 characters); has a value"
+        in sold_out
+    )
+    assert site.catalogue.names[site.catalogue.variants[first].item_id] in sold_out
+    assert "<b>" not in section
