@@ -10,11 +10,14 @@ import httpx
 import pytest
 from shop_listings import list_skus
 
+from syncd.core.listings import MAX_SKU_CHARS
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
 EVIL = "<b>&\"'\u202e"
 UNKNOWN = 999_999
+LOST = "LOST-".ljust(MAX_SKU_CHARS, "X")
 
 
 def shown(daemon: Daemon, query: str = "") -> str:
@@ -47,7 +50,7 @@ def shop(shared: Daemon) -> Shop:
     """Give a daemon with SKUs: five of one variant, one of another, one that leads nowhere."""
     variants = list(shared.site.catalogue.variants)
     listed = [(f"TEE-{n}", variants[0], f"Design {n}") for n in range(5)]
-    listed += [("MUG/ä&1", variants[1], EVIL), ("LOST", UNKNOWN, ""), ("48", variants[2], "")]
+    listed += [("MUG/ä&1", variants[1], EVIL), (LOST, UNKNOWN, ""), ("48", variants[2], "")]
     list_skus(shared, listed)
     for variant_id in variants[:3]:
         shared.deliver(shared.site.change(variant_id, "in_stock"))
@@ -89,12 +92,12 @@ def test_the_headline_counts_skus_and_links_the_reasons(shop: Shop) -> None:
         "reason%3Avalue": "1 has a value that is not sellable",
     }
     found = part(shown(shop.daemon, "reason:unknown"), "found")
-    assert re.findall(r'<tr data-key="([^"]*)">', found) == ["LOST"]
+    assert re.findall(r'<tr data-key="([^"]*)">', found) == [LOST]
     assert "no: leads to no variant" in found
 
 
 def test_an_exact_sku_explains_its_variant(shop: Shop) -> None:
-    """Also when it has characters that an address must quote."""
+    """Also when it is as long as possible, or has characters that an address must quote."""
     variant_id = shop.variants[1]
     shop.daemon.deliver(shop.daemon.site.change(variant_id, "made to order"))
     found = part(shown(shop.daemon, "MUG/ä&1"), "found")
@@ -102,7 +105,8 @@ def test_an_exact_sku_explains_its_variant(shop: Shop) -> None:
     assert "no: has a value that is not sellable" in found
     assert 'href="?q=MUG%2F%C3%A4%261"' in found
     assert "&lt;b&gt;&amp;&#34;&#39;\\u202e" in found
-    assert "The mirror does not have this variant." in words(shown(shop.daemon, "LOST"))
+    lost = words(part(shown(shop.daemon, LOST), "found"))
+    assert f"match “{LOST}”The mirror does not have this variant." in lost.replace("” ", "”")
 
 
 def test_a_search_finds_part_of_a_sku(shop: Shop) -> None:
