@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import pytest
-from shop_listings import list_skus
+from conftest import opened
+from shop_listings import list_skus, write_listings
 
 from syncd.core.listings import MAX_SKU_CHARS
 
@@ -78,6 +80,29 @@ def test_the_headline_counts_variants_without_listings(site: Site) -> None:
     assert "reason:" not in headline
     # It is the first thing on the page.
     assert text.index(expected) < text.index('class="health ')
+
+
+def test_the_headline_of_the_first_fill(site: Site) -> None:
+    """Its progress; until its end nobody knows whether a SKU leads nowhere."""
+    variants = list(site.catalogue.variants)
+    write_listings(site, [(f"TEE-{variant_id}", variant_id, "") for variant_id in variants])
+    # One call for the list, then a call every five seconds.
+    site.configure(dreamship={"calls_per_minute": 12})
+    daemon = site.serve(filled=False)
+    site.until(lambda: (daemon.status()["listings"] or {}).get("sellable"))
+    headline = words(part(shown(daemon), "headline"))
+    assert re.match(r"Selling \d+ of 20 SKUs Confirmed less than a minute ago\.", headline)
+    assert re.search(r"The catalogue is read for the first time: \d of 5 items, about", headline)
+    assert re.search(r"\d+ lead to no variant yet", headline)
+
+
+def test_the_headline_of_an_empty_mirror(tmp_path: Path) -> None:
+    """No count, no age and no change."""
+    with opened(tmp_path, items=0) as site:
+        text = shown(site.serve())
+    headline = words(part(text, "headline"))
+    assert headline == "The mirror has no variants Webhooks: waiting for the first delivery."
+    assert "Nothing went off sale yet." in part(text, "off-sale")
 
 
 def test_the_headline_counts_skus_and_links_the_reasons(shop: Shop) -> None:
