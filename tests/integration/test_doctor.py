@@ -100,7 +100,7 @@ def test_every_check_passes_on_a_healthy_installation(well: Daemon) -> None:
     assert len(found) == 10
     assert well.site.rows("SELECT count(*) AS n FROM changes") == changes
     plain = well.site.syncd("doctor")
-    assert plain.stdout.count("pass ") == 9
+    assert plain.stdout.count("pass ") == 10
 
 
 def test_a_proxy_that_rewrites_json_is_found(shared: Daemon) -> None:
