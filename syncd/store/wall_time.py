@@ -38,7 +38,8 @@ _EVENTS: Columns = (
     ("webhook_states", ("began_at",)),
     ("list_rows", ("changed_at",)),
 )
-_TIMER_KEYS = ("paused_until",)
+SLOWDOWN_AT = "background_slowdown_at"
+_TIMER_KEYS = ("paused_until", SLOWDOWN_AT)
 _EVENT_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at", *catch_up.TIME_KEYS)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from simulation.days import Day, lived
 
 from syncd.core import rate_limit
 from syncd.demo.fake_dreamship import Throttle
@@ -84,6 +86,25 @@ def test_alone_there_is_no_429() -> None:
     account = Account(0)
     assert account.run(10) > 0.95 * BACKGROUND
     assert account.throttled == []
+
+
+def test_a_restart_does_not_end_the_slowdown() -> None:
+    """Else a daemon that is restarted every hour causes a 429 each time."""
+
+    async def script(day: Day) -> None:
+        for _ in range(2):
+            await day.services.rate_limiter.throttled(10.0, for_sweep=False)
+            await asyncio.sleep(120)
+        slowed = day.services.rate_limiter.background_rate
+        assert slowed < BACKGROUND / 20
+        await day.restart()
+        assert day.services.rate_limiter.background_rate == pytest.approx(slowed, rel=0.01)
+        await asyncio.sleep(4 * 3600)
+        assert day.services.rate_limiter.background_rate == BACKGROUND
+        await day.restart()
+        assert day.services.rate_limiter.background_rate == BACKGROUND
+
+    lived(script, items=5, background=int(BACKGROUND))
 
 
 def test_a_429_lowers_background_calls_more_than_urgent_ones() -> None:
