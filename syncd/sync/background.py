@@ -120,8 +120,9 @@ class BackgroundReading:
         if not self.full_rate:
             self.catch_up = CatchUp()
             return False
-        rate, full = float(self.full_rate), float(current.config.dreamship.calls_per_minute)
+        full = float(current.config.dreamship.calls_per_minute)
         policy, grace = current.policy, current.missed_grace
+        every, configured = current.config.reconcile.every, float(self.full_rate)
 
         def decide(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp]:
             before = stored.load(db)
@@ -130,11 +131,12 @@ class BackgroundReading:
             after = before
             for at in (found_at, now if is_quiet else None):
                 after = after if at is None else catch_up.add_evidence(after, at)
-            outdated = (
-                0
-                if after.evidence_at is None
-                else stored.count_outdated(db, after.evidence_at, policy.only_items)
-            )
+            outdated, rate = 0, configured
+            if after.evidence_at is not None:
+                outdated = stored.count_outdated(db, after.evidence_at, policy.only_items)
+                # A large catalogue is read faster in any case, to end within `every`.
+                items = stored.count_outdated(db, now, policy.only_items)
+                rate = min(full, max(configured, rate_limit.rate_for(items, every)))
             after = catch_up.proceed(
                 after, outdated, now, background_per_minute=rate, calls_per_minute=full
             )

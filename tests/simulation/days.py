@@ -209,6 +209,9 @@ class Day:
     async def sweep(self) -> float:
         """Sweep once; return the duration in seconds."""
         sweep_id, _ = await self.services.sweep_manager.request("start")
+        # Each look counts all items of the sweep, so few looks are enough for 10,000 items.
+        while await self.services.sweep_manager.progress(sweep_id) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(BEAT_S)
         return (await self.services.sweep_manager.wait(sweep_id)).seconds
 
     async def end(self) -> None:
