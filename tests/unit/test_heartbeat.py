@@ -7,13 +7,15 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from unittest import mock
 
 import pytest
 from simulation.days import Day, lived
 
+from syncd.core.model import Page
 from syncd.core.timestamps import from_text
 from syncd.daemon.heartbeat import HEARTBEAT_S
-from syncd.errors import MirrorUnavailable
+from syncd.errors import MirrorUnavailable, SourceUnreachable
 from syncd.store.rows import get_state
 
 # What `freshness.daemon_seen_at` promises.
@@ -51,6 +53,40 @@ def test_a_daemon_at_rest_commits_rarely_and_always_looks_alive() -> None:
     commits, oldest = lived(script, items=ITEMS)
     assert commits <= MINUTES * 60 / (2 * HEARTBEAT_S) + 1
     assert oldest < OLDEST_ROW - timedelta(seconds=5)
+
+
+def test_an_outage_of_dreamship_commits_rarely() -> None:
+    """An attempt that shows only that the outage lasts is written with the next heartbeat."""
+
+    async def script(day: Day) -> tuple[int, int]:
+        async def fail(*_: object) -> Page:
+            raise SourceUnreachable("no route to host")
+
+        await at_rest(day)
+        day.services.fetcher.failures.chance = lambda: 0.5
+        with (
+            mock.patch.object(day.source, "item", fail),
+            mock.patch.object(day.source, "page", fail),
+        ):
+            await day.beat_for(MINUTES * 60)
+            begun = await sweeps_begun(day)
+            calls, before = day.services.rate_limiter.calls, day.services.database.commits
+            await day.beat_for(MINUTES * 60)
+        # Each sweep has a begin and an end.
+        sweeps = 2 * (await sweeps_begun(day) - begun)
+        assert day.services.rate_limiter.calls - calls >= MINUTES
+        return day.services.database.commits - before, sweeps
+
+    commits, sweeps = lived(script, items=ITEMS, background=15)
+    assert commits <= MINUTES * 60 / (2 * HEARTBEAT_S) + sweeps + 1
+
+
+async def sweeps_begun(day: Day) -> int:
+    """Return how many sweeps have begun."""
+    (row,) = await day.services.database.read(
+        lambda db: db.execute("SELECT count(*) FROM sweeps").fetchall()
+    )
+    return int(row[0])
 
 
 def test_a_late_heartbeat_writes_the_row() -> None:
