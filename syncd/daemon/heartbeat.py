@@ -122,8 +122,7 @@ class Heartbeat:
             if self._has_news(beat):
                 await self._write(beat)
             else:
-                # Writes the reads that wait, and finds out whether the mirror can be written.
-                await services.database.write(lambda _: None)
+                await services.database.check_writable()
         except MirrorError as error:
             self._webhook.write_error = error
             if error.message != self._logged_error:

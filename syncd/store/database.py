@@ -154,6 +154,10 @@ class Database:
         """Drop the cached pages: a mirror that is rarely written needs none."""
         await self.read(release_memory)
 
+    async def check_writable(self) -> None:
+        """Raise MirrorUnavailable if no transaction can begin; write nothing."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._check_writable)
+
     async def ping(self) -> None:
         """Return once the thread has finished its earlier work, even if the mirror is unusable."""
         await asyncio.get_running_loop().run_in_executor(self._executor, int)
@@ -205,6 +209,13 @@ class Database:
             # The files may have been replaced meanwhile, and then no shop sees the transaction.
             self._require_same_files()
             return result
+
+    def _check_writable(self) -> None:
+        db = self._open_connection()
+        with translated(self.path), without_cached_pages_after_error(db):
+            self._require_same_files()
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("COMMIT")
 
     def _begin(self, db: sqlite3.Connection) -> int:
         """Begin a transaction, and run the deferred writes; return their number."""

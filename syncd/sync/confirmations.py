@@ -15,8 +15,8 @@ from syncd.clock import Clock
 from syncd.core.model import ItemRead
 from syncd.store import Database
 
-# The longest time that a read waits: that between two heartbeats. They write the reads that wait,
-# so reads rarely need a commit of their own.
+# The longest time that a read waits: half of that between two commits of the heartbeat, which write
+# the reads that wait.
 LONGEST_WAIT_S = 25.0
 # So many reads are written at once. One transaction takes some milliseconds, so that deliveries do
 # not wait for it.

@@ -74,7 +74,7 @@ def test_an_outage_of_dreamship_commits_rarely() -> None:
             await day.beat_for(MINUTES * 60)
         # Each sweep has a begin and an end.
         sweeps = 2 * (await sweeps_begun(day) - begun)
-        assert day.services.rate_limiter.calls - calls >= MINUTES
+        assert day.services.rate_limiter.calls > calls
         return day.services.database.commits - before, sweeps
 
     commits, sweeps = lived(script, items=ITEMS, background=15)
