@@ -20,6 +20,9 @@ from syncd.store.wall_time import SLOWDOWN_AT, put_mark
 # The key of the number of calls that a process may not have stored; a clean stop deletes it.
 _RESERVED = "calls_reserved"
 _SLOWDOWN_RATE = "background_slowdown_per_minute"
+# An estimate of Dreamship's clock varies by less from one answer to the next: `Date` has no
+# fraction.
+_SAME_OFFSET = timedelta(seconds=1)
 
 
 class Beat(Struct, frozen=True):
@@ -30,6 +33,14 @@ class Beat(Struct, frozen=True):
     reported_health: str | None
     clock_offset: timedelta
     counted: dict[str, int]
+
+    def adds_to(self, last: Beat) -> bool:
+        """Return whether it has anything new since `last`, besides its time."""
+        return (
+            (self.webhooks, self.reported_health) != (last.webhooks, last.reported_health)
+            or any(self.counted.values())
+            or abs(self.clock_offset - last.clock_offset) >= _SAME_OFFSET
+        )
 
 
 class SavedState(Struct, frozen=True):

@@ -413,7 +413,7 @@ def test_a_suspended_machine_reports_no_missed_webhook() -> None:
         await day.services.check_clock()
         assert day.services.is_resuming
         assert day.services.down is not None
-        assert day.services.down[1] - day.services.down[0] > 2 * HOUR - 21 * SECOND
+        assert day.services.down[1] - day.services.down[0] > 2 * HOUR - 26 * SECOND
         await day.schedule.resume()
         await day.beat_for(900)
         status = await day.status_service.status()

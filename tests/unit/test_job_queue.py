@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.pagination import Position
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
@@ -22,7 +22,7 @@ POLICY = Policy(frozenset({"in_stock"}), timedelta(minutes=1))
 
 
 def _read(item_id: int, at: datetime) -> ItemRead:
-    variants = (SourceVariant(item_id, "in_stock", Labels("M")),)
+    variants = (SourceVariant(item_id, "in_stock", VariantDetails("M")),)
     return ItemRead(item_id, f"Item {item_id}", variants, at, at)
 
 

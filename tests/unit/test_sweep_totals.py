@@ -10,7 +10,7 @@ import pytest
 from simulation.days import Day, Shelves, lived
 
 from syncd.core.jobs import SweepSummary
-from syncd.core.model import ItemRead, Labels, Page, SourceItem, SourceVariant
+from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.pagination import Position
 from syncd.core.policy import Policy
 from syncd.store import reads, sweep_pages, sweep_results, sweeps
@@ -46,7 +46,8 @@ def begin(db: sqlite3.Connection) -> int:
 def read(db: sqlite3.Connection, item_id: int, at: datetime, value: str = "in_stock") -> None:
     """Apply a read of an item with two variants."""
     variants = tuple(
-        SourceVariant(item_id * 10 + n, value if n else "in_stock", Labels("M")) for n in (0, 1)
+        SourceVariant(item_id * 10 + n, value if n else "in_stock", VariantDetails("M"))
+        for n in (0, 1)
     )
     reads.apply(db, ItemRead(item_id, f"Item {item_id}", variants, at, at), POLICY, now=at)
 
