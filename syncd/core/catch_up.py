@@ -23,6 +23,8 @@ MOST_CREDIT = timedelta(days=3)
 # In a long outage one catch-up follows another. They are spread so that the credit would last for
 # so long: at once after another, a catch-up finds little, and later there is no credit left.
 CREDIT_LASTS = timedelta(hours=4)
+# A catch-up that costs at most this share of the credit needs no pause: a small catalogue.
+SMALL_SHARE = 0.15
 # For so long after a delivery that arrived later than `settle`, evidence waits for `missed_grace`.
 LATENESS_LASTS = timedelta(days=1)
 
@@ -117,7 +119,7 @@ def _spendable(state: CatchUp, left: float, now: datetime, background_per_minute
     if state.began_at is None:
         return left
     per_minute = left / _minutes(CREDIT_LASTS) + background_per_minute * CREDIT_SHARE
-    return _minutes(now - state.began_at) * per_minute
+    return max(left * SMALL_SHARE, _minutes(now - state.began_at) * per_minute)
 
 
 def _clamped(state: CatchUp, now: datetime) -> CatchUp:

@@ -129,10 +129,13 @@ class Heartbeat:
             if self._reported_health is not None:
                 self._report("health", self._reported_health, health, assessment)
             self._reported_health = health
-        self._schedule.adapt(is_silent=self._webhooks.state == "silent")
+        is_silent = self._webhooks.state == "silent"
+        self._schedule.adapt(is_silent=is_silent)
         with contextlib.suppress(MirrorError):  # the next heartbeat reports it
             is_quiet = await self._is_quiet_for_long(day, now)
-            await services.look_for_evidence(snapshot.progress, is_quiet=is_quiet)
+            await services.look_for_evidence(
+                snapshot.progress, is_quiet=is_quiet, is_silent=is_silent
+            )
             await self._release_memory()
 
     def _has_news(self, beat: Beat) -> bool:

@@ -106,17 +106,23 @@ class BackgroundReading:
     def _pause(self) -> timedelta:
         return timedelta(minutes=1) / max(0.01, self.rate)
 
-    async def look(self, progress: SweepProgress | None, *, is_quiet: bool = False) -> bool:
+    async def look(
+        self, progress: SweepProgress | None, *, is_quiet: bool = False, is_silent: bool = False
+    ) -> bool:
         """Look for evidence of lost deliveries; return whether outdated items are to be read now.
 
         `progress`: of the sweep of the catalogue. `is_quiet`: no delivery has arrived for unusually
-        long, which counts as evidence. Raises leaves of MirrorError.
+        long, which counts as evidence. `is_silent`: deliveries have stopped. Raises leaves of
+        MirrorError.
         """
         current, now = self._active.current, self._clock.now()
         self._needed = 0.0
         if progress is not None and progress.is_paced:
             left = progress.began_at + current.config.reconcile.every - now
             self._needed = rate_limit.rate_for(progress.remaining_calls, left)
+            if is_silent and self._needed > self.full_rate:
+                # The credit is too small for a large catalogue, and only reads find changes now.
+                self._needed = float(current.config.dreamship.calls_per_minute)
         if not self.full_rate:
             self.catch_up = CatchUp()
             return False

@@ -12,6 +12,7 @@ from simulation.days import Day, lived
 
 from syncd.core import rate_limit
 from syncd.core.catch_up import CatchUp
+from syncd.core.jobs import SweepProgress
 from syncd.demo.fake_dreamship import Throttle
 from syncd.store import catch_up
 
@@ -107,6 +108,23 @@ def test_a_catalogue_that_is_read_faster_anyway_needs_less_credit() -> None:
         assert day.services.background.catch_up.credit == pytest.approx(5.0, abs=0.5)
 
     lived(script, items=60, background=int(BACKGROUND))
+
+
+def test_a_large_catalogue_is_read_at_full_rate_in_silence() -> None:
+    """Its sweep needs more than background calls anyway; a small one keeps to them."""
+
+    async def script(day: Day) -> None:
+        services = day.services
+        every = services.config.reconcile.every
+        for items, rate in ((10_000, services.rate_limiter.per_minute), (1_000, BACKGROUND)):
+            sweep = SweepProgress(1, day.clock.now(), 0, items, items, is_paced=True)
+            await services.background.look(sweep)
+            needed = max(BACKGROUND, items / (every / timedelta(minutes=1)))
+            assert services.background.rate == pytest.approx(needed, rel=0.01)
+            await services.background.look(sweep, is_silent=True)
+            assert services.background.rate == rate
+
+    lived(script, items=5, background=int(BACKGROUND))
 
 
 def test_a_restart_does_not_end_the_slowdown() -> None:
