@@ -93,6 +93,8 @@ class Heartbeat:
         count_401 = self._unwritten_401
         try:
             await services.check_clock()
+            # First: if another database replaced the mirror, a query has a misleading error.
+            await services.database.check_writable()
             mark, jumps = services.clock.mark(), services.clock.jumps
             now = mark.at
             day = await self.last_day(now, self._query_runner)
@@ -115,8 +117,6 @@ class Heartbeat:
             )
             if self._has_news(beat):
                 await self._write(beat)
-            else:
-                await services.database.check_writable()
         except MirrorError as error:
             self._webhook.write_error = error
             if error.message != self._logged_error:
