@@ -44,7 +44,7 @@ FILES = {
     "/usr/share/bash-completion/completions/syncd": "-rw-r--r--",
     "/usr/share/doc/syncd/copyright": "-rw-r--r--",
     "/usr/share/doc/syncd/examples -> syncd/examples": "lrwxrwxrwx",
-    "/usr/share/doc/syncd/systemd/README.md": "-rw-r--r--",
+    "/usr/share/doc/syncd/config.example.toml": "-rw-r--r--",
     "/usr/share/fish/vendor_completions.d/syncd.fish": "-rw-r--r--",
     "/usr/share/zsh/vendor-completions/_syncd": "-rw-r--r--",
 }
@@ -237,6 +237,22 @@ def test_the_completions_are_readable(root: Path, shell: str) -> None:
     assert f"_SYNCD_COMPLETE={shell}_complete" in file.read_text()
     # compinit finds a function by the first line of its file.
     assert shell != "zsh" or file.read_text().startswith("#compdef syncd\n")
+
+
+def test_the_container_file_names_files_that_exist() -> None:
+    """Each source of a copy; a user without rights; the folder of the mirror, not the file."""
+    text = (ROOT / "systemd" / "Containerfile").read_text()
+    sources = [
+        words.split()[:-1] for words in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE)
+    ]
+    assert len(sources) == 3
+    assert [name for names in sources for name in names if not (ROOT / name).exists()] == []
+    assert re.findall(r"^(?:USER|VOLUME) (.*)$", text, re.MULTILINE) == [
+        "8787:8787",
+        "/var/lib/syncd",
+    ]
+    assert "/healthz" in text
+    assert not re.search(r"python3\.\d", text)
 
 
 def test_the_scripts_are_sound() -> None:
