@@ -34,7 +34,7 @@ FILES = {
     "/opt/syncd/share/syncd/datasette.json": "-rw-r--r--",
     "/opt/syncd/share/syncd/monitoring/alerts.yml": "-rw-r--r--",
     "/opt/syncd/share/syncd/monitoring/grafana.json": "-rw-r--r--",
-    "/usr/bin/syncd -> ../../opt/syncd/bin/syncd": "lrwxrwxrwx",
+    "/usr/bin/syncd -> /opt/syncd/bin/syncd": "lrwxrwxrwx",
     "/usr/lib/systemd/system/syncd.service": "-rw-r--r--",
     "/usr/lib/systemd/system/syncd.socket": "-rw-r--r--",
     "/usr/lib/systemd/system/syncd@.service": "-rw-r--r--",
@@ -235,8 +235,10 @@ def test_the_completions_are_readable(root: Path, shell: str) -> None:
     file = root / files[shell]
     run(shell, "-n", file)
     assert f"_SYNCD_COMPLETE={shell}_complete" in file.read_text()
-    # compinit finds a function by the first line of its file.
-    assert shell != "zsh" or file.read_text().startswith("#compdef syncd\n")
+    # compinit finds a function by the first line of its file, and runs the file at each TAB.
+    if shell == "zsh":
+        assert file.read_text().startswith("#compdef syncd\n")
+        assert file.read_text().endswith('}\n\n_syncd_completion "$@"\n')
 
 
 def test_the_container_file_names_files_that_exist() -> None:
