@@ -183,7 +183,7 @@ def test_every_expression_parses(tmp_path: Path) -> None:
 def test_promtool_accepts_the_documented_configuration(tmp_path: Path) -> None:
     """With the rules that it names."""
     (text,) = blocks("Metrics", "yaml")
-    installed = "/opt/syncd/lib/python3.11/site-packages/syncd/monitoring"
+    installed = "/opt/syncd/share/syncd/monitoring"
     assert installed in text
     file = tmp_path / "prometheus.yml"
     file.write_text(text.replace(installed, str(MONITORING)))
