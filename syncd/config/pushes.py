@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from syncd.config.files import read_small, reason
 from syncd.config.settings import Push
 from syncd.config.types import SigningSecret, parse_signing_secret
+from syncd.errors import UsageError
 
 
 def check_pushes(pushes: Sequence[Push], errors: list[str]) -> None:
@@ -64,3 +65,15 @@ def read_signing_secrets(pushes: Sequence[Push], errors: list[str]) -> dict[str,
         elif push.url and not any(error.startswith(f"{at}.secret") for error in errors):
             errors.append(f"{at}.secret: is missing; a url needs a secret or a secret_file")
     return found
+
+
+def find_push(configured: Sequence[Push], name: str | None) -> Push:
+    """Return the push with a name, or the only one; raises UsageError."""
+    known = ", ".join(push.name for push in configured) or "none; see [[push]]"
+    hint = f"the configuration has: {known}"
+    if name is None and len(configured) != 1:
+        raise UsageError("no push is named", hint=hint)
+    for push in configured:
+        if name in {None, push.name}:
+            return push
+    raise UsageError(f"there is no push {name!r}", hint=hint)

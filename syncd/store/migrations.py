@@ -70,7 +70,7 @@ def named_variants(db: Database) -> None:
 def standard_names_and_chains(db: Database) -> None:
     """Use the standard terms of the field, and chains instead of indexes by variant and by time.
 
-    The last step creates the views again.
+    A later step creates the views again.
     """
     for statement in _statements(schema_0_2_0.NAMES + schema_0_2_0.CHAINS):
         db.conn.execute(statement)
@@ -93,6 +93,13 @@ def listings_and_reasons(db: Database) -> None:
         db.conn.execute(statement)
     for view in (views.AVAILABILITY, views.LISTINGS, views.CHANGES, views.FRESHNESS):
         db.conn.execute(view)
+
+
+@migrations()
+def positions_of_pushes(db: Database) -> None:
+    """Store where each push goes on in the change feed."""
+    for statement in _statements(schema_0_2_0.PUSHES):
+        db.conn.execute(statement)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
