@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Daemon, Site
+from msgspec import json
 from pushing import SECRET, WRONG_SECRET, Receiver, lines_of, receiving, state_after, state_of
 
 VALUES = ("out_of_stock", "in_stock")
@@ -25,8 +26,6 @@ def receiver() -> Iterator[Receiver]:
 
 def push(site: Site, *tables: dict[str, Any]) -> None:
     """Configure pushes."""
-    from msgspec import json
-
     site.configure()
     lines = [""]
     for table in tables:
@@ -107,18 +106,16 @@ def test_a_receiver_that_was_down_gets_everything_in_order(site: Site) -> None:
     site.until(lambda: status_of(daemon)["error"])
     assert status_of(daemon)["error"] == "could not be reached: ConnectError"
     assert daemon.status()["health"] != "failing"
-    bodies = []
     with receiving(port) as second:
         second.answer = lambda _: 500 if len(second.messages) % 3 else 200
         daemon.process.send_signal(signal.SIGHUP)
         site.until(lambda: second.taken)
         change(site, daemon, 5)
-        bodies += second.taken
     with receiving(port) as third:
         daemon.process.send_signal(signal.SIGHUP)
         change(site, daemon, 5)
         until_pushed(site, daemon)
-        bodies = bodies[: len(bodies)] + third.taken
+        bodies = second.taken + third.taken
     assert state_after(bodies) == state_of(site.rows("SELECT * FROM availability"))
     seqs = [one["seq"] for body in bodies if not body["full"] for one in body["changes"]]
     assert seqs == sorted(set(seqs))
