@@ -24,23 +24,30 @@ async def run(
     cancelled. Its output may contain anything, and is dropped.
     """
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            # A new process group, so that its children can be killed with it.
-            start_new_session=True,
-            env=environ,
-        )
+        # A file in memory: with a pipe, uvloop fails if the command ends before it reads all.
+        stdin = os.memfd_create("stdin")
+        try:
+            with open(stdin, "wb", closefd=False) as file:
+                file.write(body)
+            os.lseek(stdin, 0, os.SEEK_SET)
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                # A new process group, so that its children can be killed with it.
+                start_new_session=True,
+                env=environ,
+            )
+        finally:
+            os.close(stdin)
     except (OSError, ValueError) as error:
         # ValueError: an argument that this locale cannot write.
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise CommandFailed(f"cannot be run: {reason}") from None
     try:
         async with asyncio.timeout(limit_s):
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                await process.communicate(body)
+            await process.wait()
     except TimeoutError:
         raise CommandFailed(f"did not end within {limit_s:g} s") from None
     finally:

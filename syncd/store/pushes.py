@@ -83,14 +83,17 @@ def save(db: sqlite3.Connection, cursor: Cursor) -> None:
 
 
 def go_on_from(db: sqlite3.Connection, name: str, only: str, seq: int) -> None:
-    """Let a push continue after a change; 0: with a full copy."""
+    """Let a push continue after a change; 0, or a change that is not stored: with a full copy.
+
+    This decides at once: a change of the future would be stored soon, and those before it be lost.
+    """
     before = load(db, name)
     save(
         db,
         Cursor(
             name=name,
             # A position of no mirror is not valid, and so leads to a full copy.
-            mirror=(mirror_id(db) or "") if seq else "",
+            mirror=(mirror_id(db) or "") if seq and has(db, seq) else "",
             only=only,
             listings=_listings(db),
             run=1 if before is None else before.run + 1,
