@@ -24,12 +24,8 @@ async def run(
     cancelled. Its output may contain anything, and is dropped.
     """
     try:
-        # A file in memory: with a pipe, uvloop fails if the command ends before it reads all.
-        stdin = os.memfd_create("stdin")
+        stdin = _file_in_memory(body)
         try:
-            with open(stdin, "wb", closefd=False) as file:
-                file.write(body)
-            os.lseek(stdin, 0, os.SEEK_SET)
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=stdin,
@@ -55,6 +51,18 @@ async def run(
             await _kill(process)
     if process.returncode:
         raise CommandFailed(f"ended {process.returncode}")
+
+
+def _file_in_memory(body: bytes) -> int:
+    """Return the descriptor of a file with a body.
+
+    With a pipe, uvloop raises RuntimeError if the command ends before it has read everything.
+    """
+    fd = os.memfd_create("stdin")
+    with open(fd, "wb", closefd=False) as file:
+        file.write(body)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:
