@@ -9,9 +9,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from standardwebhooks.webhooks import Webhook
+
+if TYPE_CHECKING:
+    from conftest import Site
 
 SECRET = "whsec_" + "A1b2" * 10
 WRONG_SECRET = "whsec_" + "Z9y8" * 10
@@ -98,6 +101,17 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         for connection in [*server.connections]:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def configure_push(site: Site, *tables: dict[str, Any]) -> None:
+    """Write the configuration of a site with pushes."""
+    site.configure()
+    lines = [""]
+    for table in tables:
+        lines.append("[[push]]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    with site.config.open("a") as file:
+        file.write("\n".join(lines))
 
 
 def state_after(bodies: list[dict[str, Any]]) -> dict[int, tuple[str | None, int]]:

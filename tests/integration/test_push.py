@@ -12,8 +12,16 @@ from typing import Any
 
 import pytest
 from conftest import Daemon, Site
-from msgspec import json
-from pushing import SECRET, WRONG_SECRET, Receiver, lines_of, receiving, state_after, state_of
+from pushing import (
+    SECRET,
+    WRONG_SECRET,
+    Receiver,
+    configure_push,
+    lines_of,
+    receiving,
+    state_after,
+    state_of,
+)
 
 VALUES = ("out_of_stock", "in_stock")
 
@@ -22,17 +30,6 @@ VALUES = ("out_of_stock", "in_stock")
 def receiver() -> Iterator[Receiver]:
     with receiving() as one:
         yield one
-
-
-def push(site: Site, *tables: dict[str, Any]) -> None:
-    """Configure pushes."""
-    site.configure()
-    lines = [""]
-    for table in tables:
-        lines.append("[[push]]")
-        lines += [f"{key} = {json.encode(value).decode()}" for key, value in table.items()]
-    with site.config.open("a") as file:
-        file.write("\n".join(lines))
 
 
 def to_url(receiver: Receiver, name: str = "shop", **keys: Any) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def change(site: Site, daemon: Daemon, number: int) -> None:
 
 def test_a_receiver_gets_everything_and_then_each_change(site: Site, receiver: Receiver) -> None:
     """First a full copy, then the feed; verified with the library of the specification."""
-    push(site, to_url(receiver, batch=7))
+    configure_push(site, to_url(receiver, batch=7))
     daemon = site.serve()
     until_pushed(site, daemon)
     assert receiver.taken[0]["full"]
@@ -101,7 +98,7 @@ def test_a_receiver_that_was_down_gets_everything_in_order(site: Site) -> None:
     with receiving() as first:
         port = first.server_port
         table = to_url(first, batch=3)
-    push(site, table)
+    configure_push(site, table)
     daemon = site.serve()
     site.until(lambda: status_of(daemon)["error"])
     assert status_of(daemon)["error"] == "could not be reached: ConnectError"
@@ -125,7 +122,7 @@ def test_a_receiver_that_was_down_gets_everything_in_order(site: Site) -> None:
 def test_a_repeated_batch_has_the_same_id(site: Site, receiver: Receiver) -> None:
     """So that a receiver recognises it; each attempt has a signature of its own time."""
     receiver.answer = lambda _: 200 if len(receiver.messages) > 2 else 500
-    push(site, to_url(receiver))
+    configure_push(site, to_url(receiver))
     daemon = site.serve()
     until_pushed(site, daemon)
     assert receiver.ids[0] == receiver.ids[1] == receiver.ids[2]
@@ -140,7 +137,7 @@ def test_any_other_answer_is_retried(site: Site, receiver: Receiver, status: int
     """Redirects are not followed."""
     receiver.headers_sent = {"Location": receiver.url} if status < 400 else {}
     receiver.answer = lambda _: 200 if len(receiver.messages) > 1 else status
-    push(site, to_url(receiver))
+    configure_push(site, to_url(receiver))
     daemon = site.serve()
     until_pushed(site, daemon)
     redirect = "; redirects are not followed" if status < 400 else ""
@@ -153,7 +150,7 @@ def test_retry_after_is_obeyed(site: Site, receiver: Receiver) -> None:
     """No attempt before."""
     receiver.answer = lambda _: 200 if len(receiver.messages) > 1 else 429
     receiver.headers_sent = {"Retry-After": "4"}
-    push(site, to_url(receiver))
+    configure_push(site, to_url(receiver))
     daemon = site.serve(filled=False)
     site.until(lambda: receiver.messages)
     began_s = time.monotonic()
@@ -167,7 +164,7 @@ def test_410_stops_one_push_until_a_reload(site: Site, receiver: Receiver) -> No
     """The status, the health and the log say so; other pushes and deliveries never notice."""
     with receiving() as other:
         receiver.answer = lambda _: 410
-        push(site, to_url(receiver), to_url(other, "other"))
+        configure_push(site, to_url(receiver), to_url(other, "other"))
         daemon = site.serve()
         site.until(lambda: status_of(daemon)["stopped"])
         change(site, daemon, 3)
@@ -196,7 +193,7 @@ def test_a_slow_receiver_delays_nothing(site: Site, receiver: Receiver) -> None:
         return 200
 
     receiver.answer = sleep
-    push(site, to_url(receiver))
+    configure_push(site, to_url(receiver))
     daemon = site.serve()
     site.until(lambda: status_of(daemon)["copying"])
     began_s = time.monotonic()
@@ -212,7 +209,7 @@ def test_nothing_is_lost_when_the_daemon_is_killed(
     site: Site, receiver: Receiver, round_: int
 ) -> None:
     """Order is kept, and only whole batches come twice, with the id they had before."""
-    push(site, to_url(receiver, batch=3))
+    configure_push(site, to_url(receiver, batch=3))
     variants = sorted(site.catalogue.variants)
     numbers = count()
     chances = (0.13, 0.31, 0.07, 0.53, 0.19, 0.02)
@@ -258,7 +255,7 @@ def test_a_command_gets_json_lines(site: Site, tmp_path: Path) -> None:
         f"test -e {tmp_path}/ready || exit 3\ncat >> {tmp_path}/lines\n"
     )
     script.chmod(0o755)
-    push(site, {"name": "shop", "command": [str(script), "$(id) token"], "batch": 50})
+    configure_push(site, {"name": "shop", "command": [str(script), "$(id) token"], "batch": 50})
     daemon = site.serve(environ={"SYNCD_DREAMSHIP_API_KEYS": site.key})
     site.until(lambda: status_of(daemon)["error"])
     assert status_of(daemon)["error"] == "the command ended 3"
@@ -283,7 +280,7 @@ def test_a_command_ends_with_the_daemon(site: Site, tmp_path: Path) -> None:
     script = tmp_path / "take"
     script.write_text(f"#!/bin/sh\ntrap '' TERM\nsleep 60 & echo $! > {tmp_path}/pid\nwait\n")
     script.chmod(0o755)
-    push(site, {"name": "shop", "command": [str(script)]})
+    configure_push(site, {"name": "shop", "command": [str(script)]})
     daemon = site.serve()
     site.until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
     daemon.stop()
@@ -301,7 +298,7 @@ def is_alive(pid: str) -> bool:
 
 def test_push_sets_where_a_push_goes_on(site: Site, receiver: Receiver) -> None:
     """Through the daemon, and without one; `0` begins with a full copy."""
-    push(site, to_url(receiver))
+    configure_push(site, to_url(receiver))
     daemon = site.serve()
     change(site, daemon, 6)
     until_pushed(site, daemon)
@@ -334,7 +331,7 @@ def test_push_sets_where_a_push_goes_on(site: Site, receiver: Receiver) -> None:
 
 def test_a_restored_backup_means_a_full_copy(site: Site, receiver: Receiver) -> None:
     """Its feed has other changes with the same numbers."""
-    push(site, to_url(receiver))
+    configure_push(site, to_url(receiver))
     daemon = site.serve()
     until_pushed(site, daemon)
     copy = site.folder / "copy.db"
@@ -357,7 +354,7 @@ def test_a_restored_backup_means_a_full_copy(site: Site, receiver: Receiver) -> 
 
 def test_the_doctor_sends_a_signed_test(site: Site, receiver: Receiver) -> None:
     """It has no changes; a receiver with another secret refuses it."""
-    push(site, to_url(receiver), to_url(receiver, "other", secret=WRONG_SECRET))
+    configure_push(site, to_url(receiver), to_url(receiver, "other", secret=WRONG_SECRET))
     found = {line.split("  ")[1]: line for line in site.syncd("doctor").stdout.splitlines()}
     assert receiver.taken == [
         {"source": "default", "mirror": None, "full": False, "test": True, "changes": []}
@@ -369,7 +366,7 @@ def test_the_doctor_sends_a_signed_test(site: Site, receiver: Receiver) -> None:
 def test_no_secret_is_shown(site: Site, receiver: Receiver) -> None:
     """Not in the log, the status, the metrics, the mirror, or by a command."""
     receiver.answer = lambda _: 500
-    push(
+    configure_push(
         site,
         to_url(receiver),
         {"name": "second", "command": ["/nonexistent", "token-in-an-argument"]},
