@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.admin import metrics, page
 from syncd.config import is_loopback
+from syncd.core.listings import MAX_SKU_CHARS
 from syncd.core.plain_text import json_text
 from syncd.core.status_document import StatusDocument
 from syncd.errors import SyncdError
@@ -28,7 +29,7 @@ StatusOf = Callable[[], Awaitable[StatusDocument]]
 MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
 
-MAX_QUERY_CHARS = 100
+MAX_QUERY_CHARS = MAX_SKU_CHARS
 # The requests of one kind that are answered at the same time. Many requests of one kind delay only
 # their own kind and use little memory.
 MAX_CONCURRENT = 8

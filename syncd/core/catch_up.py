@@ -16,9 +16,15 @@ from msgspec.structs import replace
 # Of each background call, this share is added to the credit: with 15 background calls a minute,
 # catch-ups add 4.5 calls a minute at most, on average.
 CREDIT_SHARE = 0.3
-# A new mirror begins with the credit of three hours. That of a day is enough for any catalogue.
+# A new mirror begins with the credit of three hours. That of three days lasts for a long outage of
+# a large catalogue.
 FIRST_CREDIT = timedelta(hours=3)
-MOST_CREDIT = timedelta(days=1)
+MOST_CREDIT = timedelta(days=3)
+# In a long outage one catch-up follows another. They are spread so that the credit would last for
+# so long: at once after another, a catch-up finds little, and later there is no credit left.
+CREDIT_LASTS = timedelta(hours=4)
+# A catch-up that costs at most this share of the credit needs no pause: a small catalogue.
+SMALL_SHARE = 0.15
 # For so long after a delivery that arrived later than `settle`, evidence waits for `missed_grace`.
 LATENESS_LASTS = timedelta(days=1)
 
@@ -28,7 +34,7 @@ class CatchUp(Struct, frozen=True):
 
     `evidence_at`: a change without a delivery was found then, and items that were read earlier are
     still to be read; None: there are none. `is_running`: they are read at full rate.
-    `ended_at`: the end of the last catch-up; changes found until then are no new evidence.
+    `began_at`, `ended_at`: of the last catch-up; changes found until its end are no new evidence.
     """
 
     evidence_at: datetime | None = None
@@ -36,6 +42,7 @@ class CatchUp(Struct, frozen=True):
     ended_at: datetime | None = None
     credit: float = 0.0
     credit_at: datetime | None = None
+    began_at: datetime | None = None
 
 
 def credit(state: CatchUp, now: datetime, background_per_minute: float) -> float:
@@ -85,8 +92,9 @@ def proceed(
 ) -> CatchUp:
     """Begin a catch-up if its credit is enough, and end it when no item is outdated.
 
-    `outdated`: the number of items that were read before the evidence. `calls_per_minute`: the rate
-    of a catch-up. Background calls would have read a part of the items in the same time, so only
+    `outdated`: the number of items that were read before the evidence. `background_per_minute`: the
+    rate at which items are read without a catch-up, and `calls_per_minute` that of a catch-up.
+    Background calls would have read a part of the items in the same time, so only
     the rest is taken from the credit.
     """
     left = credit(state, now, background_per_minute)
@@ -101,9 +109,17 @@ def proceed(
         )
     cost = outdated * max(0.0, 1 - background_per_minute / max(1.0, calls_per_minute))
     cost = min(cost, _most_credit(background_per_minute))
-    if state.is_running or left < cost:
+    if state.is_running or cost > min(left, _spendable(state, left, now, background_per_minute)):
         return state
-    return replace(state, is_running=True, credit=left - cost, credit_at=now)
+    return replace(state, is_running=True, credit=left - cost, credit_at=now, began_at=now)
+
+
+def _spendable(state: CatchUp, left: float, now: datetime, background_per_minute: float) -> float:
+    """Return how many calls of the credit `left` a catch-up may make, so soon after the last."""
+    if state.began_at is None:
+        return left
+    per_minute = left / _minutes(CREDIT_LASTS) + background_per_minute * CREDIT_SHARE
+    return max(left * SMALL_SHARE, _minutes(now - state.began_at) * per_minute)
 
 
 def _clamped(state: CatchUp, now: datetime) -> CatchUp:
@@ -117,6 +133,7 @@ def _clamped(state: CatchUp, now: datetime) -> CatchUp:
         evidence_at=clamped(state.evidence_at),
         ended_at=clamped(state.ended_at),
         credit_at=clamped(state.credit_at),
+        began_at=clamped(state.began_at),
     )
 
 

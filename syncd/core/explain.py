@@ -47,7 +47,9 @@ REASONS: dict[str, Reason] = {
     "verifying": Reason(
         "verifying", "Its value is in doubt, and one of the possible values may not be sold."
     ),
-    "item": Reason("status of its item", "Its item has a status that must not be sold"),
+    "item": Reason(
+        "status of its item", "availability.blocked_item_statuses lists a status of its item"
+    ),
     "value": Reason(
         "its availability", "availability.sellable of the configuration does not list its value."
     ),
@@ -180,7 +182,7 @@ def _reason(row: Row) -> list[str]:
     if reason == "item":
         statuses = (row["item_release_status"], row["item_operational_status"])
         named = " and ".join(_quoted(status) for status in statuses if status)
-        sentence = f"{sentence}: {named} (availability.blocked_item_statuses)."
+        sentence = f"{sentence}, which has {named}."
     return [f"Not sellable, because of `{reason}`: {sentence}"]
 
 

@@ -196,7 +196,7 @@ def _about_listings(listings: ListingsSnapshot) -> list[str]:
         subject = "1 of your SKUs leads" if dead == 1 else f"{dead} of your SKUs lead"
         reasons.append(
             f"{subject} to no variant: {named}{others}; Dreamship rejects such orders. Correct "
-            "their variant_id in the listings; `syncd listings --unknown` lists them."
+            "the variant_id in the file; `syncd listings --unknown` lists all of them."
         )
     return reasons
 

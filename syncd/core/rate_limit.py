@@ -62,9 +62,11 @@ def start(
     calls: Iterable[datetime] = (),
     *,
     paused_until: datetime | None = None,
+    slowdown: Slowdown | None = None,
 ) -> RateState:
     """Return the first state of a process, from the calls and 429s of the process before it."""
-    return RateState(calls_per_minute, float(calls_per_minute), tuple(sorted(calls)), paused_until)
+    per_minute, made = float(calls_per_minute), tuple(sorted(calls))
+    return RateState(calls_per_minute, per_minute, made, paused_until, slowdown)
 
 
 def reserve(calls_per_minute: int) -> int:
@@ -79,12 +81,14 @@ def resume(
     now: datetime,
     *,
     paused_until: datetime | None = None,
+    slowdown: Slowdown | None = None,
 ) -> RateState:
     """Return the pace of a process that begins, knowing the calls and 429s of its predecessor.
 
     `lost`: how many more calls the predecessor may have made just before a crash.
     """
-    return start(calls_per_minute, (*calls, *(now,) * lost), paused_until=paused_until)
+    made = (*calls, *(now,) * lost)
+    return start(calls_per_minute, made, paused_until=paused_until, slowdown=slowdown)
 
 
 def next_call_at(state: RateState, now: datetime, *, urgent: bool) -> datetime:

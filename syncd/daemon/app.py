@@ -22,7 +22,7 @@ from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
 from syncd.daemon import systemd
 from syncd.daemon.control_handlers import ControlHandlers
-from syncd.daemon.heartbeat import Heartbeat
+from syncd.daemon.heartbeat import HEARTBEAT_S, Heartbeat
 from syncd.daemon.listeners import Listeners
 from syncd.daemon.listings_watch import ListingsWatch
 from syncd.daemon.reloader import Reloader
@@ -41,7 +41,6 @@ from syncd.webhook import endpoint
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT_S = 20.0
 # For all parts together; the unit's TimeoutStopSec is longer (a test adds them up).
 LONGEST_STOP_S = 42.0
 
@@ -96,11 +95,13 @@ class Daemon:
             max_body_bytes=lambda: services.config.webhook.max_body_bytes,
             refusals=self._refusals["webhook"],
         )
+        self._beat_s = min(HEARTBEAT_S, systemd.watchdog_s(environ) or HEARTBEAT_S)
         self._heartbeat = Heartbeat(
             services,
             self._schedule,
             self._webhook,
             pushes=self._pushes,
+            every_s=self._beat_s,
             max_connections=self._max_connections,
         )
         self._status_service = StatusService(
@@ -165,12 +166,7 @@ class Daemon:
         self._services.start_reading()
         await self._schedule.start()
         await self._pushes.start()
-        ticker = Ticker(
-            self._services,
-            self._schedule,
-            self._beat,
-            every_s=min(HEARTBEAT_S, systemd.watchdog_s(self._environ) or HEARTBEAT_S),
-        )
+        ticker = Ticker(self._services, self._schedule, self._beat, every_s=self._beat_s)
         self._spawn(ticker.run())
         self._spawn(ticker.watch_clock())
         # All objects up to now stay in memory; the garbage collector takes about 10 ms for them.

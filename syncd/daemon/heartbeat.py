@@ -25,11 +25,16 @@ from syncd.errors import MirrorError, MirrorIncompatible
 from syncd.push.manager import Pushes
 from syncd.store import process_state
 from syncd.store.process_state import Beat
-from syncd.store.wall_time import health_after
+from syncd.store.wall_time import health_after, put_mark
 from syncd.webhook.endpoint import WebhookEndpoint
 
 log = structlog.get_logger(__name__)
 
+# The time between two heartbeats; that of a watchdog may be shorter.
+HEARTBEAT_S = 25.0
+# A heartbeat without news leaves the row alone until the row is older than so many heartbeats, so
+# that every second one writes it: a commit costs 16 KB. `freshness.daemon_seen_at` may be 60 s old.
+ROW_LASTS_BEATS = 1.2
 # A health is reported after so many heartbeats; a short disturbance wakes nobody.
 REPORTED_AFTER_BEATS = 3
 # So many commits between two heartbeats need no cache: the heartbeat, and reads that confirm.
@@ -37,7 +42,10 @@ QUIET_COMMITS = 3
 
 
 class Heartbeat:
-    """Writes one row into the mirror at each beat, with the counts since the last beat."""
+    """Stores at least at every second beat that the daemon lives, and at once what is new.
+
+    `every_s`: the time between two beats.
+    """
 
     def __init__(
         self,
@@ -46,12 +54,14 @@ class Heartbeat:
         webhook: WebhookEndpoint,
         *,
         pushes: Pushes,
+        every_s: float = HEARTBEAT_S,
         max_connections: int = 0,
     ) -> None:
         self._services = services
         self._schedule = schedule
         self._webhook = webhook
         self._pushes = pushes
+        self._row_lasts_s = ROW_LASTS_BEATS * every_s
         self._max_connections = max_connections
         self._notifier = Notifier(sleep=services.clock.sleep)
         self._started_at = services.clock.now()
@@ -61,6 +71,7 @@ class Heartbeat:
         self._written_401 = 0
         self._commits = 0
         self._logged_error = ""
+        self._written: Beat | None = None
         # A connection of its own: a heartbeat never waits for a query of the status.
         self._query_runner = QueryRunner(services.config.mirror.path)
         services.clock.follow(self._follow)
@@ -71,8 +82,12 @@ class Heartbeat:
         return self._webhooks.state
 
     async def close(self) -> None:
-        """Close the connection to the mirror, and cancel notifications."""
+        """Store that the daemon lived until now, and cancel notifications."""
         await self._notifier.close()
+        mark = self._services.clock.mark()
+        with contextlib.suppress(MirrorError):
+            # So that the next start knows how long the daemon did not run.
+            await self._services.database.write(lambda db: put_mark(db, mark))
         await self._query_runner.close()
 
     async def beat(self) -> None:
@@ -81,6 +96,8 @@ class Heartbeat:
         count_401 = self._unwritten_401
         try:
             await services.check_clock()
+            # First: if another database replaced the mirror, a query has a misleading error.
+            await services.database.check_writable()
             mark, jumps = services.clock.mark(), services.clock.jumps
             now = mark.at
             day = await self.last_day(now, self._query_runner)
@@ -101,16 +118,8 @@ class Heartbeat:
                 clock_offset=services.remote_clock.offset,
                 counted={"invalid_signature": count_401},
             )
-            await services.database.write(lambda db: process_state.beat(db, beat))
-            self._written_401 += count_401
-            # A heartbeat may touch only sound pages: after damage, the whole file is checked first.
-            was_damaged = isinstance(self._webhook.write_error, MirrorIncompatible)
-            if not was_damaged or await services.database.read(process_state.is_sound):
-                self._webhook.write_error = None
-            if self._logged_error:
-                self._logged_error = ""
-                log.info("the mirror can be used again")
-                services.worker.retry_now()
+            if self._has_news(beat):
+                await self._write(beat)
         except MirrorError as error:
             self._webhook.write_error = error
             if error.message != self._logged_error:
@@ -123,11 +132,37 @@ class Heartbeat:
             if self._reported_health is not None:
                 self._report("health", self._reported_health, health, assessment)
             self._reported_health = health
-        self._schedule.adapt(is_silent=self._webhooks.state == "silent")
+        is_silent = self._webhooks.state == "silent"
+        self._schedule.adapt(is_silent=is_silent)
         with contextlib.suppress(MirrorError):  # the next heartbeat reports it
             is_quiet = await self._is_quiet_for_long(day, now)
-            await services.look_for_evidence(snapshot.progress, is_quiet=is_quiet)
+            await services.look_for_evidence(
+                snapshot.progress, is_quiet=is_quiet, is_silent=is_silent
+            )
             await self._release_memory()
+
+    def _has_news(self, beat: Beat) -> bool:
+        """Return whether to write a beat: the stored one differs, is old, or may not be stored."""
+        has_error = self._webhook.write_error is not None or bool(self._logged_error)
+        if self._written is None or has_error:
+            return True
+        age_s = beat.mark.elapsed_s - self._written.mark.elapsed_s
+        return age_s > self._row_lasts_s or beat.adds_to(self._written)
+
+    async def _write(self, beat: Beat) -> None:
+        """Write a beat, which proves that the mirror can be used; raises leaves of MirrorError."""
+        services = self._services
+        await services.database.write(lambda db: process_state.beat(db, beat))
+        self._written_401 += beat.counted["invalid_signature"]
+        self._written = beat
+        # A heartbeat may touch only sound pages: after damage, the whole file is checked first.
+        was_damaged = isinstance(self._webhook.write_error, MirrorIncompatible)
+        if not was_damaged or await services.database.read(process_state.is_sound):
+            self._webhook.write_error = None
+        if self._logged_error:
+            self._logged_error = ""
+            log.info("the mirror can be used again")
+            services.worker.retry_now()
 
     async def snapshot(self, now: datetime) -> DaemonSnapshot:
         """Return the state of the daemon; raises MirrorError leaves."""

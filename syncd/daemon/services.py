@@ -277,14 +277,14 @@ class Services:
             await self.sweep_manager.restart()
 
     async def look_for_evidence(
-        self, progress: SweepProgress | None, *, is_quiet: bool = False
+        self, progress: SweepProgress | None, *, is_quiet: bool = False, is_silent: bool = False
     ) -> None:
         """Adjust the background reading to the sweep that runs, and to lost deliveries.
 
         Raises leaves of MirrorError.
         """
         await self.fetcher.list_watch.look()
-        if await self.background.look(progress, is_quiet=is_quiet):
+        if await self.background.look(progress, is_quiet=is_quiet, is_silent=is_silent):
             self.worker.wake()
 
     def _end_downtime(self, summary: SweepSummary) -> None:

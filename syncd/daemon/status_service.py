@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from syncd import logs
 from syncd.admin import metrics, page
 from syncd.core import explain
-from syncd.core.model import JsonObject, id_in
+from syncd.core.model import JsonObject
 from syncd.core.snapshots import DaemonSnapshot, DaySummary, MirrorCounts
 from syncd.core.status_document import StatusDocument, status_document
 from syncd.core.timestamps import to_text
@@ -20,6 +20,7 @@ from syncd.daemon.services import Services
 from syncd.errors import MirrorError, Overloaded
 from syncd.http_server.refusals import Refusals
 from syncd.store import Queries
+from syncd.store.search import Found
 from syncd.webhook.endpoint import WebhookEndpoint
 
 # Counting a large mirror on a cold disk takes seconds.
@@ -97,19 +98,14 @@ class StatusService:
         )
 
     async def page(self, search: str) -> str:
-        """Return the status page, with the variants that match a `search`."""
+        """Return the status page, with the SKUs and variants that match a `search`."""
         now = self._services.clock.now()
-        matches = (
+        found = (
             await self._searches.run(lambda queries: queries.find(search, page.MAX_MATCHES))
             if search
-            else []
+            else Found()
         )
-        explanation = None
-        variant_id = id_in(search)
-        if len(matches) == 1 or (matches and matches[0]["variant_id"] == variant_id):
-            explanation = await self._explain(matches[0]["variant_id"])
-        elif not matches and variant_id is not None:
-            explanation = await self._explain(variant_id)  # deliveries may have named it
+        explanations = [await self._explain(variant_id) for variant_id in found.explained]
         day = await self._query_runner.run(lambda queries: self._day.answer(queries, now))
         return page.render(
             status=await self.status(),
@@ -127,8 +123,8 @@ class StatusService:
             ],
             drift=page.chart("Differences found", day.drift, page.DRIFT, each="sweep"),
             search=search,
-            matches=matches,
-            explanation=explanation,
+            found=found,
+            explanations=explanations,
             at=to_text(now),
         )
 

@@ -7,6 +7,7 @@ import ctypes
 import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,14 @@ def _is_half_created(connection: sqlite3.Connection) -> bool:
     """Return whether only the list of migrations exists: the first start was interrupted."""
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
     return all("_sqlite_migrations" in name for name in names)
+
+
+@contextlib.contextmanager
+def without_cached_pages_after_error(db: sqlite3.Connection) -> Iterator[None]:
+    """Drop cached pages after an error: a damaged page may have been repaired on disk since."""
+    try:
+        yield
+    except sqlite3.DatabaseError:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("PRAGMA shrink_memory")
+        raise

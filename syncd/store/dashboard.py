@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
-from syncd.core.model import Row, id_in
+from syncd.core.model import Row
 from syncd.core.timestamps import to_text
+from syncd.store import off_sale
 from syncd.store.history import dicts
 from syncd.store.time_ranges import first_id_since
 
@@ -26,7 +27,7 @@ class Day(Struct, frozen=True):
     `deliveries`, `changes` and `confirmed` have one row for each hour: `label`, and a count of each
     kind. `begins` is the beginning of the first hour. `stale` counts the items that were not
     confirmed since then, `verifying` the verifying variants. `webhooks` has each `state` of the
-    webhook, and when it began.
+    webhook, and when it began. `off_sale` is of any age.
     """
 
     begins: datetime
@@ -35,6 +36,7 @@ class Day(Struct, frozen=True):
     confirmed: list[Row]
     stale: int
     webhooks: list[Row]
+    off_sale: list[Row]
     recent: list[Row]
     sweeps: list[Row]
     quarantined: list[Row]
@@ -87,6 +89,7 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
                 (_STATES,),
             )
         ),
+        off_sale=off_sale.newest(db),
         recent=dicts(
             db.execute(
                 """SELECT c.*, v.name, v.color, v.size, i.name AS item_name FROM changes c
@@ -116,21 +119,6 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
         verifying=db.execute(
             "SELECT count(*) FROM variants WHERE conflicting_values IS NOT NULL"
         ).fetchone()[0],
-    )
-
-
-def find(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
-    """Return up to `limit` variants with this id or item id, or with this text in a name."""
-    like = f"%{text.replace('!', '!!').replace('%', '!%').replace('_', '!_')}%"
-    return dicts(
-        db.execute(
-            """SELECT variant_id, item_id, item_name, variant_name, availability, sellable, removed,
-                      verifying FROM availability
-               WHERE variant_id = :number OR item_id = :number OR item_name LIKE :like ESCAPE '!'
-                  OR variant_name LIKE :like ESCAPE '!'
-               ORDER BY variant_id = :number DESC, item_name, variant_id LIMIT :limit""",
-            {"number": id_in(text), "like": like, "limit": limit},
-        )
     )
 
 

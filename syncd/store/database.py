@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +16,7 @@ from syncd.store.connection import (
     close_without_checkpoint,
     open_for_writing,
     release_memory,
+    without_cached_pages_after_error,
 )
 from syncd.store.deferred_writes import DeferredWrites
 from syncd.store.files import Lock, files_of, is_of_syncd, resolve
@@ -32,8 +32,8 @@ class Database:
     """The file of the mirror, and the one thread that reads and writes it for the daemon.
 
     The functions that it runs take the connection. `path` is the real path once the file is open.
-    `commits` counts the transactions since the start. `on_commit` is called in the write thread
-    after each of them; it must not raise.
+    `commits` counts the transactions since the start that changed something. `on_commit` is called
+    in the write thread after each transaction; it must not raise.
     """
 
     def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
@@ -156,6 +156,10 @@ class Database:
         """Drop the cached pages: a mirror that is rarely written needs none."""
         await self.read(release_memory)
 
+    async def check_writable(self) -> None:
+        """Raise MirrorUnavailable if no transaction can begin; write nothing."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._check_writable)
+
     async def ping(self) -> None:
         """Return once the thread has finished its earlier work, even if the mirror is unusable."""
         await asyncio.get_running_loop().run_in_executor(self._executor, int)
@@ -183,21 +187,22 @@ class Database:
 
     def _read(self, function: Callable[[sqlite3.Connection], T]) -> T:
         db = self._open_connection()
-        with translated(self.path), _without_cached_pages_after_error(db):
+        with translated(self.path), without_cached_pages_after_error(db):
             if self._lock.is_overwritten():
                 raise overwritten(self.path)
             return function(db)
 
     def _write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         db = self._open_connection()
-        with translated(self.path), _without_cached_pages_after_error(db):
+        with translated(self.path), without_cached_pages_after_error(db):
             self._require_same_files()
+            changes = db.total_changes
             deferred = self._begin(db)
             try:
                 done = self._run_first(db)
                 result = function(db)
                 self._commit(db)
-                self.commits += 1
+                self.commits += db.total_changes != changes
                 self.on_commit()
                 self._deferred.remove(deferred)
                 del self._first[:done]
@@ -207,6 +212,13 @@ class Database:
             # The files may have been replaced meanwhile, and then no shop sees the transaction.
             self._require_same_files()
             return result
+
+    def _check_writable(self) -> None:
+        db = self._open_connection()
+        with translated(self.path), without_cached_pages_after_error(db):
+            self._require_same_files()
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("COMMIT")
 
     def _begin(self, db: sqlite3.Connection) -> int:
         """Begin a transaction, and run the deferred writes; return their number."""
@@ -281,14 +293,3 @@ def _roll_back(db: sqlite3.Connection) -> None:
     # A full disk may have rolled the transaction back already.
     if db.in_transaction:
         db.execute("ROLLBACK")
-
-
-@contextlib.contextmanager
-def _without_cached_pages_after_error(db: sqlite3.Connection) -> Iterator[None]:
-    """Drop cached pages after an error: a damaged page may have been repaired on disk since."""
-    try:
-        yield
-    except sqlite3.DatabaseError:
-        with contextlib.suppress(sqlite3.Error):
-            db.execute("PRAGMA shrink_memory")
-        raise

@@ -32,27 +32,27 @@ _PICKS: dict[JobKind, str] = {
     "requested": """
         WITH requests AS (
             SELECT w.sweep_id, count(*) AS items FROM sweeps w
-            JOIN sweep_items s ON s.sweep_id = w.sweep_id
+            CROSS JOIN sweep_items s ON s.sweep_id = w.sweep_id
             WHERE w.ended_at IS NULL AND NOT w.is_catalogue AND s.state = 'todo' GROUP BY 1)
         SELECT q.item_id, q.sweep_id, 0
         FROM requests r JOIN sweep_items q ON q.sweep_id = r.sweep_id
         JOIN items i ON i.item_id = q.item_id
         WHERE q.state = 'todo' AND {ready} ORDER BY r.items, r.sweep_id LIMIT 1""",
+    # Through the index of the last read: in a large catalogue, the first items that it finds are
+    # those of the sweep.
     "unread": """
-        SELECT q.item_id, q.sweep_id, w.is_paced
-        FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
-        JOIN items i ON i.item_id = q.item_id
-        WHERE w.ended_at IS NULL AND w.is_catalogue AND w.is_paced <= :background
-          AND q.state = 'todo' AND {ready}
+        SELECT q.item_id, s.sweep_id, :is_paced
+        FROM items q CROSS JOIN sweep_items s ON s.sweep_id = :sweep AND s.item_id = q.item_id
+        CROSS JOIN items i ON i.item_id = q.item_id
+        WHERE q.confirmed_at IS NULL AND s.state = 'todo' AND {ready}
           -- An item whose last read failed comes last, not first (see "stale").
-          AND i.confirmed_at IS NULL AND i.attempts = 0 LIMIT 1""",
+          AND i.attempts = 0 LIMIT 1""",
     "stale": """
-        SELECT q.item_id, q.sweep_id, w.is_paced
-        FROM sweeps w JOIN sweep_items q ON q.sweep_id = w.sweep_id
-        JOIN items i ON i.item_id = q.item_id
-        WHERE w.ended_at IS NULL AND w.is_catalogue AND w.is_paced <= :background
-          AND q.state = 'todo' AND {ready}
-        ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1""",
+        SELECT q.item_id, s.sweep_id, :is_paced
+        FROM items q CROSS JOIN sweep_items s ON s.sweep_id = :sweep AND s.item_id = q.item_id
+        CROSS JOIN items i ON i.item_id = q.item_id
+        WHERE s.state = 'todo' AND {ready} AND i.attempts = 0
+        ORDER BY q.confirmed_at LIMIT 1""",
     "catch_up": """
         SELECT q.item_id, NULL, 0 FROM items q JOIN items i ON i.item_id = q.item_id
         WHERE q.confirmed_at < :outdated AND {readable} AND {ready}
@@ -71,6 +71,14 @@ _PICKS: dict[JobKind, str] = {
 _READY = """q.item_id NOT IN (SELECT value FROM json_each(:busy))
             AND (i.not_before IS NULL OR i.not_before <= :now)"""
 _PICKS = {kind: sql.format(ready=_READY, readable=READABLE) for kind, sql in _PICKS.items()}
+_CATALOGUE_SWEEP = """SELECT sweep_id, is_paced FROM sweeps
+    WHERE ended_at IS NULL AND is_catalogue AND is_paced <= :background LIMIT 1"""
+# After all others: the items of a sweep whose last read failed.
+_PICK_FAILED = f"""
+    SELECT q.item_id, q.sweep_id, :is_paced
+    FROM sweep_items q CROSS JOIN items i ON i.item_id = q.item_id
+    WHERE q.sweep_id = :sweep AND q.state = 'todo' AND {_READY}
+    ORDER BY i.attempts > 0, i.confirmed_at LIMIT 1"""  # noqa: S608 - a constant
 
 
 class Choice(Struct, frozen=True):
@@ -130,7 +138,14 @@ def next_job(
 
 
 def _next_item(db: sqlite3.Connection, kind: JobKind, values: dict[str, object]) -> Job | None:
+    if kind in {"unread", "stale"}:
+        sweep = db.execute(_CATALOGUE_SWEEP, values).fetchone()
+        if sweep is None:
+            return None
+        values = values | {"sweep": sweep[0], "is_paced": sweep[1]}
     row = db.execute(_PICKS[kind], values).fetchone()
+    if row is None and kind == "stale":
+        row = db.execute(_PICK_FAILED, values).fetchone()
     if row is None:
         return None
     return Job(kind, item_id=row[0], sweep_id=row[1], is_background=bool(row[2]))

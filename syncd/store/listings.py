@@ -120,19 +120,25 @@ def listed(db: sqlite3.Connection, skus: Sequence[str]) -> set[str]:
     return {row[0] for row in found}
 
 
-def find(db: sqlite3.Connection, skus: Sequence[str], reasons: Sequence[str]) -> list[Row]:
+def find(
+    db: sqlite3.Connection,
+    skus: Sequence[str],
+    reasons: Sequence[str],
+    limit: int | None = None,
+) -> list[Row]:
     """Return rows of the view; only these SKUs and these reasons, if any are named."""
     return dicts(
         db.execute(
             """SELECT * FROM listings
                WHERE (:no_skus OR sku IN (SELECT value FROM json_each(:skus)))
                  AND (:no_reasons OR reason IN (SELECT value FROM json_each(:reasons)))
-               ORDER BY sku""",
+               ORDER BY sku LIMIT :limit""",
             {
                 "no_skus": not skus,
                 "skus": as_json(skus),
                 "no_reasons": not reasons,
                 "reasons": as_json(reasons),
+                "limit": -1 if limit is None else limit,
             },
         )
     )

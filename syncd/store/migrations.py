@@ -70,10 +70,13 @@ def named_variants(db: Database) -> None:
 def standard_names_and_chains(db: Database) -> None:
     """Use the standard terms of the field, and chains instead of indexes by variant and by time.
 
-    A later step creates the views again.
+    The views are the same, except that `freshness` shows no time in the future.
     """
     for statement in _statements(schema_0_2_0.NAMES + schema_0_2_0.CHAINS):
         db.conn.execute(statement)
+    # Each step is a transaction of its own, and shops read between two steps.
+    for view in (schema_0_2_0.AVAILABILITY, views.CHANGES, views.FRESHNESS):
+        db.conn.execute(view)
 
 
 @migrations()
@@ -85,13 +88,13 @@ def reading_never_ends(db: Database) -> None:
 
 @migrations()
 def listings_and_reasons(db: Database) -> None:
-    """Store the SKUs of the shop, costs, and statuses of items; create the views of 0.2.0.
+    """Store the SKUs of the shop, costs, and statuses of items.
 
-    `availability` has more columns, and `freshness` shows no time in the future.
+    `availability` has more columns, and the view `listings` is new.
     """
     for statement in _statements(schema_0_2_0.LISTINGS):
         db.conn.execute(statement)
-    for view in (views.AVAILABILITY, views.LISTINGS, views.CHANGES, views.FRESHNESS):
+    for view in (views.AVAILABILITY, views.LISTINGS):
         db.conn.execute(view)
 
 

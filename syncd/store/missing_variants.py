@@ -28,8 +28,9 @@ def absence_mode(
     """
     blocked: int | None
     (blocked,) = db.execute(
+        # CROSS JOIN: from the few open sweeps, and not through the items of all sweeps.
         """SELECT min(w.removals_blocked)
-           FROM sweep_items s JOIN sweeps w ON w.sweep_id = s.sweep_id
+           FROM sweeps w CROSS JOIN sweep_items s ON s.sweep_id = w.sweep_id
            WHERE s.item_id = ? AND s.state != 'done' AND w.ended_at IS NULL
              AND w.began_at <= ?""",
         (read.item_id, to_text(read.began_at)),

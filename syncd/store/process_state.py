@@ -11,14 +11,18 @@ from msgspec import Struct
 
 from syncd.clock import Mark
 from syncd.core import rate_limit
-from syncd.core.rate_limit import MAX_WAIT_S, WINDOW, RateState
+from syncd.core.rate_limit import MAX_WAIT_S, WINDOW, RateState, Slowdown
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import WebhookHealth
 from syncd.store.rows import get_state, put_state
-from syncd.store.wall_time import put_mark
+from syncd.store.wall_time import SLOWDOWN_AT, put_mark
 
 # The key of the number of calls that a process may not have stored; a clean stop deletes it.
 _RESERVED = "calls_reserved"
+_SLOWDOWN_RATE = "background_slowdown_per_minute"
+# An estimate of Dreamship's clock varies by less from one answer to the next: `Date` has no
+# fraction.
+_SAME_OFFSET = timedelta(seconds=1)
 
 
 class Beat(Struct, frozen=True):
@@ -30,11 +34,20 @@ class Beat(Struct, frozen=True):
     clock_offset: timedelta
     counted: dict[str, int]
 
+    def adds_to(self, last: Beat) -> bool:
+        """Return whether it has anything new since `last`, besides its time."""
+        return (
+            (self.webhooks, self.reported_health) != (last.webhooks, last.reported_health)
+            or any(self.counted.values())
+            or abs(self.clock_offset - last.clock_offset) >= _SAME_OFFSET
+        )
+
 
 class SavedState(Struct, frozen=True):
     """The state that a daemon needs when it starts.
 
     `calls`: those of the last minute; `lost_calls`: how many more a crash may have lost.
+    `slowdown`: what the last 429 left of the background rate.
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: the number of
     sweeps since then that were not complete. `accepting_since`: since when deliveries could arrive
     without a break. `is_clock_suspect`: the clock ran ahead, and nothing has confirmed it since.
@@ -43,6 +56,7 @@ class SavedState(Struct, frozen=True):
     calls: list[datetime]
     lost_calls: int
     paused_until: datetime | None
+    slowdown: Slowdown | None
     clock_offset: timedelta
     complete_at: datetime | None
     failures: int
@@ -54,7 +68,12 @@ class SavedState(Struct, frozen=True):
     def pace(self, calls_per_minute: int, now: datetime) -> RateState:
         """Return the pace with which the calls continue."""
         return rate_limit.resume(
-            calls_per_minute, self.calls, self.lost_calls, now, paused_until=self.paused_until
+            calls_per_minute,
+            self.calls,
+            self.lost_calls,
+            now,
+            paused_until=self.paused_until,
+            slowdown=self.slowdown,
         )
 
 
@@ -83,13 +102,27 @@ def store_calls(db: sqlite3.Connection, calls: Iterable[datetime]) -> None:
 
 
 def log_throttled(
-    db: sqlite3.Connection, now: datetime, paused_until: datetime, *, for_sweep: bool
+    db: sqlite3.Connection,
+    now: datetime,
+    paused_until: datetime,
+    slowdown: Slowdown | None,
+    *,
+    for_sweep: bool,
 ) -> None:
-    """Store one 429, and until when it asked to wait."""
+    """Store one 429, until when it asked to wait, and what it left of the background rate."""
     put_state(db, "paused_until", to_text(paused_until))
+    if slowdown is not None:
+        put_state(db, SLOWDOWN_AT, to_text(slowdown.at))
+        put_state(db, _SLOWDOWN_RATE, str(slowdown.per_minute))
     _count(db, now, {"throttled": 1})
     if for_sweep:
         db.execute("UPDATE sweeps SET throttled = throttled + 1 WHERE ended_at IS NULL")
+
+
+def _slowdown(db: sqlite3.Connection, now: datetime) -> Slowdown | None:
+    at, rate = maybe_from_text(get_state(db, SLOWDOWN_AT)), get_state(db, _SLOWDOWN_RATE)
+    # In the future, it would never end if the clock was set back by years.
+    return None if at is None or rate is None else Slowdown(min(at, now), float(rate))
 
 
 def _clock_offset(db: sqlite3.Connection) -> timedelta:
@@ -121,6 +154,7 @@ def restore(db: sqlite3.Connection, now: datetime) -> SavedState:
         calls=[from_text(row[0]) for row in rows],
         lost_calls=int(get_state(db, _RESERVED) or 0),
         paused_until=paused_until,
+        slowdown=_slowdown(db, now),
         clock_offset=_clock_offset(db),
         complete_at=maybe_from_text(complete),
         failures=failures,

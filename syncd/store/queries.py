@@ -17,11 +17,12 @@ from syncd.core.policy import Policy
 from syncd.core.snapshots import DaySummary, MirrorCounts, UnknownValues
 from syncd.core.timestamps import from_text, maybe_from_text, to_text
 from syncd.core.webhook_health import CALM_DELIVERIES, DeliveryRate, Evidence
-from syncd.store import dashboard, history, listings
+from syncd.store import dashboard, history, listings, search
 from syncd.store.connection import open_for_reading
 from syncd.store.dashboard import Day
 from syncd.store.history import dicts
 from syncd.store.rows import as_json
+from syncd.store.search import Found
 from syncd.store.time_ranges import first_id_since
 from syncd.store.translation import translated
 from syncd.store.views import LAST_DELIVERY_AT
@@ -100,10 +101,10 @@ class Queries:
         with self._rows() as connection, _snapshot(connection):
             return dashboard.day(connection, now)
 
-    def find(self, text: str, limit: int) -> list[Row]:
-        """Return up to `limit` variants that match the text of a search."""
-        with self._rows() as connection:
-            return dashboard.find(connection, text, limit)
+    def find(self, text: str, limit: int) -> Found:
+        """Return up to `limit` SKUs and up to `limit` variants that match the text of a search."""
+        with self._rows() as connection, _snapshot(connection):
+            return search.find(connection, text, limit)
 
     def newest_seq(self) -> int:
         """Return the last `seq`, 0 if there is none."""

@@ -108,10 +108,19 @@ UPDATE variants SET last_delivery_id = h.delivery_id, last_change_seq = h.seq
 DROP TABLE temp.heads;
 """
 
+# The view until the step with the listings.
+AVAILABILITY = """CREATE VIEW availability AS
+SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.color, v.size,
+       v.value AS availability, v.sellable, v.value IS NULL AS removed,
+       v.conflicting_values IS NOT NULL AS verifying, v.changed_at,
+       CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS NULL
+            THEN max(v.confirmed_at, coalesce(i.confirmed_at, ''))
+            ELSE v.confirmed_at END AS confirmed_at,
+       v.source
+FROM variants v LEFT JOIN items i ON i.item_id = v.item_id"""
+
 LISTINGS = """
-DROP VIEW IF EXISTS availability;
-DROP VIEW IF EXISTS changes;
-DROP VIEW IF EXISTS freshness;
+DROP VIEW availability;
 ALTER TABLE variants ADD COLUMN cost TEXT;          -- decimal text as received
 ALTER TABLE variants ADD COLUMN basic_cost TEXT;
 ALTER TABLE items ADD COLUMN release_status TEXT;

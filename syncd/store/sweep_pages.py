@@ -68,7 +68,12 @@ def list_again(db: sqlite3.Connection, categories: tuple[int, ...]) -> None:
 def add_items(
     db: sqlite3.Connection, sweep_id: int, item_ids: Collection[int], *, run: int
 ) -> None:
-    """Add items to a sweep. Those that were read since its beginning are done already."""
+    """Add items to a sweep. Those that were read since its beginning are done, and count as read.
+
+    A call that nobody waits for may read an item before the list shows it to the sweep.
+    """
+    ids = rows.as_json(item_ids)
+    done = _read_already(db, sweep_id, ids)
     db.execute(
         """INSERT INTO sweep_items (sweep_id, item_id, state, run)
            SELECT w.sweep_id, i.item_id, CASE WHEN i.confirmed_at >= w.began_at THEN 'done'
@@ -76,7 +81,46 @@ def add_items(
            FROM json_each(?) j JOIN items i ON i.item_id = j.value JOIN sweeps w
            WHERE w.sweep_id = ?
            ON CONFLICT (sweep_id, item_id) DO UPDATE SET run = max(run, excluded.run)""",
-        (run, rows.as_json(item_ids), sweep_id),
+        (run, ids, sweep_id),
+    )
+    if done:
+        _count_as_read(db, sweep_id, done)
+
+
+def _read_already(db: sqlite3.Connection, sweep_id: int, ids: str) -> list[int]:
+    """Return which of these items are new in a sweep, and were read since its beginning."""
+    found = db.execute(
+        """SELECT i.item_id FROM sweeps w JOIN items i ON i.confirmed_at >= w.began_at
+           WHERE w.sweep_id = ?1 AND i.item_id IN (SELECT value FROM json_each(?2))
+             AND NOT EXISTS (SELECT 1 FROM sweep_items s
+                             WHERE s.sweep_id = w.sweep_id AND s.item_id = i.item_id)""",
+        (sweep_id, ids),
+    )
+    return [row[0] for row in found]
+
+
+def _count_as_read(db: sqlite3.Connection, sweep_id: int, item_ids: Collection[int]) -> None:
+    """Add items that were read since the beginning of a sweep to its totals, with their changes.
+
+    `calls` stays: it has the calls that the sweep itself requests.
+    """
+    totals = db.execute(
+        """SELECT coalesce(sum(v.value IS NOT NULL AND v.missing_since IS NULL), 0),
+                  coalesce(sum(c.old_availability != c.availability), 0),
+                  coalesce(sum(c.seq IS NOT NULL AND c.old_availability IS NULL), 0),
+                  coalesce(sum(c.seq IS NOT NULL AND c.availability IS NULL), 0),
+                  coalesce(sum(c.missed), 0)
+           FROM json_each(?) j CROSS JOIN variants v ON v.item_id = j.value
+           CROSS JOIN sweeps w ON w.sweep_id = ?
+           -- Only the changes since its beginning are read: an older row may be damaged.
+           LEFT JOIN change_log c ON c.seq = v.last_change_seq AND c.cause = 'read'
+               AND v.changed_at >= w.began_at AND c.recorded_at >= w.began_at""",
+        (rows.as_json(item_ids), sweep_id),
+    ).fetchone()
+    db.execute(
+        """UPDATE sweeps SET items = items + ?, variants = variants + ?, changed = changed + ?,
+               added = added + ?, removed = removed + ?, missed = missed + ? WHERE sweep_id = ?""",
+        (len(item_ids), *totals, sweep_id),
     )
 
 

@@ -96,6 +96,11 @@ def open_catalogue_sweep(db: sqlite3.Connection) -> OpenSweep | None:
     return None if row is None else OpenSweep(row[0], row[1], bool(row[2]))
 
 
+def has_open(db: sqlite3.Connection) -> bool:
+    """Return whether any sweep is open."""
+    return db.execute("SELECT 1 FROM sweeps WHERE ended_at IS NULL").fetchone() is not None
+
+
 def hurry(db: sqlite3.Connection) -> None:
     """Let each open sweep use all calls, and not only background calls."""
     db.execute("UPDATE sweeps SET is_paced = 0 WHERE ended_at IS NULL AND is_paced")

@@ -39,7 +39,8 @@ _EVENTS: Columns = (
     ("list_rows", ("changed_at",)),
     ("skus", ("listed_at", "not_found_at")),
 )
-_TIMER_KEYS = ("paused_until",)
+SLOWDOWN_AT = "background_slowdown_at"
+_TIMER_KEYS = ("paused_until", SLOWDOWN_AT)
 _EVENT_KEYS = ("daemon_seen_at", "accepting_since", "last_delivery_at", *catch_up.TIME_KEYS)
 
 

@@ -106,22 +106,29 @@ class BackgroundReading:
     def _pause(self) -> timedelta:
         return timedelta(minutes=1) / max(0.01, self.rate)
 
-    async def look(self, progress: SweepProgress | None, *, is_quiet: bool = False) -> bool:
+    async def look(
+        self, progress: SweepProgress | None, *, is_quiet: bool = False, is_silent: bool = False
+    ) -> bool:
         """Look for evidence of lost deliveries; return whether outdated items are to be read now.
 
         `progress`: of the sweep of the catalogue. `is_quiet`: no delivery has arrived for unusually
-        long, which counts as evidence. Raises leaves of MirrorError.
+        long, which counts as evidence. `is_silent`: deliveries have stopped. Raises leaves of
+        MirrorError.
         """
         current, now = self._active.current, self._clock.now()
         self._needed = 0.0
         if progress is not None and progress.is_paced:
             left = progress.began_at + current.config.reconcile.every - now
             self._needed = rate_limit.rate_for(progress.remaining_calls, left)
+            if is_silent and self._needed > self.full_rate:
+                # The credit is too small for a large catalogue, and only reads find changes now.
+                self._needed = float(current.config.dreamship.calls_per_minute)
         if not self.full_rate:
             self.catch_up = CatchUp()
             return False
-        rate, full = float(self.full_rate), float(current.config.dreamship.calls_per_minute)
+        full = float(current.config.dreamship.calls_per_minute)
         policy, grace = current.policy, current.missed_grace
+        every, configured = current.config.reconcile.every, float(self.full_rate)
 
         def decide(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp]:
             before = stored.load(db)
@@ -130,11 +137,12 @@ class BackgroundReading:
             after = before
             for at in (found_at, now if is_quiet else None):
                 after = after if at is None else catch_up.add_evidence(after, at)
-            outdated = (
-                0
-                if after.evidence_at is None
-                else stored.count_outdated(db, after.evidence_at, policy.only_items)
-            )
+            outdated, rate = 0, configured
+            if after.evidence_at is not None:
+                outdated = stored.count_outdated(db, after.evidence_at, policy.only_items)
+                # A large catalogue is read faster in any case, to end within `every`.
+                items = stored.count_outdated(db, now, policy.only_items)
+                rate = min(full, max(configured, rate_limit.rate_for(items, every)))
             after = catch_up.proceed(
                 after, outdated, now, background_per_minute=rate, calls_per_minute=full
             )

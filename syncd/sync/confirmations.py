@@ -15,9 +15,9 @@ from syncd.clock import Clock
 from syncd.core.model import ItemRead
 from syncd.store import Database
 
-# The longest time that a read waits: that between two heartbeats, so that the commit of a heartbeat
-# writes the reads too, and they rarely need one of their own. With 10 s a read wrote twice as much.
-LONGEST_WAIT_S = 20.0
+# The longest time that a read waits: half of that between two commits of the heartbeat, which write
+# the reads that wait.
+LONGEST_WAIT_S = 25.0
 # So many reads are written at once. One transaction takes some milliseconds, so that deliveries do
 # not wait for it.
 MOST_WAITING = 32

@@ -98,9 +98,11 @@ class RateLimiter:
         now = self._clock.now()
         if slows:
             self._pace = rate_limit.throttled(self._pace, now, wait_s, background=self._background)
-        paused_until = self._pace.paused_until or now
+        paused_until, slowdown = self._pace.paused_until or now, self._pace.slowdown
         await self._database.write(
-            lambda db: process_state.log_throttled(db, now, paused_until, for_sweep=for_sweep)
+            lambda db: process_state.log_throttled(
+                db, now, paused_until, slowdown, for_sweep=for_sweep
+            )
         )
 
     def follow(self, jump: Jump) -> None:

@@ -24,7 +24,7 @@ from syncd.core.rate_limit import MAX_WAIT_S
 from syncd.core.timestamps import maybe_text
 from syncd.dreamship.source import Source
 from syncd.errors import SourceError, SourceRefused, SourceThrottled
-from syncd.store import Database, job_queue, sweep_pages, sweep_results
+from syncd.store import Database, job_queue, sweep_pages, sweep_results, sweeps
 from syncd.sync.account import Account, AccountCheck
 from syncd.sync.rate_limiter import RateLimiter
 
@@ -233,6 +233,9 @@ class ReadFailures:
             self.paused_until = now + wait_after(
                 error, self._in_a_row, self.chance(), cap_s=DOWN_CAP_S
             )
+        # An outage of hours must not cost a commit for each attempt.
+        if not await self._database.read(sweeps.has_open):
+            return
         reason = f"{state}: {error.message}"
         for summary in await self._database.write(
             lambda db: sweep_results.fail(db, now, policy, reason)

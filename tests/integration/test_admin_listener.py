@@ -15,6 +15,7 @@ import pytest
 from documents import PACKAGE, ROOT, rows, section, spelled
 from msgspec import convert
 from prometheus_client.parser import text_string_to_metric_families
+from shop_listings import list_skus
 
 from syncd.admin import metrics
 from syncd.core.status_document import StatusDocument
@@ -104,7 +105,9 @@ def test_bytes_that_the_kernel_does_not_count_are_absent(shared: Daemon, tmp_pat
 
 
 def test_every_metric_is_documented_and_no_other(shared: Daemon) -> None:
-    """The documented table equals the page; every name begins with syncd_."""
+    """The documented table equals the page of a shop with listings; names begin with syncd_."""
+    variant_id = next(iter(shared.site.catalogue.variants))
+    list_skus(shared, [("TEE-BLACK", variant_id, "")])
     found = {
         f"{family.name}_total" if family.type == "counter" else family.name
         for family in text_string_to_metric_families(page(shared))

@@ -57,6 +57,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "evidence_at",
         "hints",
     ],
+    "listings": None,
     "refresh_queue": None,
     "quarantined": None,
     "max_connections": None,

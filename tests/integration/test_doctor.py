@@ -97,10 +97,10 @@ def test_every_check_passes_on_a_healthy_installation(well: Daemon) -> None:
     code, found = examined(well.site)
     assert code == 0, found
     assert {one["verdict"] for one in found.values()} == {"pass"}
-    assert len(found) == 9
+    assert len(found) == 10
     assert well.site.rows("SELECT count(*) AS n FROM changes") == changes
     plain = well.site.syncd("doctor")
-    assert plain.stdout.count("pass ") == 9
+    assert plain.stdout.count("pass ") == 10
 
 
 def test_a_proxy_that_rewrites_json_is_found(shared: Daemon) -> None:

@@ -132,7 +132,7 @@ def test_an_unreadable_mirror_still_gives_a_page() -> None:
         answer = httpx.get(f"{url}/", trust_env=False)
     assert answer.status_code == 503
     assert answer.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
-    assert '<p class="health failing" role="status">' in answer.text
+    assert '<p data-key="health" class="health failing" role="status">' in answer.text
     assert "<li>The mirror cannot be read: no space is left on the disk; free some.</li>" in (
         answer.text
     )

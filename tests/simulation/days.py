@@ -32,7 +32,7 @@ from syncd.core.fingerprint import fingerprint
 from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
-from syncd.daemon.heartbeat import Heartbeat
+from syncd.daemon.heartbeat import HEARTBEAT_S, Heartbeat
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
@@ -46,7 +46,6 @@ T = TypeVar("T")
 
 PAGE = 100
 LATENCY_S = 0.3
-BEAT_S = 20.0
 TICK_S = 5.0
 NAMES = (
     "Mug 11 oz",
@@ -211,6 +210,9 @@ class Day:
     async def sweep(self) -> float:
         """Sweep once; return the duration in seconds."""
         sweep_id, _ = await self.services.sweep_manager.request("start")
+        # Each look counts all items of the sweep, so few looks are enough for 10,000 items.
+        while await self.services.sweep_manager.progress(sweep_id) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(HEARTBEAT_S)
         return (await self.services.sweep_manager.wait(sweep_id)).seconds
 
     async def end(self) -> None:
@@ -260,7 +262,7 @@ class Day:
         began_s = loop.time()
         sweeping = asyncio.create_task(self._sweeping())
         while (await self.status_service.status()).webhooks.state != state:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             await self.heartbeat.beat()
         sweeping.cancel()
         return loop.time() - began_s
@@ -270,7 +272,7 @@ class Day:
         end_s = asyncio.get_running_loop().time() + seconds
         sweeping = asyncio.create_task(self._sweeping())
         while asyncio.get_running_loop().time() < end_s:
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(HEARTBEAT_S)
             await self.heartbeat.beat()
         sweeping.cancel()
 

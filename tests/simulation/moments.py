@@ -12,9 +12,11 @@ import uvicorn
 
 from simulation.days import HOUR_S, Day, lived
 from syncd.admin import app
+from syncd.core.listings import Listing
 from syncd.core.payload import parse
 from syncd.core.status_document import StatusDocument
 from syncd.errors import MirrorUnavailable
+from syncd.store import listings
 
 EVIL = "<script>alert(1)</script>\"'&"
 ERROR = MirrorUnavailable("no space is left on the disk", hint="free some")
@@ -50,6 +52,15 @@ async def _script(day: Day) -> dict[str, str]:
     shown["story"] = await show("13")
     shown["found"] = await show("heavy cotton")
     shown["nothing"] = await show(EVIL)
+    # For a while the shop has SKUs: one for each variant, more for the first, and a lost one.
+    listed = [Listing(f"TEE-{one:04}", one, EVIL) for one in day.source.values]
+    listed += [Listing(f"{'LONG-' * 8}{n}", 10, None) for n in range(4)]
+    listed += [Listing(EVIL, 999_999, "A design without a variant")]
+    await day.services.database.write(lambda db: listings.save(db, listed, day.clock.now()))
+    shown["shop"] = await show("")
+    shown["skus"] = await show("tee-00")
+    shown["lost"] = await show(EVIL)
+    await day.services.database.write(lambda db: listings.delete(db, [one.sku for one in listed]))
     sweep_id, _ = await day.services.sweep_manager.request("operator")
     await asyncio.sleep(100)
     day.source.values[10] = "on_demand"

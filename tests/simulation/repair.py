@@ -30,7 +30,11 @@ LOSSES: tuple[Loss, ...] = ("single", "outages", "off")
 CHANGES_PER_HOUR = 20
 LOST_SHARE = 0.02
 LONGEST_OUTAGE_S = 12 * HOUR_S
+# The share of the time that outages take.
+OUTAGE_SHARE = 1 / 3
 CHECK_S = 15.0
+# The background calls a minute, and whether rows of the list change with the availability.
+POLICIES = {"sweeps": (0, False), "background": (15, False), "rows": (15, True)}
 NAMES = {"single": "2 % lost", "outages": "outages up to 12 h", "off": "endpoint off for good"}
 
 
@@ -60,11 +64,12 @@ class Repairs:
 class _World:
     """The changes of one world, and how long the mirror does not have them."""
 
-    def __init__(self, day: Day, loss: Loss, seed: int, late_s: float) -> None:
+    def __init__(self, day: Day, loss: Loss, seed: int, late_s: float, outage_share: float) -> None:
         self.repairs = Repairs()
         self._day = day
         self._loss = loss
         self._late_s = late_s
+        self._longest_pause_s = LONGEST_OUTAGE_S * (1 / outage_share - 1)
         self._chance = random.Random(seed)
         self._wrong_since: dict[int, float] = {}
         self._outage: tuple[float, float] = (0.0, 0.0)
@@ -122,13 +127,15 @@ class _World:
             return self._chance.random() < LOST_SHARE
         now_s = asyncio.get_running_loop().time()
         if now_s > self._outage[1]:
-            begins_s = now_s + self._chance.uniform(0, 24 * HOUR_S)
+            begins_s = now_s + self._chance.uniform(0, self._longest_pause_s)
             self._outage = begins_s, begins_s + self._chance.uniform(0, LONGEST_OUTAGE_S)
         return self._outage[0] <= now_s
 
 
-async def _live(day: Day, *, loss: Loss, days: float, seed: int, late_s: float) -> Repairs:
-    world = _World(day, loss, seed, late_s)
+async def _live(
+    day: Day, *, loss: Loss, days: float, seed: int, late_s: float, outage_share: float
+) -> Repairs:
+    world = _World(day, loss, seed, late_s, outage_share)
     calls_before = day.source.calls
     tasks = [asyncio.create_task(work()) for work in (world.change, world.check, world.count_calls)]
     await day.beat_for(days * 24 * HOUR_S)
@@ -148,27 +155,21 @@ def repairs(
     days: float = 2,
     seed: int = 1,
     late_s: float = 1.0,
+    outage_share: float = OUTAGE_SHARE,
 ) -> Repairs:
     """Live some days in one world, and return how long lost changes stayed wrong."""
     return lived(
-        functools.partial(_live, loss=loss, days=days, seed=seed, late_s=late_s),
+        functools.partial(
+            _live, loss=loss, days=days, seed=seed, late_s=late_s, outage_share=outage_share
+        ),
         items=items,
         background=background,
         rows_predict=rows_predict,
     )
 
 
-def _run(case: tuple[int, Loss, int, bool, float, int, float]) -> Repairs:
-    items, loss, background, rows_predict, days, seed, late_s = case
-    return repairs(
-        loss,
-        items=items,
-        background=background,
-        rows_predict=rows_predict,
-        days=days,
-        seed=seed,
-        late_s=late_s,
-    )
+def _run(case: functools.partial[Repairs]) -> Repairs:
+    return case()
 
 
 def main() -> None:
@@ -179,15 +180,27 @@ def main() -> None:
     parser.add_argument("--days", type=float, default=4, help="of virtual time, for each world")
     parser.add_argument("--worlds", type=int, default=2)
     parser.add_argument("--late", type=float, default=1.0, help="seconds from change to delivery")
+    parser.add_argument("--outage-share", type=float, default=OUTAGE_SHARE, help="of the time")
+    parser.add_argument("--policies", nargs="*", choices=POLICIES, default=list(POLICIES))
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    policies = [(0, False, "sweeps only"), (15, False, "background"), (15, True, "useful rows")]
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
         for items in options.items:
             for loss in options.losses:
-                for background, rows_predict, name in policies:
+                for name in options.policies:
+                    background, rows_predict = POLICIES[name]
                     cases = [
-                        (items, loss, background, rows_predict, options.days, seed, options.late)
+                        functools.partial(
+                            repairs,
+                            loss,
+                            items=items,
+                            background=background,
+                            rows_predict=rows_predict,
+                            days=options.days,
+                            seed=seed,
+                            late_s=options.late,
+                            outage_share=options.outage_share,
+                        )
                         for seed in range(options.worlds)
                     ]
                     total = Repairs()

@@ -16,6 +16,7 @@ import pytest
 from documents import PACKAGE, ROOT, blocks
 from load.station import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from shop_listings import list_skus
 
 if TYPE_CHECKING:
     from conftest import Daemon
@@ -45,6 +46,7 @@ def _filled(expression: str, instance: str) -> str:
 def lived(shared: Daemon) -> Daemon:
     """Give a daemon that tells all it ever tells: some metrics begin with the first delivery."""
     variant_id = next(iter(shared.site.catalogue.variants))
+    list_skus(shared, [("TEE-BLACK", variant_id, "")])
     shared.deliver(shared.site.change(variant_id, "made to order"))
     return shared
 
@@ -74,8 +76,11 @@ def unknown(expression: str, known: dict[str, dict[str, set[str]]]) -> Iterator[
         for label, how, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
             if label not in ADDED | known[name].keys():
                 yield f"{name}{{{label}}}"
-            elif how == "=" and label not in ADDED and value not in known[name][label]:
-                yield f'{name}{{{label}="{value}"}}'
+            elif how in ("=", "=~") and label not in ADDED:
+                # An alternative that does not exist never matches, whatever the others do.
+                for one in value.split("|"):
+                    if one not in known[name][label]:
+                        yield f'{name}{{{label}{how}"{one}"}}'
     for by in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
         yield from (label for label in by.split(", ") if label not in requested)
 
@@ -107,6 +112,7 @@ def test_an_unknown_metric_is_detected(lived: Daemon) -> None:
         ("syncd_helth == 1", "syncd_helth"),
         ('syncd_health{status="ok"}', "syncd_health{status}"),
         ('syncd_health{instance=~"a", state="good"}', 'syncd_health{state="good"}'),
+        ('syncd_skus{state=~"unknown|gone"}', 'syncd_skus{state=~"gone"}'),
         ("sum by (result) (syncd_deliveries_total)", "result"),
     ):
         assert [*unknown(expression, known)] == [error]

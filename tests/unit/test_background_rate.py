@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
+from simulation.days import Day, lived
 
 from syncd.core import rate_limit
+from syncd.core.catch_up import CatchUp
+from syncd.core.jobs import SweepProgress
 from syncd.demo.fake_dreamship import Throttle
+from syncd.store import catch_up
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -84,6 +90,60 @@ def test_alone_there_is_no_429() -> None:
     account = Account(0)
     assert account.run(10) > 0.95 * BACKGROUND
     assert account.throttled == []
+
+
+def test_a_catalogue_that_is_read_faster_anyway_needs_less_credit() -> None:
+    """Sixty items in two minutes need 30 calls a minute, so 45 add only 15."""
+
+    async def script(day: Day) -> None:
+        config = day.services.config
+        every = timedelta(minutes=2)
+        await day.services.reconfigure(
+            replace(config, reconcile=replace(config.reconcile, every=every))
+        )
+        await asyncio.sleep(1)
+        state = CatchUp(credit=25.0, credit_at=day.clock.now())
+        await day.services.database.write(lambda db: catch_up.save(db, state))
+        assert await day.services.background.look(None, is_quiet=True)
+        assert day.services.background.catch_up.credit == pytest.approx(5.0, abs=0.5)
+
+    lived(script, items=60, background=int(BACKGROUND))
+
+
+def test_a_large_catalogue_is_read_at_full_rate_in_silence() -> None:
+    """Its sweep needs more than background calls anyway; a small one keeps to them."""
+
+    async def script(day: Day) -> None:
+        services = day.services
+        every = services.config.reconcile.every
+        for items, rate in ((10_000, services.rate_limiter.per_minute), (1_000, BACKGROUND)):
+            sweep = SweepProgress(1, day.clock.now(), 0, items, items, is_paced=True)
+            await services.background.look(sweep)
+            needed = max(BACKGROUND, items / (every / timedelta(minutes=1)))
+            assert services.background.rate == pytest.approx(needed, rel=0.01)
+            await services.background.look(sweep, is_silent=True)
+            assert services.background.rate == rate
+
+    lived(script, items=5, background=int(BACKGROUND))
+
+
+def test_a_restart_does_not_end_the_slowdown() -> None:
+    """Else a daemon that is restarted every hour causes a 429 each time."""
+
+    async def script(day: Day) -> None:
+        for _ in range(2):
+            await day.services.rate_limiter.throttled(10.0, for_sweep=False)
+            await asyncio.sleep(120)
+        slowed = day.services.rate_limiter.background_rate
+        assert slowed < BACKGROUND / 20
+        await day.restart()
+        assert day.services.rate_limiter.background_rate == pytest.approx(slowed, rel=0.01)
+        await asyncio.sleep(4 * 3600)
+        assert day.services.rate_limiter.background_rate == BACKGROUND
+        await day.restart()
+        assert day.services.rate_limiter.background_rate == BACKGROUND
+
+    lived(script, items=5, background=int(BACKGROUND))
 
 
 def test_a_429_lowers_background_calls_more_than_urgent_ones() -> None:

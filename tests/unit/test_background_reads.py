@@ -216,7 +216,7 @@ def test_a_change_without_a_delivery_is_evidence(db: sqlite3.Connection) -> None
 
 def test_the_state_of_catching_up_survives_a_restart(db: sqlite3.Connection) -> None:
     """Also a state without times."""
-    for state in (CatchUp(), CatchUp(NOW, True, NOW - MINUTE, 12.5, NOW)):  # noqa: FBT003
+    for state in (CatchUp(), CatchUp(NOW, True, NOW - MINUTE, 12.5, NOW, NOW)):  # noqa: FBT003
         catch_up.save(db, state)
         assert catch_up.load(db) == state
 

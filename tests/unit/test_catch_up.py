@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from syncd.core.catch_up import (
     CREDIT_SHARE,
     FIRST_CREDIT,
+    MOST_CREDIT,
     CatchUp,
     add_evidence,
     credit,
@@ -83,6 +85,30 @@ def test_a_catch_up_without_credit_waits_until_the_rest_is_small() -> None:
     assert proceed(waiting, 67, NOW + 10 * MINUTE, **RATES).is_running
 
 
+def test_catch_ups_of_a_long_outage_are_spread() -> None:
+    """At once after another one, a catch-up finds little, and then the credit is gone."""
+    rich = replace(begun(900), credit=2000.0)
+    ended = proceed(rich, 0, NOW + 20 * MINUTE, **RATES)
+    again = add_evidence(ended, NOW + 21 * MINUTE)
+    assert not proceed(again, 900, NOW + 22 * MINUTE, **RATES).is_running
+    assert proceed(again, 900, NOW + 50 * MINUTE, **RATES).is_running
+    # A small part, or a large credit, needs no pause.
+    assert proceed(again, 300, NOW + 22 * MINUTE, **RATES).is_running
+    richer = replace(again, credit=10_000.0)
+    assert proceed(richer, 900, NOW + 22 * MINUTE, **RATES).is_running
+
+
+def test_a_catch_up_of_a_large_catalogue_costs_only_what_it_adds() -> None:
+    """10,000 items are read at 28 calls a minute in any case."""
+    state = CatchUp(credit=4000.0, credit_at=NOW)
+    found = add_evidence(state, NOW)
+    assert not proceed(found, 10_000, NOW, **RATES).is_running
+    rate = {"background_per_minute": 10_000 / 360, "calls_per_minute": 45.0}
+    running = proceed(found, 10_000, NOW, **rate)
+    assert running.is_running
+    assert 100 < running.credit < 300
+
+
 def test_evidence_waits_for_late_deliveries_only_if_some_were_late() -> None:
     """Within a day."""
     settle, grace = MINUTE, 10 * MINUTE
@@ -118,4 +144,4 @@ def test_catch_ups_cost_a_bounded_number_of_calls(events: list[tuple[int, int, b
 def test_the_credit_is_bounded_and_never_negative(minutes: int) -> None:
     """Whatever the clock does."""
     state = CatchUp(credit=3.0, credit_at=NOW)
-    assert 3.0 <= credit(state, NOW + minutes * MINUTE, BACKGROUND) <= DAY / MINUTE * 4.5
+    assert 3.0 <= credit(state, NOW + minutes * MINUTE, BACKGROUND) <= MOST_CREDIT / MINUTE * 4.5

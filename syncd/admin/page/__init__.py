@@ -1,4 +1,4 @@
-"""The status page: the health, its reasons with their remedies, and the last 24 hours.
+"""The status page: what the shop can sell, the health with its reasons, and the last 24 hours.
 
 The server renders the whole page and escapes every value. A small script only fetches the page
 again and updates the differences. The page loads nothing from another host, and its security policy
@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from syncd.admin.page.charts import chart, strip
+from syncd.admin.page.words import ago, reason_text, search_link
 from syncd.core.plain_text import shortened, visible
 from syncd.core.timestamps import to_text
 
@@ -111,7 +112,15 @@ def _with_code(text: str) -> Markup:
 
 
 _environment.globals["max_matches"] = MAX_MATCHES
-_environment.filters |= {"moment": _moment, "duration": _duration, "with_code": _with_code}
+_environment.filters |= {
+    "ago": ago,
+    "duration": _duration,
+    "moment": _moment,
+    "reason_text": reason_text,
+    "search_link": search_link,
+    "shortened": shortened,
+    "with_code": _with_code,
+}
 
 
 def render(**values: Any) -> str:

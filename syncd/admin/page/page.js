@@ -58,6 +58,7 @@ function showNoAnswer() {
   const health = live.querySelector(".health");
   if (health.className === "health stale") return;
   health.className = "health stale";
+  live.className = "stale";
   health.querySelector("strong").textContent = "no answer";
   health.querySelector("span").textContent =
     "The daemon does not answer. The content below is old.";

@@ -1,0 +1,58 @@
+"""Words of the status page: ages, reasons and links."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from urllib.parse import parse_qs
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncd.admin.page.words import ago, reason_text, search_link
+from syncd.core.listings import MAX_SKU_CHARS
+from syncd.core.timestamps import to_text
+from syncd.store.listings import REASONS
+
+NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("age", "text"),
+    [
+        (timedelta(seconds=-90), "less than a minute ago"),
+        (timedelta(seconds=59), "less than a minute ago"),
+        (timedelta(seconds=60), "1 minute ago"),
+        (timedelta(minutes=12, seconds=59), "12 minutes ago"),
+        (timedelta(minutes=119), "119 minutes ago"),
+        (timedelta(hours=2), "2 hours ago"),
+        (timedelta(hours=47, minutes=59), "47 hours ago"),
+        (timedelta(days=2), "2 days ago"),
+        (timedelta(days=400), "400 days ago"),
+    ],
+)
+def test_an_age_has_its_exact_moment(age: timedelta, text: str) -> None:
+    """For the reader as a title, for programs as an attribute."""
+    moment = to_text(NOW - age)
+    title = f"{moment[:10]} {moment[11:19]} UTC"
+    element = f'<time datetime="{moment}" title="{title}">{text}</time>'
+    assert str(ago(moment, to_text(NOW))) == element
+
+
+def test_every_reason_of_the_views_has_words() -> None:
+    """For one SKU and for several."""
+    assert [reason_text(reason) for reason in REASONS]
+    assert reason_text("unknown") == "leads to no variant"
+    assert reason_text("unknown", 2) == "lead to no variant"
+
+
+@given(st.text(min_size=1, max_size=MAX_SKU_CHARS))
+def test_a_link_leads_to_its_text(text: str) -> None:
+    """However long it is, and whatever characters it has."""
+    link = str(search_link(text))
+    assert unescape(link) == link
+    assert not set(link) & set("<>\"'& ")
+    is_valid = not any("\ud800" <= one <= "\udfff" for one in text)
+    if is_valid:
+        assert parse_qs(link[1:], keep_blank_values=True) == {"q": [text]}
