@@ -97,10 +97,12 @@ def _run_checks(config_path: str | None) -> Iterator[Finding]:
 
 
 def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
-    if config.dreamship.api_keys or config.notify.url:
+    has_secrets = any(push.url and push.secret_file is None for push in config.push)
+    if config.dreamship.api_keys or config.notify.url or has_secrets:
         yield find(config_path, os.environ)
     if config.dreamship.api_key_file is not None:
         yield config.dreamship.api_key_file
+    yield from (push.secret_file for push in config.push if push.secret_file is not None)
 
 
 def _check_writing(mirror: Path) -> Finding:
