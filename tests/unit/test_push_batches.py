@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pushing import state_after, state_of
 
+from syncd.core.listings import Listing
 from syncd.core.pushes import END, Cursor, Step
-from syncd.store import pushes
+from syncd.core.timestamps import from_text
+from syncd.store import listings, pushes
 from syncd.store.history import dicts
 from syncd.store.listings import VERSION_KEY
 from syncd.store.migrations import migrate
@@ -175,6 +177,43 @@ def test_a_pending_batch_stays_the_same(mirror: Mirror) -> None:
     assert again.cursor.message_id == first.cursor.message_id
     pushes.save(mirror.db, again.cursor.taken)
     assert mirror.step().cursor.message_id != first.cursor.message_id
+
+
+def test_a_pending_batch_of_a_copy_keeps_its_end(mirror: Mirror) -> None:
+    """Also if a reload has changed the size of batches."""
+    fill(mirror, 5)
+    first = mirror.step(3)
+    again = mirror.step(1)
+    assert again == first
+    assert again.cursor.message_id == first.cursor.message_id
+
+
+def test_a_position_in_the_future_is_no_position(mirror: Mirror) -> None:
+    """The change with this number comes later, and those before it must not be lost."""
+    fill(mirror, 2)
+    mirror.take_all()
+    pushes.go_on_from(mirror.db, "shop", "all", 4)
+    fill(mirror, 2)
+    step = mirror.step()
+    assert step.cursor.copied == 0
+
+
+def test_each_change_of_the_listings_has_a_version(mirror: Mirror) -> None:
+    """A push of the listings gets a full copy for it."""
+    fill(mirror, 2)
+    mirror.only = "listings"
+    at = from_text(AT)
+    for number in (1, 2):
+        listings.save(mirror.db, [Listing(f"SKU-{number}", number, None)], at)
+        mirror.take_all()
+    listings.delete(mirror.db, ["SKU-1"])
+    mirror.take_all()
+    copies = [body["changes"] for body in mirror.taken if body["changes"]]
+    assert [[one["skus"] for one in changes] for changes in copies] == [
+        [["SKU-1"]],
+        [["SKU-1"], ["SKU-2"]],
+        [["SKU-2"]],
+    ]
 
 
 def test_each_reason_for_a_full_copy(mirror: Mirror) -> None:
