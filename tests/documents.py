@@ -26,6 +26,7 @@ SHOPS = "syncd/docs/shops.md"
 PERFORMANCE = "syncd/docs/performance.md"
 RECONCILING = "syncd/docs/reconciling.md"
 REFERENCE = "syncd/docs/reference.md"
+PUSH = "syncd/docs/push.md"
 
 DOCUMENTS = (
     README,
@@ -36,6 +37,7 @@ DOCUMENTS = (
     PERFORMANCE,
     RECONCILING,
     REFERENCE,
+    PUSH,
     "CHANGELOG.md",
     "SECURITY.md",
     "tests/payloads/README.md",
@@ -53,7 +55,13 @@ SECTIONS = {
     "Logs": REFERENCE,
     "Looking around": SHOPS,
     "Metrics": REFERENCE,
+    "Pushes": REFERENCE,
     "Removing it": OPERATIONS,
+    "Setting it up": PUSH,
+    "The body": PUSH,
+    "Node": PUSH,
+    "PHP": PUSH,
+    "Python": PUSH,
     "Several shops on one host": OPERATIONS,
     "Supported versions": README,
     "The file with your SKUs": SHOPS,

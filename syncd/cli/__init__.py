@@ -35,6 +35,7 @@ COMMANDS = {
     "listings": "syncd.cli.listings",
     "explain": "syncd.cli.explain",
     "changes": "syncd.cli.changes",
+    "push": "syncd.cli.push",
     "deliveries": "syncd.cli.deliveries",
     "replay": "syncd.cli.replay",
     "check-config": "syncd.cli.check_config",

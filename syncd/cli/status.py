@@ -12,6 +12,7 @@ from syncd.control import client
 from syncd.core.status_document import (
     ListingsStatus,
     MirrorStatus,
+    PushStatus,
     ReadingStatus,
     StatusDocument,
     SweepStatus,
@@ -66,6 +67,8 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     yield "", f"{known}, {mirror.sellable} sellable, {mirror.removed} removed"
     if status.listings is not None:
         yield "listings", _listings(status.listings)
+    for push in status.push:
+        yield f"push {push.name}", push_line(push)
     yield "oldest confirmed", mirror.oldest_confirmed_at or "-"
     yield "reading", _reading(status.reading)
     if mirror.unknown_values:
@@ -77,6 +80,14 @@ def _rows(status: StatusDocument) -> Iterator[tuple[str, str]]:
     yield "to confirm", f"{status.refresh_queue} items"
     yield "quarantined", f"{status.quarantined} deliveries"
     yield "daemon", f"{status.version}, since {status.started_at}"
+
+
+def push_line(push: PushStatus) -> str:
+    """Return the state of a push in one line."""
+    state = "stopped: " if push.stopped else "failing: " if push.error else ""
+    copying = ", sending a full copy" if push.copying else ""
+    position = f"seq {push.seq}, {push.lag_changes} changes behind{copying}"
+    return f"{position}; {state}{push.error}" if push.error else position
 
 
 def _listings(listings: ListingsStatus) -> str:

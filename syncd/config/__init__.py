@@ -2,8 +2,15 @@
 
 from syncd.config.loading import SYSTEM_PATH, find, load, search
 from syncd.config.redaction import in_force, to_toml
-from syncd.config.settings import KEYS_VARIABLE, REMOTE_ADMIN_VARIABLE, SECTIONS, Config
-from syncd.config.types import Address, Secret
+from syncd.config.settings import (
+    KEYS_VARIABLE,
+    REMOTE_ADMIN_VARIABLE,
+    SECTIONS,
+    TABLES,
+    Config,
+    Push,
+)
+from syncd.config.types import Address, Secret, SigningSecret
 from syncd.config.validators import is_loopback
 
 __all__ = [
@@ -11,9 +18,12 @@ __all__ = [
     "REMOTE_ADMIN_VARIABLE",
     "SECTIONS",
     "SYSTEM_PATH",
+    "TABLES",
     "Address",
     "Config",
+    "Push",
     "Secret",
+    "SigningSecret",
     "find",
     "in_force",
     "is_loopback",

@@ -22,13 +22,17 @@ _THREADS = 4
 
 
 def require_network(config: Config, environ: Mapping[str, str]) -> None:
-    """Raise ConfigurationError if the environment prevents calls to Dreamship or notify.url."""
+    """Raise ConfigurationError if the environment prevents calls to one of the addresses."""
     errors: list[str] = []
     hints: list[str] = []
     base_url = config.dreamship.base_url
     for key, url, is_direct in (
         ("dreamship.base_url", base_url, not base_url.startswith("https:")),
         ("notify.url", config.notify.url, False),
+        *(
+            (f"push[{number}].url", push.url, push.url.startswith("http:"))
+            for number, push in enumerate(config.push, 1)
+        ),
     ):
         try:
             if url:

@@ -14,8 +14,17 @@ import msgspec
 
 from syncd.config.api_keys import parse_secret, read_keys
 from syncd.config.files import absolute, read_small, reason
-from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, Config, declared
-from syncd.config.types import Address, Secret, parse_address, parse_duration, parse_path
+from syncd.config.pushes import check_pushes, read_signing_secrets
+from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, TABLES, Config, declared
+from syncd.config.types import (
+    Address,
+    Secret,
+    SigningSecret,
+    parse_address,
+    parse_duration,
+    parse_path,
+    parse_signing_secret,
+)
 from syncd.config.validators import describe, is_loopback
 from syncd.errors import ConfigurationError
 
@@ -83,17 +92,26 @@ def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> C
     errors: list[str] = []
     if not with_keys and isinstance(section := document.get("dreamship"), dict):
         section.pop("api_keys", None)
-    sections = {name: _section(name, document.get(name, {}), folder, errors) for name in SECTIONS}
-    errors += [_unknown(name, SECTIONS, "") for name in document if name not in SECTIONS]
+    sections = {
+        name: _section(name, kind, document.get(name, {}), folder, errors)
+        for name, kind in SECTIONS.items()
+    } | {
+        name: _tables(name, kind, document.get(name, []), folder, errors)
+        for name, kind in TABLES.items()
+    }
+    known = SECTIONS | TABLES
+    errors += [_unknown(name, known, "") for name in document if name not in known]
     config = Config(**sections)
     _check_listeners(config, environ, errors)
     _check_catalog(config, errors)
+    check_pushes(config.push, errors)
     keys, keys_from = read_keys(config, environ, errors) if with_keys else ((), "nowhere")
+    signing_secrets = read_signing_secrets(config.push, errors) if with_keys else {}
     if errors:
         raise ConfigurationError(
             errors, hint=f"correct {path}; config.example.toml documents every key"
         )
-    return Config(**sections, keys=keys, keys_from=keys_from)
+    return Config(**sections, keys=keys, keys_from=keys_from, signing_secrets=signing_secrets)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -121,11 +139,27 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     timedelta: parse_duration,
     Address: parse_address,
     Secret: parse_secret,
+    SigningSecret: parse_signing_secret,
 }
 
 
-def _section(name: str, values: Any, folder: Path, errors: list[str]) -> Any:
-    section, good = SECTIONS[name], {}
+def _tables(
+    name: str, kind: type[msgspec.Struct], values: Any, folder: Path, errors: list[str]
+) -> tuple[Any, ...]:
+    """Return an array of tables; errors name a table by its number, from 1."""
+    if not isinstance(values, list):
+        errors.append(f"{name}: must be written as [[{name}]], once for each")
+        return ()
+    return tuple(
+        _section(f"{name}[{number}]", kind, value, folder, errors)
+        for number, value in enumerate(values, 1)
+    )
+
+
+def _section(
+    name: str, section: type[msgspec.Struct], values: Any, folder: Path, errors: list[str]
+) -> Any:
+    good = {}
     if not isinstance(values, dict):
         errors.append(f"{name}: must be a section [{name}]")
         return section()

@@ -8,33 +8,41 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import json
+from msgspec import Struct, json
 
-from syncd.config.settings import SECTIONS, Config, declared
+from syncd.config.settings import SECTIONS, TABLES, Config, declared
 from syncd.config.types import Address, Secret, duration_text
 from syncd.config.validators import Masked
 
 
-def in_force(config: Config) -> dict[str, dict[str, Any]]:
-    """Return every key with its value in force; secrets are `********`."""
-    return {
-        name: {
-            key: _shown(getattr(getattr(config, name), key), kind)
-            for key, kind in declared(section).items()
-        }
-        for name, section in SECTIONS.items()
-    }
+def in_force(config: Config) -> dict[str, Any]:
+    """Return every key with its value in force; secrets are `********`.
+
+    An array of tables is a list; it is left out if it is empty.
+    """
+    shown: dict[str, Any] = {name: _values(getattr(config, name)) for name in SECTIONS}
+    for name in TABLES:
+        if tables := getattr(config, name):
+            shown[name] = [_values(table) for table in tables]
+    return shown
 
 
 def to_toml(config: Config) -> str:
     """Return the configuration in force as TOML that `load` accepts, with secrets masked."""
     lines: list[str] = []
-    for section, values in in_force(config).items():
-        lines.append(f"[{section}]")
-        # JSON's text, numbers, booleans and lists are TOML's.
-        lines += [f"{key} = {json.encode(value).decode()}" for key, value in values.items()]
-        lines.append("")
+    for name, section in in_force(config).items():
+        is_array = isinstance(section, list)
+        for values in section if is_array else [section]:
+            lines.append(f"[[{name}]]" if is_array else f"[{name}]")
+            # JSON's text, numbers, booleans and lists are TOML's.
+            lines += [f"{key} = {json.encode(value).decode()}" for key, value in values.items()]
+            lines.append("")
     return "\n".join(lines)
+
+
+def _values(section: Struct) -> dict[str, Any]:
+    kinds = declared(type(section))
+    return {key: _shown(getattr(section, key), kind) for key, kind in kinds.items()}
 
 
 def _shown(value: Any, kind: Any) -> Any:

@@ -9,9 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
-from syncd.config.types import Address, Secret
+from syncd.config.types import Address, Secret, SigningSecret
 from syncd.config.validators import (
     Between,
     Id,
@@ -19,6 +19,7 @@ from syncd.config.validators import (
     Text,
     check_base_url,
     check_not_empty,
+    check_push_url,
     check_socket_path,
     check_unique,
     check_url,
@@ -130,6 +131,31 @@ class Notify(Struct, frozen=True):
     url: Annotated[_OptionalUrl, Masked.PATH] = ""
 
 
+class Push(Struct, frozen=True):
+    """One table `[[push]]`: a receiver of the change feed, called by URL or run as a command.
+
+    `only`: the changes of all variants, or of those with a SKU in the listings.
+    """
+
+    name: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$", description="1 to 40 of A-Z, a-z, 0-9, _ and -"),
+    ] = ""
+    url: Annotated[
+        str,
+        Meta(description="an https address, http on this host, or empty"),
+        check_push_url,
+        Masked.PATH,
+    ] = ""
+    command: Annotated[tuple[Text, ...], Meta(description="a list of texts"), Masked.ARGUMENTS] = ()
+    secret: Annotated[
+        SigningSecret | None, Meta(description="whsec_ and 24 to 64 bytes in base64, or empty")
+    ] = None
+    secret_file: Path | None = None
+    batch: Annotated[int, Meta(ge=1, le=1000)] = 100
+    only: Literal["all", "listings"] = "all"
+
+
 class Log(Struct, frozen=True):
     """Section `[log]`."""
 
@@ -138,7 +164,10 @@ class Log(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """The whole configuration in force. All `keys` verify signatures; the first key reads."""
+    """The whole configuration in force. All `keys` verify signatures; the first key reads.
+
+    `signing_secrets`: the secret of each push, by its name.
+    """
 
     dreamship: Dreamship = Dreamship()
     webhook: Webhook = Webhook()
@@ -150,14 +179,19 @@ class Config(Struct, frozen=True):
     admin: Admin = Admin()
     control: Control = Control()
     notify: Notify = Notify()
+    push: tuple[Push, ...] = ()
     log: Log = Log()
     keys: tuple[Secret, ...] = ()
     keys_from: str = "nowhere"
+    signing_secrets: dict[str, SigningSecret] = field(default_factory=dict)
 
     @property
     def secrets(self) -> set[str]:
-        """The texts that no log may contain: the keys, and an address that may contain a token."""
-        return {key.reveal() for key in self.keys} | ({self.notify.url} - {""})
+        """The texts that no log may contain: secrets, and addresses that may contain a token."""
+        signing = {secret.reveal() for secret in self.signing_secrets.values()}
+        signing |= {secret.removeprefix(SigningSecret.PREFIX) for secret in signing}
+        urls = {self.notify.url, *(push.url for push in self.push)} - {""}
+        return {key.reveal() for key in self.keys} | signing | urls
 
     def require_keys(self) -> None:
         """Raise ConfigurationError if there is no api key to verify deliveries and to read with."""
@@ -174,6 +208,10 @@ SECTIONS: dict[str, type[Struct]] = {
     for name, kind in get_type_hints(Config).items()
     if isinstance(kind, type) and issubclass(kind, Struct)
 }
+
+
+# Arrays of tables: `[[push]]`.
+TABLES: dict[str, type[Struct]] = {"push": Push}
 
 
 def declared(section: type[Struct]) -> dict[str, Any]:

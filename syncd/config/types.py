@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from datetime import timedelta
@@ -16,6 +17,8 @@ _LONGEST = timedelta(days=3650)
 _MAX_PORT = 65_535
 # sockaddr_un holds 108 bytes with the closing zero.
 MAX_SOCKET_PATH_BYTES = 107
+# By the Standard Webhooks specification.
+_SIGNING_BYTES = (24, 64)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -105,6 +108,33 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not written anywhere")
+
+
+class SigningSecret(Secret):
+    """A secret of the Standard Webhooks specification: `whsec_` and 24 to 64 bytes in base64."""
+
+    __slots__ = ()
+    PREFIX = "whsec_"
+
+
+def parse_signing_secret(text: str) -> SigningSecret:
+    """Return a signing secret; ValueError says what is wrong, without repeating it."""
+    text = text.strip()
+    make = "make one with: echo whsec_$(head -c 32 /dev/urandom | base64)"
+    if not text.startswith(SigningSecret.PREFIX):
+        raise ValueError(f"must begin with {SigningSecret.PREFIX}; {make}")
+    encoded = text.removeprefix(SigningSecret.PREFIX)
+    try:
+        # Some tools write base64 without the padding.
+        length = len(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True))
+    except ValueError:
+        raise ValueError(
+            f"must have base64 (A-Z, a-z, 0-9, + and /) after {SigningSecret.PREFIX}; {make}"
+        ) from None
+    shortest, longest = _SIGNING_BYTES
+    if not shortest <= length <= longest:
+        raise ValueError(f"has {length} bytes, and must have {shortest} to {longest}; {make}")
+    return SigningSecret(text)
 
 
 def parse_path(text: str, folder: Path) -> Path:

@@ -107,6 +107,18 @@ def check_url(value: str) -> str:
     return value
 
 
+def check_push_url(value: str) -> str:
+    """Require https, or http to this host only, or empty text."""
+    if not value:
+        return value
+    url = _url(value)
+    if url.fragment or url.username is not None or url.password is not None:
+        raise ValueError("must have no user and no fragment; the signature shows who sends")
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        raise ValueError("must be https, except on this host")
+    return value
+
+
 def check_webhook_path(value: str) -> str:
     """Require a path that deliveries can be posted to."""
     if not value.startswith("/") or any(character in value for character in "?#{} "):

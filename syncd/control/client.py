@@ -16,6 +16,7 @@ from msgspec import convert, json
 
 from syncd.control.messages import (
     MESSAGE_TYPES,
+    PushRequest,
     ReconcileMessage,
     ReconcileRequest,
     ReplayRequest,
@@ -43,6 +44,18 @@ def request_replay(socket: Path, request: ReplayRequest) -> list[ReplayResult]:
         if answer.status_code != httpx.codes.OK:
             raise decode_error(json.decode(answer.content))
         return json.decode(answer.content, type=list[ReplayResult])
+
+
+def request_push(socket: Path, request: PushRequest) -> None:
+    """Have the running daemon continue a push elsewhere; raises DaemonAbsent without one."""
+    with _connected(socket) as client:
+        answer = client.post("/push", content=json.encode(request))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise UsageError(
+                "the daemon is older and has no pushes", hint="restart it with this version"
+            )
+        if answer.status_code != httpx.codes.OK:
+            raise decode_error(json.decode(answer.content))
 
 
 def request_reconcile(socket: Path, request: ReconcileRequest) -> Iterator[ReconcileMessage]:

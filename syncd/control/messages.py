@@ -3,15 +3,17 @@
 `GET /status` returns the status document. `POST /reconcile` takes a `ReconcileRequest`; without
 items it reads the catalogue. It returns JSON lines: `{"progress": …}` several times, and at last
 `{"summary": …}`, `{"dry_run": …}` or `{"error": …}`. `POST /replay` takes a `ReplayRequest` and
-returns the outcome of each delivery.
+returns the outcome of each delivery. `POST /push` takes a `PushRequest`.
 """
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from syncd.core.jobs import SweepSummary
-from syncd.core.model import JsonObject
+from syncd.core.model import MAX_ID, JsonObject
 from syncd.core.records import Change
 from syncd.errors import DaemonAbsent, Overloaded, SourceError, SyncdError, UsageError
 
@@ -29,6 +31,13 @@ class ReplayRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     ids: list[int] = []
     quarantined: bool = False
+
+
+class PushRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /push`: the change after which a push continues, 0: with a full copy."""
+
+    name: str
+    seq: Annotated[int, Meta(ge=0, le=MAX_ID)]
 
 
 class Progress(Struct, frozen=True):

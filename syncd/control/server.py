@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from msgspec import DecodeError, ValidationError, json
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.control.messages import (
     MESSAGE_TYPES,
+    PushRequest,
     ReconcileMessage,
     ReconcileRequest,
     ReplayRequest,
@@ -33,8 +35,10 @@ MAX_BODY_BYTES = 64 * 1024
 # Requests for the status that are answered at the same time; others are refused.
 MAX_CONCURRENT = 8
 
+R = TypeVar("R", ReplayRequest, PushRequest)
 StatusOf = Callable[[], Awaitable[StatusDocument]]
 ReconcileOf = Callable[[ReconcileRequest], AsyncIterator[ReconcileMessage]]
+PushOf = Callable[[PushRequest], Awaitable[None]]
 ReplayOf = Callable[[ReplayRequest], Awaitable[list[ReplayResult]]]
 
 
@@ -42,6 +46,7 @@ def application(
     status: StatusOf,
     reconcile: ReconcileOf,
     replay: ReplayOf,
+    push: PushOf,
     *,
     refusals: Refusals | None = None,
 ) -> ASGIApp:
@@ -69,25 +74,36 @@ def application(
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def replay_route(request: Request) -> Response:
-        try:
-            message = json.decode(await _body(request), type=ReplayRequest)
-            return Response(json.encode(await replay(message)), media_type="application/json")
-        except (DecodeError, ValidationError, _TooLargeError) as error:
-            return Response(json.encode({"error": str(error)}), 400, media_type="application/json")
-        except SyncdError as error:
-            body = json.encode(encode_error(error))
-            return Response(body, _code(error), media_type="application/json")
+        return await _answered(request, ReplayRequest, replay)
+
+    async def push_route(request: Request) -> Response:
+        return await _answered(request, PushRequest, push)
 
     inner = Starlette(
         routes=[
             Route("/status", status_route),
             Route("/reconcile", reconcile_route, methods=["POST"]),
             Route("/replay", replay_route, methods=["POST"]),
+            Route("/push", push_route, methods=["POST"]),
         ],
         exception_handlers={HTTPException: _refused, ClientDisconnect: _ignored},
     )
     inner.router.redirect_slashes = False
     return _counted(inner, refusals)
+
+
+async def _answered(
+    request: Request, kind: type[R], carry_out: Callable[[R], Awaitable[object]]
+) -> Response:
+    """Return the result of a request, or its error."""
+    try:
+        result = await carry_out(json.decode(await _body(request), type=kind))
+        return Response(json.encode(result), media_type="application/json")
+    except (DecodeError, ValidationError, _TooLargeError) as error:
+        return Response(json.encode({"error": str(error)}), 400, media_type="application/json")
+    except SyncdError as error:
+        body = json.encode(encode_error(error))
+        return Response(body, _code(error), media_type="application/json")
 
 
 def _counted(inner: ASGIApp, refusals: Refusals) -> ASGIApp:

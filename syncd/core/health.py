@@ -14,7 +14,13 @@ from msgspec import Struct
 
 from syncd.core.plain_text import shortened
 from syncd.core.policy import Policy
-from syncd.core.snapshots import DaemonSnapshot, DaySummary, ListingsSnapshot, UnknownValues
+from syncd.core.snapshots import (
+    DaemonSnapshot,
+    DaySummary,
+    ListingsSnapshot,
+    PushSnapshot,
+    UnknownValues,
+)
 from syncd.core.timestamps import to_text
 
 Health = Literal["ok", "degraded", "failing"]
@@ -24,6 +30,8 @@ Health = Literal["ok", "degraded", "failing"]
 ROTATED_AFTER = 3
 # Shorter waits are normal.
 LONG_PAUSE = timedelta(minutes=2)
+# Receivers restart and deploy.
+PUSH_MAY_FAIL = timedelta(minutes=10)
 
 
 # Dreamship decides the number and the length of the values. The status names the most frequent of
@@ -94,6 +102,7 @@ def _degraded(now: DaemonSnapshot, day: DaySummary) -> list[str]:
         *_about_reading(now),
         *_about_sweeps(now, day),
         *_about_listings(now.listings),
+        *_about_pushes(now.pushes),
     ]
 
 
@@ -189,6 +198,22 @@ def _about_listings(listings: ListingsSnapshot) -> list[str]:
             f"{subject} to no variant: {named}{others}; Dreamship rejects such orders. Correct "
             "the variant_id in the file; `syncd listings --unknown` lists all of them."
         )
+    return reasons
+
+
+def _about_pushes(pushes: Iterable[PushSnapshot]) -> list[str]:
+    reasons = []
+    for push in pushes:
+        if push.is_stopped:
+            reasons.append(
+                f"The push {push.name} is stopped: its receiver {push.error}. Reload to start it "
+                f"again, or remove it; {push.lag_changes} changes wait."
+            )
+        elif push.failing_s >= PUSH_MAY_FAIL.total_seconds():
+            reasons.append(
+                f"The push {push.name} has failed for {push.failing_s // 60:.0f} minutes: its "
+                f"receiver {push.error}; {push.lag_changes} changes wait, and none is lost."
+            )
     return reasons
 
 

@@ -63,6 +63,25 @@ class ListingsSnapshot(Struct, frozen=True):
     dead: DeadListings = DeadListings()
 
 
+class PushSnapshot(Struct, frozen=True):
+    """The state of one push.
+
+    `seq`: the last change that is taken; None before the first start. `error`: why the last batch
+    was not taken. `failing_s`: since when no batch was taken, 0 without an error. `is_stopped`: the
+    receiver answered 410. `failures`, `batches`: failed attempts and taken batches since the start.
+    """
+
+    name: str
+    seq: int | None
+    lag_changes: int
+    is_copying: bool
+    is_stopped: bool
+    error: str | None
+    failing_s: float
+    failures: int
+    batches: int
+
+
 class ReadingSnapshot(Struct, frozen=True):
     """How the daemon reads at one moment.
 
@@ -135,3 +154,4 @@ class DaemonSnapshot(Struct, frozen=True):
     max_connections: int = 0
     reading: ReadingSnapshot = ReadingSnapshot()
     listings: ListingsSnapshot = ListingsSnapshot()
+    pushes: tuple[PushSnapshot, ...] = ()

@@ -17,6 +17,7 @@ from syncd.core.snapshots import (
     DaySummary,
     ListingCounts,
     MirrorCounts,
+    PushSnapshot,
     ReadingSnapshot,
 )
 from syncd.core.timestamps import maybe_text, to_text
@@ -92,6 +93,19 @@ class ListingsStatus(Struct, frozen=True, kw_only=True):
     unsellable: dict[str, int]
 
 
+class PushStatus(Struct, frozen=True, kw_only=True):
+    """The position of one push, and why its last batch was not taken."""
+
+    name: str
+    seq: int | None
+    lag_changes: int
+    error: str | None
+    copying: bool = False
+    stopped: bool = False
+    failures: int = 0
+    batches: int = 0
+
+
 class StatusDocument(Struct, frozen=True, kw_only=True):
     """The health of one daemon and its reasons."""
 
@@ -104,6 +118,7 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     waiting_for_first_delivery: bool = False
     reading: ReadingStatus = ReadingStatus()
     listings: ListingsStatus | None = None
+    push: list[PushStatus] = []
     refresh_queue: int
     quarantined: int
     max_connections: int | None = None
@@ -151,6 +166,7 @@ def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) 
         waiting_for_first_delivery=day.last_delivery_at is None,
         reading=_reading(now.reading, day),
         listings=_listings(counts.listings),
+        push=[_push(push) for push in now.pushes],
         refresh_queue=counts.refresh_queue,
         quarantined=counts.quarantined,
         max_connections=now.max_connections,
@@ -164,6 +180,19 @@ def _listings(counts: ListingCounts | None) -> ListingsStatus | None:
         return None
     return ListingsStatus(
         total=counts.total, sellable=counts.sellable, unsellable=counts.unsellable
+    )
+
+
+def _push(push: PushSnapshot) -> PushStatus:
+    return PushStatus(
+        name=push.name,
+        seq=push.seq,
+        lag_changes=push.lag_changes,
+        error=push.error,
+        copying=push.is_copying,
+        stopped=push.is_stopped,
+        failures=push.failures,
+        batches=push.batches,
     )
 
 

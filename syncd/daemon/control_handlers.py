@@ -9,6 +9,7 @@ from contextlib import aclosing, nullcontext
 from syncd.control.messages import (
     Differences,
     Progress,
+    PushRequest,
     ReconcileMessage,
     ReconcileRequest,
     ReplayRequest,
@@ -17,6 +18,7 @@ from syncd.core.jobs import SweepProgress
 from syncd.core.records import ReplayResult
 from syncd.daemon.services import Services
 from syncd.http_server.refusals import Places
+from syncd.push.manager import Pushes
 from syncd.sync.sweeps import require_few
 
 # Each reads the progress of its sweep four times a second, in the thread that writes deliveries.
@@ -30,10 +32,11 @@ MESSAGE_EVERY_S = 10.0
 
 
 class ControlHandlers:
-    """Sweeps, dry runs and replays that an operator requests."""
+    """Sweeps, dry runs, replays and positions of pushes that an operator requests."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, pushes: Pushes) -> None:
         self._services = services
+        self._pushes = pushes
         self._waiting = Places(MOST_WAITING)
         self._dry_runs = Places(MOST_DRY_RUNS)
         self._replays = Places(MOST_REPLAYS)
@@ -108,3 +111,7 @@ class ControlHandlers:
             return await self._services.batch_writer.replay(
                 request.ids, is_quarantined=request.quarantined
             )
+
+    async def push(self, request: PushRequest) -> None:
+        """Let a push continue after a change; raises UsageError and MirrorErrors."""
+        await self._pushes.go_on_from(request.name, request.seq)

@@ -22,6 +22,7 @@ from syncd.daemon.notifier import Notifier
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError, MirrorIncompatible
+from syncd.push.manager import Pushes
 from syncd.store import process_state
 from syncd.store.process_state import Beat
 from syncd.store.wall_time import health_after, put_mark
@@ -52,12 +53,14 @@ class Heartbeat:
         schedule: Scheduler,
         webhook: WebhookEndpoint,
         *,
+        pushes: Pushes,
         every_s: float = HEARTBEAT_S,
         max_connections: int = 0,
     ) -> None:
         self._services = services
         self._schedule = schedule
         self._webhook = webhook
+        self._pushes = pushes
         self._row_lasts_s = ROW_LASTS_BEATS * every_s
         self._max_connections = max_connections
         self._notifier = Notifier(sleep=services.clock.sleep)
@@ -189,6 +192,7 @@ class Heartbeat:
             max_connections=self._max_connections,
             reading=self._reading(progress, now),
             listings=services.listings.snapshot,
+            pushes=await self._pushes.snapshots(),
         )
 
     def _reading(self, progress: SweepProgress | None, now: datetime) -> ReadingSnapshot:

@@ -7,16 +7,15 @@ gives up after some attempts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 import structlog
 
-from syncd import http_client
+from syncd import child_process, http_client
+from syncd.child_process import CommandFailed
 from syncd.config import KEYS_VARIABLE
 from syncd.core.backoff import backoff, retry
 from syncd.core.model import JsonObject
@@ -28,7 +27,6 @@ log = structlog.get_logger(__name__)
 ATTEMPTS = 6
 COMMAND_LIMIT_S = 30.0
 URL_LIMIT_S = 10.0
-KILL_LIMIT_S = 2.0
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -93,42 +91,12 @@ class Notifier:
 
     async def _run(self, command: Sequence[str], body: bytes) -> None:
         """Run the command; its output may contain anything and is not repeated."""
+        # The command does not need the api keys.
+        environ = {name: value for name, value in os.environ.items() if name != KEYS_VARIABLE}
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                # A new process group, so that its children can be killed with it.
-                start_new_session=True,
-                # The command does not need the api keys.
-                env={name: value for name, value in os.environ.items() if name != KEYS_VARIABLE},
-            )
-        except (OSError, ValueError) as error:
-            # ValueError: an argument that this locale cannot write.
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise _NotSent(f"notify.command cannot be run: {reason}") from None
-        try:
-            async with asyncio.timeout(self._limit_s):
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    await process.communicate(body)
-        except TimeoutError:
-            raise _NotSent(f"notify.command did not end within {self._limit_s:g} s") from None
-        finally:
-            if process.returncode is None:
-                await _kill(process)
-        if process.returncode:
-            raise _NotSent(f"notify.command ended {process.returncode}")
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill a running command and its children."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # The process stays while the kernel waits for a disk that does not answer.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(KILL_LIMIT_S):
-            await process.wait()
+            await child_process.run(command, body, limit_s=self._limit_s, environ=environ)
+        except CommandFailed as error:
+            raise _NotSent(f"notify.command {error}") from None
 
 
 async def _post(url: str, body: bytes) -> None:

@@ -15,6 +15,7 @@ from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.unlisted_values import UnlistedValueReporter
 from syncd.errors import MirrorError, SyncdError
+from syncd.push.manager import Pushes
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,7 @@ class Reloader:
         services: Services,
         schedule: Scheduler,
         unlisted_values: UnlistedValueReporter,
+        pushes: Pushes,
         *,
         load: Callable[[], Config],
         notify_ready: Callable[[], Awaitable[None]],
@@ -39,6 +41,7 @@ class Reloader:
         self._services = services
         self._schedule = schedule
         self._unlisted_values = unlisted_values
+        self._pushes = pushes
         self._load = load
         self._notify_ready = notify_ready
         self._environ = environ
@@ -65,7 +68,11 @@ class Reloader:
                 log.warning("a restart is needed for these to take effect", keys=waiting)
             self._secrets |= config.secrets
             logs.configure(config.log.level, config.log.format, secrets=self._secrets)
-            await self._services.reconfigure(config)
+            try:
+                await self._services.reconfigure(config)
+            finally:
+                # The new configuration is in force, also if the mirror could not follow yet.
+                await self._pushes.reconfigure()
             self._schedule.reload()
             self._unlisted_values.wake()
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from syncd.errors import MirrorError, MirrorIncompatible, MirrorUnavailable, UsageError
 from syncd.store.connection import open_for_reading
 from syncd.store.files import FILE_MODE, resolve, set_mode
+from syncd.store.pushes import MIRROR_ID
 from syncd.store.translation import translated
 
 # A copy can be interrupted between two steps.
@@ -108,6 +109,12 @@ def _fill(part: Path, source: sqlite3.Connection, mirror: Path, target: Path) ->
             # No WAL mode: a reader of the copy would have to create a log beside it.
             file.seek(18)
             file.write(b"\1\1")
+        with contextlib.closing(
+            sqlite3.connect(f"{part.as_uri()}?nolock=1", uri=True, isolation_level=None)
+        ) as copy:
+            copy.execute("PRAGMA journal_mode = OFF")
+            # Once it is restored, its changes are others than those with the same `seq` before.
+            copy.execute("DELETE FROM state WHERE key = ?", (MIRROR_ID,))
         check = sqlite3.connect(f"{part.as_uri()}?immutable=1", uri=True)
         with contextlib.closing(check):
             found = check.execute("PRAGMA quick_check(1)").fetchone()[0]

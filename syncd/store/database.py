@@ -20,7 +20,7 @@ from syncd.store.connection import (
 )
 from syncd.store.deferred_writes import DeferredWrites
 from syncd.store.files import Lock, files_of, is_of_syncd, resolve
-from syncd.store.translation import overwritten, translated
+from syncd.store.translation import overwritten, replaced, translated
 
 T = TypeVar("T")
 
@@ -32,12 +32,14 @@ class Database:
     """The file of the mirror, and the one thread that reads and writes it for the daemon.
 
     The functions that it runs take the connection. `path` is the real path once the file is open.
-    `commits` counts the transactions since the start that changed something.
+    `commits` counts the transactions since the start that changed something. `on_commit` is called
+    in the write thread after each transaction; it must not raise.
     """
 
     def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
         self.path = path
         self.commits = 0
+        self.on_commit: Callable[[], object] = int
         self._configured_path = path
         self._lock = Lock()
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
@@ -61,7 +63,7 @@ class Database:
                     self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 self._files = files_of(self.path)
                 if self._files[0] != self._lock.file:
-                    raise _replaced(self.path)
+                    raise replaced(self.path)
         except BaseException:
             self._release()
             raise
@@ -201,6 +203,7 @@ class Database:
                 result = function(db)
                 self._commit(db)
                 self.commits += db.total_changes != changes
+                self.on_commit()
                 self._deferred.remove(deferred)
                 del self._first[:done]
             except BaseException:
@@ -270,7 +273,7 @@ class Database:
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            raise _replaced(self.path)
+            raise replaced(self.path)
 
     @property
     def _is_at_configured_path(self) -> bool:
@@ -290,11 +293,3 @@ def _roll_back(db: sqlite3.Connection) -> None:
     # A full disk may have rolled the transaction back already.
     if db.in_transaction:
         db.execute("ROLLBACK")
-
-
-def _replaced(path: Path) -> MirrorUnavailable:
-    return MirrorUnavailable(
-        f"the mirror at {path} was deleted or replaced while it was in use",
-        hint="restore the same files, or restart: the daemon then uses the files that are there, "
-        "and without a file a sweep fills a new mirror",
-    )

@@ -11,8 +11,10 @@ from syncd.core.model import Row
 from syncd.core.snapshots import DeadListings, ListingCounts
 from syncd.core.timestamps import to_text
 from syncd.store.history import dicts
-from syncd.store.rows import as_json
+from syncd.store.rows import as_json, get_state, put_state
 
+# The key of a number that rises with each change of the SKUs.
+VERSION_KEY = "listings_version"
 # SKUs of one transaction. Deliveries wait while it is written.
 SLICE = 500
 
@@ -37,11 +39,17 @@ def save(db: sqlite3.Connection, listings: Sequence[Listing], now: datetime) -> 
                variant_id = ?2, title = ?3""",
         [(one.sku, one.variant_id, one.title, to_text(now)) for one in listings],
     )
+    _count_change(db)
 
 
 def delete(db: sqlite3.Connection, skus: Sequence[str]) -> None:
     """Delete SKUs that are no longer listed."""
     db.executemany("DELETE FROM skus WHERE sku = ?", [(sku,) for sku in skus])
+    _count_change(db)
+
+
+def _count_change(db: sqlite3.Connection) -> None:
+    put_state(db, VERSION_KEY, str(int(get_state(db, VERSION_KEY) or 0) + 1))
 
 
 def has_any(db: sqlite3.Connection) -> bool:

@@ -98,6 +98,13 @@ def listings_and_reasons(db: Database) -> None:
         db.conn.execute(view)
 
 
+@migrations()
+def positions_of_pushes(db: Database) -> None:
+    """Store where each push goes on in the change feed."""
+    for statement in _statements(schema_0_2_0.PUSHES):
+        db.conn.execute(statement)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to this version; a step that fails changes nothing.
 

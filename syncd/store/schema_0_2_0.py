@@ -137,6 +137,19 @@ CREATE TABLE skus (                                 -- the rows of `catalog.list
 CREATE INDEX skus_by_variant ON skus (variant_id);
 """
 
+PUSHES = """
+CREATE TABLE pushes (               -- where each `[[push]]` goes on
+    name TEXT PRIMARY KEY,
+    mirror TEXT NOT NULL,           -- `mirror_id` of the mirror whose feed has `seq`
+    only TEXT NOT NULL,             -- 'all' or 'listings'
+    listings INTEGER NOT NULL,      -- `listings_version` at the full copy
+    run INTEGER NOT NULL,           -- rises with each full copy, and with `syncd push --from`
+    seq INTEGER NOT NULL,           -- every change up to it is taken
+    copied INTEGER,                 -- the last variant of a full copy that is taken
+    pending INTEGER                 -- the end of the batch that is being sent
+);
+"""
+
 READING = """
 ALTER TABLE sweeps ADD COLUMN is_paced INTEGER NOT NULL DEFAULT 0; -- by background calls
 CREATE TABLE list_rows (

@@ -50,6 +50,15 @@ def overwritten(path: Path) -> MirrorIncompatible:
     )
 
 
+def replaced(path: Path) -> MirrorUnavailable:
+    """Return the error of a mirror whose file was replaced."""
+    return MirrorUnavailable(
+        f"the mirror at {path} was deleted or replaced while it was in use",
+        hint="restore the same files, or restart: the daemon then uses the files that are there, "
+        "and without a file a sweep fills a new mirror",
+    )
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Translate errors of SQLite and of the system into MirrorErrors with hints."""

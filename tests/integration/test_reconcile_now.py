@@ -317,7 +317,9 @@ def test_ctrl_c_ends_the_command_without_log_errors() -> None:
     """Asyncio would log each unfinished task as an error."""
 
     async def leave() -> set[asyncio.Task[Any]]:
-        orders = ControlHandlers(cast("Any", SimpleNamespace(sweep_manager=Endless())))
+        orders = ControlHandlers(
+            cast("Any", SimpleNamespace(sweep_manager=Endless())), cast("Any", None)
+        )
         notified = orders.reconcile(messages.ReconcileRequest())
         assert await anext(notified) == messages.Progress(0, None, None)
         waiting = asyncio.ensure_future(anext(notified))

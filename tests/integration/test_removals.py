@@ -24,6 +24,7 @@ from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
 from syncd.demo.fake_dreamship import django_timestamp
 from syncd.errors import SourceGone, SourceUnreachable
+from syncd.push.manager import Pushes
 from syncd.webhook.endpoint import WebhookEndpoint
 
 PER_ITEM = 10
@@ -114,7 +115,8 @@ class Running:
         webhook = WebhookEndpoint(
             services.batch_writer, list, services.clock.now, max_body_bytes=lambda: 1
         )
-        heartbeat = Heartbeat(services, Scheduler(services), webhook)
+        pushes = Pushes(services.database, services.clock, lambda: services.config)
+        heartbeat = Heartbeat(services, Scheduler(services), webhook, pushes=pushes)
         status_service = StatusService(services, heartbeat, webhook)
         try:
             output: list[str] = (await status_service.status()).reasons

@@ -56,6 +56,8 @@ def labels(daemon: Daemon) -> dict[str, dict[str, set[str]]]:
     found: dict[str, dict[str, set[str]]] = {}
     page = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
     for family in text_string_to_metric_families(page):
+        # Without a push, the families of pushes have no sample.
+        found.setdefault(family.name, defaultdict(set))
         for sample in family.samples:
             known = found.setdefault(sample.name, defaultdict(set))
             for name, value in sample.labels.items():

@@ -35,7 +35,7 @@ from systemd.machine import SUITE
 
 from syncd import __version__
 from syncd.cli import COMMANDS, EXIT_CODES, INTERRUPTED, cli
-from syncd.config import SECTIONS, Config, load
+from syncd.config import SECTIONS, TABLES, Config, Push, load
 from syncd.config.settings import declared
 from syncd.config.validators import describe
 from syncd.core.model import OUTCOMES
@@ -145,6 +145,22 @@ def test_every_key_is_documented_with_its_default(tmp_path: Path) -> None:
     assert load(path, {}) == Config()
 
 
+def test_every_key_of_a_push_is_documented_with_its_default(tmp_path: Path) -> None:
+    """The same for the keys of an array of tables; the example has them too, as comments."""
+    table = {spelled(row[0]): row for row in rows(section("Pushes"), "push key")}
+    assert {key: row[2] for key, row in table.items()} == {
+        f"push.{key}": describe(kind) for key, kind in declared(TABLES["push"]).items()
+    }
+    path = tmp_path / "config.toml"
+    lines = [f"{key.removeprefix('push.')} = {spelled(row[1])}" for key, row in table.items()]
+    # Only the name and the receiver have no default that can be used.
+    lines = [line for line in lines if not line.startswith(("name", "command"))]
+    path.write_text("\n".join(["[[push]]", "name = 'x'", "command = ['y']", *lines]))
+    assert load(path, {}).push == (Push(name="x", command=("y",)),)
+    example = text("config.example.toml").partition("# [[push]]\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^# (\w+) =", example, re.MULTILINE) == [key[5:] for key in table]
+
+
 def test_every_key_has_an_effect() -> None:
     """Code outside `syncd.config` reads each key."""
     source = "\n".join(
@@ -155,9 +171,9 @@ def test_every_key_has_an_effect() -> None:
     # How the keys reach the readers is decided in the configuration itself.
     unread = {
         f"{name}.{key}"
-        for name, kind in SECTIONS.items()
+        for name, kind in (SECTIONS | TABLES).items()
         for key in kind.__struct_fields__
-        if f"{name}.{key}" not in source and not key.startswith("api_key")
+        if f"{name}.{key}" not in source and not key.startswith(("api_key", "secret"))
     }
     assert not unread
 

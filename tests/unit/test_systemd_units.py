@@ -6,9 +6,9 @@ import re
 
 from documents import ROOT, section
 
+from syncd.child_process import KILL_LIMIT_S
 from syncd.config.settings import Webhook
 from syncd.daemon.app import LONGEST_STOP_S
-from syncd.daemon.notifier import KILL_LIMIT_S
 from syncd.daemon.systemd import NOTIFY_LIMIT_S
 from syncd.http_server.limits import ARRIVAL_S
 from syncd.http_server.server import GRACEFUL_S, LONGEST_DRAIN_S
