@@ -18,6 +18,7 @@ from syncd.config import KEYS_VARIABLE, environment, parse
 from syncd.config.files import MAX_BYTES, reason
 from syncd.errors import UsageError
 from syncd.setup import key_sources, places, plan, programs, service
+from syncd.setup.key_sources import KeySource
 from syncd.setup.places import Place
 
 
@@ -128,10 +129,12 @@ class _Setup:
         place = places.locate(self._config_path, os.environ)
         setup_apply.require_host(place, run)
         report.say(f"Configuration: {place.path}{'' if place.text else ' (new)'}")
-        answers, made = self._answers(place)
+        answers = self._answers(place)
         again = "run `syncd setup` again, it keeps all answers"
         self.state = f"the configuration may not be complete; {again}."
         owner = setup_apply.daemon_user(place, run)
+        # The files that come with the user include an empty one for the keys.
+        self._source = self._key_source(place)
         made = self._plan(place, answers, owner)
         if place.is_system:
             setup_apply.require_readable(made, run)
@@ -157,15 +160,14 @@ class _Setup:
         report.end()
         return code
 
-    def _answers(self, place: Place) -> tuple[Answers, plan.Plan]:
-        """Ask everything; the plan that comes out is right, so that nothing wrong is written."""
+    def _answers(self, place: Place) -> Answers:
+        """Ask everything; the configuration that comes out is right, or this raises."""
         text = place.text or places.initial_text(is_system=place.is_system)
         config = parse(text, place.path, os.environ, with_keys=False)
         environment.require_network(config, os.environ)
-        credential = service.credential_file(self._run) if place.is_system else None
-        self._source = key_sources.find(place, config, credential)
-        common.secrets.update(key.reveal() for key in self._source.keys)
         self._config = config
+        self._source = self._key_source(place)
+        common.secrets.update(key.reveal() for key in self._source.keys)
         answers = setup_answers.collect(
             config,
             self._source,
@@ -174,7 +176,12 @@ class _Setup:
             self.report.say,
             is_system=place.is_system,
         )
-        return answers, self._plan(place, answers, None)
+        self._plan(place, answers, None)
+        return answers
+
+    def _key_source(self, place: Place) -> KeySource:
+        credential = service.credential_file(self._run) if place.is_system else None
+        return key_sources.find(place, self._config, credential)
 
     def _plan(self, place: Place, answers: Answers, owner: tuple[int, int] | None) -> plan.Plan:
         values = plan.wanted_values(

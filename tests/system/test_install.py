@@ -263,13 +263,17 @@ def running(installation: Installation) -> Iterator[Installation]:
     for port in (8787, 8788, 8789):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)), f"somebody else has port {port}"
-    program, check, start = blocks("Installing it")
+    program, setup = blocks("Installing it")
     one.follow(program)
-    one.run("cat >>/etc/syncd/api-keys", stdin=f"{KEY}\n")
-    one.set("/etc/syncd/config.toml", api_key_file="api-keys")
+    # Somebody has written a configuration already; setup keeps it.
+    one.run("install -D -m 0644 /root/syncd/config.example.toml /etc/syncd/config.toml")
     one.reach_dreamship("/etc/syncd/config.toml")
-    assert "api keys: 1" in one.follow(check)
-    one.follow(start)
+    answers = "--yes --key-file=- --shop-user=www-data --json"
+    report = one.run(f"{setup.strip()} {answers}", stdin=f'api_key="{KEY}",\n')
+    document = json.loads(report)
+    assert document["daemon"] == "started"
+    assert document["added_users"] == ["www-data"]
+    assert KEY not in report
     one.until_equal()
     shop = subprocess.Popen(
         one.machine.command(
