@@ -28,6 +28,8 @@ from syncd.setup.service import Started
 
 APP_URL = "https://app.dreamship.com/app/settings/api/"
 INTERRUPTED = 130
+# One less than the narrowest usual terminal: a full line would move the cursor on.
+_COLUMNS = 79
 EVENTS = ("item-variant-availability-updated", "item-variant-added")
 
 
@@ -37,7 +39,7 @@ class Report:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._document: dict[str, Any] = {}
-        self._width = 0
+        self._drawn = ""
 
     def say(self, line: str) -> None:
         """Print a result."""
@@ -49,12 +51,14 @@ class Report:
 
     def draw(self, line: str) -> None:
         """Replace the line of the progress on a terminal; empty text removes it."""
-        if sys.stderr.isatty():
-            shown = visible(line)[:79]
-            end = "" if shown else "\r"
-            sys.stderr.write(f"\r{shown:{self._width}}{end}")
-            sys.stderr.flush()
-            self._width = len(shown)
+        shown = visible(line)[:_COLUMNS]
+        if shown == self._drawn or not sys.stderr.isatty():
+            return
+        # Spaces cover the end of a longer line.
+        end = "" if shown else "\r"
+        sys.stderr.write(f"\r{shown:{len(self._drawn)}}{end}")
+        sys.stderr.flush()
+        self._drawn = shown
 
     def finding(self, finding: Finding) -> None:
         """Print the result of a check."""
