@@ -25,9 +25,17 @@ class _Checks(Struct, frozen=True):
     checks: list[Finding]
 
 
-def doctor(config: Path, user: str | None, run: Run) -> list[Finding]:
-    """Return the findings of `syncd doctor`, as the daemon's user; none if it cannot run."""
+# Where systemd shows the credentials of the running daemon to root.
+CREDENTIALS = "CREDENTIALS_DIRECTORY=/run/credentials/syncd.service"
+
+
+def doctor(config: Path, user: str | None, run: Run, *, has_credential: bool) -> list[Finding]:
+    """Return the findings of `syncd doctor`, as the daemon's user; none if it cannot run.
+
+    Only root can read a credential.
+    """
     as_user = ["runuser", "-u", user, "--"] if user else []
+    as_user = ["env", CREDENTIALS] if has_credential else as_user
     program = [sys.executable, "-P", "-m", "syncd"]
     done = run([*as_user, *program, "doctor", "--json", "--config", str(config)])
     try:

@@ -24,13 +24,14 @@ _KILL, _END = "\x15", "\x04"
 
 def read_secret(prompt: str) -> str:
     """Return the typed or pasted text; raises click.Abort at its end (Ctrl-D)."""
-    click.echo(prompt, err=True, nl=False)
     fd = sys.stdin.fileno()
-    try:
-        with _unseen(fd):
+    # The prompt comes second: nothing that is typed after it is shown.
+    with _unseen(fd):
+        click.echo(prompt, err=True, nl=False)
+        try:
             return _text(fd)
-    finally:
-        click.echo(err=True)
+        finally:
+            click.echo(err=True)
 
 
 def _text(fd: int) -> str:

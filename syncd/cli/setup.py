@@ -14,7 +14,7 @@ from syncd.cli.common import config_option, json_option
 from syncd.cli.setup_answers import Answers, Flags
 from syncd.cli.setup_output import INTERRUPTED, Report
 from syncd.cli.setup_questions import SERVERS, Asker
-from syncd.config import KEYS_VARIABLE, environment, parse
+from syncd.config import KEYS_VARIABLE, SYSTEM_PATH, environment, parse
 from syncd.config.files import MAX_BYTES, reason
 from syncd.errors import UsageError
 from syncd.setup import key_sources, places, plan, programs, service
@@ -129,6 +129,8 @@ class _Setup:
         place = places.locate(self._config_path, os.environ)
         setup_apply.require_host(place, run)
         report.say(f"Configuration: {place.path}{'' if place.text else ' (new)'}")
+        if not place.is_system and SYSTEM_PATH.exists():
+            report.say(f"For the daemon of {SYSTEM_PATH}, run it as root.")
         answers = self._answers(place)
         again = "run `syncd setup` again, it keeps all answers"
         self.state = f"the configuration may not be complete; {again}."
@@ -155,7 +157,14 @@ class _Setup:
         )
         self.state = "everything is set up."
         code = setup_output.finish(
-            report, made.config, place, answers, run, waits=waits, is_served=is_served
+            report,
+            made.config,
+            place,
+            answers,
+            run,
+            waits=waits,
+            is_served=is_served,
+            has_credential=self._source.is_credential,
         )
         report.end()
         return code

@@ -146,13 +146,15 @@ def finish(
     *,
     waits: bool,
     is_served: bool,
+    has_credential: bool,
 ) -> int:
     """Run the checks, wait for the first delivery, and return the exit code.
 
     Without a daemon, print the command that starts it.
     """
     is_up = is_served or _is_up(config)
-    start_command = f"{_program()} serve --config {place.path}"
+    as_user = f"runuser -u {users.USER} -- " if place.is_system else ""
+    start_command = f"{as_user}{_program()} serve --config {place.path}"
     report.add(start_command=None if is_up else start_command, first_delivery=None, checks=[])
     if not is_up:
         report.say(f"Start the daemon: {start_command}")
@@ -162,7 +164,7 @@ def finish(
     user = users.USER if place.is_system else None
     waiting = Waiting(
         config.control.socket,
-        lambda: first_delivery.doctor(place.path, user, run),
+        lambda: first_delivery.doctor(place.path, user, run, has_credential=has_credential),
         lambda: [send_test_delivery(answers.public_url, answers.keys[0].reveal())],
         report.finding,
         report.draw,

@@ -11,11 +11,11 @@ from syncd.errors import SyncdError
 from syncd.setup.programs import Run
 
 UNITS = ("syncd.socket", "syncd.service")
-CREDENTIAL = re.compile(r"dreamship-api-keys:(/\S+)")
+_CREDENTIAL = re.compile(r"^LoadCredential=dreamship-api-keys:(/\S+)", re.MULTILINE)
 Started = Literal["started", "reloaded", "restarted", "unchanged"]
 # A reload does not apply these; the reference says so.
 _NEED_RESTART = frozenset({"webhook.listen", "webhook.path", "mirror.path", "control.socket"})
-_LINES = 12
+_LINES = 30
 
 
 class ServiceFailed(SyncdError):
@@ -29,7 +29,7 @@ def is_booted(root: Path = Path("/")) -> bool:
 
 def properties(unit: str, run: Run) -> dict[str, str]:
     """Return the properties of a unit that setup uses."""
-    names = "LoadState,ActiveState,UnitFileState,Listen,LoadCredential,NeedDaemonReload"
+    names = "LoadState,ActiveState,UnitFileState,Listen"
     done = run(["systemctl", "show", unit, f"--property={names}"])
     return dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)
 
@@ -41,8 +41,9 @@ def are_installed(run: Run) -> bool:
 
 def credential_file(run: Run) -> Path | None:
     """Return the file from which systemd hands the api keys over, None if it does not."""
-    found = CREDENTIAL.search(properties(UNITS[1], run).get("LoadCredential", ""))
-    return None if found is None else Path(found[1])
+    # Not every version of `systemctl show` has it.
+    found = _CREDENTIAL.findall(run(["systemctl", "cat", UNITS[1]]).output)
+    return Path(found[-1]) if found else None
 
 
 def listener(run: Run) -> str:
@@ -67,11 +68,8 @@ def apply(changed: Collection[str], run: Run) -> Started:
         return "started"
     if not changed:
         return "unchanged"
-    if _NEED_RESTART.intersection(changed):
-        _require(["systemctl", "restart", UNITS[1]], run)
-        return "restarted"
-    if credential_file(run) is not None and "api keys" in changed:
-        # systemd reads a credential at the start only.
+    # systemd hands a credential over at the start only, and a reload cannot check it.
+    if _NEED_RESTART.intersection(changed) or credential_file(run) is not None:
         _require(["systemctl", "restart", UNITS[1]], run)
         return "restarted"
     _require(["systemctl", "reload", UNITS[1]], run)
@@ -83,11 +81,12 @@ def _require(command: list[str], run: Run) -> None:
     if done.code == 0:
         return
     unit = command[-1]
+    run(["journalctl", "--sync"])
     log = run(["journalctl", "--no-pager", "--output=cat", f"--unit={unit}", f"--lines={_LINES}"])
-    told = [line for line in log.output.splitlines() if line.startswith(("Error:", "Try:"))]
-    if unit.endswith(".socket"):
-        told = told or [line for line in log.output.splitlines() if "Failed" in line]
-    detail = " ".join(dict.fromkeys(told)) or done.output.replace("\n", " ")
+    lines = log.output.splitlines()
+    told = [line for line in lines if line.startswith(("Error:", "Try:"))]
+    told = told or [line for line in lines if "ailed" in line][-4:] or [done.output]
+    detail = " ".join(" ".join(dict.fromkeys(told)).split())
     raise ServiceFailed(
         f"`{' '.join(command)}` failed: {detail}",
         hint=f"journalctl --unit={unit}; then run `syncd setup` again: it keeps all answers",

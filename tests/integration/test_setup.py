@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 
 import pytest
 from conftest import KEY, Daemon, Site
+from documents import ROOT
 from msgspec import json
 from terminals import Terminal, on_terminal
 
 URL = "https://hooks.example.com/webhooks/dreamship"
+AS_USER = ROOT / "tests" / "as_user.py"
 NEW_KEY = "ds_new_fedcba9876543210"
 # A configuration as people write it: another order, comments everywhere, an inline table.
 BY_HAND = """\
@@ -388,6 +391,28 @@ def test_a_fault_writes_nothing_and_shows_no_key(
     assert second.startswith("Try: ")
     assert not [key for key in (KEY, NEW_KEY) if key in done.stdout + done.stderr]
     assert snapshot(fresh.folder) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_a_folder_that_cannot_be_written_is_named_before_the_first_question(
+    fresh: Site,
+) -> None:
+    """The person types nothing in vain."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, str(AS_USER), "65534", "65534", "setup", "-c", f"{folder}/c.toml"],
+            env=fresh.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        first, second = done.stderr.splitlines()
+        assert first == f"Error: {folder} cannot be written"
+        assert second.startswith("Try: ")
 
 
 def test_the_values_of_a_filled_mirror_need_no_calls(fresh: Site) -> None:

@@ -33,6 +33,8 @@ class Host:
         line = " ".join(command)
         if command[:2] == ["systemctl", "show"]:
             return Done(0, self._properties())
+        if command[:2] == ["systemctl", "cat"]:
+            return Done(0, f"#LoadCredential=\n[Service]\n{self.credential}\n")
         if command[0] == "journalctl":
             return Done(0, self.log)
         self.commands.append(line)
@@ -45,7 +47,6 @@ class Host:
                 f"ActiveState={'active' if self.active else 'inactive'}",
                 f"UnitFileState={'enabled' if self.enabled else 'disabled'}",
                 "Listen=127.0.0.1:8787 (Stream)",
-                f"LoadCredential={self.credential}",
             ]
         )
 
@@ -67,7 +68,7 @@ ENABLE = "systemctl enable syncd.socket syncd.service"
         (Host(), ["api keys"], "reloaded", ["systemctl reload syncd.service"]),
         (Host(), ["webhook.path"], "restarted", ["systemctl restart syncd.service"]),
         (
-            Host(credential="dreamship-api-keys:/etc/syncd/api-keys"),
+            Host(credential="LoadCredential=dreamship-api-keys:/etc/syncd/api-keys"),
             ["api keys"],
             "restarted",
             ["systemctl restart syncd.service"],
@@ -103,7 +104,7 @@ def test_the_listener_is_that_of_the_socket_unit() -> None:
 
 def test_the_credential_of_the_unit_is_found() -> None:
     """So that no key is written where nobody reads it."""
-    host = Host(credential="dreamship-api-keys:/etc/syncd/api-keys")
+    host = Host(credential="LoadCredential=dreamship-api-keys:/etc/syncd/api-keys")
     assert service.credential_file(host.run) == Path("/etc/syncd/api-keys")
     assert service.credential_file(Host().run) is None
 
