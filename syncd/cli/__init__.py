@@ -27,6 +27,7 @@ from syncd.errors import (
 from syncd.printing import show
 
 COMMANDS = {
+    "setup": "syncd.cli.setup",
     "init": "syncd.cli.init",
     "serve": "syncd.cli.serve",
     "reconcile-now": "syncd.cli.reconcile_now",
@@ -94,6 +95,7 @@ class _Commands(click.Group):
     epilog="""\b
 Examples:
   syncd demo                         see it work; needs no set-up
+  syncd setup                        set it up; asks for everything it needs
   syncd check-config -c config.toml  check a configuration
   syncd serve -c config.toml         run the daemon
   syncd reconcile-now                read the catalogue now

@@ -58,18 +58,19 @@ def command(config_path: str | None, *, as_json: bool) -> int:
     for finding in _run_checks(config_path):
         findings.append(finding)
         if not as_json:
-            _show(finding)
+            print_finding(finding)
     if as_json:
         show_json({"checks": [to_builtins(finding) for finding in findings]})
     return 1 if any(finding.verdict == "fail" for finding in findings) else 0
 
 
-def _show(finding: Finding) -> None:
+def print_finding(finding: Finding, *, err: bool = False) -> None:
+    """Print the result of a check, and its remedy."""
     verdict = Colored(f"{finding.verdict:4}", _COLORS[finding.verdict])
     # The finding may name many reasons, and each may be long.
-    show(verdict, f"  {finding.check}: {finding.detail}", most=MAX_LINE_CHARS)
+    show(verdict, f"  {finding.check}: {finding.detail}", err=err, most=MAX_LINE_CHARS)
     if finding.hint:
-        show(f"      Try: {finding.hint}", most=MAX_LINE_CHARS)
+        show(f"      Try: {finding.hint}", err=err, most=MAX_LINE_CHARS)
 
 
 def _run_checks(config_path: str | None) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-import syncd
 from syncd.config import SYSTEM_PATH
 from syncd.errors import ConfigurationError
 from syncd.printing import show
+from syncd.setup.places import initial_text
 
 _MODE = 0o640
 
@@ -27,15 +27,13 @@ Examples:
 def command(config_path: str | None) -> None:
     """Write a commented configuration that only its owner and group can read.
 
-    Never replaces a file and asks no questions. The configuration of an ordinary user places the
-    mirror and the socket beside it, so that `syncd serve` runs without root. Prints the next steps.
+    Never replaces a file and asks no questions; `syncd setup` asks, and does all steps. The
+    configuration of an ordinary user places the mirror and the socket beside it, so that
+    `syncd serve` runs without root. Prints the next steps.
     """
     is_root = os.geteuid() == 0
     path = Path(config_path or (SYSTEM_PATH if is_root else "config.toml")).absolute()
-    text = _example().read_text(encoding="utf-8")
-    if not is_root:
-        text = text.replace('"/var/lib/syncd/availability.db"', '"availability.db"')
-        text = text.replace('"/run/syncd/control.sock"', '"control.sock"')
+    text = initial_text(is_system=is_root)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "w") as file:  # noqa: PTH123 - with a mode
@@ -51,10 +49,3 @@ def command(config_path: str | None) -> None:
         ) from None
     show(f"{path} is written. Write your api key into dreamship.api_keys (or api_key_file),")
     show(f"run `syncd check-config -c {path}`, and start `syncd serve -c {path}`.", most=None)
-
-
-def _example() -> Path:
-    """Return the commented example: in the package, or beside it in a checkout."""
-    package = Path(syncd.__file__).parent
-    shipped = package / "config.example.toml"
-    return shipped if shipped.exists() else package.parent / "config.example.toml"

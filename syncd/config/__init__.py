@@ -1,6 +1,6 @@
 """One frozen configuration from a TOML file and the environment, or all its errors together."""
 
-from syncd.config.loading import SYSTEM_PATH, find, load, search
+from syncd.config.loading import SYSTEM_PATH, find, load, parse, search
 from syncd.config.redaction import in_force, to_toml
 from syncd.config.settings import (
     KEYS_VARIABLE,
@@ -28,6 +28,7 @@ __all__ = [
     "in_force",
     "is_loopback",
     "load",
+    "parse",
     "search",
     "to_toml",
 ]

@@ -38,7 +38,7 @@ _NAMES = {
     list: "a list",
     dict: "a table",
 }
-_INIT_HINT = "`syncd init` writes one; or name the file with --config"
+_SETUP_HINT = "`syncd setup` writes one; or name the file with --config"
 
 
 def find(explicit: str | None, environ: Mapping[str, str]) -> Path:
@@ -76,7 +76,7 @@ def search(explicit: str | None, environ: Mapping[str, str]) -> tuple[Path, list
         [
             f"no configuration: neither $SYNCD_CONFIG, {absolute(candidates[0])} nor {SYSTEM_PATH}",
         ],
-        hint="`syncd init` writes a commented one, or name yours with --config",
+        hint="`syncd setup` asks and writes one, or name yours with --config",
     )
 
 
@@ -87,7 +87,12 @@ def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> C
     is read: a reader of the configuration may lack the right to read them. Raises
     ConfigurationError with every error.
     """
-    document = _parsed(path)
+    return parse(_text(path), path, environ, with_keys=with_keys)
+
+
+def parse(text: str, path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> Config:
+    """Return the checked configuration in a text, as `load` does if `path` has this text."""
+    document = _parsed(text, path)
     folder = absolute(path).parent
     errors: list[str] = []
     if not with_keys and isinstance(section := document.get("dreamship"), dict):
@@ -114,20 +119,23 @@ def load(path: Path, environ: Mapping[str, str], *, with_keys: bool = True) -> C
     return Config(**sections, keys=keys, keys_from=keys_from, signing_secrets=signing_secrets)
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     try:
-        text = read_small(path).removeprefix("\ufeff")
+        return read_small(path)
     except UnicodeError as error:
         raise ConfigurationError([f"{path}: {reason(error)}"], hint="save it as UTF-8") from None
     except OSError as error:
-        hint = _INIT_HINT
+        hint = _SETUP_HINT
         if isinstance(error, PermissionError):
             hint = "run it as a user who may read the file (a member of its group), or name another"
         elif str(path).startswith("~"):
             hint = "write the whole path: the shell has not expanded the ~"
         raise ConfigurationError([f"{path}: {reason(error)}"], hint=hint) from None
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         # The message of tomllib names line and column, and repeats one character or one key.
         raise ConfigurationError(

@@ -198,8 +198,8 @@ class Config(Struct, frozen=True):
         if not self.keys:
             raise ConfigurationError(
                 ["dreamship.api_keys: there is no api key"],
-                hint=f"set ${KEYS_VARIABLE}, the credential {KEYS_CREDENTIAL}, "
-                "dreamship.api_key_file or dreamship.api_keys",
+                hint=f"`syncd setup` asks for it; or set ${KEYS_VARIABLE}, the credential "
+                f"{KEYS_CREDENTIAL}, dreamship.api_key_file or dreamship.api_keys",
             )
 
 

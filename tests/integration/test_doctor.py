@@ -319,10 +319,10 @@ def test_init_writes_a_configuration_that_lacks_only_the_key(tmp_path: Path) -> 
     assert '"k"' in path.read_text()
 
 
-def test_serve_without_a_configuration_names_init(idle: Site) -> None:
+def test_serve_without_a_configuration_names_setup(idle: Site) -> None:
     """In one or two lines."""
     idle.config.unlink()
     done = idle.syncd("serve", config=False)
     assert done.returncode == 2
-    assert "`syncd init` writes a commented one" in done.stderr
+    assert "`syncd setup` asks and writes one" in done.stderr
     assert len(done.stderr.splitlines()) <= 3

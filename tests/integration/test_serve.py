@@ -482,7 +482,7 @@ def test_without_a_configuration_the_start_fails_with_a_hint(idle: Site) -> None
     idle.config.unlink()
     done = idle.syncd("serve", config=False)
     assert done.returncode == 2
-    assert "`syncd init` writes a commented one" in done.stderr
+    assert "`syncd setup` asks and writes one" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -267,14 +267,17 @@ def running(installation: Installation) -> Iterator[Installation]:
     for port in (8787, 8788, 8789):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)), f"somebody else has port {port}"
-    program, check, start = blocks("Installing it")
+    program, setup = blocks("Installing it")
     one.follow(program)
     # Nothing starts before there is a key.
     assert one.state == "inactive/dead"
-    one.run("cat >>/etc/syncd/api-keys", stdin=f"{KEY}\n")
     one.reach_dreamship("/etc/syncd/config.toml")
-    assert "api keys: 1" in one.follow(check)
-    one.follow(start)
+    answers = "--yes --key-file=- --shop-user=www-data --json"
+    report = one.run(f"{setup.strip()} {answers}", stdin=f'api_key="{KEY}",\n')
+    document = json.loads(report)
+    assert document["daemon"] == "started"
+    assert document["added_users"] == ["www-data"]
+    assert KEY not in report
     one.until_equal()
     shop = subprocess.Popen(
         one.machine.command(
