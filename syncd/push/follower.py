@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from functools import partial
@@ -127,8 +126,7 @@ class Follower:
         was_taken = self._stored is not None and self._stored.pending is not None
         if was_taken or time.monotonic() > self._stored_at_s + STORE_EVERY_S:
             await self._store(step.cursor)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
+        if await _is_set_within(self._changed, LOOK_EVERY_S):
             await asyncio.sleep(GATHER_S)
 
     async def _store(self, cursor: Cursor) -> None:
@@ -178,10 +176,23 @@ class Follower:
             )
         self._error = error
         self._retrying.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._retrying.wait(), pause_s)
+        await _is_set_within(self._retrying, pause_s)
 
     def _report_copy(self, cursor: Cursor) -> None:
         before = self._cursor
         if cursor.copied == 0 and (before is None or before.run != cursor.run):
             log.info("a push begins with a full copy", push=self.push.name, seq=cursor.seq)
+
+
+async def _is_set_within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event; return whether it was set in time.
+
+    `asyncio.wait_for` of Python 3.11 loses a cancellation that arrives with the event: then a push
+    would never end.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

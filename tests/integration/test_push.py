@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import Daemon, Site
 from pushing import (
@@ -326,6 +327,56 @@ def test_push_sets_where_a_push_goes_on(site: Site, receiver: Receiver) -> None:
     assert receiver.taken[taken]["begin"]
     for arguments in (["nobody"], ["--from", "-1"], ["--from", "1", "--dry-run"]):
         assert site.syncd("push", *arguments).returncode == 2
+    daemon.stop()
+
+
+def test_a_reload_begins_and_ends_pushes(site: Site, receiver: Receiver) -> None:
+    """The page and the metrics show each one; a push that stays sends nothing again."""
+    with receiving() as other:
+        configure_push(site, to_url(receiver))
+        daemon = site.serve()
+        until_pushed(site, daemon)
+        taken = len(receiver.taken)
+        configure_push(site, to_url(receiver), to_url(other, "other"))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: len(daemon.status()["push"]) == 2)
+        until_pushed(site, daemon, "other")
+        assert is_equal(site, other)
+        assert len(receiver.taken) == taken
+        page = httpx.get(daemon.admin_url, trust_env=False).text
+        metrics = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
+        for name in ("shop", "other"):
+            assert f"Push {name}" in page
+            assert f'syncd_push_seq{{name="{name}"}} {newest(site)}.0' in metrics
+        configure_push(site, to_url(other, "other"))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: [one["name"] for one in daemon.status()["push"]] == ["other"])
+        change(site, daemon, 3)
+        until_pushed(site, daemon, "other")
+        assert len(receiver.taken) == taken
+        # The position of the push that was removed is kept.
+        configure_push(site, to_url(receiver))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: [one["name"] for one in daemon.status()["push"]] == ["shop"])
+        until_pushed(site, daemon)
+        assert not any(body["full"] for body in receiver.taken[taken:])
+        assert is_equal(site, receiver)
+        daemon.stop()
+
+
+def test_the_control_socket_refuses_what_is_no_position(site: Site, receiver: Receiver) -> None:
+    """With a reason, and the push goes on."""
+    configure_push(site, to_url(receiver))
+    daemon = site.serve()
+    transport = httpx.HTTPTransport(uds=str(site.socket))
+    with httpx.Client(transport=transport, base_url="http://syncd") as client:
+        for body in ("", "[]", '{"name": "shop"}', '{"name": "shop", "seq": -1}'):
+            assert client.post("/push", content=body).status_code == 400
+        unknown = client.post("/push", json={"name": "nobody", "seq": 1})
+        assert unknown.status_code == 400
+        assert "there is no push 'nobody'" in unknown.text
+    until_pushed(site, daemon)
+    assert is_equal(site, receiver)
     daemon.stop()
 
 
