@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from pushing import (
     state_after,
     state_of,
 )
+
+from syncd.store import pushes
 
 VALUES = ("out_of_stock", "in_stock")
 
@@ -387,6 +391,10 @@ def test_a_restored_backup_means_a_full_copy(site: Site, receiver: Receiver) -> 
     until_pushed(site, daemon)
     copy = site.folder / "copy.db"
     assert site.syncd("backup", str(copy)).returncode == 0
+    with closing(sqlite3.connect(copy)) as db:
+        # Not only the file is another one: it may get the number of the old file.
+        assert pushes.mirror_id(db) is None
+        assert pushes.load(db, "shop") is not None
     change(site, daemon, 5)
     until_pushed(site, daemon)
     daemon.stop()
