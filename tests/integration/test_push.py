@@ -234,6 +234,33 @@ def test_nothing_is_lost_when_the_daemon_is_killed(
     daemon.stop()
 
 
+def test_a_full_copy_goes_on_after_a_kill(site: Site, receiver: Receiver) -> None:
+    """It begins once; a batch on its way comes again, with the id it had."""
+
+    def slowly(_: object) -> int:
+        time.sleep(0.05)
+        return 200
+
+    site.serve().stop()
+    receiver.answer = slowly
+    configure_push(site, to_url(receiver, batch=1))
+    for number in (4, 9):
+        daemon = site.serve(filled=False)
+        site.until(lambda number=number: len(receiver.taken) >= number)  # type: ignore[misc]
+        daemon.kill()
+    daemon = site.serve(filled=False)
+    until_pushed(site, daemon)
+    assert is_equal(site, receiver)
+    ids = receiver.taken_ids()
+    begins = {one for one, body in zip(ids, receiver.taken, strict=True) if body.get("begin")}
+    assert len(begins) == 1
+    # The variants, the end, and two batches on their way.
+    copies = [body for body in receiver.taken if body["full"]]
+    assert 21 <= len(copies) <= 23
+    assert len({one for one, body in zip(ids, receiver.taken, strict=True) if body["full"]}) == 21
+    daemon.stop()
+
+
 def check_order(receiver: Receiver) -> None:
     """Each batch follows the one before, or repeats exactly that one."""
     seqs = [
