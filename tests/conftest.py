@@ -41,7 +41,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 LONGEST = {
     *("test_simulation", "test_unwritable_answers", "test_unwritable_mirror", "test_secrets"),
     *("test_control_socket_limits", "test_status_page_in_chromium", "test_mirror_paths"),
-    *("test_broken_answers", "test_cached_answers", "test_disk_faults"),
+    *("test_broken_answers", "test_cached_answers", "test_disk_faults", "test_push"),
 }
 
 

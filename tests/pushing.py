@@ -37,6 +37,7 @@ class Receiver(ThreadingHTTPServer):
         self.answer: Callable[[dict[str, Any]], int] = lambda _: 200
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
+        self.accepted = 0
 
     @property
     def url(self) -> str:
@@ -58,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.server.accepted += 1
         self.server.connections.add(self.connection)
 
     def finish(self) -> None:

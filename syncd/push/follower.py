@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from functools import partial
@@ -23,8 +22,9 @@ log = structlog.get_logger(__name__)
 
 # Commits wake a push; this finds a change also if a wake-up was lost.
 LOOK_EVERY_S = 5.0
-# Changes of this time go out together.
-GATHER_S = 0.05
+# After a batch that was not full, the changes of this time go out together: each batch costs a
+# commit. The first change after a pause goes out at once.
+GATHER_S = 0.1
 # A position past changes that the push does not get is stored after this time.
 STORE_EVERY_S = 10.0
 MIRROR_RETRY_S = 5.0
@@ -119,7 +119,9 @@ class Follower:
         if step.changes is not None:
             self._report_copy(step.cursor)
             await self._store(step.cursor)
-            await self._send(step)
+            is_taken = await self._send(step)
+            if is_taken and step.cursor.copied is None and len(step.changes) < self.push.batch:
+                await asyncio.sleep(GATHER_S)
             return
         has_moved, self._cursor = step.cursor != self._cursor, step.cursor
         if has_moved:
@@ -127,9 +129,7 @@ class Follower:
         was_taken = self._stored is not None and self._stored.pending is not None
         if was_taken or time.monotonic() > self._stored_at_s + STORE_EVERY_S:
             await self._store(step.cursor)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), LOOK_EVERY_S)
-            await asyncio.sleep(GATHER_S)
+        await _is_set_within(self._changed, LOOK_EVERY_S)
 
     async def _store(self, cursor: Cursor) -> None:
         if cursor != self._stored:
@@ -137,7 +137,8 @@ class Follower:
             self._stored = cursor
         self._cursor, self._stored_at_s = cursor, time.monotonic()
 
-    async def _send(self, step: Step) -> None:
+    async def _send(self, step: Step) -> bool:
+        """Send a batch; return whether it was taken."""
         try:
             await self._sink.send(step)
         except Gone as error:
@@ -154,6 +155,8 @@ class Follower:
             if self._error:
                 log.info("a push works again", push=self.push.name, seq=self._cursor.seq)
             self._error, self._failing_since_s, self._attempt = "", None, 0
+            return True
+        return False
 
     async def _fail(self, error: str, wait_s: float) -> None:
         """Report a failure, and wait: longer after each one, and as long as the receiver asks."""
@@ -178,10 +181,23 @@ class Follower:
             )
         self._error = error
         self._retrying.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._retrying.wait(), pause_s)
+        await _is_set_within(self._retrying, pause_s)
 
     def _report_copy(self, cursor: Cursor) -> None:
         before = self._cursor
         if cursor.copied == 0 and (before is None or before.run != cursor.run):
             log.info("a push begins with a full copy", push=self.push.name, seq=cursor.seq)
+
+
+async def _is_set_within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event; return whether it was set in time.
+
+    `asyncio.wait_for` of Python 3.11 loses a cancellation that arrives with the event: then a push
+    would never end.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -13,6 +13,9 @@ from syncd.push.follower import Follower
 from syncd.push.sinks import sink_for
 from syncd.store import Database, pushes
 
+# Longer than it takes to kill a command.
+CANCEL_AGAIN_S = 5.0
+
 
 class Pushes:
     """The pushes of the configuration in force. Commits of the mirror wake them."""
@@ -87,8 +90,10 @@ class Pushes:
 
     async def _end(self, name: str) -> None:
         _, _, task = self._running.pop(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        while not task.done():
+            # Again, in case a library has lost the first one.
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
 
     def _wake(self) -> None:
         self._is_waking = False

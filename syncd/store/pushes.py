@@ -11,6 +11,7 @@ from msgspec.structs import astuple, replace
 
 from syncd.core.model import Row
 from syncd.core.pushes import END, Cursor, Step
+from syncd.store import views
 from syncd.store.history import dicts
 from syncd.store.listings import VERSION_KEY
 from syncd.store.rows import get_state, put_state
@@ -26,30 +27,33 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 _SKUS = """(SELECT json_group_array(sku) FROM
                (SELECT sku FROM skus WHERE variant_id = {id} ORDER BY sku))"""
+# The tables instead of the view `availability`: SQLite computes the whole view for each statement
+# that joins it with LEFT JOIN.
+_NOW = f"""CASE WHEN v.variant_id IS NULL THEN 'unknown' ELSE
+            {views.REASON} END"""
 _CHANGES = f"""
     SELECT c.seq, c.variant_id, c.item_id, {_SKUS.format(id="c.variant_id")} AS skus,
-           c.old_availability, c.availability, c.old_sellable, c.sellable, a.reason,
+           c.old_availability, c.availability, c.old_sellable, c.sellable, {_NOW} AS reason,
            c.cause, c.missed, c.occurred_at, c.recorded_at
-    FROM changes c LEFT JOIN availability a ON a.variant_id = c.variant_id
+    FROM change_log c LEFT JOIN variants v ON v.variant_id = c.variant_id
+         LEFT JOIN items i ON i.item_id = v.item_id
     WHERE c.seq > :after AND c.seq <= :until
       AND (:only = 'all' OR EXISTS (SELECT 1 FROM skus WHERE variant_id = c.variant_id))
     ORDER BY c.seq LIMIT :limit"""  # noqa: S608 - constants
 # `seq` is the last change of the variant that the row contains.
-_COPY = """
-    SELECT v.last_change_seq AS seq, ids.variant_id, a.item_id, {skus} AS skus,
-           NULL AS old_availability, a.availability, 0 AS old_sellable,
-           coalesce(a.sellable, 0) AS sellable,
-           CASE WHEN v.variant_id IS NULL THEN 'unknown' ELSE a.reason END AS reason,
-           NULL AS cause, 0 AS missed, a.changed_at AS occurred_at, NULL AS recorded_at
-    FROM (SELECT DISTINCT variant_id FROM {ids} WHERE variant_id > :after AND variant_id <= :until
+_COPY = f"""
+    SELECT v.last_change_seq AS seq, ids.variant_id, v.item_id,
+           {_SKUS.format(id="ids.variant_id")} AS skus,
+           NULL AS old_availability, v.value AS availability, 0 AS old_sellable,
+           coalesce(v.sellable, 0) AS sellable, {_NOW} AS reason,
+           NULL AS cause, 0 AS missed, v.changed_at AS occurred_at, NULL AS recorded_at
+    FROM (SELECT DISTINCT variant_id FROM {{table}}
+          WHERE variant_id > :after AND variant_id <= :until
           ORDER BY variant_id LIMIT :limit) ids
     LEFT JOIN variants v ON v.variant_id = ids.variant_id
-    LEFT JOIN availability a ON a.variant_id = ids.variant_id
-    ORDER BY ids.variant_id"""
-_COPIES = {
-    "all": _COPY.format(skus=_SKUS.format(id="ids.variant_id"), ids="variants"),
-    "listings": _COPY.format(skus=_SKUS.format(id="ids.variant_id"), ids="skus"),
-}
+    LEFT JOIN items i ON i.item_id = v.item_id
+    ORDER BY ids.variant_id"""  # noqa: S608 - constants
+_COPIES = {"all": _COPY.format(table="variants"), "listings": _COPY.format(table="skus")}
 
 
 def identify(db: sqlite3.Connection, inode: int) -> None:

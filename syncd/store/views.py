@@ -18,7 +18,7 @@ _CONFIRMED_AT = """CASE WHEN v.conflicting_values IS NULL AND v.missing_since IS
             ELSE v.confirmed_at END"""
 
 # Why a variant that the mirror has is not sold: the first reason that applies.
-_REASON = """CASE WHEN v.sellable THEN NULL
+REASON = """CASE WHEN v.sellable THEN NULL
             WHEN v.value IS NULL THEN 'removed'
             WHEN v.conflicting_values IS NOT NULL THEN 'verifying'
             WHEN i.is_blocked THEN 'item'
@@ -31,7 +31,7 @@ SELECT v.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name, v.c
        v.conflicting_values IS NOT NULL AS verifying, v.changed_at,
        {_CONFIRMED_AT} AS confirmed_at,
        v.source,
-       {_REASON} AS reason,
+       {REASON} AS reason,
        v.cost, v.basic_cost,
        i.release_status AS item_release_status, i.operational_status AS item_operational_status,
        i.countries
@@ -42,7 +42,7 @@ LISTINGS = f"""CREATE VIEW listings AS
 SELECT s.sku, s.title, s.variant_id, v.item_id, i.name AS item_name, v.name AS variant_name,
        v.color, v.size, v.value AS availability, coalesce(v.sellable, 0) AS sellable,
        CASE WHEN v.variant_id IS NULL THEN 'unknown' ELSE
-            {_REASON} END AS reason,
+            {REASON} END AS reason,
        v.variant_id IS NOT NULL AND v.value IS NULL AS removed,
        v.conflicting_values IS NOT NULL AS verifying, v.variant_id IS NOT NULL AS known,
        v.changed_at,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from conftest import Daemon, Site
 from pushing import (
@@ -22,6 +25,8 @@ from pushing import (
     state_after,
     state_of,
 )
+
+from syncd.store import pushes
 
 VALUES = ("out_of_stock", "in_stock")
 
@@ -229,6 +234,33 @@ def test_nothing_is_lost_when_the_daemon_is_killed(
     daemon.stop()
 
 
+def test_a_full_copy_goes_on_after_a_kill(site: Site, receiver: Receiver) -> None:
+    """It begins once; a batch on its way comes again, with the id it had."""
+
+    def slowly(_: object) -> int:
+        time.sleep(0.05)
+        return 200
+
+    site.serve().stop()
+    receiver.answer = slowly
+    configure_push(site, to_url(receiver, batch=1))
+    for number in (4, 9):
+        daemon = site.serve(filled=False)
+        site.until(lambda number=number: len(receiver.taken) >= number)  # type: ignore[misc]
+        daemon.kill()
+    daemon = site.serve(filled=False)
+    until_pushed(site, daemon)
+    assert is_equal(site, receiver)
+    ids = receiver.taken_ids()
+    begins = {one for one, body in zip(ids, receiver.taken, strict=True) if body.get("begin")}
+    assert len(begins) == 1
+    # The variants, the end, and two batches on their way.
+    copies = [body for body in receiver.taken if body["full"]]
+    assert 21 <= len(copies) <= 23
+    assert len({one for one, body in zip(ids, receiver.taken, strict=True) if body["full"]}) == 21
+    daemon.stop()
+
+
 def check_order(receiver: Receiver) -> None:
     """Each batch follows the one before, or repeats exactly that one."""
     seqs = [
@@ -329,6 +361,56 @@ def test_push_sets_where_a_push_goes_on(site: Site, receiver: Receiver) -> None:
     daemon.stop()
 
 
+def test_a_reload_begins_and_ends_pushes(site: Site, receiver: Receiver) -> None:
+    """The page and the metrics show each one; a push that stays sends nothing again."""
+    with receiving() as other:
+        configure_push(site, to_url(receiver))
+        daemon = site.serve()
+        until_pushed(site, daemon)
+        taken = len(receiver.taken)
+        configure_push(site, to_url(receiver), to_url(other, "other"))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: len(daemon.status()["push"]) == 2)
+        until_pushed(site, daemon, "other")
+        assert is_equal(site, other)
+        assert len(receiver.taken) == taken
+        page = httpx.get(daemon.admin_url, trust_env=False).text
+        metrics = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
+        for name in ("shop", "other"):
+            assert f"Push {name}" in page
+            assert f'syncd_push_seq{{name="{name}"}} {newest(site)}.0' in metrics
+        configure_push(site, to_url(other, "other"))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: [one["name"] for one in daemon.status()["push"]] == ["other"])
+        change(site, daemon, 3)
+        until_pushed(site, daemon, "other")
+        assert len(receiver.taken) == taken
+        # The position of the push that was removed is kept.
+        configure_push(site, to_url(receiver))
+        daemon.process.send_signal(signal.SIGHUP)
+        site.until(lambda: [one["name"] for one in daemon.status()["push"]] == ["shop"])
+        until_pushed(site, daemon)
+        assert not any(body["full"] for body in receiver.taken[taken:])
+        assert is_equal(site, receiver)
+        daemon.stop()
+
+
+def test_the_control_socket_refuses_what_is_no_position(site: Site, receiver: Receiver) -> None:
+    """With a reason, and the push goes on."""
+    configure_push(site, to_url(receiver))
+    daemon = site.serve()
+    transport = httpx.HTTPTransport(uds=str(site.socket))
+    with httpx.Client(transport=transport, base_url="http://syncd") as client:
+        for body in ("", "[]", '{"name": "shop"}', '{"name": "shop", "seq": -1}'):
+            assert client.post("/push", content=body).status_code == 400
+        unknown = client.post("/push", json={"name": "nobody", "seq": 1})
+        assert unknown.status_code == 400
+        assert "there is no push 'nobody'" in unknown.text
+    until_pushed(site, daemon)
+    assert is_equal(site, receiver)
+    daemon.stop()
+
+
 def test_a_restored_backup_means_a_full_copy(site: Site, receiver: Receiver) -> None:
     """Its feed has other changes with the same numbers."""
     configure_push(site, to_url(receiver))
@@ -336,6 +418,10 @@ def test_a_restored_backup_means_a_full_copy(site: Site, receiver: Receiver) -> 
     until_pushed(site, daemon)
     copy = site.folder / "copy.db"
     assert site.syncd("backup", str(copy)).returncode == 0
+    with closing(sqlite3.connect(copy)) as db:
+        # Not only the file is another one: it may get the number of the old file.
+        assert pushes.mirror_id(db) is None
+        assert pushes.load(db, "shop") is not None
     change(site, daemon, 5)
     until_pushed(site, daemon)
     daemon.stop()

@@ -283,6 +283,41 @@ def test_only_listings_get_their_changes(mirror: Mirror) -> None:
     assert (one["seq"], one["skus"], one["reason"]) == (11, ["A", "B"], "value")
 
 
+def test_reasons_are_those_of_the_view(mirror: Mirror) -> None:
+    """In a copy and in changes: removed, verifying, of a blocked item, by its value."""
+    fill(mirror, 5)
+    for variant_id in (2, 3, 4, 5):
+        mirror.change(variant_id, None if variant_id == 2 else "x", sellable=False)
+    db = mirror.db
+    db.execute("UPDATE variants SET conflicting_values = '[]' WHERE variant_id = 3")
+    db.execute("INSERT INTO items (item_id, is_blocked) VALUES (9, 1)")
+    db.execute("UPDATE variants SET item_id = 9 WHERE variant_id = 4")
+    expected = {row["variant_id"]: row["reason"] for row in mirror.availability}
+    assert expected == {1: None, 2: "removed", 3: "verifying", 4: "item", 5: "value"}
+    mirror.take_all()
+    pushes.go_on_from(db, "shop", "all", 1)
+    mirror.take_all()
+    for is_full in (True, False):
+        found = {
+            one["variant_id"]: one["reason"]
+            for body in mirror.taken
+            if body["full"] is is_full
+            for one in body["changes"]
+        }
+        assert found | {1: None} == expected
+
+
+def test_a_batch_costs_the_same_in_a_large_mirror(mirror: Mirror) -> None:
+    """No statement reads all variants, as one that joins the view would."""
+    bounds = {"after": 1, "until": 9, "limit": 3, "only": "all"}
+    for sql in (pushes._CHANGES, *pushes._COPIES.values()):
+        plan = [row[3] for row in mirror.db.execute(f"EXPLAIN QUERY PLAN {sql}", bounds)]
+        scans = [step for step in plan if step.startswith(("SCAN", "MATERIALIZE"))]
+        # Only the rows of the batch and the SKUs of one variant.
+        assert set(scans) <= {"SCAN ids", "SCAN (subquery-1)", "SCAN (subquery-2)"}
+        assert not any("AUTOMATIC" in step for step in plan)
+
+
 def test_a_batch_is_bounded_in_bytes(mirror: Mirror) -> None:
     """A value may be as long as a delivery."""
     fill(mirror, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from syncd.core.health import PUSH_MAY_FAIL, _about_pushes
 from syncd.core.pushes import END, Cursor, Step
 from syncd.core.snapshots import PushSnapshot
 from syncd.core.status_document import PushStatus, _push
+from syncd.push.follower import _is_set_within
 from syncd.push.sinks import MAX_RETRY_AFTER_S, wait_s
 
 NOW = datetime(2026, 11, 27, 12, 0, 0, tzinfo=UTC)
@@ -125,6 +127,24 @@ def test_a_push_that_fails_for_long_is_a_reason() -> None:
     )
     (reason,) = _about_pushes([replace(FINE, is_stopped=True, error="answered 410")])
     assert reason.startswith("The push shop is stopped: its receiver answered 410.")
+
+
+def test_a_wait_loses_no_cancellation() -> None:
+    """One that arrives with the event: else a reload and a stop would wait for ever."""
+
+    async def run() -> None:
+        event = asyncio.Event()
+        task = asyncio.create_task(_is_set_within(event, 5))
+        await asyncio.sleep(0)
+        event.set()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await _is_set_within(event, 5)
+        event.clear()
+        assert not await _is_set_within(event, 0.01)
+
+    asyncio.run(run())
 
 
 def test_metrics_have_a_sample_for_each_push() -> None:
