@@ -129,7 +129,7 @@ class _Setup:
         place = places.locate(self._config_path, os.environ)
         setup_apply.require_host(place, run)
         report.say(f"Configuration: {place.path}{'' if place.text else ' (new)'}")
-        if not place.is_system and SYSTEM_PATH.exists():
+        if not place.is_system and SYSTEM_PATH.parent.exists():
             report.say(f"For the daemon of {SYSTEM_PATH}, run it as root.")
         answers = self._answers(place)
         again = "run `syncd setup` again, it keeps all answers"
