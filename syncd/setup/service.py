@@ -46,6 +46,11 @@ def credential_file(run: Run) -> Path | None:
     return Path(found[-1]) if found else None
 
 
+def has_variable(name: str, run: Run) -> bool:
+    """Return whether the unit sets a variable of the environment."""
+    return f"{name}=" in run(["systemctl", "show", UNITS[1], "--property=Environment"]).output
+
+
 def listener(run: Run) -> str:
     """Return the address of the socket unit as `host:port` or `unix:/path`, or empty text."""
     first = properties(UNITS[0], run).get("Listen", "").partition(" (")[0]
