@@ -62,6 +62,8 @@ def collect(
     is_system: bool,
 ) -> Answers:
     """Return all answers; writes nothing. The key is tested before the next question."""
+    if source.removed:
+        say(f"Removed in the file with the keys: {', '.join(source.removed)}.")
     keys, removed, page = _keys(config, source, flags, asker, say)
     values = account.values_of_mirror(config) or _read_values(config, keys[0], page)
     _show_values(values, say)
