@@ -17,6 +17,8 @@ from syncd.core.plain_text import MAX_CHARS, json_text, shortened, visible
 
 # The longest line with several foreign names, each with a limit of its own.
 MAX_LINE_CHARS = 10_000
+# One less than the narrowest usual terminal: a full line would move the cursor on.
+_COLUMNS = 79
 
 
 class Colored(NamedTuple):
@@ -55,6 +57,28 @@ def show_json_line(document: object) -> None:
     """Print one document of a feed, at once."""
     click.echo(json_text(document))
     sys.stdout.flush()
+
+
+def show_prompt(text: str) -> None:
+    """Print the beginning of a line on stderr, for an answer."""
+    click.echo(visible(text), err=True, nl=False)
+
+
+class ProgressLine:
+    """One line on stderr that is replaced, if stderr is a terminal; else nothing."""
+
+    def __init__(self) -> None:
+        self._drawn = ""
+
+    def draw(self, text: str) -> None:
+        """Replace the line; empty text removes it."""
+        shown = visible(text)[:_COLUMNS]
+        if shown == self._drawn or not sys.stderr.isatty():
+            return
+        # Spaces cover the end of a longer line.
+        end = "" if shown else "\r"
+        click.echo(f"\r{shown:{len(self._drawn)}}{end}", err=True, nl=False)
+        self._drawn = shown
 
 
 def _plain(text: str, most: int | None) -> str:

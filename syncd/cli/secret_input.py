@@ -15,6 +15,8 @@ from contextlib import contextmanager
 
 import click
 
+from syncd.printing import show, show_prompt
+
 # The rest of a paste arrives within this time.
 _PASTE_S = 0.2
 _MAX_CHARS = 65_536
@@ -27,11 +29,11 @@ def read_secret(prompt: str) -> str:
     fd = sys.stdin.fileno()
     # The prompt comes second: nothing that is typed after it is shown.
     with _unseen(fd):
-        click.echo(prompt, err=True, nl=False)
+        show_prompt(prompt)
         try:
             return _text(fd)
         finally:
-            click.echo(err=True)
+            show("", err=True)
 
 
 def _text(fd: int) -> str:

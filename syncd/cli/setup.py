@@ -128,8 +128,8 @@ class _Setup:
         report, run = self.report, self._run
         place = places.locate(self._config_path, os.environ)
         setup_apply.require_host(place, run)
-        report.say(f"Configuration: {place.path}{'' if place.text else ' (new)'}")
-        if not place.is_system and SYSTEM_PATH.exists():
+        report.say(f"Configuration: {place.path}{' (new)' if place.text is None else ''}")
+        if not place.is_system and SYSTEM_PATH.parent.exists():
             report.say(f"For the daemon of {SYSTEM_PATH}, run it as root.")
         answers = self._answers(place)
         again = "run `syncd setup` again, it keeps all answers"
@@ -171,7 +171,9 @@ class _Setup:
 
     def _answers(self, place: Place) -> Answers:
         """Ask everything; the configuration that comes out is right, or this raises."""
-        text = place.text or places.initial_text(is_system=place.is_system)
+        text = place.text
+        if text is None:
+            text = places.initial_text(is_system=place.is_system)
         config = parse(text, place.path, os.environ, with_keys=False)
         environment.require_network(config, os.environ)
         self._config = config

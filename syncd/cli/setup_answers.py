@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -18,7 +17,7 @@ from syncd.control import client
 from syncd.core.model import Page
 from syncd.core.policy import folded
 from syncd.errors import ConfigurationError, SourceRefused, SyncdError, UsageError
-from syncd.printing import show
+from syncd.printing import ProgressLine, show
 from syncd.setup import account, pasted_keys, users
 from syncd.setup.account import Values
 from syncd.setup.key_sources import KeySource
@@ -63,6 +62,8 @@ def collect(
     is_system: bool,
 ) -> Answers:
     """Return all answers; writes nothing. The key is tested before the next question."""
+    if source.removed:
+        say(f"Removed in the file with the keys: {', '.join(source.removed)}.")
     keys, removed, page = _keys(config, source, flags, asker, say)
     values = account.values_of_mirror(config) or _read_values(config, keys[0], page)
     _show_values(values, say)
@@ -142,15 +143,16 @@ def _read_values(config: Config, key: Secret, page: Page) -> Values | None:
     calls = config.dreamship.calls_per_minute - 1
     with suppress(SyncdError):  # without a daemon, nobody else uses the budget
         calls -= client.request_status(config.control.socket).budget.used_last_minute
-    values = running.run(account.values_of_items(config, key, page, calls, _progress))
+    line = ProgressLine()
+
+    def draw(number: int, total: int) -> None:
+        line.draw(f"Reading items to see their values: {number} of {total}")
+
+    try:
+        values = running.run(account.values_of_items(config, key, page, calls, draw))
+    finally:
+        line.draw("")
     return values if values.counts else None
-
-
-def _progress(number: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if number == total else ""
-        sys.stderr.write(f"\rReading items to see their values: {number} of {total}{end}")
-        sys.stderr.flush()
 
 
 def _show_values(values: Values | None, say: Callable[[str], None]) -> None:

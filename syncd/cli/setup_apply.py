@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct, json
 
+from syncd import http_client
 from syncd.errors import ConfigurationError, UsageError
 from syncd.setup import files, service, users
 from syncd.setup.files import NewFile
@@ -117,12 +118,22 @@ def require_readable(plan: Plan, run: Run) -> None:
         )
 
 
+def warn_of_proxy(plan: Plan, run: Run, say: Say) -> None:
+    """Say that the service does not get the proxy of this shell, which Dreamship was asked over."""
+    base_url = plan.config.dreamship.base_url
+    variable, _ = http_client.proxy_for(base_url, os.environ)
+    if variable and base_url.startswith("https:") and not service.has_variable(variable, run):
+        say(f"The service has no ${variable}, which this shell has. If it needs that proxy:")
+        say(f"  systemctl edit syncd   # [Service] Environment={variable}=http://HOST:PORT")
+
+
 def start(
     place: Place, plan: Plan, changed: Sequence[NewFile], run: Run, say: Say
 ) -> Started | None:
     """Have systemd run the daemon with the new files; None if systemd does not run it."""
     if not place.is_system or not service.is_booted():
         return None
+    warn_of_proxy(plan, run, say)
     keys = ["api keys"] if plan.key_file in changed else []
     names = [change.key for change in plan.changes]
     done = service.apply([*names, *keys, *(["rights"] if changed else [])], run)

@@ -16,9 +16,8 @@ from syncd.cli.setup_answers import Answers
 from syncd.cli.setup_apply import ShopAccess
 from syncd.config import Config
 from syncd.control import client
-from syncd.core.plain_text import visible
 from syncd.errors import SyncdError
-from syncd.printing import MAX_LINE_CHARS, show, show_json, show_whole
+from syncd.printing import MAX_LINE_CHARS, ProgressLine, show, show_json, show_whole
 from syncd.setup import sites, users
 from syncd.setup.files import NewFile
 from syncd.setup.places import Place
@@ -28,8 +27,6 @@ from syncd.setup.service import Started
 
 APP_URL = "https://app.dreamship.com/app/settings/api/"
 INTERRUPTED = 130
-# One less than the narrowest usual terminal: a full line would move the cursor on.
-_COLUMNS = 79
 EVENTS = ("item-variant-availability-updated", "item-variant-added")
 
 
@@ -39,7 +36,7 @@ class Report:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._document: dict[str, Any] = {}
-        self._drawn = ""
+        self.progress = ProgressLine()
 
     def say(self, line: str) -> None:
         """Print a result."""
@@ -49,20 +46,9 @@ class Report:
         """Print progress."""
         show(line, err=True, most=MAX_LINE_CHARS)
 
-    def draw(self, line: str) -> None:
-        """Replace the line of the progress on a terminal; empty text removes it."""
-        shown = visible(line)[:_COLUMNS]
-        if shown == self._drawn or not sys.stderr.isatty():
-            return
-        # Spaces cover the end of a longer line.
-        end = "" if shown else "\r"
-        sys.stderr.write(f"\r{shown:{len(self._drawn)}}{end}")
-        sys.stderr.flush()
-        self._drawn = shown
-
     def finding(self, finding: Finding) -> None:
         """Print the result of a check."""
-        self.draw("")
+        self.progress.draw("")
         print_finding(finding, err=self._as_json)
 
     def whole(self, text: str) -> None:
@@ -167,7 +153,7 @@ def finish(
         lambda: first_delivery.doctor(place.path, user, run, has_credential=has_credential),
         lambda: [send_test_delivery(answers.public_url, answers.keys[0].reveal())],
         report.finding,
-        report.draw,
+        report.progress.draw,
     )
     waits = waits and bool(answers.public_url)
     arrived = _wait(waiting, report) if waits else _check(waiting, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from syncd.errors import ConfigurationError
 from syncd.setup.pasted_keys import find_keys
 
 _HEAD = "# Dreamship's api keys, one a line. Every key verifies deliveries; the first key reads.\n"
+
+
+_MARK = "\ufeff"
+_COMMENT = re.compile(r"\s(#.*)$")
 
 
 class KeyFile(Struct, frozen=True):
@@ -36,8 +41,8 @@ def read(path: Path) -> KeyFile:
             hint="run it as the owner of the file, or correct dreamship.api_key_file",
         ) from None
     keys: dict[Secret, None] = {}
-    removed: dict[str, None] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    removed: dict[str, None] = {"a byte order mark": None} if text.startswith(_MARK) else {}
+    for number, line in enumerate(text.removeprefix(_MARK).split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
@@ -59,10 +64,13 @@ def next_text(file: KeyFile, keys: Sequence[Secret]) -> str:
         return file.text
     waiting = [key.reveal() for key in keys]
     lines = []
-    for line in file.text.splitlines():
+    for line in file.text.removeprefix(_MARK).splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             lines.append(line)
-        elif waiting:
+            continue
+        # The daemon refuses a comment behind a key.
+        lines += _COMMENT.findall(line)
+        if waiting:
             lines += _next_lines(waiting, file, line)
     return "".join(f"{line}\n" for line in [*lines, *waiting])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +46,11 @@ def credential_file(run: Run) -> Path | None:
     return Path(found[-1]) if found else None
 
 
+def has_variable(name: str, run: Run) -> bool:
+    """Return whether the unit sets a variable of the environment."""
+    return f"{name}=" in run(["systemctl", "show", UNITS[1], "--property=Environment"]).output
+
+
 def listener(run: Run) -> str:
     """Return the address of the socket unit as `host:port` or `unix:/path`, or empty text."""
     first = properties(UNITS[0], run).get("Listen", "").partition(" (")[0]
@@ -82,12 +87,19 @@ def _require(command: list[str], run: Run) -> None:
         return
     unit = command[-1]
     run(["journalctl", "--sync"])
-    log = run(["journalctl", "--no-pager", "--output=cat", f"--unit={unit}", f"--lines={_LINES}"])
+    newest = ["--since=-2min", f"--lines={_LINES}"]
+    log = run(["journalctl", "--no-pager", "--output=cat", f"--unit={unit}", *newest])
     lines = log.output.splitlines()
-    told = [line for line in lines if line.startswith(("Error:", "Try:"))]
-    told = told or [line for line in lines if "ailed" in line][-4:] or [done.output]
-    detail = " ".join(" ".join(dict.fromkeys(told)).split())
+    errors = _after("Error: ", lines) or [line for line in lines if "ailed" in line][-4:]
+    hints = _after("Try: ", lines) or [f"journalctl --unit={unit}"]
+    detail = " ".join("; ".join(errors or [done.output]).split())
     raise ServiceFailed(
-        f"`{' '.join(command)}` failed: {detail}",
-        hint=f"journalctl --unit={unit}; then run `syncd setup` again: it keeps all answers",
+        f"{unit} cannot {command[1]}: {detail}",
+        hint=f"{'; '.join(hints)}; then run `syncd setup` again: it keeps all answers",
     )
+
+
+def _after(mark: str, lines: Sequence[str]) -> list[str]:
+    """Return the ends of the lines with a mark, each once: the unit starts again and again."""
+    found = (line.removeprefix(mark) for line in lines if line.startswith(mark))
+    return [*dict.fromkeys(found)]

@@ -322,6 +322,18 @@ def test_an_old_key_stays_behind_a_new_one(fresh: Site) -> None:
     assert NEW_KEY not in done.stdout + done.stderr
 
 
+def test_a_dirty_key_file_is_cleaned(fresh: Site) -> None:
+    """As an editor leaves it; the daemon refuses it before, and takes it after."""
+    keys = fresh.folder / "api-keys"
+    keys.write_bytes(f'\ufeff# mine\r\nexport KEY="{KEY}"  # main\r\n'.encode())
+    done = setup(fresh, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "Removed in the file with the keys: " in done.stdout
+    assert fresh.syncd("check-config").returncode == 0
+    assert "# mine" in keys.read_text()
+    assert "# main" in keys.read_text()
+
+
 def test_keys_move_out_of_the_configuration(site: Site) -> None:
     """With a new key only; the file that others of the group may read has none afterwards."""
     assert setup(site, "--yes").returncode == 0

@@ -172,6 +172,7 @@ def test_a_lossy_edit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"# mine\n{KEY}\n", [OTHER, KEY], f"# mine\n{OTHER}\n{KEY}\n"),
         (f"{KEY}\n# old\n{OTHER}\n", [OTHER, KEY], f"{OTHER}\n# old\n{KEY}\n"),
         (f"# mine\nBearer {KEY}", [KEY], f"# mine\n{KEY}\n"),
+        (f"{KEY}  # main\n", [OTHER, KEY], f"# main\n{OTHER}\n{KEY}\n"),
         ("# none yet\n", [KEY], f"# none yet\n{KEY}\n"),
     ],
 )

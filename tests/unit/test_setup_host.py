@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 from documents import blocks
 
+from syncd.cli import setup_apply
 from syncd.cli.setup_questions import parse_url, parse_values
+from syncd.config import Config
 from syncd.errors import UsageError
 from syncd.setup import programs, service, sites, users
 from syncd.setup.account import Values
+from syncd.setup.files import NewFile
+from syncd.setup.plan import Plan
 from syncd.setup.programs import Done
 from syncd.setup.service import ServiceFailed
 
@@ -87,10 +91,11 @@ def test_a_failed_start_shows_the_errors_of_the_log() -> None:
     """In plain words, as check-config wrote them."""
     host = Host(active=False)
     host.failing = "systemctl restart syncd.service"
-    host.log = "Starting\nError: webhook.listen: is in use\nTry: stop the other program\nFailed\n"
-    with pytest.raises(ServiceFailed, match=r"Error: webhook\.listen: is in use Try: stop") as one:
+    once = "Starting\nError: webhook.listen: is in use\nTry: stop the other program\nFailed\n"
+    host.log = once * 3
+    with pytest.raises(ServiceFailed, match=r"cannot restart: webhook\.listen: is in use$") as one:
         service.apply([], host.run)
-    assert "run `syncd setup` again" in one.value.hint
+    assert one.value.hint.startswith("stop the other program; then run `syncd setup` again")
 
 
 def test_the_listener_is_that_of_the_socket_unit() -> None:
@@ -100,6 +105,22 @@ def test_the_listener_is_that_of_the_socket_unit() -> None:
         "unix:/run/syncd-a.sock"
     )
     assert service.listener(lambda _: Done(1, "")) == ""
+
+
+def test_a_proxy_that_only_the_shell_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key was tested over it, and the service would not use it."""
+    monkeypatch.setenv("https_proxy", "http://user:hush@proxy:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    empty = NewFile(Path("/etc/syncd/config.toml"), b"", None)
+    said: list[str] = []
+    setup_apply.warn_of_proxy(Plan(empty, None, [], Config()), Host().run, said.append)
+    assert "$https_proxy" in said[0]
+    assert "hush" not in "".join(said)
+    said.clear()
+    environment = Done(0, "Environment=https_proxy=http://proxy:1")
+    setup_apply.warn_of_proxy(Plan(empty, None, [], Config()), lambda _: environment, said.append)
+    assert said == []
 
 
 def test_the_credential_of_the_unit_is_found() -> None:
