@@ -58,6 +58,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "hints",
     ],
     "listings": None,
+    "push": None,
     "refresh_queue": None,
     "quarantined": None,
     "max_connections": None,
