@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import datetime, timedelta
 
 import structlog
 
+from syncd.clock import sleep_unless_set
 from syncd.core.jobs import SweepSummary
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
@@ -45,8 +45,7 @@ class ListingsWatch:
                 pass  # the heartbeat reports it, and the next check tries again
             except Exception:
                 log.exception("the check of the listings failed with an unexpected error")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), CHECK_EVERY_S)
+            await sleep_unless_set(self._services.clock, CHECK_EVERY_S, self._woken)
             self._woken.clear()
 
     async def _check(self) -> None:

@@ -7,12 +7,11 @@ an hour.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
 
-from syncd.clock import CHECK_EVERY_S
+from syncd.clock import CHECK_EVERY_S, sleep_unless_set
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
@@ -42,8 +41,8 @@ class Ticker:
         loop = asyncio.get_running_loop()
         due_s = loop.time() + self._every_s
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), max(0.0, due_s - loop.time()))
+            wait_s = max(0.0, due_s - loop.time())
+            await sleep_unless_set(self._services.clock, wait_s, self._soon)
             self._soon.clear()
             due_s = loop.time() + self._every_s
             try:

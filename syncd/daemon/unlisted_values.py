@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import structlog
 
+from syncd.clock import sleep_unless_set
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.store import Queries, reported_values
@@ -40,8 +41,7 @@ class UnlistedValueReporter:
     async def run(self) -> None:
         """Search after each `wake`, until cancelled."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), CHECK_EVERY_S)
+            await sleep_unless_set(self._services.clock, CHECK_EVERY_S, self._woken)
             self._woken.clear()
             # The heartbeat reports errors of the mirror.
             with contextlib.suppress(MirrorError):
