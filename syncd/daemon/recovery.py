@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timedelta
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from syncd.clock import SteadyClock
 from syncd.core.clock_jump import Jump
 from syncd.core.policy import Policy
+from syncd.errors import MirrorUnavailable
 from syncd.store import Database, sweep_results, wall_time
 from syncd.sync.sweeps import MAX_REQUESTS, MAX_WAITING_ITEMS
 
@@ -22,7 +24,10 @@ async def follow_absence(
     last = await database.read(wall_time.newest_time)
     jump = None if last is None else clock.resume(*last)
     if jump is not None:
-        await follow_clock(database, jump, missed_grace)
+        # On a full disk the daemon starts too, and says what is wrong: the mirror follows with the
+        # first transaction.
+        with contextlib.suppress(MirrorUnavailable):
+            await follow_clock(database, jump, missed_grace)
     return jump
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import signal
 import socket
 import sqlite3
 import time
@@ -257,10 +258,13 @@ def test_a_huge_body_is_refused_after_64_kb(site: Site) -> None:
 @pytest.mark.parametrize("named", [None, list(INVENTED[:MAX_ITEMS])], ids=["all", "invented"])
 def test_a_dry_run_waits_behind_deliveries(site: Site, named: list[int] | None) -> None:
     """It shares the budget: a delivery's read waits for at most one call in four."""
-    for _ in range(95):
+    # The dry run takes longer than reads wait for their commit.
+    for _ in range(495):
         site.catalogue.add_item()
-    site.configure(dreamship={"calls_per_minute": 600})
     daemon = site.serve()
+    site.configure(dreamship={"calls_per_minute": 600})
+    daemon.process.send_signal(signal.SIGHUP)
+    site.until(lambda: daemon.logged("reloaded"))
     with connected(site, {"dry_run": True, "items": named or []}):
         before = len(site.api.calls)
         site.until(lambda: len(site.api.calls) > before + 3)

@@ -29,7 +29,7 @@ SEEDS_TO_DETECT = range(2, 60)
 DETECTED_BY = {"copies-believed": 25, "garbled-ignored": 28, "ties-applied": 14}
 # Worlds with many cases for a rule whose cases are rare.
 RICH: dict[str, dict[str, Any]] = {
-    "garbled-ignored": {"garbled": 0.6},
+    "garbled-ignored": {"garbled": 0.6, "statuses": 0.0},
     "partial-taken-for-whole": {"partial": 0.4},
     "copies-believed": {"cache_s": 300.0},
 }
