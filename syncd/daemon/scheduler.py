@@ -22,7 +22,7 @@ from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepSummary
 from syncd.core.schedule import ClockTrust, Schedule, SweepPeriods, Task, is_ahead
 from syncd.daemon.services import Services
-from syncd.errors import MirrorError
+from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.store import process_state, retention, sweeps
 
 log = structlog.get_logger(__name__)
@@ -81,10 +81,14 @@ class Scheduler:
             complete_at=saved_state.complete_at,
             failures=saved_state.failures,
         )
-        if services.is_resuming:
-            await self.resume()
-        elif is_due or services.is_new_policy:
-            await services.sweep_manager.request("start")
+        try:
+            if services.is_resuming:
+                await self.resume()
+            elif is_due or services.is_new_policy:
+                await services.sweep_manager.request("start")
+        except MirrorUnavailable:
+            # A full disk must not prevent the start: the check of the clock resumes every second.
+            services.is_resuming = True
         runs: dict[Task, Callable[[], Awaitable[None]]] = {
             "sweep": self._sweep,
             "locate": self._locate,
