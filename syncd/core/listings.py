@@ -30,7 +30,8 @@ _NO_COLUMNS = "the header must name the columns sku and variant_id"
 _HINT = "correct the file; the old listings stay in force until then"
 
 
-class Listing(Struct, frozen=True):
+# Not tracked by the garbage collector: it would stop everything to visit a hundred thousand.
+class Listing(Struct, frozen=True, gc=False):
     """One SKU of the shop, and the variant that is made for it."""
 
     sku: str
