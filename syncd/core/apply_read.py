@@ -39,7 +39,13 @@ def apply_read(
     a break. A change that may be older is no missed delivery.
     """
     found = {variant.variant_id: variant for variant in read.variants or ()}
-    if policy.excludes_read(read.item_id, found):
+    # While items are looked for, those that have variants in the mirror are read as usual.
+    mirrored = {
+        variant_id
+        for variant_id, state in snapshot.variants.items()
+        if state.item_id == read.item_id and state.value_state.value is not None
+    }
+    if policy.excludes_read(read.item_id, found, mirrored):
         return ChangeSet()  # the configuration or the listings do not name the item
     applying = _Read(snapshot, read, policy, now, accepting_since, ChangeSet())
     applying.is_whole = shows_every_variant(snapshot, read)
@@ -142,16 +148,18 @@ class _Read(Struct):
         for value in values:
             if value != value_state.value:
                 value_state = with_conflict(value_state, value)
-        if value_state == stored.value_state:
-            return
-        ambiguous = replace(
+        state = replace(
             stored,
+            item_id=self.read.item_id,
             value_state=value_state,
             sellable=self._sells(value_state),
-            rule="ambiguous",
             is_blocked=self.is_blocked,
         )
-        self._add_change(stored, ambiguous)
+        if state == stored:
+            return
+        self._add_change(stored, replace(state, rule="ambiguous"))
+        if value_state == stored.value_state:
+            return
         settle_at = self.now + self.policy.settle
         request_refresh(self.change_set, self.read.item_id, None, settle_at)
 

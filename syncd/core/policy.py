@@ -52,11 +52,16 @@ class Policy(Struct, frozen=True):
         only = self.only_items
         return only is not None and item_id is not None and item_id not in only
 
-    def excludes_read(self, item_id: int, variant_ids: Collection[int]) -> bool:
-        """Return whether an item with these variants is not mirrored."""
+    def excludes_read(
+        self, item_id: int, found: Collection[int], mirrored: Collection[int]
+    ) -> bool:
+        """Return whether an item is not mirrored.
+
+        `found`: its variants in a read; `mirrored`: those of the mirror that are not removed.
+        """
         if self.wanted is None:
             return self.excludes(item_id)
-        return item_id not in self.items and self.wanted.isdisjoint(variant_ids)
+        return item_id not in self.items and not mirrored and self.wanted.isdisjoint(found)
 
     @property
     def only_items(self) -> frozenset[int] | None:

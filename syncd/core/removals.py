@@ -100,7 +100,8 @@ def reapply_policy(states: Sequence[VariantState], policy: Policy, *, now: datet
     change_set = ChangeSet()
     for stored in states:
         state = stored
-        if policy.excludes(stored.item_id) and stored.value_state.value is not None:
+        known = stored.value_state
+        if policy.excludes(stored.item_id) and (known.value is not None or known.verifying):
             # No delivery and no read updates it any more, so it must not stay on sale.
             value_state = replace(stored.value_state, value=None, conflicting_values=())
             state = replace(state, value_state=value_state, changed_at=now)

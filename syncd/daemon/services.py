@@ -16,10 +16,10 @@ from syncd.config import Config
 from syncd.config.runtime import ActiveConfig
 from syncd.core.clock_jump import Jump
 from syncd.core.jobs import SweepProgress, SweepSummary
-from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
 from syncd.daemon import recovery
 from syncd.daemon.listings import Listings
+from syncd.daemon.policy_updates import PolicyUpdates
 from syncd.dreamship.remote_clock import RemoteClock
 from syncd.dreamship.replaceable_source import ReplaceableSource, client_for
 from syncd.dreamship.source import Source
@@ -62,6 +62,7 @@ class Services:
     worker: SyncWorker
     batch_writer: BatchWriter
     sweep_manager: SweepManager
+    policy_updates: PolicyUpdates
     down: tuple[datetime, datetime] | None
     is_resuming: bool
     _sweep_listeners: list[SweepListener]
@@ -153,6 +154,7 @@ class Services:
             worker=worker,
             batch_writer=batch_writer,
             sweep_manager=sweep_manager,
+            policy_updates=PolicyUpdates(database, active, sweep_manager, clock.now),
             down=None if absence is None else (absence.since, absence.after),
             # During the absence Dreamship may have given up deliveries, or their repetitions are
             # late.
@@ -244,37 +246,32 @@ class Services:
 
     async def reconfigure(self, config: Config) -> None:
         """Use another configuration; `with_fixed` has restored the settings that need a restart."""
-        before, mirrored = self.config, self.active.current.policy
-        # Before the policy: an item of the listings must never be excluded meanwhile. New keys
-        # must come into force also if nothing can be written.
-        listed = self.active.listed
-        with contextlib.suppress(MirrorError):
-            await self.listings.load(config.catalog.listings)
-            listed = await self.listings.items_for(config)
-        self.active.replace(config, listed)
-        background_rate = config.reconcile.background_calls_per_minute
-        self.rate_limiter.limit(config.dreamship.calls_per_minute, background_rate)
-        if not background_rate:
-            await self.sweep_manager.hurry()
-        is_new_client = (config.dreamship, config.keys) != (before.dreamship, before.keys)
-        if is_new_client and isinstance(self.source, ReplaceableSource):
-            await self.source.replace(client_for(config, self.clock.now))
-        self.worker.resume()
-        await self._reapply(mirrored, restarts=config.catalog != before.catalog)
+        async with self.policy_updates.lock:
+            # Before the policy: an item of the listings must never be excluded meanwhile. New keys
+            # must come into force also if nothing can be written.
+            listed = self.active.listed
+            with contextlib.suppress(MirrorError):
+                await self.listings.load(config.catalog.listings)
+                listed = await self.listings.items_for(config)
+            before, mirrored = self.config, self.active.current.policy
+            self.active.replace(config, listed)
+            is_new_client = (config.dreamship, config.keys) != (before.dreamship, before.keys)
+            if is_new_client and isinstance(self.source, ReplaceableSource):
+                await self.source.replace(client_for(config, self.clock.now))
+            background_rate = config.reconcile.background_calls_per_minute
+            self.rate_limiter.limit(config.dreamship.calls_per_minute, background_rate)
+            if not background_rate:
+                await self.sweep_manager.hurry()
+            self.worker.resume()
+            restarts = config.catalog != before.catalog
+            await self.policy_updates.apply(mirrored, restarts=restarts)
 
     async def use_listings(self) -> None:
         """Mirror the items that the listings need now; raises leaves of MirrorError."""
-        before = self.active.current.policy
-        self.active.replace(self.config, await self.listings.items_for(self.config))
-        await self._reapply(before)
-
-    async def _reapply(self, before: Policy, *, restarts: bool = False) -> None:
-        """Decide again about every variant, and begin a sweep if there is more to read."""
-        policy = self.active.current.policy
-        if policy != before:
-            await reapply(self.database, policy, self.clock.now)
-        if restarts or policy.needs_more(before):
-            await self.sweep_manager.restart()
+        async with self.policy_updates.lock:
+            listed, before = await self.listings.items_for(self.config), self.active.current.policy
+            self.active.replace(self.config, listed)
+            await self.policy_updates.apply(before)
 
     async def look_for_evidence(
         self, progress: SweepProgress | None, *, is_quiet: bool = False, is_silent: bool = False

@@ -89,8 +89,9 @@ class Pushes:
         self._running[push.name] = follower, secret, task
 
     async def _end(self, name: str) -> None:
-        _, _, task = self._running.pop(name)
-        while not task.done():
+        # A push that a reload has just added may not run yet.
+        _, _, task = self._running.pop(name, (None, None, None))
+        while task is not None and not task.done():
             # Again, in case a library has lost the first one.
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)

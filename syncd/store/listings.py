@@ -67,20 +67,24 @@ def items(db: sqlite3.Connection) -> frozenset[int]:
 
 
 def wanted(db: sqlite3.Connection, searched_before: datetime) -> frozenset[int]:
-    """Return each listed variant without an item, if no whole sweep missed it since a time."""
+    """Return each listed variant without an item, if no whole sweep missed it since a time.
+
+    A removed variant may have moved to another item.
+    """
     found = db.execute(
         """SELECT s.variant_id FROM skus s LEFT JOIN variants v ON v.variant_id = s.variant_id
-           WHERE v.item_id IS NULL AND (s.not_found_at IS NULL OR s.not_found_at < ?)""",
+           WHERE (v.item_id IS NULL OR v.value IS NULL)
+             AND (s.not_found_at IS NULL OR s.not_found_at < ?)""",
         (to_text(searched_before),),
     )
     return frozenset(row[0] for row in found)
 
 
 def without_item(db: sqlite3.Connection, listed_before: datetime) -> list[str]:
-    """Return the SKUs that were listed before a time, and whose variant has no item."""
+    """Return the SKUs listed before a time whose variant has no item, or is removed."""
     found = db.execute(
         """SELECT s.sku FROM skus s LEFT JOIN variants v ON v.variant_id = s.variant_id
-           WHERE v.item_id IS NULL AND s.listed_at <= ?""",
+           WHERE (v.item_id IS NULL OR v.value IS NULL) AND s.listed_at <= ?""",
         (to_text(listed_before),),
     )
     return [row[0] for row in found]

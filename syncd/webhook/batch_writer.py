@@ -73,13 +73,12 @@ class BatchWriter:
 
     async def replay(self, ids: Collection[int], *, is_quarantined: bool) -> list[ReplayResult]:
         """Apply stored deliveries again; raises UsageError if one of them is not stored."""
-        current = self._active.current
         done = await replay(
             self._database,
             ids,
             is_quarantined=is_quarantined,
-            policy=current.policy,
-            missed_grace=current.missed_grace,
+            policy=lambda: self._active.current.policy,
+            missed_grace=self._active.current.missed_grace,
             clock=self._clock,
             remote_clock=self._remote_clock,
         )

@@ -5,7 +5,7 @@ A replayed delivery is an old one. If the mirror has changed since, the delivery
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
 
@@ -29,7 +29,7 @@ async def replay(
     ids: Collection[int],
     *,
     is_quarantined: bool,
-    policy: Policy,
+    policy: Callable[[], Policy],
     missed_grace: timedelta,
     clock: Clock,
     remote_clock: RemoteClock,
@@ -57,7 +57,7 @@ async def replay(
         apply = partial(
             stored.apply,
             ids=selected[start : start + SLICE],
-            policy=policy,
+            policy=policy(),  # a reload may have changed it
             now=clock.now(),
             source_now=remote_clock.now(),
             missed_grace=missed_grace,
