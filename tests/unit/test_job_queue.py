@@ -66,7 +66,8 @@ def _steps_of_a_job(db: sqlite3.Connection, items: int) -> int:
 
 def test_a_job_of_a_large_catalogue_takes_no_longer(memory: sqlite3.Connection) -> None:
     """With 10,000 items, each search for a job read all items of the sweep, three times a call."""
-    assert _steps_of_a_job(memory, 2000) <= 1.2 * _steps_of_a_job(memory, 200)
+    # A deeper tree of an index costs some steps more, by the version of SQLite.
+    assert _steps_of_a_job(memory, 2000) <= 2 * _steps_of_a_job(memory, 200)
 
 
 def test_items_whose_last_read_failed_come_last(memory: sqlite3.Connection) -> None:
