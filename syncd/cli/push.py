@@ -27,7 +27,7 @@ from syncd.store import Database, Queries, pushes
     short_help="Show the pushes of the change feed, or set where one goes on.",
     epilog="""\b
 Examples:
-  syncd push                        where each push is, and what is wrong with it
+  syncd push                        the position and the last error of each push
   syncd push --dry-run shop         the next batch, without sending it
   syncd push --from 1200 shop       go on after change 1200
   syncd push --from 0 shop          begin again, with a full copy""",

@@ -70,5 +70,5 @@ def _unseen(fd: int) -> Iterator[None]:
     try:
         yield
     finally:
-        # What arrives after the answer must not answer the next question.
+        # Input after the answer must not answer the next question.
         termios.tcsetattr(fd, termios.TCSAFLUSH, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,19 @@ class QueryRunner:
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._queries.close)
         self._thread.shutdown(wait=False)
         await closing
+
+
+async def query_once(path: Path, query: Callable[[Queries], T]) -> T:
+    """Return the answer of a rare query, in a thread with its own connection.
+
+    Deliveries do not wait for it, as they would in the write thread. Raises MirrorErrors.
+    """
+
+    def run() -> T:
+        with contextlib.closing(Queries(path)) as queries:
+            return query(queries)
+
+    return await asyncio.to_thread(run)
 
 
 class CachedQuery(Generic[T]):

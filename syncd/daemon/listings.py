@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,9 @@ from syncd.config.listings_file import read
 from syncd.config.runtime import ListedItems
 from syncd.core import listings as core
 from syncd.core.snapshots import DeadListings, ListingsSnapshot
+from syncd.daemon.cached_queries import query_once
 from syncd.errors import ListingsInvalid
-from syncd.store import Database, Queries
+from syncd.store import Database
 from syncd.store import listings as stored
 from syncd.store.listings import SLICE
 
@@ -150,13 +150,7 @@ class Listings:
             await self._database.write(lambda db, part=part: write(db, part))  # type: ignore[misc]
 
     async def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Return a result in a thread with its own connection: deliveries do not wait for it."""
-
-        def run() -> T:
-            with contextlib.closing(Queries(self._database.path)) as queries:
-                return queries.run(query)
-
-        return await asyncio.to_thread(run)
+        return await query_once(self._database.path, lambda queries: queries.run(query))
 
 
 def _state_of(path: Path) -> FileState | None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import structlog
 
 from syncd.clock import sleep_unless_set
+from syncd.daemon.cached_queries import query_once
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError
 from syncd.store import Queries, reported_values
@@ -52,8 +53,7 @@ class UnlistedValueReporter:
     async def _report_statuses(self, kind: Kind) -> None:
         """Report new statuses of items; the first ones of a kind are no news."""
         database = self._services.database
-        counted = await asyncio.to_thread(
-            self._query,
+        counted = await self._query(
             lambda queries: queries.run(partial(reported_values.item_statuses, kind=kind)),
         )
         values = list(counted)
@@ -72,8 +72,7 @@ class UnlistedValueReporter:
 
     async def _report_new(self) -> None:
         policy = self._services.active.current.policy
-        unlisted, sold = await asyncio.to_thread(
-            self._query,
+        unlisted, sold = await self._query(
             lambda queries: (
                 queries.unknown_values(policy, MOST_STORED),
                 queries.sold_values(policy, MOST_IN_A_LINE),
@@ -92,6 +91,5 @@ class UnlistedValueReporter:
                 hint="add those that may be sold to availability.sellable, then reload",
             )
 
-    def _query(self, query: Callable[[Queries], T]) -> T:
-        with contextlib.closing(Queries(self._services.config.mirror.path)) as queries:
-            return query(queries)
+    async def _query(self, query: Callable[[Queries], T]) -> T:
+        return await query_once(self._services.config.mirror.path, query)

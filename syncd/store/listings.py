@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
+from syncd.core import explain
 from syncd.core.listings import Listing
 from syncd.core.model import Row
 from syncd.core.snapshots import DeadListings, ListingCounts
@@ -19,7 +20,7 @@ VERSION_KEY = "listings_version"
 SLICE = 500
 
 # In the order in which they are explained; `sellable` is no reason.
-REASONS: tuple[str, ...] = ("unknown", "removed", "verifying", "item", "value")
+REASONS: tuple[str, ...] = tuple(explain.REASONS)
 # The SKU leads to no variant.
 DEAD_REASONS: tuple[str, ...] = ("unknown", "removed")
 

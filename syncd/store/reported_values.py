@@ -45,9 +45,8 @@ def item_statuses(db: sqlite3.Connection, kind: Kind) -> dict[str, int]:
 
     Before the first sweep has ended there are none: the first items do not show all statuses.
     """
-    column = {"release_status": "release_status", "operational_status": "operational_status"}[kind]
     rows = db.execute(
-        f"""SELECT {column}, count(*) FROM items WHERE {column} IS NOT NULL AND EXISTS
+        f"""SELECT {kind}, count(*) FROM items WHERE {kind} IS NOT NULL AND EXISTS
                 (SELECT 1 FROM sweeps WHERE is_catalogue = 1 AND ended_at IS NOT NULL)
             GROUP BY 1 ORDER BY 2 DESC LIMIT ?""",  # noqa: S608 - constants
         (MAX_STORED // 2,),
