@@ -77,7 +77,7 @@ Examples:
     type=Seconds(5, 3600),
     default=60,
     show_default=True,
-    help="The approximate duration, 5 to 3600. 0 runs until Ctrl-C and keeps the mirror fresh.",
+    help="The approximate duration, e.g. 20; 0 runs until Ctrl-C and keeps the mirror fresh.",
 )
 @click.option(
     "--port",

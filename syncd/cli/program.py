@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 _NAME = "syncd"
+# Folders of uv and pipx: while such a program runs, it is in PATH, but not in that of the shell.
+_CACHES = {".cache", "archive-v0", "environments-v2"}
 
 
 def program() -> str:
@@ -16,7 +18,7 @@ def program() -> str:
 
     The program of a virtual environment, and one that uvx or pipx runs, is not in PATH.
     """
-    called = sys.argv[0]
+    called = sys.argv[0] if "/" in sys.argv[0] else shutil.which(sys.argv[0]) or sys.argv[0]
     if Path(called).name == "__main__.py":
         return f"{_short(sys.executable)} -m {_NAME}"
     if Path(called).name != _NAME or _is_found(called):
@@ -32,6 +34,8 @@ def with_program(hint: str) -> str:
 
 def _is_found(called: str) -> bool:
     found = shutil.which(_NAME)
+    if found is not None and _CACHES & set(Path(found).parts):
+        return False
     return found is not None and os.path.realpath(found) == os.path.realpath(called)
 
 

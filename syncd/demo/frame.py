@@ -8,12 +8,13 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from syncd.core.plain_text import shortened, visible
+from syncd.core.status_document import SweepStatus
 from syncd.demo.compare import ChangeRow
 from syncd.demo.fake_dreamship import UNREACHABLE
 from syncd.demo.state import DemoState, story
 
 _TITLE_WIDTH = 12
-_BAR_WIDTH = 30
+_BAR_WIDTH, _MIN_BAR_WIDTH = 30, 5
 _MIN_CHANGES = 3
 # A narrow terminal shows the values of a change and nothing else; a wide one shows names too.
 _MEDIUM, _WIDE = 76, 100
@@ -59,7 +60,7 @@ def _head(state: DemoState, columns: int) -> list[Text]:
     if state.status_page:
         lines.append(_titled("Status page", Text(state.status_page, "bold")))
     if state.folder:
-        lines.append(_titled("Folder", Text(visible(state.folder))))
+        lines += _titled_lines("Folder", Text(visible(state.folder)), columns)
     return lines
 
 
@@ -81,7 +82,7 @@ def _numbers(state: DemoState, columns: int) -> list[Text]:
     lines: list[Text] = []
     mirror, sweep = state.comparison, state.sweep
     if state.phase == "filling" and sweep is not None:
-        lines += _progress(sweep.checked, sweep.total, sweep.eta_seconds)
+        lines += _progress(sweep, columns)
     elif mirror is not None:
         style = _GOOD if mirror.differences == 0 else _NOTICE
         counted = f"{mirror.differences} of {mirror.variants} variants differ from Dreamship"
@@ -103,11 +104,14 @@ def _numbers(state: DemoState, columns: int) -> list[Text]:
     return lines
 
 
-def _progress(checked: int, total: int | None, eta_seconds: int | None) -> list[Text]:
-    done = 0 if not total else min(_BAR_WIDTH, _BAR_WIDTH * checked // total)
-    left = "" if eta_seconds is None else f", {eta_seconds} s left"
-    bar = f"[{'#' * done}{'.' * (_BAR_WIDTH - done)}]"
-    return [_titled("Reading", Text(f"{bar} {checked} of {total or '?'} items{left}"))]
+def _progress(sweep: SweepStatus, columns: int) -> list[Text]:
+    left = "" if sweep.eta_seconds is None else f", {sweep.eta_seconds} s left"
+    text = f"{sweep.checked} of {sweep.total or '?'} items{left}"
+    width = min(_BAR_WIDTH, columns - _TITLE_WIDTH - len(text) - 3)
+    if width >= _MIN_BAR_WIDTH:
+        done = min(width, width * sweep.checked // sweep.total) if sweep.total else 0
+        text = f"[{'#' * done}{'.' * (width - done)}] {text}"
+    return _titled_lines("Reading", Text(text), columns)
 
 
 def _story(state: DemoState, columns: int) -> list[Text]:
@@ -132,7 +136,7 @@ def _endless(state: DemoState, columns: int) -> list[Text]:
         *_wrapped(f"  {flip} out_of_stock", columns),
         *_wrapped(f"  {flip} in_stock --lose", columns),
         Text("Your shop reads:"),
-        Text(f"  {visible(state.mirror)}"),
+        *_wrapped(f"  {visible(state.mirror)}", columns),
         Text("Ctrl-C ends it."),
     ]
 
@@ -191,15 +195,20 @@ def _titled_lines(title: str, text: Text, columns: int, style: str = "") -> list
 
 
 def _wrapped(text: str, columns: int) -> list[Text]:
-    """Return a text in lines that break at spaces; a longer word has a line of its own."""
+    """Return a text in lines that break at spaces; a longer word, like a path, in pieces."""
     lines: list[str] = []
     indent = text[: len(text) - len(text.lstrip())]
-    for word in text.split():
+    most = max(1, columns - len(indent))
+    for word in (piece for whole in text.split() for piece in _pieces(whole, most)):
         if lines and len(lines[-1]) + 1 + len(word) <= columns:
             lines[-1] += f" {word}"
         else:
             lines.append(f"{indent}{word}")
     return [Text(line) for line in lines]
+
+
+def _pieces(word: str, most: int) -> list[str]:
+    return [word[at : at + most] for at in range(0, len(word), most)]
 
 
 def _fitted(line: Text, columns: int, encoding: str) -> Text:

@@ -49,7 +49,9 @@ class PlainOutput:
         """Print a line if a phase has begun, if a part of the story is complete, or in time."""
         every_s = ENDLESS_EVERY_S if state.phase == "running" else PLAIN_EVERY_S
         for sentence in story(state):
-            if sentence.is_final and sentence.title not in self._told:
+            if not sentence.is_final:
+                break
+            if sentence.title not in self._told:
                 self._told.add(sentence.title)
                 _show_at(state, f"{sentence.title.upper()}: {sentence.text}")
         if state.phase != self._phase:

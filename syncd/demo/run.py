@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from syncd.control.client import request_status
 from syncd.core.status_document import StatusDocument
-from syncd.core.timestamps import to_text
 from syncd.demo.compare import Comparison, compare
 from syncd.demo.daemon_process import DaemonProcess
 from syncd.demo.fake_dreamship import (
@@ -34,9 +33,9 @@ THROTTLE = Throttle(calls=60, window_s=1.0)
 CALLS_PER_MINUTE = 2400
 BACKGROUND_CALLS_PER_MINUTE = 1200
 CHANGES_PER_S = 12.0
-# A demo without an end shares its host with the work of a developer: every item is read in 20 s.
-ENDLESS_ITEMS = 100
-ENDLESS_BACKGROUND_CALLS_PER_MINUTE = 300
+# A demo without an end shares its host with the work of a developer: every item is read in 6 s.
+ENDLESS_ITEMS = 60
+ENDLESS_BACKGROUND_CALLS_PER_MINUTE = 600
 ENDLESS_CHANGES_PER_S = 0.5
 POLL_S = 0.25
 MAX_WAIT_S = 60.0
@@ -78,7 +77,7 @@ class Demo:
         self._watching: asyncio.Task[None] | None = None
         self._traffic = Traffic(self._catalogue, self._rng)
         self._began = time.monotonic()
-        self._outage_at = ""
+        self._missed_before = 0
         self.state = DemoState(
             is_endless=not seconds,
             folder=str(folders.folder),
@@ -167,7 +166,7 @@ class Demo:
 
     async def _lose(self, sender: WebhookSender) -> None:
         """Lose the delivery of each change; no variant changes twice, so that the sums are easy."""
-        self.state.outage_s, self._outage_at = self._elapsed_s, to_text(_now())
+        self.state.outage_s, self._missed_before = self._elapsed_s, self._compare().missed
         sender.network = Network(outage=True)
         self._begin("outage", "the network loses every delivery; the shop does not notice yet")
         unchanged = self._traffic.unchanged()
@@ -236,19 +235,12 @@ class Demo:
                 status = await self._status()
                 self.state.sweep = status.sweep if status.sweep.running else None
                 self.state.items = status.mirror.items
-                self._notice(status.reading.evidence_at)
             except SyncdError:
                 pass  # the daemon starts or stops
             if self._daemon.mirror.exists():
                 self._compare()
             self._update()
             await asyncio.sleep(POLL_S)
-
-    def _notice(self, evidence_at: str | None) -> None:
-        """Store when syncd knew that a delivery was lost; a late one before the outage was not."""
-        is_since = evidence_at is not None and evidence_at >= self._outage_at
-        if is_since and self.state.outage_s is not None and self.state.noticed_s is None:
-            self.state.noticed_s = self._elapsed_s
 
     def _status(self) -> Awaitable[StatusDocument]:
         return asyncio.to_thread(request_status, self._daemon.socket)
@@ -259,6 +251,9 @@ class Demo:
     def _compare(self) -> Comparison:
         comparison = compare(self._daemon.mirror, self._catalogue.current_values())
         self.state.comparison = comparison
+        is_lost = self.state.outage_s is not None and comparison.missed > self._missed_before
+        if is_lost and self.state.noticed_s is None:
+            self.state.noticed_s = self._elapsed_s
         return comparison
 
     @property

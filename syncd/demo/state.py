@@ -129,16 +129,12 @@ def sums(result: Result) -> list[str]:
         f"Dreamship made {changes} changes. {doubled} of their deliveries were sent twice.",
         f"Of {changes + doubled} deliveries, {result.sent} arrived and {result.lost} were lost.",
     ]
-    if result.repaired == result.lost + 1:
+    if result.repaired == result.lost:
         sentences.append(
-            f"So {result.lost} variants were wrong, and one had left the catalogue, which no "
-            f"delivery reports: syncd found and repaired all {result.repaired} by itself."
+            f"So {result.lost} variants were wrong: syncd found and repaired all of them by itself."
         )
     else:
-        sentences.append(
-            f"syncd found and repaired {result.repaired} changes by itself that no delivery had "
-            f"reported."
-        )
+        sentences.append(f"syncd repaired {result.repaired} changes that no delivery had reported.")
     read, changed = result.reconcile.get("items"), result.reconcile.get("changed")
     sentences.append(f"reconcile-now then read all {read} items again and changed {changed}.")
     return sentences

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 
 import httpx
@@ -28,6 +29,7 @@ class Traffic:
         self._catalogue = catalogue
         self._rng = rng
         self._chosen: set[int] = set()
+        self._recent: deque[int] = deque(maxlen=100)
         self.sender: WebhookSender | None = None
         self.changes = 0
 
@@ -57,8 +59,8 @@ class Traffic:
             await asyncio.sleep(self._rng.expovariate(per_s))
 
     def unchanged(self) -> set[int]:
-        """Return the variants that no person has changed."""
-        return set(self._catalogue.variants) - self._chosen
+        """Return the variants that were not changed lately, and by no person."""
+        return set(self._catalogue.variants) - self._chosen - {*self._recent}
 
     async def flip(self, request: FlipRequest) -> Flipped:
         """Change one variant for a person, and deliver it at once; raises SyncdErrors."""
@@ -101,6 +103,7 @@ class Traffic:
 
     def _change(self, variant_id: int) -> None:
         variant = self._catalogue.variants[variant_id]
+        self._recent.append(variant_id)
         del variant.history[:-_MAX_HISTORY]
         value = self._rng.choice([one for one in _VALUES if one != variant.availability])
         self._send(self._catalogue.set_availability(variant_id, value))
