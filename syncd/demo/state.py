@@ -112,7 +112,7 @@ def _noticed(state: DemoState) -> str:
     if state.noticed_s is None or state.outage_s is None:
         return ""
     later_s = state.noticed_s - state.outage_s
-    return f"{later_s:.1f} s later, a read found a change without a delivery"
+    return f"after {later_s:.1f} s, a read found a change without a delivery"
 
 
 def _repaired(state: DemoState) -> str:

@@ -133,7 +133,7 @@ def test_the_story_is_told_as_it_goes() -> None:
     assert texts == ["", "", ""]
     lost, noticed, repaired = story(state("repairing"))
     assert lost.text == "for 8.9 s, the network lost every delivery, 840 in all"
-    assert noticed.text == "2.6 s later, a read found a change without a delivery"
+    assert noticed.text == "after 2.6 s, a read found a change without a delivery"
     assert repaired.text == "the mirror was right 8.4 s after the network came back, by itself"
 
 
