@@ -131,7 +131,7 @@ def sums(result: Result) -> list[str]:
     ]
     if result.repaired == result.lost:
         sentences.append(
-            f"So {result.lost} variants were wrong: syncd found and repaired all of them by itself."
+            f"That made {result.lost} variants wrong. All were found and repaired, unasked."
         )
     else:
         sentences.append(f"syncd repaired {result.repaired} changes that no delivery had reported.")
