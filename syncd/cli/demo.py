@@ -69,7 +69,7 @@ Examples:
   syncd demo                              one minute, with an outage and the repair
   syncd demo --seconds 20 --open          a shorter one, with its status page
   syncd demo --seconds 0 --port 9000      until Ctrl-C: a mirror to develop a shop with
-  syncd demo flip 48012 out_of_stock      change a variant of the demo that runs""",
+  syncd demo flip 48002 out_of_stock      change a variant of the demo that runs""",
 )
 @click.option(
     "--seconds",

@@ -17,10 +17,10 @@ from syncd.printing import show, show_json
     short_help="Change one variant of a running demo.",
     epilog="""\b
 Examples:
-  syncd demo flip 48012 out_of_stock     its delivery arrives at once
-  syncd demo flip 48012 in_stock --lose  no delivery: syncd finds it by reading
-  syncd demo flip 48012 backordered      any other value works too
-  syncd demo flip 48012 in_stock --port 9000   of the demo with this port""",
+  syncd demo flip 48002 out_of_stock     its delivery arrives at once
+  syncd demo flip 48002 in_stock --lose  no delivery: syncd finds it by reading
+  syncd demo flip 48002 backordered      any other value works too
+  syncd demo flip 48002 in_stock --port 9000   of the demo with this port""",
 )
 @click.argument("variant_id", metavar="VARIANT", type=ID)
 @click.argument("value", metavar="VALUE")

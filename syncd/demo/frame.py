@@ -89,7 +89,8 @@ def _numbers(state: DemoState, columns: int) -> list[Text]:
         lines += _titled_lines("Mirror", Text(counted, style), columns)
     if state.flipped:
         deliveries = state.sent + state.in_flight + state.lost
-        text = f"{state.flipped} + {state.doubled} sent twice = {deliveries} deliveries"
+        noun = "delivery" if deliveries == 1 else "deliveries"
+        text = f"{state.flipped} + {state.doubled} sent twice = {deliveries} {noun}"
         lines += _titled_lines("Changes", Text(text), columns)
         counts = Text(f"{deliveries} = {state.sent} arrived + {state.in_flight} on the way + ")
         counts.append(f"{state.lost} lost", _BAD if state.lost else "")

@@ -37,6 +37,8 @@ CHANGES_PER_S = 12.0
 ENDLESS_ITEMS = 60
 ENDLESS_BACKGROUND_CALLS_PER_MINUTE = 600
 ENDLESS_CHANGES_PER_S = 0.5
+# Always the same catalogue: a shop that is developed with it keeps its ids.
+_SEED = 1
 POLL_S = 0.25
 MAX_WAIT_S = 60.0
 LIFELIKE = Network(doubled_share=0.15, delay_s=(0.0, 0.8))
@@ -69,9 +71,7 @@ class Demo:
         self._key = f"demo_{secrets.token_hex(12)}"
         # The first sweep takes some seconds, but not the whole duration.
         items = round(max(20, min(300, seconds * 5))) if seconds else ENDLESS_ITEMS
-        self._catalogue = Catalog.generate(
-            items, VARIANTS_PER_ITEM, seed=self._rng.randrange(2**32), now=_now
-        )
+        self._catalogue = Catalog.generate(items, VARIANTS_PER_ITEM, seed=_SEED, now=_now)
         self._api = Api(self._catalogue, (self._key,), Faults(throttle=THROTTLE))
         self._sender: WebhookSender | None = None
         self._watching: asyncio.Task[None] | None = None
