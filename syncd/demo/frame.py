@@ -159,18 +159,18 @@ def _changes(state: DemoState, columns: int, room: int) -> Iterator[Text]:
 def _change(change: ChangeRow, columns: int) -> Text:
     old = _value(change.old_availability, "(new)")
     new = _value(change.availability, "(removed)")
+    if old == new and not change.sellable:
+        new = "being checked"
     if columns < _MEDIUM:
         return Text(f"{change.variant_id} {old} -> {new}")
     line = Text(f"{change.variant_id:<9}")
     line.append(f" {_cell(old, 16)} -> {_cell(new, 16)} ")
-    line.append("on sale " if change.sellable else "off sale")
-    if change.missed:
-        line.append("  found by a read", _NOTICE)
-    else:
-        line.append("  delivery" if change.cause == "webhook" else f"  {change.cause}")
+    line.append("on sale   " if change.sellable else "off sale  ")
+    cause = "delivery" if change.cause == "webhook" else change.cause
+    line.append(f"{'found by a read' if change.missed else cause:<17}", _NOTICE * change.missed)
     if columns >= _WIDE:
         name = ", ".join(filter(None, (change.item_name, change.variant_name)))
-        line.append(f"{'' if change.missed else '       '}  {visible(shortened(name, 80))}")
+        line.append(visible(shortened(name, 80)))
     return line
 
 
