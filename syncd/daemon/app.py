@@ -20,7 +20,7 @@ from syncd.config import Config
 from syncd.control import server as control_server
 from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
-from syncd.daemon import systemd
+from syncd.daemon import fill_progress, systemd
 from syncd.daemon.control_handlers import ControlHandlers
 from syncd.daemon.heartbeat import HEARTBEAT_S, Heartbeat
 from syncd.daemon.listeners import Listeners
@@ -126,6 +126,7 @@ class Daemon:
             self._spawn(self._reloader.run(self._signals.reloading))
             self._spawn(self._unlisted_values.run())
             self._spawn(self._listings_watch.run())
+            self._spawn(fill_progress.run(self._services))
             await self._signals.stopping.wait()
         finally:
             await self._stop()
