@@ -48,10 +48,10 @@ REASONS: dict[str, Reason] = {
         "verifying", "Its value is in doubt, and one of the possible values may not be sold."
     ),
     "item": Reason(
-        "status of its item", "availability.blocked_item_statuses lists a status of its item"
+        "item status blocked", "availability.blocked_item_statuses lists a status of its item"
     ),
     "value": Reason(
-        "its availability", "availability.sellable of the configuration does not list its value."
+        "value not sellable", "availability.sellable of the configuration does not list its value."
     ),
 }
 

@@ -1,0 +1,76 @@
+"""The story of a variant: its deliveries and changes as sentences, the oldest first. Pure."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from syncd.core.explain import RULES, VariantHistory
+from syncd.core.model import Row
+from syncd.core.plain_text import shortened
+
+_MAX_QUOTED_CHARS = 100
+
+
+class Event(Struct, frozen=True):
+    """One event: a moment in the format of the mirror, and sentences about it."""
+
+    at: str
+    text: str
+
+
+def story(history: VariantHistory) -> list[Event]:
+    """Return the stored events of a variant, the oldest first."""
+    effects = _effects(history.changes)
+    events = [(row["received_at"], 0, _delivery(row)) for row in history.deliveries]
+    # A change that a delivery made follows its delivery.
+    for change in history.changes:
+        text = _change(change) + effects.get(change["seq"], "")
+        if text:
+            events.append((change["recorded_at"], 1, text.strip()))
+    return [Event(at, text) for at, _, text in sorted(events)]
+
+
+def _delivery(row: Row) -> str:
+    name = f"Delivery {row['delivery_id']}"
+    if row["outcome"] == "quarantined":
+        return f"{name} was not understood. It names this variant or its item, so a read checks it."
+    told = "a change" if row["told"] is None else _quoted(row["told"])
+    why = row["reason"] or RULES.get(row["rule"], "")
+    return f"{name} reported {told}{f': {why}' if why else ''}."
+
+
+def _change(change: Row) -> str:
+    """Describe a change, unless a delivery made it: the delivery has said so."""
+    if change["cause"] == "webhook":
+        return ""
+    if change["cause"] == "config":
+        return "The configuration changed."
+    before, after = change["old_availability"], change["availability"]
+    if after is None:
+        return "A read of the catalogue no longer found the variant, so syncd removed it."
+    missed = " No delivery had reported that." if change["missed"] else ""
+    if before is None:
+        return f"A read found the variant: it was {_quoted(after)}.{missed}"
+    if before == after:
+        return f"A read confirmed {_quoted(after)}.{missed}"
+    return f"A read found {_quoted(after)} instead of {_quoted(before)}.{missed}"
+
+
+def _effects(changes: list[Row]) -> dict[int, str]:
+    """Return what each change meant for the shop, by its number; `changes` has the newest first."""
+    effects = {}
+    sold: bool | None = None
+    for change in reversed(changes):
+        is_sold = bool(change["sellable"])
+        if is_sold != sold and (sold is not None or change["old_availability"] is None):
+            effects[change["seq"]] = (
+                " The shop could sell it from then on."
+                if is_sold
+                else " The shop could not sell it."
+            )
+        sold = is_sold
+    return effects
+
+
+def _quoted(value: str) -> str:
+    return repr(shortened(value, _MAX_QUOTED_CHARS))
