@@ -170,7 +170,7 @@ def showing(pages: Mapping[str, str]) -> Iterator[str]:
 
     bound = socket.create_server(("127.0.0.1", 0))
     # Each event is a change: tests replace pages below the script.
-    live = LiveUpdates(itertools.count().__next__, lambda: AT, check_s=0.2, at_most_every_s=0.2)
+    live = LiveUpdates(itertools.count().__next__, lambda: AT, check_s=0.5, at_most_every_s=0.5)
     config = uvicorn.Config(
         app.application(status, exposition, shown, failed, live=live),
         lifespan="off",
