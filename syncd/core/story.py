@@ -22,12 +22,18 @@ def story(history: VariantHistory) -> list[Event]:
     """Return the stored events of a variant, the oldest first."""
     effects = _effects(history.changes)
     events = [(row["received_at"], 0, _delivery(row)) for row in history.deliveries]
-    # A change that a delivery made follows its delivery.
-    for change in history.changes:
-        text = _change(change) + effects.get(change["seq"], "")
-        if text:
-            events.append((change["recorded_at"], 1, text.strip()))
-    return [Event(at, text) for at, _, text in sorted(events)]
+    events += [
+        (row["recorded_at"], 1, _change(row) + effects.get(row["seq"], ""))
+        for row in history.changes
+    ]
+    told: list[Event] = []
+    for at, _, text in sorted(events):
+        if text.startswith(" ") and told:
+            # The effect of a change that the delivery before it made.
+            told[-1] = Event(told[-1].at, told[-1].text + text)
+        elif text:
+            told.append(Event(at, text.strip()))
+    return told
 
 
 def _delivery(row: Row) -> str:
