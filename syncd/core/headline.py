@@ -7,23 +7,26 @@ command show both in their own way.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
 
+from syncd.core.fail_safe import (
+    CONFIRMATION_LASTS,
+    SIGN_OF_LIFE_LASTS,
+    STOP_READS,
+    after,
+    meanwhile,
+)
 from syncd.core.health import Problem
 from syncd.core.relative_time import ago, duration
 from syncd.core.status_document import StatusDocument
-from syncd.core.timestamps import from_text, to_text
 
 State = Literal["well", "filling", "waiting", "catching_up", "attention", "stopping", "losing"]
 Color = Literal["green", "blue", "amber", "red"]
 
-# The limits of the documented fail-safe (syncd/docs/shops.md, "May this variant be sold?").
-SIGN_OF_LIFE_LASTS = timedelta(minutes=5)
-CONFIRMATION_LASTS = timedelta(days=1)
 MAX_NEXT = 3
 # The values that a text names, if no value may be sold.
 _MAX_VALUES = 3
@@ -51,22 +54,8 @@ _OWN_STATES: dict[str, State] = {
     "no_delivery": "waiting",
     "down": "catching_up",
 }
-# Nothing is confirmed while one of these lasts; the shop sells until the confirmations are too old.
-_STOP_READS = ("key_refused", "unreachable", "not_stored", "throttled")
-_ONLY_READS = ("silent", "lost", "key_rotated", "no_delivery", "down")
 # The most urgent first; all others follow in the order of the document.
 _ORDER = ("not_durable", "nothing_sellable", "key_refused", "not_stored", "unreachable", "silent")
-_MEANWHILE = {
-    "listings_dead": "The shop does not sell these SKUs. It goes on selling all others.",
-    "listings_file": "The shop goes on selling by the listings before it.",
-    "nothing_sellable": "The shop sells nothing.",
-    "push_failing": "Shops that read the mirror are up to date. The receiver has older values.",
-    "push_stopped": "Shops that read the mirror are up to date. The receiver has older values.",
-    "cached": "The shop goes on selling. A change may arrive later than usual.",
-    "quarantined": "The shop goes on selling. It does not sell a variant that such a delivery "
-    "names, until a read confirms it.",
-}
-_GOES_ON = "The shop goes on selling."
 
 
 class Headline(Struct, frozen=True):
@@ -115,8 +104,8 @@ class Headline(Struct, frozen=True):
 
 def headline(status: StatusDocument, now: datetime) -> Headline:
     """Return the headline of a status document."""
-    alive_until = _after(status.mirror.daemon_seen_at, SIGN_OF_LIFE_LASTS)
-    confirmed_until = _after(status.mirror.oldest_confirmed_at, CONFIRMATION_LASTS)
+    alive_until = after(status.mirror.daemon_seen_at, SIGN_OF_LIFE_LASTS)
+    confirmed_until = after(status.mirror.oldest_confirmed_at, CONFIRMATION_LASTS)
     problems = _problems(status)
     shown = [one for one in problems if one.code not in _OWN_STATES]
     own = [_OWN_STATES[one.code] for one in problems if one.code in _OWN_STATES]
@@ -147,7 +136,7 @@ def headline(status: StatusDocument, now: datetime) -> Headline:
         deliveries=deliveries(status),
         fill=_fill(status) if is_filling else None,
         problem=problem,
-        meanwhile="" if problem is None else _meanwhile(problem, status, now),
+        meanwhile="" if problem is None else meanwhile(problem, status, now),
         others=[one for one in problems if one is not problem and one.code != "first_fill"],
         next=list(islice(_next(status), MAX_NEXT)),
     )
@@ -213,57 +202,11 @@ def _loses_sales(
 ) -> bool:
     if problem.code in {"not_durable", "nothing_sellable"}:
         return True
-    if problem.code not in _STOP_READS:
+    if problem.code not in STOP_READS:
         return False
     if is_filling:
         return problem.code != "throttled"
     return confirmed_until is None or confirmed_until <= now
-
-
-def _meanwhile(problem: Problem, status: StatusDocument, now: datetime) -> str:
-    mirror, code = status.mirror, problem.code
-    if code == "not_durable":
-        return _until_sign_of_life(_after(mirror.daemon_seen_at, SIGN_OF_LIFE_LASTS), now)
-    if code in _STOP_READS:
-        return _until_confirmation(_after(mirror.oldest_confirmed_at, CONFIRMATION_LASTS), now)
-    if code in _ONLY_READS:
-        at = _after(mirror.oldest_confirmed_at, timedelta())
-        age = "" if at is None else f"; every variant was read {_within(at, now)}"
-        return f"{_GOES_ON} Only reads find changes now{age}."
-    return _MEANWHILE.get(code, _GOES_ON)
-
-
-def _within(moment: datetime, now: datetime) -> str:
-    seconds = max(60.0, (now - moment).total_seconds())
-    return f"within the last {duration(60 * round(seconds / 60))}"
-
-
-def _until_sign_of_life(limit: datetime | None, now: datetime) -> str:
-    if limit is None:
-        return "The shop sells nothing five minutes after the last sign of life of the daemon."
-    if limit > now:
-        return (
-            f"The shop goes on selling until {to_text(limit)}. Then it sells nothing, because the "
-            "mirror has no sign of life of the daemon."
-        )
-    return (
-        f"The shop has sold nothing since {to_text(limit)}, because the mirror has no sign of life "
-        "of the daemon."
-    )
-
-
-def _until_confirmation(limit: datetime | None, now: datetime) -> str:
-    if limit is None:
-        return "Nothing is confirmed yet, so the shop sells nothing."
-    if limit > now:
-        return (
-            f"The shop goes on selling until {to_text(limit)}. Then it stops selling the variants "
-            "that nothing has confirmed for a day."
-        )
-    return (
-        f"Since {to_text(limit)} the shop no longer sells the variants that nothing has confirmed "
-        "for a day."
-    )
 
 
 def _fill(status: StatusDocument) -> str:
@@ -295,10 +238,3 @@ def _next(status: StatusDocument) -> list[str]:
     if sweep.next_at is not None:
         found.append(f"The next sweep begins at {sweep.next_at}.")
     return found
-
-
-def _after(moment: str | None, lasts: timedelta) -> datetime | None:
-    try:
-        return None if moment is None else from_text(moment) + lasts
-    except (ValueError, OverflowError):
-        return None  # a document may come from another version

@@ -30,6 +30,8 @@ Health = Literal["ok", "degraded", "failing"]
 ROTATED_AFTER = 3
 # Shorter waits are normal.
 LONG_PAUSE = timedelta(minutes=2)
+# Where a person subscribes, and turns webhooks on again.
+APP_URL = "https://app.dreamship.com/app/settings/api/"
 # Receivers restart and deploy.
 PUSH_MAY_FAIL = timedelta(minutes=10)
 
@@ -132,15 +134,15 @@ def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]
         yield Problem(
             "no_delivery",
             "No delivery has arrived yet",
-            "subscribe to item-variant-availability-updated in the Dreamship app, with the URL of "
-            "this webhook; `syncd doctor` tests that URL",
+            f"subscribe to item-variant-availability-updated in the Dreamship app ({APP_URL}), with "
+            "the URL of this webhook; `syncd doctor` tests that URL",
         )
     if now.webhooks_state == "silent":
         yield Problem(
             "silent",
             "Deliveries have stopped: reads found changes that no delivery reported",
-            "most likely Dreamship disabled the endpoint: turn it on in the Dreamship app; "
-            "`syncd doctor` tests the URL",
+            "most likely Dreamship disabled the endpoint: turn it on in the Dreamship app "
+            f"({APP_URL}); `syncd doctor` tests the URL",
         )
     elif now.webhooks_state == "failing":
         yield Problem(

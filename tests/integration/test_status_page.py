@@ -20,6 +20,7 @@ from simulation.moments import showing
 
 from syncd.admin.page import HEADERS
 from syncd.core.headline import headline
+from syncd.core.health import APP_URL
 from syncd.core.status_document import StatusDocument
 from syncd.daemon.cached_queries import QUICK_S, CachedQuery
 from syncd.store import Queries
@@ -106,10 +107,13 @@ def test_names_and_values_are_escaped(site: Site) -> None:
 
 
 def test_the_page_loads_only_its_own_files(shared: Daemon) -> None:
-    """No absolute URL, no inline style or handler."""
+    """No absolute URL but a link to the Dreamship app, no inline style or handler."""
     for tag, attrs in Tags(shown(shared, "t")).found:
         assert not {"style", *(name for name in attrs if name.startswith("on"))} & set(attrs)
         for name in ("src", "href", "action"):
+            if (tag, name, attrs.get(name)) == ("a", "href", APP_URL):
+                assert attrs["rel"] == "noreferrer"
+                continue
             assert "//" not in (attrs.get(name) or ""), (tag, attrs)
     for name in ("page.js", "page.css"):
         answer = httpx.get(f"{shared.admin_url}/{name}", trust_env=False)

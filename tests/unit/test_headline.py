@@ -12,15 +12,8 @@ from msgspec import convert
 from msgspec.structs import replace
 
 from syncd.core import health
-from syncd.core.headline import (
-    CONFIRMATION_LASTS,
-    DELIVERIES,
-    LABELS,
-    SIGN_OF_LIFE_LASTS,
-    Headline,
-    headline,
-    publication,
-)
+from syncd.core.fail_safe import CONFIRMATION_LASTS, SIGN_OF_LIFE_LASTS
+from syncd.core.headline import DELIVERIES, LABELS, Headline, headline, publication
 from syncd.core.health import Problem
 from syncd.core.status_document import ListingsStatus, PushStatus, StatusDocument
 from syncd.core.timestamps import to_text

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncd.admin.page.words import ago, at, foreign, reason_text, search_link, sentence
+from syncd.core.health import APP_URL
 from syncd.core.listings import MAX_SKU_CHARS
 from syncd.core.timestamps import to_text
 from syncd.store.listings import REASONS
@@ -54,6 +55,9 @@ def test_a_sentence_has_code_and_moments() -> None:
     assert sentence(f"until {moment}; then <i>") == f"Until {at(moment)}; then &lt;i&gt;."
     assert 'data-form="at">2026-03-03 12:00 UTC</time>' in at(moment)
     assert sentence("syncd tries again.") == "syncd tries again."
+    link = f'<a href="{APP_URL}" rel="noreferrer">{APP_URL}</a>'
+    assert sentence(f"Go to ({APP_URL}).") == f"Go to ({link})."
+    assert "<a" not in sentence("https://elsewhere.example/ or https://app.dreamship.com/")
     assert sentence("`x` does it") == "<code>x</code> does it."
 
 

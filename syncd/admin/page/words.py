@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from syncd.core import relative_time
 from syncd.core.explain import REASONS
+from syncd.core.health import APP_URL
 from syncd.core.plain_text import shortened, visible
 from syncd.core.timestamps import to_text
 
@@ -63,8 +64,14 @@ def sentence(text: str) -> Markup:
 def _with_moments(text: str) -> Markup:
     parts = relative_time.split_moments(text)
     return Markup().join(
-        at(part) if index % 2 else escape(visible(part)) for index, part in enumerate(parts)
+        at(part) if index % 2 else _with_link(part) for index, part in enumerate(parts)
     )
+
+
+def _with_link(text: str) -> Markup:
+    """Link the one address to which a problem leads; any other address stays text."""
+    link = Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(APP_URL)
+    return link.join(escape(visible(part)) for part in text.split(APP_URL))
 
 
 def _capital(text: str) -> str:
