@@ -134,8 +134,8 @@ def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]
         yield Problem(
             "no_delivery",
             "No delivery has arrived yet",
-            f"subscribe to item-variant-availability-updated in the Dreamship app ({APP_URL}), with "
-            "the URL of this webhook; `syncd doctor` tests that URL",
+            f"subscribe to item-variant-availability-updated in the Dreamship app ({APP_URL}), "
+            "with the URL of this webhook; `syncd doctor` tests that URL",
         )
     if now.webhooks_state == "silent":
         yield Problem(

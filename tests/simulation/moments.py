@@ -108,15 +108,16 @@ async def _script(day: Day) -> dict[str, str]:
     day.is_delivering = True
     await day.beat_for(20 * HOUR_S)
     await camera.take("healthy")
-    await camera.take("story", "13")
+    await camera.take("story", "981")
     await camera.take("found", "heavy cotton")
     await camera.take("nothing", EVIL)
     # For a while the shop has SKUs: one for each variant, more for the first, and a lost one.
     listed = [Listing(f"TEE-{one:04}", one, EVIL) for one in day.source.values]
     listed += [Listing(f"{'LONG-' * 8}{n}", 10, None) for n in range(4)]
-    listed += [Listing(EVIL, 999_999, "A design without a variant")]
     await services.database.write(lambda db: save(db, listed, day.clock.now()))
     await camera.take("shop")
+    listed += [Listing(EVIL, 999_999, "A design without a variant")]
+    await services.database.write(lambda db: save(db, listed[-1:], day.clock.now()))
     await camera.take("skus", "tee-00")
     await camera.take("lost", EVIL)
     services.listings._dead = DeadListings(1, (EVIL,))

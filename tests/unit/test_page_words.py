@@ -55,9 +55,9 @@ def test_a_sentence_has_code_and_moments() -> None:
     assert sentence(f"until {moment}; then <i>") == f"Until {at(moment)}; then &lt;i&gt;."
     assert 'data-form="at">2026-03-03 12:00 UTC</time>' in at(moment)
     assert sentence("syncd tries again.") == "syncd tries again."
-    link = f'<a href="{APP_URL}" rel="noreferrer">{APP_URL}</a>'
-    assert sentence(f"Go to ({APP_URL}).") == f"Go to ({link})."
-    assert "<a" not in sentence("https://elsewhere.example/ or https://app.dreamship.com/")
+    link = f'<a href="{APP_URL}" rel="noreferrer">Dreamship app</a>'
+    assert sentence(f"use the Dreamship app ({APP_URL}).") == f"Use the {link}."
+    assert "<a" not in sentence(f"https://elsewhere.example/ or {APP_URL}")
     assert sentence("`x` does it") == "<code>x</code> does it."
 
 

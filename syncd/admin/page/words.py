@@ -70,8 +70,9 @@ def _with_moments(text: str) -> Markup:
 
 def _with_link(text: str) -> Markup:
     """Link the one address to which a problem leads; any other address stays text."""
-    link = Markup('<a href="{0}" rel="noreferrer">{0}</a>').format(APP_URL)
-    return link.join(escape(visible(part)) for part in text.split(APP_URL))
+    link = Markup('<a href="{}" rel="noreferrer">Dreamship app</a>').format(APP_URL)
+    parts = text.split(f"Dreamship app ({APP_URL})")
+    return link.join(escape(visible(part)) for part in parts)
 
 
 def _capital(text: str) -> str:
