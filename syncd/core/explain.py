@@ -48,7 +48,7 @@ REASONS: dict[str, Reason] = {
         "verifying", "Its value is in doubt, and one of the possible values may not be sold."
     ),
     "item": Reason(
-        "item status blocked", "availability.blocked_item_statuses lists a status of its item"
+        "status of its item", "availability.blocked_item_statuses lists a status of its item"
     ),
     "value": Reason(
         "value not sellable", "availability.sellable of the configuration does not list its value."

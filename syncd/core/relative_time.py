@@ -52,7 +52,9 @@ def duration(seconds: float) -> str:
 
 
 def exact(moment: str) -> str:
-    """Return a moment in seconds, with its zone: `2026-03-01 12:00:30 UTC`."""
+    """Return a moment in seconds, with its zone: `2026-03-01 12:00:30 UTC`; other text stays."""
+    if not _MOMENT.fullmatch(moment):
+        return moment
     return f"{moment[:19].replace('T', ' ')} UTC"
 
 

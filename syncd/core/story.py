@@ -70,9 +70,9 @@ def _effects(changes: list[Row]) -> dict[int, str]:
         is_sold = bool(change["sellable"])
         if is_sold != sold and (sold is not None or change["old_availability"] is None):
             effects[change["seq"]] = (
-                " The shop could sell it from then on."
+                " From then on the shop could sell it."
                 if is_sold
-                else " The shop could not sell it."
+                else " From then on the shop could not sell it."
             )
         sold = is_sold
     return effects

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 import pytest
 from conftest import opened
+from msgspec import convert
 from shop_listings import list_skus, write_listings
 
-from syncd.core.headline import DELIVERIES
+from syncd.core.headline import deliveries
 from syncd.core.listings import MAX_SKU_CHARS
+from syncd.core.status_document import StatusDocument
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site

@@ -11,7 +11,8 @@ from syncd.core.relative_time import either, split_moments, with_moments
 from syncd.core.story import story
 
 MISSED = "No delivery had reported that."
-SOLD = "The shop could sell it from then on."
+NOT_SOLD = "From then on the shop could not sell it."
+SOLD = "From then on the shop could sell it."
 
 
 def moment(minute: int) -> str:
@@ -52,10 +53,10 @@ def test_a_story_begins_with_the_oldest_event() -> None:
             change(8, "in_stock", None),
         ],
     ) == [
-        "A read found the variant: it was 'in_stock'. The shop could sell it from then on.",
-        f"Delivery 2 reported 'out_of_stock': {RULES['newer']}. The shop could not sell it.",
+        "A read found the variant: it was 'in_stock'. From then on the shop could sell it.",
+        f"Delivery 2 reported 'out_of_stock': {RULES['newer']}. {NOT_SOLD}",
         f"A read found 'in_stock' instead of 'out_of_stock'. {MISSED} {SOLD}",
-        "The configuration changed. The shop could not sell it.",
+        "The configuration changed. From then on the shop could not sell it.",
         "Delivery 6 was not understood. It names this variant or its item, so a read checks it.",
         "Delivery 7 reported 'in_stock': is older.",
         "A read of the catalogue no longer found the variant, so syncd removed it.",
