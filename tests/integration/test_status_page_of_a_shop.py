@@ -118,9 +118,8 @@ def test_the_headline_counts_skus_and_links_the_reasons(shop: Shop) -> None:
     shop.daemon.deliver(shop.daemon.site.change(shop.variants[1], "made to order"))
     headline = part(shown(shop.daemon), "headline")
     assert ">Selling 6 of 8 SKUs</h2>" in headline
-    assert f"Deliveries: {DELIVERIES[shop.daemon.status()['webhooks']['state']]}." in words(
-        headline
-    )
+    status = convert(shop.daemon.status(), StatusDocument)
+    assert f"Deliveries: {deliveries(status)}." in words(headline)
     chips = headline[headline.index("Not for sale:") :].partition("</ul>")[0]
     links = re.findall(r'<a href="\?q=([^"]*)">(.*?)</a>', chips)
     assert {link: words(text) for link, text in links} == {
