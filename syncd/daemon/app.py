@@ -112,6 +112,7 @@ class Daemon:
             self._schedule,
             self._unlisted_values,
             self._pushes,
+            self._status_service.live,
             load=reload,
             notify_ready=lambda: self._notify("READY=1"),
             environ=environ,
@@ -140,6 +141,8 @@ class Daemon:
                 status.status,
                 status.exposition,
                 status.page,
+                status.error_page,
+                live=status.live,
                 is_remote=listeners.is_admin_remote,
                 refusals=self._refusals["admin"],
             ),
@@ -218,6 +221,7 @@ class Daemon:
     async def _stop(self) -> None:
         log.info("stopping")
         systemd.notify(self._environ, "STOPPING=1")
+        self._status_service.live.close()
         self._schedule.stop()
         try:
             async with asyncio.timeout(LONGEST_STOP_S):
