@@ -199,7 +199,8 @@ def test_the_statements_of_init_create_the_tables(site: Site, target: Database) 
     configure(site, target)
     printed = site.syncd("publish", "init", "--print")
     assert printed.returncode == 0, printed.stderr
-    target.execute(printed.stdout)
+    owner = f"SET ROLE {target.name};" if target.server.kind == "postgresql" else ""
+    target.execute(owner + printed.stdout)
     assert target.rows("availability") == []
     done = site.syncd("publish", "init")
     assert (done.returncode, done.stdout) == (0, "the tables exist in syncd, version 1\n")
@@ -366,6 +367,7 @@ def test_the_example_in_node(filled: Database) -> None:
     if shutil.which("node") is None or not (modules / package).exists():
         pytest.skip(f"node or its package {package} is not installed (.ci/packages)")
     sellable, everything = expected(filled)
+    is_mysql, ids = str(package == "mysql2").lower(), ", ".join(map(str, everything))
     if package == "pg":
         head = "const pool = new (require('pg').Pool)({ connectionString: process.env.URL })"
         query = "(await pool.query(sql, values)).rows"
@@ -375,8 +377,8 @@ def test_the_example_in_node(filled: Database) -> None:
     code = f"""{head}
         import('{EXAMPLES}/target.mjs').then(async ({{ Target }}) => {{
             const target = new Target(async (sql, values) => {query},
-                {{ isMysql: {str(package == "mysql2").lower()} }})
-            console.log(JSON.stringify([[...await target.maySell({", ".join(map(str, everything))})],
+                {{ isMysql: {is_mysql} }})
+            console.log(JSON.stringify([[...await target.maySell({ids})],
                 [...await target.maySellSkus('ONE', 'TWO')]]))
             await pool.end()
         }})"""

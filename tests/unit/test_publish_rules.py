@@ -62,7 +62,10 @@ def variant(variant_id: int, value: str | None, *, sellable: bool = False) -> Pl
 
 
 def change(seq: int, old: str | None, new: str | None) -> Change:
-    return Change(seq, 1, None, old, new, old == "in", new == "in", "webhook", True, AT, AT)
+    sold = old == "in", new == "in"
+    return Change(
+        seq, 1, None, old, new, *sold, "webhook", missed=True, occurred_at=AT, recorded_at=AT
+    )
 
 
 def test_a_comparison_finds_what_differs() -> None:
