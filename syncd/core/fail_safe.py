@@ -21,6 +21,9 @@ _MEANWHILE = {
     "nothing_sellable": "The shop sells nothing.",
     "push_failing": "Shops that read the mirror are up to date. The receiver has older values.",
     "push_stopped": "Shops that read the mirror are up to date. The receiver has older values.",
+    "publish_fenced": "The shop reads the values of the host that publishes.",
+    "publish_failing": "Shops that read the mirror are up to date. Shops that read the target sell "
+    "until its `daemon_seen_at` is five minutes old.",
     "cached": "The shop goes on selling. A change may arrive later than usual.",
     "quarantined": "The shop goes on selling. It does not sell a variant that such a delivery "
     "names, until a read confirms it.",

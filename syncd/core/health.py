@@ -18,6 +18,7 @@ from syncd.core.snapshots import (
     DaemonSnapshot,
     DaySummary,
     ListingsSnapshot,
+    PublishSnapshot,
     PushSnapshot,
     UnknownValues,
 )
@@ -34,6 +35,8 @@ LONG_PAUSE = timedelta(minutes=2)
 APP_URL = "https://app.dreamship.com/app/settings/api/"
 # Receivers restart and deploy.
 PUSH_MAY_FAIL = timedelta(minutes=10)
+# So do database servers.
+PUBLISH_MAY_FAIL = timedelta(minutes=10)
 
 
 # Dreamship decides the number and the length of the values. The status names the most frequent of
@@ -127,6 +130,7 @@ def _degraded(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]:
     yield from _about_sweeps(now, day)
     yield from _about_listings(now.listings)
     yield from _about_pushes(now.pushes)
+    yield from _about_publish(now.publish)
 
 
 def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]:
@@ -253,6 +257,25 @@ def _about_pushes(pushes: Iterable[PushSnapshot]) -> Iterator[Problem]:
                 f"The push {push.name} has failed for {push.failing_s // 60:.0f} minutes: its "
                 f"receiver {push.error}; {push.lag_changes} changes wait, and none is lost",
             )
+
+
+def _about_publish(publish: PublishSnapshot | None) -> Iterator[Problem]:
+    if publish is None or publish.failing_s < PUBLISH_MAY_FAIL.total_seconds():
+        return
+    error = _brief(publish.error or "")
+    if publish.state == "fenced":
+        yield Problem(
+            "publish_fenced",
+            f"This syncd publishes nothing: {error}",
+            "give it another publish.source, remove publish.url, or take the lease with "
+            "`syncd publish take-over`",
+        )
+    else:
+        yield Problem(
+            "publish_failing",
+            f"The target of [publish] has failed for {publish.failing_s // 60:.0f} minutes: "
+            f"{error}; no change is lost, and syncd goes on once the target works",
+        )
 
 
 def _brief(message: str) -> str:

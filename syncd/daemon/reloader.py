@@ -12,11 +12,11 @@ from syncd.admin.live import LiveUpdates
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.daemon import systemd
+from syncd.daemon.outputs import Outputs
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.unlisted_values import UnlistedValueReporter
 from syncd.errors import MirrorError, SyncdError
-from syncd.push.manager import Pushes
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class Reloader:
         services: Services,
         schedule: Scheduler,
         unlisted_values: UnlistedValueReporter,
-        pushes: Pushes,
+        outputs: Outputs,
         live: LiveUpdates,
         *,
         load: Callable[[], Config],
@@ -43,7 +43,7 @@ class Reloader:
         self._services = services
         self._schedule = schedule
         self._unlisted_values = unlisted_values
-        self._pushes = pushes
+        self._outputs = outputs
         self._live = live
         self._load = load
         self._notify_ready = notify_ready
@@ -76,7 +76,7 @@ class Reloader:
                 await self._services.reconfigure(config)
             finally:
                 # The new configuration is in force, also if the mirror could not follow yet.
-                await self._pushes.reconfigure()
+                await self._outputs.reconfigure()
             self._schedule.reload()
             self._unlisted_values.wake()
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")

@@ -236,6 +236,7 @@ CODES = [
     *("not_durable", "key_refused", "no_delivery", "silent", "lost", "key_rotated", "quarantined"),
     *("throttled", "unreachable", "cached", "not_stored", "partly_stored", "down", "first_fill"),
     *("sweep", "removals_held", "listings_file", "listings_dead", "push_stopped", "push_failing"),
+    *("publish_fenced", "publish_failing"),
 ]
 
 
