@@ -91,7 +91,7 @@ def _rows(status: StatusDocument, head: Headline, now: str) -> Iterator[tuple[st
     yield "", f"{known}, {mirror.sellable} sellable, {mirror.removed} removed"
     if status.listings is not None:
         yield "listings", _listings(status.listings)
-    if published := publication(getattr(status, "publish", None)):
+    if published := publication(status.publish):
         yield "publication", published
     for push in status.push:
         yield f"push {push.name}", push_line(push)

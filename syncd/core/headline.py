@@ -22,7 +22,7 @@ from syncd.core.fail_safe import (
 )
 from syncd.core.health import Problem
 from syncd.core.relative_time import ago, duration
-from syncd.core.status_document import StatusDocument
+from syncd.core.status_document import PublishStatus, StatusDocument
 
 State = Literal["well", "filling", "waiting", "catching_up", "attention", "stopping", "losing"]
 Color = Literal["green", "blue", "amber", "red"]
@@ -152,21 +152,14 @@ def deliveries(status: StatusDocument) -> str:
     return DELIVERIES.get(state, state)
 
 
-def publication(publish: object) -> str | None:
+def publication(publish: PublishStatus | None) -> str | None:
     """Return the state of the publication in one line, or None if nothing is published."""
     if publish is None:
         return None
-    state = getattr(publish, "state", "")
-    error = getattr(publish, "error", None)
-    lag_s = getattr(publish, "lag_seconds", None)
-    seq = getattr(publish, "seq", None)
-    parts = [str(state)]
-    if lag_s is not None:
-        parts.append(f"{duration(lag_s)} behind")
-    if seq is not None:
-        parts.append(f"change {seq}")
-    line = ", ".join(parts)
-    return f"{line}: {error}" if error else line
+    line = f"{publish.state}, {duration(publish.lag_seconds)} behind"
+    if publish.seq is not None:
+        line += f", change {publish.seq}"
+    return f"{line}: {publish.error}" if publish.error else line
 
 
 def _problems(status: StatusDocument) -> list[Problem]:

@@ -119,7 +119,7 @@ class StatusService:
             status=status,
             head=headline(status, now),
             name=self.shop_name,
-            published=publication(getattr(status, "publish", None)),
+            published=publication(status.publish),
             day=day,
             webhooks=page.strip("Did deliveries arrive?", day.webhooks, day.begins, now),
             charts=[

@@ -60,6 +60,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "hints",
     ],
     "listings": None,
+    "publish": None,
     "push": None,
     "refresh_queue": None,
     "quarantined": None,

@@ -15,7 +15,12 @@ from syncd.core import health
 from syncd.core.fail_safe import CONFIRMATION_LASTS, SIGN_OF_LIFE_LASTS
 from syncd.core.headline import DELIVERIES, LABELS, Headline, headline, publication
 from syncd.core.health import Problem
-from syncd.core.status_document import ListingsStatus, PushStatus, StatusDocument
+from syncd.core.status_document import (
+    ListingsStatus,
+    PublishStatus,
+    PushStatus,
+    StatusDocument,
+)
 from syncd.core.timestamps import to_text
 
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -214,22 +219,13 @@ def test_an_older_daemon_has_only_reasons() -> None:
     assert head.problem == Problem("other", "Deliveries have stopped")
 
 
-class Publish:
-    """The state of the publication, as the document has it."""
-
-    state = "standby"
-    lag_seconds = 75.0
-    seq = 12
-    error = None
-
-
 def test_the_publication_is_one_line() -> None:
     """None if nothing is published."""
     assert publication(None) is None
-    one = Publish()
+    one = PublishStatus(state="standby", lag_seconds=75.0, seq=12, epoch=1, error=None)
     assert publication(one) == "standby, 1 min 15 s behind, change 12"
-    one.error = "no connection"  # type: ignore[assignment]
-    assert publication(one) == "standby, 1 min 15 s behind, change 12: no connection"
+    failed = replace(one, error="no connection")
+    assert publication(failed) == "standby, 1 min 15 s behind, change 12: no connection"
 
 
 CODES = [
