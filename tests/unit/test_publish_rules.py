@@ -100,6 +100,8 @@ def test_ranges_compare_every_row_once(
         there = [target[o] for o in sorted(target) if o > after and (end is None or o <= end)]
         part = Slice("variants", rows, is_range=True, after=after, end=end)
         found = compare(part, there[:most_stored], is_truncated=len(there) >= most_stored)
+        # A row after the end was not compared: its row in the target is not known.
+        assert all(found.end is None or row[0] <= found.end for row in found.changed)
         target |= {row[0]: row for row in found.changed}
         for row in found.gone:
             del target[row[0]]
@@ -198,7 +200,8 @@ def test_rows_of_an_earlier_mirror_keep_their_age() -> None:
 
 
 def test_text_that_a_server_refuses_is_replaced() -> None:
-    """PostgreSQL takes no NUL."""
+    """PostgreSQL takes no NUL, and no server takes any length."""
+    assert len(clean("x" * 10**7) or "") < 100_100
     assert clean("a\0b") == "a\ufffdb"
     assert clean(None) is None
 
