@@ -17,6 +17,9 @@
     │   └── MirrorLocked            (retryable)
     ├── BacklogFull                 (retryable)
     ├── Overloaded                  (retryable)
+    ├── TargetError                 (retryable)
+    │   ├── TargetIncompatible
+    │   └── TargetFenced            (retryable)
     ├── DaemonAbsent                (retryable)
     └── ControlDenied
 
@@ -145,6 +148,29 @@ class Overloaded(SyncdError):
     """Too many requests run at the same time, or one query takes too long."""
 
     retryable = True
+
+
+class TargetError(SyncdError):
+    """The database of `[publish]` cannot be used now.
+
+    `is_conflict`: another transaction was in the way, and the same one may succeed at once.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str = "", is_conflict: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.is_conflict = is_conflict
+
+
+class TargetIncompatible(TargetError):
+    """The tables of the target are missing, or a newer syncd made them."""
+
+    retryable = False
+
+
+class TargetFenced(TargetError):
+    """Another syncd has the lease of this source, so this one publishes nothing."""
 
 
 class DaemonAbsent(SyncdError):

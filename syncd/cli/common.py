@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from syncd.config import Config, find, load
+from syncd.config.publish import require_driver
 from syncd.core.model import MAX_ID
 from syncd.errors import ConfigurationError
 
@@ -62,6 +63,7 @@ def load_for_daemon(config_path: str | None) -> Config:
     hints: list[str] = []
     for check in (
         config.require_keys,
+        lambda: require_driver(config),
         lambda: environment.require_network(config, os.environ),
         environment.require_limits,
     ):

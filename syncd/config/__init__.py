@@ -1,6 +1,7 @@
 """One frozen configuration from a TOML file and the environment, or all its errors together."""
 
 from syncd.config.loading import SYSTEM_PATH, find, load, parse, search
+from syncd.config.publish import TargetUrl
 from syncd.config.redaction import in_force, to_toml
 from syncd.config.settings import (
     KEYS_VARIABLE,
@@ -8,6 +9,7 @@ from syncd.config.settings import (
     SECTIONS,
     TABLES,
     Config,
+    Publish,
     Push,
 )
 from syncd.config.types import Address, Secret, SigningSecret
@@ -21,9 +23,11 @@ __all__ = [
     "TABLES",
     "Address",
     "Config",
+    "Publish",
     "Push",
     "Secret",
     "SigningSecret",
+    "TargetUrl",
     "find",
     "in_force",
     "is_loopback",

@@ -14,6 +14,7 @@ import msgspec
 
 from syncd.config.api_keys import parse_secret, read_keys
 from syncd.config.files import absolute, read_small, reason
+from syncd.config.publish import TargetUrl, parse_target_url, read_target
 from syncd.config.pushes import check_pushes, read_signing_secrets
 from syncd.config.settings import REMOTE_ADMIN_VARIABLE, SECTIONS, TABLES, Config, declared
 from syncd.config.types import (
@@ -112,11 +113,18 @@ def parse(text: str, path: Path, environ: Mapping[str, str], *, with_keys: bool 
     check_pushes(config.push, errors)
     keys, keys_from = read_keys(config, environ, errors) if with_keys else ((), "nowhere")
     signing_secrets = read_signing_secrets(config.push, errors) if with_keys else {}
+    target = read_target(config.publish, environ, errors) if with_keys else None
     if errors:
         raise ConfigurationError(
             errors, hint=f"correct {path}; config.example.toml documents every key"
         )
-    return Config(**sections, keys=keys, keys_from=keys_from, signing_secrets=signing_secrets)
+    return Config(
+        **sections,
+        keys=keys,
+        keys_from=keys_from,
+        signing_secrets=signing_secrets,
+        target=target,
+    )
 
 
 def _text(path: Path) -> str:
@@ -148,6 +156,7 @@ _PARSERS: dict[Any, Callable[[str], Any]] = {
     Address: parse_address,
     Secret: parse_secret,
     SigningSecret: parse_signing_secret,
+    TargetUrl: parse_target_url,
 }
 
 

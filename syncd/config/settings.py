@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct, field
 
+from syncd.config.publish import TargetUrl
 from syncd.config.types import Address, Secret, SigningSecret
 from syncd.config.validators import (
     Between,
@@ -18,6 +19,7 @@ from syncd.config.validators import (
     Masked,
     Text,
     check_base_url,
+    check_no_standby,
     check_not_empty,
     check_push_url,
     check_socket_path,
@@ -131,6 +133,27 @@ class Notify(Struct, frozen=True):
     url: Annotated[_OptionalUrl, Masked.PATH] = ""
 
 
+class Publish(Struct, frozen=True):
+    """Section `[publish]`: the database server that gets the views of the mirror.
+
+    `source`: the name of this shop in every row. Several shops share one `schema`.
+    """
+
+    url: Annotated[
+        TargetUrl | None, Meta(description="an address postgresql:// or mysql://, or empty")
+    ] = None
+    url_file: Path | None = None
+    schema: Annotated[
+        str,
+        Meta(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="1 to 31 of a-z, 0-9 and _"),
+    ] = "syncd"
+    source: Annotated[
+        str,
+        Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 of A-Z, a-z, 0-9, _, . and -"),
+    ] = "default"
+    standby: Annotated[bool, check_no_standby] = False
+
+
 class Push(Struct, frozen=True):
     """One table `[[push]]`: a receiver of the change feed, called by URL or run as a command.
 
@@ -166,7 +189,7 @@ class Log(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """The whole configuration in force. All `keys` verify signatures; the first key reads.
 
-    `signing_secrets`: the secret of each push, by its name.
+    `signing_secrets`: the secret of each push, by its name. `target`: the URL of `[publish]`.
     """
 
     dreamship: Dreamship = Dreamship()
@@ -179,11 +202,13 @@ class Config(Struct, frozen=True):
     admin: Admin = Admin()
     control: Control = Control()
     notify: Notify = Notify()
+    publish: Publish = Publish()
     push: tuple[Push, ...] = ()
     log: Log = Log()
     keys: tuple[Secret, ...] = ()
     keys_from: str = "nowhere"
     signing_secrets: dict[str, SigningSecret] = field(default_factory=dict)
+    target: TargetUrl | None = None
 
     @property
     def secrets(self) -> set[str]:
@@ -191,7 +216,8 @@ class Config(Struct, frozen=True):
         signing = {secret.reveal() for secret in self.signing_secrets.values()}
         signing |= {secret.removeprefix(SigningSecret.PREFIX) for secret in signing}
         urls = {self.notify.url, *(push.url for push in self.push)} - {""}
-        return {key.reveal() for key in self.keys} | signing | urls
+        target = set() if self.target is None else set(self.target.secrets)
+        return {key.reveal() for key in self.keys} | signing | urls | target
 
     def require_keys(self) -> None:
         """Raise ConfigurationError if there is no api key to verify deliveries and to read with."""

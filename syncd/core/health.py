@@ -18,6 +18,7 @@ from syncd.core.snapshots import (
     DaemonSnapshot,
     DaySummary,
     ListingsSnapshot,
+    PublishSnapshot,
     PushSnapshot,
     UnknownValues,
 )
@@ -32,6 +33,8 @@ ROTATED_AFTER = 3
 LONG_PAUSE = timedelta(minutes=2)
 # Receivers restart and deploy.
 PUSH_MAY_FAIL = timedelta(minutes=10)
+# So do database servers.
+PUBLISH_MAY_FAIL = timedelta(minutes=10)
 
 
 # Dreamship decides the number and the length of the values. The status names the most frequent of
@@ -103,6 +106,7 @@ def _degraded(now: DaemonSnapshot, day: DaySummary) -> list[str]:
         *_about_sweeps(now, day),
         *_about_listings(now.listings),
         *_about_pushes(now.pushes),
+        *_about_publish(now.publish),
     ]
 
 
@@ -215,6 +219,22 @@ def _about_pushes(pushes: Iterable[PushSnapshot]) -> list[str]:
                 f"receiver {push.error}; {push.lag_changes} changes wait, and none is lost."
             )
     return reasons
+
+
+def _about_publish(publish: PublishSnapshot | None) -> list[str]:
+    if publish is None or publish.failing_s < PUBLISH_MAY_FAIL.total_seconds():
+        return []
+    minutes = f"{publish.failing_s // 60:.0f}"
+    if publish.state == "fenced":
+        return [
+            f"This syncd has published nothing for {minutes} minutes: {_brief(publish.error or '')}. "
+            "Remove [publish] here, give it another publish.source, or take the lease with "
+            "`syncd publish take-over`."
+        ]
+    return [
+        f"The target of [publish] has failed for {minutes} minutes: {_brief(publish.error or '')}. "
+        "No change is lost; syncd goes on as soon as the target works."
+    ]
 
 
 def _brief(message: str) -> str:

@@ -82,6 +82,33 @@ class PushSnapshot(Struct, frozen=True):
     batches: int
 
 
+PublishState = Literal["active", "standby", "fenced", "failing"]
+
+
+class PublishSnapshot(Struct, frozen=True, kw_only=True):
+    """The state of the publication.
+
+    `seq`: the last row of the target's feed; `mirror_seq`: the change of the mirror up to which all
+    is published; both None before the first transaction. `lag_s`: the age of the first change that
+    is not published. `failing_since_s`: by the monotonic clock, None without an error. `batches`,
+    `rows`, `failures`: since the start.
+    """
+
+    state: PublishState
+    source: str
+    seq: int | None = None
+    mirror_seq: int | None = None
+    epoch: int | None = None
+    lag_s: float = 0.0
+    is_copying: bool = False
+    error: str | None = None
+    failing_since_s: float | None = None
+    failing_s: float = 0.0
+    batches: int = 0
+    rows: int = 0
+    failures: int = 0
+
+
 class ReadingSnapshot(Struct, frozen=True):
     """How the daemon reads at one moment.
 
@@ -155,3 +182,4 @@ class DaemonSnapshot(Struct, frozen=True):
     reading: ReadingSnapshot = ReadingSnapshot()
     listings: ListingsSnapshot = ListingsSnapshot()
     pushes: tuple[PushSnapshot, ...] = ()
+    publish: PublishSnapshot | None = None

@@ -17,6 +17,7 @@ from syncd.core.snapshots import (
     DaySummary,
     ListingCounts,
     MirrorCounts,
+    PublishSnapshot,
     PushSnapshot,
     ReadingSnapshot,
 )
@@ -93,6 +94,21 @@ class ListingsStatus(Struct, frozen=True, kw_only=True):
     unsellable: dict[str, int]
 
 
+class PublishStatus(Struct, frozen=True, kw_only=True):
+    """The state of the publication, and how far it is behind."""
+
+    state: str
+    lag_seconds: float
+    seq: int | None
+    epoch: int | None
+    error: str | None
+    source: str = "default"
+    copying: bool = False
+    batches: int = 0
+    rows: int = 0
+    failures: int = 0
+
+
 class PushStatus(Struct, frozen=True, kw_only=True):
     """The position of one push, and why its last batch was not taken."""
 
@@ -118,6 +134,7 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
     waiting_for_first_delivery: bool = False
     reading: ReadingStatus = ReadingStatus()
     listings: ListingsStatus | None = None
+    publish: PublishStatus | None = None
     push: list[PushStatus] = []
     refresh_queue: int
     quarantined: int
@@ -166,6 +183,7 @@ def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) 
         waiting_for_first_delivery=day.last_delivery_at is None,
         reading=_reading(now.reading, day),
         listings=_listings(counts.listings),
+        publish=None if now.publish is None else _publish(now.publish),
         push=[_push(push) for push in now.pushes],
         refresh_queue=counts.refresh_queue,
         quarantined=counts.quarantined,
@@ -180,6 +198,21 @@ def _listings(counts: ListingCounts | None) -> ListingsStatus | None:
         return None
     return ListingsStatus(
         total=counts.total, sellable=counts.sellable, unsellable=counts.unsellable
+    )
+
+
+def _publish(publish: PublishSnapshot) -> PublishStatus:
+    return PublishStatus(
+        state=publish.state,
+        lag_seconds=round(publish.lag_s, 3),
+        seq=publish.seq,
+        epoch=publish.epoch,
+        error=publish.error,
+        source=publish.source,
+        copying=publish.is_copying,
+        batches=publish.batches,
+        rows=publish.rows,
+        failures=publish.failures,
     )
 
 

@@ -25,6 +25,7 @@ from syncd.daemon.control_handlers import ControlHandlers
 from syncd.daemon.heartbeat import HEARTBEAT_S, Heartbeat
 from syncd.daemon.listeners import Listeners
 from syncd.daemon.listings_watch import ListingsWatch
+from syncd.daemon.outputs import Outputs
 from syncd.daemon.reloader import Reloader
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
@@ -35,7 +36,6 @@ from syncd.errors import MirrorError
 from syncd.http_server.limits import ConnectionLimiter, connections_for, raise_open_files
 from syncd.http_server.refusals import Refusals
 from syncd.http_server.server import HttpServer
-from syncd.push.manager import Pushes
 from syncd.store.places import place_warnings
 from syncd.webhook import endpoint
 
@@ -86,7 +86,7 @@ class Daemon:
         self._schedule = Scheduler(services)
         self._unlisted_values = UnlistedValueReporter(services)
         self._listings_watch = ListingsWatch(services)
-        self._pushes = Pushes(services.database, services.clock, lambda: services.config)
+        self._outputs = Outputs(services.database, services.clock, lambda: services.config)
         self._webhook = endpoint.WebhookEndpoint(
             services.batch_writer,
             # Read for each delivery, so that new keys work at once after a reload.
@@ -100,7 +100,7 @@ class Daemon:
             services,
             self._schedule,
             self._webhook,
-            pushes=self._pushes,
+            outputs=self._outputs,
             every_s=self._beat_s,
             max_connections=self._max_connections,
         )
@@ -111,7 +111,7 @@ class Daemon:
             services,
             self._schedule,
             self._unlisted_values,
-            self._pushes,
+            self._outputs,
             load=reload,
             notify_ready=lambda: self._notify("READY=1"),
             environ=environ,
@@ -132,7 +132,7 @@ class Daemon:
 
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
         config, status = self._services.config, self._status_service
-        handlers = ControlHandlers(self._services, self._pushes)
+        handlers = ControlHandlers(self._services, self._outputs.pushes)
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
@@ -165,7 +165,7 @@ class Daemon:
         await self._heartbeat.beat()
         self._services.start_reading()
         await self._schedule.start()
-        await self._pushes.start()
+        await self._outputs.start()
         ticker = Ticker(self._services, self._schedule, self._beat, every_s=self._beat_s)
         self._spawn(ticker.run())
         self._spawn(ticker.watch_clock())
@@ -236,7 +236,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._status_service.close()
-        await asyncio.gather(self._heartbeat.close(), self._pushes.close())
+        await asyncio.gather(self._heartbeat.close(), self._outputs.close())
         if self._listeners.owns_control_socket:
             # While this process has the lock: the next daemon creates its socket after it has the
             # lock.

@@ -19,10 +19,10 @@ from syncd.core.timestamps import to_text
 from syncd.core.webhook_health import DeliveryRate
 from syncd.daemon.cached_queries import QueryRunner
 from syncd.daemon.notifier import Notifier
+from syncd.daemon.outputs import Outputs
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.errors import MirrorError, MirrorIncompatible
-from syncd.push.manager import Pushes
 from syncd.store import process_state
 from syncd.store.process_state import Beat
 from syncd.store.wall_time import health_after, put_mark
@@ -53,14 +53,14 @@ class Heartbeat:
         schedule: Scheduler,
         webhook: WebhookEndpoint,
         *,
-        pushes: Pushes,
+        outputs: Outputs,
         every_s: float = HEARTBEAT_S,
         max_connections: int = 0,
     ) -> None:
         self._services = services
         self._schedule = schedule
         self._webhook = webhook
-        self._pushes = pushes
+        self._outputs = outputs
         self._row_lasts_s = ROW_LASTS_BEATS * every_s
         self._max_connections = max_connections
         self._notifier = Notifier(sleep=services.clock.sleep)
@@ -192,7 +192,8 @@ class Heartbeat:
             max_connections=self._max_connections,
             reading=self._reading(progress, now),
             listings=services.listings.snapshot,
-            pushes=await self._pushes.snapshots(),
+            pushes=await self._outputs.pushes.snapshots(),
+            publish=await self._outputs.publication.snapshot(),
         )
 
     def _reading(self, progress: SweepProgress | None, now: datetime) -> ReadingSnapshot:

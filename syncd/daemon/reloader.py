@@ -11,11 +11,11 @@ from syncd import logs
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.daemon import systemd
+from syncd.daemon.outputs import Outputs
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.unlisted_values import UnlistedValueReporter
 from syncd.errors import MirrorError, SyncdError
-from syncd.push.manager import Pushes
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Reloader:
         services: Services,
         schedule: Scheduler,
         unlisted_values: UnlistedValueReporter,
-        pushes: Pushes,
+        outputs: Outputs,
         *,
         load: Callable[[], Config],
         notify_ready: Callable[[], Awaitable[None]],
@@ -41,7 +41,7 @@ class Reloader:
         self._services = services
         self._schedule = schedule
         self._unlisted_values = unlisted_values
-        self._pushes = pushes
+        self._outputs = outputs
         self._load = load
         self._notify_ready = notify_ready
         self._environ = environ
@@ -72,7 +72,7 @@ class Reloader:
                 await self._services.reconfigure(config)
             finally:
                 # The new configuration is in force, also if the mirror could not follow yet.
-                await self._pushes.reconfigure()
+                await self._outputs.reconfigure()
             self._schedule.reload()
             self._unlisted_values.wake()
             log.info("reloaded", api_keys=f"{len(config.keys)} from {config.keys_from}")

@@ -26,6 +26,7 @@ class Pushes:
         self._config = config
         self._running: dict[str, tuple[Follower, SigningSecret | None, asyncio.Task[None]]] = {}
         self._is_waking = False
+        self._woken: Callable[[], None] = lambda: None
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
@@ -38,7 +39,8 @@ class Pushes:
                 self._is_waking = True
                 loop.call_soon_threadsafe(self._wake)
 
-        self._database.on_commit = woken
+        self._woken = woken
+        self._database.on_commits.append(woken)
         await self.reconfigure()
 
     async def reconfigure(self) -> None:
@@ -79,7 +81,8 @@ class Pushes:
 
     async def close(self) -> None:
         """Stop all pushes; a batch on its way is sent again after the next start."""
-        self._database.on_commit = int
+        if self._woken in self._database.on_commits:
+            self._database.on_commits.remove(self._woken)
         async with self._changing:
             await asyncio.gather(*(self._end(name) for name in list(self._running)))
 

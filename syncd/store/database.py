@@ -32,14 +32,14 @@ class Database:
     """The file of the mirror, and the one thread that reads and writes it for the daemon.
 
     The functions that it runs take the connection. `path` is the real path once the file is open.
-    `commits` counts the transactions since the start that changed something. `on_commit` is called
-    in the write thread after each transaction; it must not raise.
+    `commits` counts the transactions since the start that changed something. Each function of
+    `on_commits` is called in the write thread after each transaction; it must not raise.
     """
 
     def __init__(self, path: Path, *, executor: Executor | None = None) -> None:
         self.path = path
         self.commits = 0
-        self.on_commit: Callable[[], object] = int
+        self.on_commits: list[Callable[[], object]] = []
         self._configured_path = path
         self._lock = Lock()
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="mirror-writer")
@@ -203,7 +203,8 @@ class Database:
                 result = function(db)
                 self._commit(db)
                 self.commits += db.total_changes != changes
-                self.on_commit()
+                for on_commit in self.on_commits:
+                    on_commit()
                 self._deferred.remove(deferred)
                 del self._first[:done]
             except BaseException:

@@ -20,6 +20,8 @@ from syncd.store.rows import get_state, put_state
 # another mirror, and has changes with the same `seq`.
 MIRROR_ID = "mirror_id"
 _MIRROR_INODE = "mirror_inode"
+# The last sweep before the mirror got its id: a restored backup has sweeps of another mirror.
+SWEEP_BEFORE_ID = "sweep_before_mirror_id"
 # Changes of one query, most of which a push of the listings may skip.
 SCANNED = 5_000
 # The availability of one variant may be as long as a delivery, and a batch is in memory.
@@ -62,6 +64,8 @@ def identify(db: sqlite3.Connection, inode: int) -> None:
         return
     put_state(db, MIRROR_ID, secrets.token_hex(16))
     put_state(db, _MIRROR_INODE, str(inode))
+    last = db.execute("SELECT coalesce(max(sweep_id), 0) FROM sweeps").fetchone()[0]
+    put_state(db, SWEEP_BEFORE_ID, str(last))
 
 
 def mirror_id(db: sqlite3.Connection) -> str | None:

@@ -1,0 +1,143 @@
+"""Rows of the target: read to be compared, written in batches in the order of their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.engine import Connection
+
+from syncd.core.publishing import COLUMNS, Change, Key, PlainRow, Slice, Table
+from syncd.publish.schema import Tables, is_mysql
+from syncd.publish.sources import clock
+
+# Rows of the target in memory for one slice. If a range has more, the comparison ends earlier.
+MOST_STORED = 5_000
+# Keys of one statement.
+_MOST_KEYS = 1_000
+
+
+class TargetRows:
+    """Reads and writes the rows of one source."""
+
+    def __init__(self, tables: Tables, source: str) -> None:
+        self._tables = tables
+        self._source = source
+        self._named: dict[Table, sa.Table] = {
+            "items": tables.items,
+            "variants": tables.variants,
+            "skus": tables.skus,
+        }
+
+    def stored(self, db: Connection, part: Slice) -> tuple[list[PlainRow], bool]:
+        """Return the rows to compare with a slice; and whether its range has more of them."""
+        table = self._named[part.table]
+        key = table.c[COLUMNS[part.table][0]]
+        query = self._selects[part.table]
+        if not part.is_range:
+            found: list[PlainRow] = []
+            for first in range(0, len(part.rows), _MOST_KEYS):
+                keys = part.keys[first : first + _MOST_KEYS]
+                found += map(tuple, db.execute(query.where(key.in_(keys))).all())
+            return found, False
+        if part.after is not None:
+            query = query.where(key > part.after)
+        if part.end is not None:
+            query = query.where(key <= part.end)
+        rows = db.execute(query.order_by(key).limit(MOST_STORED)).all()
+        return list(map(tuple, rows)), len(rows) == MOST_STORED
+
+    def write(
+        self, db: Connection, name: Table, rows: Sequence[PlainRow], *, epoch: int, mirror_seq: int
+    ) -> None:
+        """Insert or update rows.
+
+        A row of a newer epoch, or of a newer state of the mirror, stays: nothing of an older one
+        can replace it, even if a server does not keep the lock of the source.
+        """
+        if not rows:
+            return
+        stamp = {"source": self._source, "epoch": epoch, "mirror_seq": mirror_seq}
+        columns = COLUMNS[name]
+        values = [dict(zip(columns, row, strict=True)) | stamp for row in rows]
+        db.execute(self._upserts[name], values)
+
+    def delete(self, db: Connection, name: Table, keys: Sequence[Key]) -> None:
+        """Delete rows by their keys."""
+        table = self._named[name]
+        key = table.c[COLUMNS[name][0]]
+        for first in range(0, len(keys), _MOST_KEYS):
+            some = keys[first : first + _MOST_KEYS]
+            db.execute(sa.delete(table).where(table.c.source == self._source, key.in_(some)))
+
+    def add_changes(self, db: Connection, changes: Sequence[Change], seq: int) -> None:
+        """Add rows to the feed, numbered from the one after `seq`."""
+        published_at = clock(db, self._tables)
+        values = [
+            {
+                "source": self._source,
+                "seq": seq + number,
+                "variant_id": change.variant_id,
+                "item_id": change.item_id,
+                "old_availability": change.old_availability,
+                "availability": change.availability,
+                "old_sellable": change.old_sellable,
+                "sellable": change.sellable,
+                "cause": change.cause,
+                "missed": change.missed,
+                "occurred_at": change.occurred_at,
+                "recorded_at": change.recorded_at,
+                "mirror_seq": change.seq,
+                "published_at": published_at,
+            }
+            for number, change in enumerate(changes, 1)
+        ]
+        db.execute(sa.insert(self._tables.changes), values)
+
+    @cached_property
+    def _selects(self) -> dict[Table, sa.Select[Any]]:
+        return {
+            name: sa.select(*(table.c[column] for column in COLUMNS[name])).where(
+                table.c.source == self._source
+            )
+            for name, table in self._named.items()
+        }
+
+    @cached_property
+    def _upserts(self) -> dict[Table, sa.Insert]:
+        build = _mysql_upsert if is_mysql(self._tables.dialect) else _postgresql_upsert
+        return {name: build(table) for name, table in self._named.items()}
+
+
+def _values(table: sa.Table) -> list[str]:
+    """Return the columns that are not part of the key; the two that guard the row are the last."""
+    guards = ("epoch", "mirror_seq")
+    keys = set(table.primary_key.columns.keys())
+    others = [name for name in table.columns.keys() if name not in keys | set(guards)]  # noqa: SIM118
+    # MySQL assigns in this order: while the others are assigned, the guards have their old values.
+    return [*others, "mirror_seq", "epoch"]
+
+
+def _postgresql_upsert(table: sa.Table) -> sa.Insert:
+    add = postgresql.insert(table)
+    new, old = add.excluded, table.c
+    return add.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: new[name] for name in _values(table)},
+        where=sa.tuple_(old.epoch, old.mirror_seq) <= sa.tuple_(new.epoch, new.mirror_seq),
+    )
+
+
+def _mysql_upsert(table: sa.Table) -> sa.Insert:
+    add = mysql.insert(table)
+    new, old = add.inserted, table.c
+    is_newer = sa.or_(
+        old.epoch < new.epoch, sa.and_(old.epoch == new.epoch, old.mirror_seq <= new.mirror_seq)
+    )
+    # `epoch` is the last one: then the sequence is compared with the new one, and is equal.
+    return add.on_duplicate_key_update(
+        [(name, sa.func.if_(is_newer, new[name], old[name])) for name in _values(table)]
+    )

@@ -1,0 +1,152 @@
+"""The connection to the target: one, opened by the publisher's thread, without session state.
+
+It works through a pooler that gives each transaction another connection (PgBouncer): no prepared
+statement, no SET outside of a transaction, no advisory lock of a session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.pool import NullPool
+
+from syncd.config import TargetUrl
+from syncd.errors import TargetError, TargetIncompatible
+from syncd.publish import errors
+from syncd.publish.schema import VERSION, Tables, is_mysql
+
+CONNECT_LIMIT_S = 10
+# The server answers each statement of a batch in well under a second.
+STATEMENT_LIMIT_S = 30
+# A statement that waits for a lock for longer ends, and the round begins again.
+LOCK_LIMIT_S = 10
+_INIT = "run `syncd publish init` as a user who may create tables"
+
+
+class Target:
+    """A connection to the database server, and the tables of one schema.
+
+    Each method raises leaves of TargetError. After an error the connection is closed.
+    """
+
+    def __init__(self, url: TargetUrl, schema: str) -> None:
+        self.url = url
+        made = sa.make_url(url.reveal())
+        options = _mysql_options(made) if made.drivername.startswith("mysql") else _options(made)
+        with errors.translated(url):
+            self._engine = sa.create_engine(
+                made, poolclass=NullPool, hide_parameters=True, **options
+            )
+        self.tables = Tables(self._engine.dialect, schema)
+        self._connection: Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # The server may be gone.
+            with contextlib.suppress(Exception):
+                connection.invalidate()
+                connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a connection in a transaction; commit at the end, roll back after an error.
+
+        After an error of the commit it is not known whether the transaction is in force.
+        """
+        try:
+            with errors.translated(self.url):
+                if self._connection is None:
+                    self._connection = self._engine.connect()
+                with self._connection.begin():
+                    if not is_mysql(self._connection.dialect):
+                        for name, limit_s in (
+                            ("statement_timeout", STATEMENT_LIMIT_S),
+                            ("lock_timeout", LOCK_LIMIT_S),
+                        ):
+                            self._connection.exec_driver_sql(f"SET LOCAL {name} = {limit_s * 1000}")
+                    yield self._connection
+        except TargetError as error:
+            if not error.is_conflict:
+                self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def prepare(self) -> None:
+        """Check the version of the tables, and create or migrate them if that is allowed."""
+        try:
+            version = self.version()
+        except TargetIncompatible:
+            version = 0
+        if version > VERSION:
+            raise TargetIncompatible(
+                f"the tables were made by a newer syncd (version {version}; this one has {VERSION})",
+                hint="install the newer version here too; until then nothing is published",
+            )
+        if version == VERSION:
+            return
+        try:
+            self.create()
+        except TargetError as error:
+            raise TargetIncompatible(
+                f"the tables do not exist, and cannot be created: {error.message}", hint=_INIT
+            ) from None
+
+    def version(self) -> int:
+        """Return the version of the tables; raises TargetIncompatible if there are none."""
+        query = sa.select(sa.func.max(self.tables.versions.c.version))
+        try:
+            with self.transaction() as db:
+                try:
+                    found = db.execute(query).scalar()
+                except sa.exc.DBAPIError as error:
+                    if errors.lacks_tables(error):
+                        raise TargetIncompatible("the tables do not exist", hint=_INIT) from None
+                    raise
+        finally:
+            self.close()
+        return found or 0
+
+    def create(self) -> None:
+        """Create or migrate the tables and views; it may run again, and beside another daemon."""
+        statements = self.tables.statements()
+        if not is_mysql(self.tables.dialect):
+            # Two daemons that create the same schema at once would fail.
+            statements = ["SELECT pg_advisory_xact_lock(1937338979)", *statements]
+        with self.transaction() as db:
+            for statement in statements:
+                db.exec_driver_sql(statement)
+
+
+def _options(url: sa.URL) -> dict[str, Any]:
+    """Return the options for psycopg; those in the URL win."""
+    ours: dict[str, Any] = {
+        "connect_timeout": CONNECT_LIMIT_S,
+        "application_name": "syncd",
+        # A host that is switched off says nothing: without these, a statement waits for hours.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    named = {name: value for name, value in ours.items() if name not in url.query}
+    return {"connect_args": named | {"prepare_threshold": None}, "use_native_hstore": False}
+
+
+def _mysql_options(url: sa.URL) -> dict[str, Any]:
+    """Return the options for PyMySQL; those in the URL win."""
+    ours: dict[str, Any] = {
+        "connect_timeout": CONNECT_LIMIT_S,
+        "read_timeout": STATEMENT_LIMIT_S,
+        "write_timeout": STATEMENT_LIMIT_S,
+        "charset": "utf8mb4",
+        "program_name": "syncd",
+    }
+    return {"connect_args": {name: value for name, value in ours.items() if name not in url.query}}
