@@ -62,12 +62,14 @@ class Server:
         words = [str(word) for word in command]
         if os.geteuid() == 0:
             account = pwd.getpwnam(self.user)
-            words = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"] + [
-                "--clear-groups",
-                *words,
-            ]
+            ids = f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"
+            words = ["setpriv", *ids, "--clear-groups", *words]
         return subprocess.Popen(
-            words, cwd=self.folder, stdin=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]}, **options
+            words,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": os.environ["PATH"]},
+            **options,
         )
 
     def finish(self, *command: object) -> None:
@@ -83,7 +85,9 @@ class Server:
         until = time.monotonic() + START_LIMIT_S
         while True:
             assert self.process.poll() is None, self.log.read_text()
-            with contextlib.suppress(sa.exc.SQLAlchemyError):
+            # First a plain connection: PyMySQL leaves the socket of a failed one to the collector.
+            with contextlib.suppress(OSError, sa.exc.SQLAlchemyError):
+                socket.create_connection(("127.0.0.1", self.port)).close()
                 self.execute("SELECT 1")
                 return
             assert time.monotonic() < until, self.log.read_text()
@@ -165,7 +169,9 @@ class Postgresql(Server):
         time.sleep(0.2)
 
     def make(self, name: str, password: str) -> None:
-        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'; CREATE DATABASE {name} OWNER {name}")
+        self.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD '{password}'; CREATE DATABASE {name} OWNER {name}"
+        )
 
     def drop(self, name: str) -> None:
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -198,6 +204,7 @@ class Mariadb(Server):
             *(f"--socket={self.folder}/s", "--bind-address=127.0.0.1", "--skip-name-resolve"),
             *(f"--pid-file={self.folder}/pid", f"--innodb-flush-log-at-trx-commit={durable}"),
             *("--innodb-buffer-pool-size=128M", "--innodb-log-file-size=256M"),
+            *(() if self.durable else ("--innodb-flush-method=nosync", "--sync-binlog=0")),
             *("--max-connections=60", "--innodb-lock-wait-timeout=5"),
         ]
 
@@ -232,10 +239,23 @@ class Database:
     def target_url(self, **parts: Any) -> TargetUrl:
         return parse_target_url(self.url(**parts))
 
-    def rows(self, table: str, *, order: str = "1, 2", schema: str = "syncd") -> list[dict[str, Any]]:
+    @property
+    def prefix(self) -> str:
+        """The beginning of the name of each table."""
+        return "syncd." if self.server.kind == "postgresql" else "syncd_"
+
+    def past(self, seconds: int) -> str:
+        """Return an SQL expression for a time of the database that is so long ago."""
+        if self.server.kind == "postgresql":
+            return f"clock_timestamp() - interval '{seconds} s'"
+        return f"utc_timestamp(6) - interval {seconds} second"
+
+    def rows(
+        self, table: str, *, order: str = "1, 2", schema: str = "syncd"
+    ) -> list[dict[str, Any]]:
         """Return the rows of a view or a table, as any client sees them."""
         at = f"{schema}." if self.server.kind == "postgresql" else f"{schema}_"
-        return self.query(f"SELECT * FROM {at}{table} ORDER BY {order}")
+        return self.query(f"SELECT * FROM {at}{table} ORDER BY {order}")  # noqa: S608
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         if self._engine is None:
@@ -245,7 +265,9 @@ class Database:
         with self._engine.connect() as db:
             return [dict(row) for row in db.exec_driver_sql(sql.replace("%", "%%")).mappings()]
 
-    def execute(self, sql: str) -> list[Any]:
+    def execute(self, sql: str, *, past: int = 0) -> list[Any]:
+        """Run statements of the administrator; `{at}` is the prefix, `{past}` a time."""
+        sql = sql.replace("{at}", self.prefix).replace("{past}", self.past(past))
         return list(self.server.execute(sql, database=self.name))
 
     def drop(self) -> None:
@@ -309,7 +331,11 @@ class CuttingProxy:
                     ).start()
 
     def _pass(
-        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket, name: str
+        self,
+        pair: tuple[socket.socket, socket.socket],
+        source: socket.socket,
+        sink: socket.socket,
+        name: str,
     ) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(65_536):

@@ -224,17 +224,18 @@ def _about_pushes(pushes: Iterable[PushSnapshot]) -> list[str]:
 def _about_publish(publish: PublishSnapshot | None) -> list[str]:
     if publish is None or publish.failing_s < PUBLISH_MAY_FAIL.total_seconds():
         return []
-    minutes = f"{publish.failing_s // 60:.0f}"
+    error = _brief(publish.error or "")
     if publish.state == "fenced":
-        return [
-            f"This syncd has published nothing for {minutes} minutes: {_brief(publish.error or '')}. "
-            "Remove [publish] here, give it another publish.source, or take the lease with "
-            "`syncd publish take-over`."
-        ]
-    return [
-        f"The target of [publish] has failed for {minutes} minutes: {_brief(publish.error or '')}. "
-        "No change is lost; syncd goes on as soon as the target works."
-    ]
+        reason = (
+            f"This syncd publishes nothing: {error}. Give it another publish.source, remove "
+            "publish.url, or take the lease with `syncd publish take-over`."
+        )
+    else:
+        reason = (
+            f"The target of [publish] has failed for {publish.failing_s // 60:.0f} minutes: "
+            f"{error}. No change is lost; syncd goes on once the target works."
+        )
+    return [reason]
 
 
 def _brief(message: str) -> str:

@@ -1,13 +1,13 @@
 """Publication of the mirror into a database server: the rules that need neither database.
 
-One primitive does all the work: rows of the mirror are compared with the rows of the target, and the
-difference is written. The follower of the feed, the confirmations of items, a first fill, a full
-comparison and the slow rolling comparison differ only in the rows that they compare.
+One primitive does all the work: rows of the mirror are compared with the rows of the target, and
+the difference is written. The follower of the feed, the confirmations of items, a first fill, a
+full comparison and the slow rolling comparison differ only in the rows that they compare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -186,8 +186,8 @@ def feed(
 
     `before`, `after`: its row in the target and its new row. `changes`: the changes of the mirror
     that this batch follows. If they lead from one to the other, the feed gets each of them, also if
-    both rows are equal. Otherwise it gets the difference as one row, with the cause and the times of
-    `last`, the last change of the variant in the mirror.
+    both rows are equal. Otherwise it gets the difference as one row, with the cause and the times
+    of `last`, the last change of the variant in the mirror.
     """
     old, new = _state(before), _state(after)
     if changes and _leads(changes, old, new):
@@ -302,8 +302,3 @@ def clean(text: str | None) -> str | None:
 def moment(text: str | None) -> datetime | None:
     """Return a time of the mirror."""
     return from_text(text) if text else None
-
-
-def ordered(rows: Mapping[Key, PlainRow]) -> list[PlainRow]:
-    """Return rows in the order of their keys: two transactions that lock rows then never deadlock."""
-    return [rows[key] for key in sorted(rows)]  # type: ignore[type-var]

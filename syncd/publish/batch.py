@@ -1,4 +1,4 @@
-"""One transaction of a publication: rows, changes, position, freshness and sign of life together."""
+"""One transaction of a publication: rows, changes, position, freshness and sign of life."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Batch(Struct, frozen=True, kw_only=True):
     """What one transaction publishes: a part of one state of the mirror.
 
     `before`, `after`: the position in the feed. `now`: of the mirror's host. `parts`: rows to
-    compare; the last one may be a range. `changes`: those that it follows; `last`: the last change of
-    each variant. `copy`: the position of a copy, whose next range is the last part.
-    `listings_version`: of the SKUs, if their last range is the last part. `columns`: further columns
-    of the row of the source. `freshness`: only if everything is published; the target then shows it.
+    compare; the last one may be a range. `changes`: those that it follows; `last`: the last change
+    of each variant. `copy`: the position of a copy, whose next range is the last part.
+    `listings_version`: of the SKUs, if their last range is the last part. `columns`: further
+    columns of the row of the source. `freshness`: only if everything is published.
     """
 
     before: Cursor | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from sqlalchemy import exc
 
@@ -74,7 +75,7 @@ def target_error(error: BaseException, url: TargetUrl) -> TargetError:
 
 def _text(error: BaseException, url: TargetUrl) -> str:
     orig = getattr(error, "orig", error)
-    args = getattr(orig, "args", ())
+    args: tuple[Any, ...] = getattr(orig, "args", ())
     # PyMySQL: (number, text).
     is_numbered = len(args) > 1 and isinstance(args[0], int)
     text = f"{args[1]} ({args[0]})" if is_numbered else str(orig)

@@ -31,7 +31,7 @@ from syncd.store import publishing as mirror
 from syncd.store.publishing import Head
 
 # Changes of one round, and rows of one range.
-MOST_CHANGES = 2_000
+MOST_CHANGES = 5_000
 MOST_ROWS = 2_000
 # Confirmed items of one round. With their variants, a round has about MOST_ROWS rows of them.
 MOST_ITEMS = 200
@@ -40,7 +40,8 @@ MOST_ITEMS = 200
 CONFIRM_EVERY_S = 10.0
 # The rolling comparison reads a range in this interval: a million variants in three hours.
 COMPARE_EVERY_S = 10.0
-# `confirmed_at` is when a read began. Its commit may be minutes later, and the clock may be set back.
+# `confirmed_at` is when a read began. Its commit may be minutes later, and the clock may be set
+# back.
 OVERLAP = timedelta(minutes=15)
 
 
@@ -50,6 +51,8 @@ class _Round(Struct, kw_only=True):
     confirmed: dict[int, str]
     # Whether the round looked for confirmed items, and these are all.
     is_drained: bool = False
+    # Whether it wrote the freshness, or could not because a copy runs.
+    is_settled: bool = False
     compared: Literal["copy", "listings", "rolling"] | None = None
     begun_s: float = 0.0
 
@@ -94,8 +97,11 @@ class Rounds:
         """Take note that the batch of the last round is committed."""
         last, self._round = self._round, _Round(confirmed={})
         self._confirmed |= last.confirmed
-        if last.is_drained:
+        if last.is_settled:
             self._confirm_at_s = last.begun_s + CONFIRM_EVERY_S
+        if last.compared in {"copy", "listings"} and written.end is None:
+            # The target may be whole now, and then shows its freshness.
+            self._confirm_at_s = last.begun_s
         if last.compared == "listings" and self._listings is not None:
             version, _ = self._listings
             self._listings = None if written.end is None else (version, written.end)
@@ -135,6 +141,8 @@ class Rounds:
         self.is_behind = not is_caught_up or not is_whole or (is_looking and not is_drained)
         if not changes and not parts and not is_drained:
             return None
+        is_fresh = is_whole and is_caught_up and is_drained
+        self._round.is_settled = is_fresh or (is_drained and not is_whole)
         listings = None
         if self._round.compared == "listings" and self._listings is not None:
             listings, _ = self._listings
@@ -148,7 +156,7 @@ class Rounds:
             copy=source.copy,
             listings_version=listings,
             columns={"confirmed_until": now} if is_drained else {},
-            freshness=mirror.freshness(db) if is_whole and is_caught_up and is_drained else None,
+            freshness=mirror.freshness(db) if is_fresh else None,
         )
 
     def _look_for_confirmed(

@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 # The version of the tables that this version of syncd writes.
 VERSION = 1
 
-_MYSQL_OPTIONS = {
+_MYSQL_OPTIONS: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
@@ -180,13 +180,7 @@ class Tables:
         found += [
             f"CREATE OR REPLACE VIEW {self._named(name)} AS{sql}" for name, sql in self._views()
         ]
-        version = self._named("schema_version")
-        return [
-            *found,
-            f"INSERT INTO {version} (version) SELECT {VERSION} "  # noqa: S608 - constants
-            f"FROM (SELECT 1 AS one) AS new WHERE NOT EXISTS "
-            f"(SELECT 1 FROM {version} WHERE version >= {VERSION})",
-        ]
+        return [*found, _SET_VERSION.format(table=self._named("schema_version"))]
 
     def _with_indexes(self, sql: str, table: sa.Table) -> str:
         keys = "".join(
@@ -208,6 +202,8 @@ class Tables:
         return [(name, sql.format(**names)) for name, sql in _VIEWS.items()]
 
 
+_SET_VERSION = f"""INSERT INTO {{table}} (version) SELECT {VERSION} FROM (SELECT 1 AS one) AS new
+WHERE NOT EXISTS (SELECT 1 FROM {{table}} WHERE version >= {VERSION})"""  # noqa: S608 - constants
 # The columns of the mirror's views, with `source` first. `value_source` is the column `source` of
 # the mirror.
 _REASON = """CASE WHEN v.sellable THEN NULL
@@ -225,7 +221,7 @@ SELECT v.source, v.variant_id, v.item_id, i.name AS item_name, v.name AS variant
        {_REASON} AS reason,
        v.cost, v.basic_cost, i.release_status AS item_release_status,
        i.operational_status AS item_operational_status, i.countries
-FROM {{variants}} v LEFT JOIN {{items}} i ON i.source = v.source AND i.item_id = v.item_id""",
+FROM {{variants}} v LEFT JOIN {{items}} i ON i.source = v.source AND i.item_id = v.item_id""",  # noqa: S608
     "listings": f"""
 SELECT s.source, s.sku, s.title, s.variant_id, v.item_id, i.name AS item_name,
        v.name AS variant_name, v.color, v.size, v.availability,
@@ -236,7 +232,7 @@ SELECT s.source, s.sku, s.title, s.variant_id, v.item_id, i.name AS item_name,
        v.changed_at, {_CONFIRMED_AT} AS confirmed_at
 FROM {{skus}} s
 LEFT JOIN {{variants}} v ON v.source = s.source AND v.variant_id = s.variant_id
-LEFT JOIN {{items}} i ON i.source = v.source AND i.item_id = v.item_id""",
+LEFT JOIN {{items}} i ON i.source = v.source AND i.item_id = v.item_id""",  # noqa: S608
     "changes": """
 SELECT source, seq, variant_id, item_id, old_availability, availability, old_sellable, sellable,
        cause, missed, occurred_at, recorded_at, mirror_seq

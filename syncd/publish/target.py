@@ -87,7 +87,7 @@ class Target:
             version = 0
         if version > VERSION:
             raise TargetIncompatible(
-                f"the tables were made by a newer syncd (version {version}; this one has {VERSION})",
+                f"a newer syncd made the tables (version {version}; this one has {VERSION})",
                 hint="install the newer version here too; until then nothing is published",
             )
         if version == VERSION:

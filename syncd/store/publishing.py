@@ -86,14 +86,14 @@ def head(db: sqlite3.Connection) -> Head:
 def has_change(db: sqlite3.Connection, cursor: Cursor) -> bool:
     """Return whether the feed goes on from a position.
 
-    The time tells a mirror that was set back with its whole machine from the one that was published.
+    A mirror that was set back with its whole machine has the same id, and another time there.
     """
     return has(db, cursor.seq) and _recorded_at(db, cursor.seq) == cursor.recorded_at
 
 
 def changes_after(db: sqlite3.Connection, seq: int, most: int) -> list[Change]:
     """Return up to `most` changes after a position, oldest first."""
-    found = db.execute(f"{_CHANGE} FROM change_log c WHERE c.seq > ? ORDER BY c.seq", (seq,))  # noqa: S608 - a constant
+    found = db.execute(f"{_CHANGE} FROM change_log c WHERE c.seq > ? ORDER BY c.seq", (seq,))
     changes, size = [], 0
     for row in found:
         changes.append(_change(row))
@@ -115,7 +115,7 @@ def last_changes(db: sqlite3.Connection, variant_ids: Collection[int]) -> dict[i
     """Return the last stored change of each of these variants."""
     found = db.execute(
         f"""{_CHANGE} FROM json_each(?) j JOIN variants v ON v.variant_id = j.value
-            JOIN change_log c ON c.seq = v.last_change_seq""",  # noqa: S608 - a constant
+            JOIN change_log c ON c.seq = v.last_change_seq""",
         (as_json(variant_ids),),
     )
     return {change.variant_id: change for change in map(_change, found)}
@@ -176,8 +176,11 @@ def _recorded_at(db: sqlite3.Connection, seq: int) -> datetime | None:
 
 
 def _change(row: tuple[Any, ...]) -> Change:
+    seq, variant_id, item_id = row[:3]
     return Change(
-        *row[:3],
+        seq,
+        variant_id,
+        item_id,
         clean(row[3]),
         clean(row[4]),
         bool(row[5]),

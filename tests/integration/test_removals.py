@@ -19,12 +19,12 @@ from syncd.core.jobs import SweepSummary
 from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantDetails
 from syncd.core.payload import parse
 from syncd.daemon.heartbeat import Heartbeat
+from syncd.daemon.outputs import Outputs
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
 from syncd.demo.fake_dreamship import django_timestamp
 from syncd.errors import SourceGone, SourceUnreachable
-from syncd.push.manager import Pushes
 from syncd.webhook.endpoint import WebhookEndpoint
 
 PER_ITEM = 10
@@ -115,8 +115,8 @@ class Running:
         webhook = WebhookEndpoint(
             services.batch_writer, list, services.clock.now, max_body_bytes=lambda: 1
         )
-        pushes = Pushes(services.database, services.clock, lambda: services.config)
-        heartbeat = Heartbeat(services, Scheduler(services), webhook, pushes=pushes)
+        outputs = Outputs(services.database, services.clock, lambda: services.config)
+        heartbeat = Heartbeat(services, Scheduler(services), webhook, outputs=outputs)
         status_service = StatusService(services, heartbeat, webhook)
         try:
             output: list[str] = (await status_service.status()).reasons

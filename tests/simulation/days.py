@@ -33,12 +33,12 @@ from syncd.core.model import ItemRead, Page, SourceItem, SourceVariant, VariantD
 from syncd.core.payload import parse
 from syncd.core.timestamps import to_text
 from syncd.daemon.heartbeat import HEARTBEAT_S, Heartbeat
+from syncd.daemon.outputs import Outputs
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
 from syncd.daemon.status_service import StatusService
 from syncd.demo.fake_dreamship import Throttle
 from syncd.errors import MirrorError, SourceThrottled
-from syncd.push.manager import Pushes
 from syncd.store import Database
 from syncd.webhook.endpoint import WebhookEndpoint
 
@@ -200,8 +200,8 @@ class Day:
         self.webhook = WebhookEndpoint(
             self.services.batch_writer, list, self.clock.now, max_body_bytes=lambda: 1
         )
-        pushes = Pushes(self.services.database, self.services.clock, lambda: self.services.config)
-        self.heartbeat = Heartbeat(self.services, self.schedule, self.webhook, pushes=pushes)
+        outputs = Outputs(self.services.database, self.services.clock, lambda: self.services.config)
+        self.heartbeat = Heartbeat(self.services, self.schedule, self.webhook, outputs=outputs)
         self.status_service = StatusService(self.services, self.heartbeat, self.webhook)
         self.services.start_reading()
         self.plan = self.schedule._schedule
