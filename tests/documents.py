@@ -27,6 +27,7 @@ PERFORMANCE = "syncd/docs/performance.md"
 RECONCILING = "syncd/docs/reconciling.md"
 REFERENCE = "syncd/docs/reference.md"
 PUSH = "syncd/docs/push.md"
+PUBLISH = "syncd/docs/publish.md"
 
 DOCUMENTS = (
     README,
@@ -38,6 +39,7 @@ DOCUMENTS = (
     RECONCILING,
     REFERENCE,
     PUSH,
+    PUBLISH,
     "CHANGELOG.md",
     "SECURITY.md",
     "tests/payloads/README.md",

@@ -19,7 +19,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from syncd.admin.push_metrics import push_metrics
+from syncd.admin.publish_metrics import output_metrics
 from syncd.core.model import OUTCOMES
 from syncd.core.status_document import StatusDocument
 from syncd.core.timestamps import from_text
@@ -130,7 +130,7 @@ class _Collector:
         yield from self._delivery_metrics()
         yield from self._mirror_metrics()
         yield from self._read_metrics()
-        yield from push_metrics(self._document.push)
+        yield from output_metrics(self._document)
 
     def _daemon_metrics(self) -> Iterator[Metric]:
         document = self._document

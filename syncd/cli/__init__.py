@@ -37,6 +37,7 @@ COMMANDS = {
     "explain": "syncd.cli.explain",
     "changes": "syncd.cli.changes",
     "push": "syncd.cli.push",
+    "publish": "syncd.cli.publish",
     "deliveries": "syncd.cli.deliveries",
     "replay": "syncd.cli.replay",
     "check-config": "syncd.cli.check_config",

@@ -45,9 +45,6 @@ ORDER: tuple[Table, ...] = ("items", "variants", "skus")
 # The tables of a copy. A comparison of the SKUs follows it, as after each change of the listings.
 COPIED: tuple[Table, ...] = ("items", "variants")
 
-# A lease whose holder has given no sign of life for this time can be taken.
-LEASE_S = 60.0
-
 
 class Position(Struct, frozen=True):
     """The end of the last compared range: a table and a key of it, None before the first row."""
@@ -244,25 +241,6 @@ def next_position(
     order = [table for table in ORDER if table in tables]
     following = order[order.index(position.table) + 1 :]
     return Position(following[0]) if following else None
-
-
-LeaseStep = Literal["keep", "take", "wait"]
-
-
-def lease_step(source: Source, mirror: str, epoch: int | None, age_s: float | None) -> LeaseStep:
-    """Return whether a publisher of a mirror keeps the lease, may take it, or has to wait.
-
-    `epoch`: of the lease that this process had last, None since its start. `age_s`: since the last
-    sign of life of the holder. Only at its start a process takes the lease of its own mirror at
-    once: later, another process with the same mirror id has it, for instance on a cloned machine.
-    """
-    is_own = source.holder == mirror
-    if is_own and source.epoch == epoch:
-        return "keep"
-    if source.holder is None or (is_own and (epoch is None or source.is_granted)):
-        return "take"
-    # The clock of the database may have been set back.
-    return "take" if age_s is None or abs(age_s) >= LEASE_S else "wait"
 
 
 def needs_copy(source: Source, mirror: str, *, has_change: bool, is_swept: bool) -> bool:

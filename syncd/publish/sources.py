@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Connection
 
-from syncd.core.publishing import Cursor, Freshness, Position, Source, Table, lease_step
+from syncd.core.lease import lease_step
+from syncd.core.publishing import Cursor, Freshness, Position, Source, Table
 from syncd.errors import TargetFenced
 from syncd.publish.schema import Tables, is_mysql
 

@@ -81,16 +81,7 @@ class Target:
 
     def prepare(self) -> None:
         """Check the version of the tables, and create or migrate them if that is allowed."""
-        try:
-            version = self.version()
-        except TargetIncompatible:
-            version = 0
-        if version > VERSION:
-            raise TargetIncompatible(
-                f"a newer syncd made the tables (version {version}; this one has {VERSION})",
-                hint="install the newer version here too; until then nothing is published",
-            )
-        if version == VERSION:
+        if self.refuse_newer() == VERSION:
             return
         try:
             self.create()
@@ -98,6 +89,19 @@ class Target:
             raise TargetIncompatible(
                 f"the tables do not exist, and cannot be created: {error.message}", hint=_INIT
             ) from None
+
+    def refuse_newer(self) -> int:
+        """Return the version of the tables, 0 without any; raises TargetIncompatible."""
+        try:
+            version = self.version()
+        except TargetIncompatible:
+            return 0
+        if version > VERSION:
+            raise TargetIncompatible(
+                f"a newer syncd made the tables (version {version}; this one has {VERSION})",
+                hint="install the newer version here too; until then nothing is published",
+            )
+        return version
 
     def version(self) -> int:
         """Return the version of the tables; raises TargetIncompatible if there are none."""

@@ -1,0 +1,181 @@
+"""`syncd publish`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import to_builtins
+
+from syncd.cli.common import config_option, json_option, load_config
+from syncd.config import Config, TargetUrl
+from syncd.config.publish import require_driver
+from syncd.control import client
+from syncd.core.model import JsonObject
+from syncd.core.status_document import PublishStatus
+from syncd.core.timestamps import maybe_text
+from syncd.errors import MirrorError, SyncdError, UsageError
+from syncd.printing import show, show_json
+from syncd.store import Queries, pushes
+
+if TYPE_CHECKING:
+    from syncd.core.publishing import Source
+    from syncd.publish.target import Target
+
+
+@click.command(
+    "publish",
+    short_help="Create the tables of the target database, show its state, take the lease.",
+    epilog="""\b
+Examples:
+  syncd publish init --print    the statements, for the administrator of the database
+  syncd publish init            create or upgrade the tables
+  syncd publish status          the lease, the position and the lag
+  syncd publish take-over       give the lease to this mirror""",
+)
+@click.argument("action", type=click.Choice(["init", "status", "take-over"]))
+@click.option("--print", "prints", is_flag=True, help="init: print the statements, run none.")
+@config_option
+@json_option
+def command(action: str, config_path: str | None, *, prints: bool, as_json: bool) -> int:
+    """Work with the database server of the section [publish].
+
+    status ends with exit code 1 if this syncd does not publish.
+    """
+    if prints and action != "init":
+        raise UsageError("--print belongs to init", hint="syncd publish init --print")
+    config = load_config(config_path)
+    url = _url(config)
+    require_driver(config)
+    # It imports SQLAlchemy, which no other command needs.
+    from syncd.publish.target import Target  # noqa: PLC0415
+
+    with closing(Target(url, config.publish.schema)) as target:
+        if action == "init":
+            return _init(target, prints=prints, as_json=as_json)
+        if action == "take-over":
+            return _take_over(target, config, as_json=as_json)
+        return _status(target, config, as_json=as_json)
+
+
+def _url(config: Config) -> TargetUrl:
+    if config.target is None:
+        raise UsageError("there is no target", hint="set publish.url or publish.url_file")
+    return config.target
+
+
+def _init(target: Target, *, prints: bool, as_json: bool) -> int:
+    statements = target.tables.statements()
+    if prints:
+        if as_json:
+            show_json({"statements": statements})
+        else:
+            for statement in statements:
+                for line in f"{statement};".split("\n"):
+                    show(line, most=None)
+        return 0
+    target.refuse_newer()
+    target.create()
+    if as_json:
+        show_json({"schema": target.tables.schema, "version": target.version()})
+    else:
+        show(f"the tables exist in {target.tables.schema}, version {target.version()}")
+    return 0
+
+
+def _take_over(target: Target, config: Config, *, as_json: bool) -> int:
+    from syncd.publish import sources  # noqa: PLC0415 - see above
+
+    mirror = _mirror_id(config)
+    if mirror is None:
+        raise UsageError(
+            "the mirror has no id yet", hint="start the daemon once with [publish], then try again"
+        )
+    name = config.publish.source
+    target.prepare()
+    with target.transaction() as db:
+        before = sources.grant(db, target.tables, name, mirror)
+    if before is None:
+        raise UsageError(f"the target has no source {name!r}", hint="start the daemon")
+    if as_json:
+        show_json({"source": name, "before": before.holder, "holder": mirror})
+    else:
+        show(f"the lease of {name} goes from {before.holder} to this mirror, {mirror}")
+    return 0
+
+
+def _status(target: Target, config: Config, *, as_json: bool) -> int:
+    from syncd.publish import sources  # noqa: PLC0415 - see above
+
+    try:
+        running = client.request_status(config.control.socket).publish
+    except SyncdError:
+        running = None
+    with target.transaction() as db:
+        now = sources.clock(db, target.tables)
+        source = sources.load(db, target.tables, config.publish.source)
+    stored = None if source is None else _stored(source, now, _mirror_id(config))
+    if as_json:
+        show_json({"publish": to_builtins(running), "target": stored})
+    else:
+        for name, value in _rows(running, stored):
+            show(f"{name:16}  ", value)
+    return 0 if running is not None and running.state == "active" else 1
+
+
+def _stored(source: Source, now: Any, mirror: str | None) -> JsonObject:
+    """Return the row of the source; ages are by the clock of the database."""
+
+    def age_s(moment: Any) -> float | None:
+        return None if moment is None else round((now - moment).total_seconds(), 3)
+
+    return {
+        "source": source.source,
+        "holder": source.holder,
+        "is_this_mirror": mirror is not None and source.holder == mirror,
+        "epoch": source.epoch,
+        "lease_age_seconds": age_s(source.lease_seen_at),
+        "seq": source.seq,
+        "mirror_seq": None if source.cursor is None else source.cursor.seq,
+        "filled": source.is_filled,
+        "copying": source.copy is not None,
+        "oldest_confirmed_at": maybe_text(source.freshness.oldest_confirmed_at),
+        "daemon_seen_seconds": age_s(source.daemon_seen_at),
+    }
+
+
+def _rows(running: PublishStatus | None, stored: JsonObject | None) -> Iterator[tuple[str, str]]:
+    if running is None:
+        yield "daemon", "does not answer, or has no target"
+    else:
+        yield "daemon", publish_line(running)
+    if stored is None:
+        yield "target", "has no such source yet"
+        return
+    holder = "this mirror" if stored["is_this_mirror"] else f"mirror {stored['holder']}"
+    age = stored["lease_age_seconds"]
+    yield "lease", f"{holder}, epoch {stored['epoch']}, seen {age} s ago"
+    state = "filled" if stored["filled"] else "not filled yet"
+    copying = ", a comparison of everything runs" if stored["copying"] else ""
+    yield "target", f"{state}, seq {stored['seq']}, mirror seq {stored['mirror_seq']}{copying}"
+    yield "oldest confirmed", stored["oldest_confirmed_at"] or "-"
+
+
+def publish_line(publish: PublishStatus) -> str:
+    """Return the state of the publication in one line."""
+    copying = ", comparing everything" if publish.copying else ""
+    position = f"{publish.state}, seq {publish.seq}, {publish.lag_seconds:.1f} s behind{copying}"
+    return f"{position}; {publish.error}" if publish.error else position
+
+
+def _mirror_id(config: Config) -> str | None:
+    try:
+        queries = Queries(config.mirror.path)
+    except MirrorError:
+        return None
+    try:
+        return queries.run(pushes.mirror_id)
+    finally:
+        queries.close()

@@ -1,0 +1,28 @@
+"""The lease of a published source: at most one syncd publishes it at any time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from syncd.core.publishing import Source
+
+# A lease whose holder has given no sign of life for this time can be taken.
+LEASE_S = 60.0
+
+LeaseStep = Literal["keep", "take", "wait"]
+
+
+def lease_step(source: Source, mirror: str, epoch: int | None, age_s: float | None) -> LeaseStep:
+    """Return whether a publisher of a mirror keeps the lease, may take it, or has to wait.
+
+    `epoch`: of the lease that this process had last, None since its start. `age_s`: since the last
+    sign of life of the holder. Only at its start a process takes the lease of its own mirror at
+    once: later, another process with the same mirror id has it, for instance on a cloned machine.
+    """
+    is_own = source.holder == mirror
+    if is_own and source.epoch == epoch:
+        return "keep"
+    if source.holder is None or (is_own and (epoch is None or source.is_granted)):
+        return "take"
+    # The clock of the database may have been set back.
+    return "take" if age_s is None or abs(age_s) >= LEASE_S else "wait"
