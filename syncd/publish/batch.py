@@ -43,6 +43,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     of each variant. `copy`: the position of a copy, whose next range is the last part.
     `listings_version`: of the SKUs, if their last range is the last part. `columns`: further
     columns of the row of the source. `freshness`: only if everything is published.
+    `after_seq`: the feed goes on after it, if the target has a smaller one.
     """
 
     before: Cursor | None
@@ -55,6 +56,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     listings_version: int | None = None
     columns: dict[str, Any] = {}
     freshness: Freshness | None = None
+    after_seq: int = 0
 
 
 class Written(Struct, frozen=True):
@@ -80,7 +82,7 @@ def write(db: Connection, tables: Tables, rows: TargetRows, held: Source, batch:
     for part in batch.parts:
         end = writer.publish(part)
     writer.finish()
-    seq = source.seq + len(writer.feed)
+    seq = writer.first_seq + len(writer.feed)
     values: dict[str, Any] = sources.cursor_values(batch.after) | batch.columns
     values |= {"seq": seq, "lease_seen_at": tables.now}
     if batch.copy is not None:
@@ -111,6 +113,7 @@ class _Writer:
     def __init__(self, db: Connection, rows: TargetRows, source: Source, batch: Batch) -> None:
         self.feed: list[Change] = []
         self.rows = 0
+        self.first_seq = max(source.seq, batch.after_seq)
         self._db = db
         self._target = rows
         self._source = source
@@ -162,7 +165,7 @@ class _Writer:
         """Write the feed, in the order of the mirror's feed as far as it has one."""
         self.feed.sort(key=_seq)
         if self.feed:
-            self._target.add_changes(self._db, self.feed, self._source.seq)
+            self._target.add_changes(self._db, self.feed, self.first_seq)
 
 
 _AVAILABILITY = COLUMNS["variants"].index("availability")

@@ -33,6 +33,13 @@ _HINTS = (
     (_NO_SPACE, "free some disk space on the database server"),
     (_READ_ONLY, "the server is a replica or read only; publish.url must lead to the primary"),
 )
+# A refused login of PostgreSQL has no SQLSTATE. In another language, it has the general hint.
+_REFUSED = (
+    ("password authentication failed", "28P01"),
+    ("no pg_hba.conf entry", "28000"),
+    ("Peer authentication failed", "28000"),
+    ("no password supplied", "28P01"),
+)
 _REACH = "check that the server runs, and that publish.url leads to it"
 
 
@@ -43,7 +50,9 @@ def code_of(error: BaseException) -> str | int | None:
     if isinstance(number, int):
         return number  # PyMySQL has a SQLSTATE too, which is the same for many errors
     state = getattr(orig, "sqlstate", None)
-    return str(state) if state else None
+    if state is None:
+        state = next((code for text, code in _REFUSED if text in str(orig)), None)
+    return None if state is None else str(state)
 
 
 def lacks_tables(error: BaseException) -> bool:

@@ -56,6 +56,9 @@ class Publisher:
         self._reader = MirrorReader(mirror)
         self._retention = retention.Retention(keep_changes_s)
         self._epoch: int | None = None
+        # The last row of the feed that a reader may have seen. A replica that becomes the primary may
+        # lack it; no other row may get its number then, or the reader would miss that row.
+        self._seq = 0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._woken = threading.Event()
         self._interrupted = threading.Event()
@@ -124,6 +127,8 @@ class Publisher:
         while not self._is_stopping:
             self._woken.clear()
             made = self._reader.run(lambda db: rounds.next(db, held))  # noqa: B023 - called at once
+            if made is not None:
+                made = replace(made, after_seq=self._seq)
             has_old = self._retention.run(target, held)
             if made is None:
                 if not has_old:
@@ -132,6 +137,7 @@ class Publisher:
             try:
                 with target.transaction() as db:
                     written = batch.write(db, target.tables, rows, held, made)
+                    self._seq = written.source.seq
             except batch.Moved:
                 held = self._acquire(target)
                 continue

@@ -7,6 +7,9 @@ statement, no SET outside of a transaction, no advisory lock of a session.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +25,9 @@ from syncd.publish.schema import VERSION, Tables, is_mysql
 CONNECT_LIMIT_S = 10
 # The server answers each statement of a batch in well under a second.
 STATEMENT_LIMIT_S = 30
+# A server or a pooler that hangs, with a network that works, ends no statement: then this side ends
+# the connection.
+TRANSACTION_LIMIT_S = 60.0
 # A statement that waits for a lock for longer ends, and the round begins again.
 LOCK_LIMIT_S = 10
 _INIT = "run `syncd publish init` as a user who may create tables"
@@ -63,7 +69,7 @@ class Target:
             with errors.translated(self.url):
                 if self._connection is None:
                     self._connection = self._engine.connect()
-                with self._connection.begin():
+                with _limited(self._connection), self._connection.begin():
                     if not is_mysql(self._connection.dialect):
                         for name, limit_s in (
                             ("statement_timeout", STATEMENT_LIMIT_S),
@@ -127,6 +133,28 @@ class Target:
         with self.transaction() as db:
             for statement in statements:
                 db.exec_driver_sql(statement)
+
+
+@contextlib.contextmanager
+def _limited(connection: Connection) -> Iterator[None]:
+    """Cut the connection if its transaction takes too long; the driver then raises an error."""
+    driver: Any = connection.connection.driver_connection
+    fd = driver._sock.fileno() if is_mysql(connection.dialect) else driver.fileno()  # noqa: SLF001
+    with socket.socket(fileno=os.dup(fd)) as line:
+
+        def cut() -> None:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(TRANSACTION_LIMIT_S, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            # The descriptor may only be closed once no thread can use it.
+            timer.join()
 
 
 def _options(url: sa.URL) -> dict[str, Any]:
