@@ -56,8 +56,8 @@ class Publisher:
         self._reader = MirrorReader(mirror)
         self._retention = retention.Retention(keep_changes_s)
         self._epoch: int | None = None
-        # The last row of the feed that a reader may have seen. A replica that becomes the primary may
-        # lack it; no other row may get its number then, or the reader would miss that row.
+        # The last row of the feed that a reader may have seen. A replica that becomes the primary
+        # may lack it. No other row may get its number then, or the reader would miss that row.
         self._seq = 0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._woken = threading.Event()
