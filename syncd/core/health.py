@@ -91,7 +91,7 @@ def _failing(now: DaemonSnapshot) -> list[str]:
             f"Deliveries cannot be made durable: {_brief(now.write_error.message)}; "
             f"{_brief(now.write_error.hint)}."
         )
-    if now.refused is not None:
+    if now.refused is not None and not (now.publish is not None and now.publish.is_waiting):
         reasons.append(
             f"Dreamship refuses the api key ({_brief(now.refused)}); "
             "configure a valid one and reload."
@@ -100,6 +100,9 @@ def _failing(now: DaemonSnapshot) -> list[str]:
 
 
 def _degraded(now: DaemonSnapshot, day: DaySummary) -> list[str]:
+    if now.publish is not None and now.publish.is_waiting:
+        # It takes no deliveries and reads nothing, as it should.
+        return _about_publish(now.publish)
     return [
         *_about_deliveries(now, day),
         *_about_reading(now),
@@ -223,6 +226,8 @@ def _about_pushes(pushes: Iterable[PushSnapshot]) -> list[str]:
 
 def _about_publish(publish: PublishSnapshot | None) -> list[str]:
     if publish is None or publish.failing_s < PUBLISH_MAY_FAIL.total_seconds():
+        return []
+    if publish.is_waiting and publish.state != "failing":
         return []
     error = _brief(publish.error or "")
     if publish.state == "fenced":

@@ -130,7 +130,7 @@ def test_the_first_fill_is_no_freshness_until_it_is_whole(
             mirror=mirror.path,
             keep_changes_s=1e6,
         )
-        held = one._acquire(connection)
+        held = one._lease.acquire(connection, one._reader)
         made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
         rows = TargetRows(connection.tables, "default")
         seen = set()
