@@ -63,6 +63,7 @@ def pytest_runtest_makereport(
 
 
 KEY = "ds_test_0123456789abcdef"
+SOON = Path(__file__).with_name("soon.py")
 
 
 def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
@@ -220,7 +221,7 @@ class Daemon:
         self.log = site.folder / f"serve-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                site.command("serve"),
+                [sys.executable, str(SOON), *site.command("serve")[3:]],
                 cwd=site.folder,
                 env=site.environ | environ,
                 stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ import httpx
 from msgspec import DecodeError, json, to_builtins
 
 from syncd import http_client, running
-from syncd.cli import doctor_checks, doctor_content, doctor_push
+from syncd.cli import doctor_checks, doctor_content, doctor_publish, doctor_push
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.cli.doctor_checks import DELIVERY_CHECK, Answer, FileInfo, Finding, Verdict
 from syncd.config import Config, find
@@ -52,7 +52,8 @@ def command(config_path: str | None, *, as_json: bool) -> int:
 
     Makes one call to Dreamship, and sends two signed test deliveries to webhook.public_url: a small
     one and one of webhook.max_body_bytes. They are answered "ignored" and change nothing. Sends a
-    signed test without changes to the URL of each push. Ends with exit code 1 if a check failed.
+    signed test without changes to the URL of each push, and reads the target of [publish]. Ends
+    with exit code 1 if a check failed.
     """
     findings = []
     for finding in _run_checks(config_path):
@@ -95,14 +96,17 @@ def _run_checks(config_path: str | None) -> Iterator[Finding]:
     yield from _check_daemon(config)
     yield _check_delivery(config)
     yield from doctor_push.findings(config)
+    yield from doctor_publish.findings(config)
 
 
 def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
     has_secrets = any(push.url and push.secret_file is None for push in config.push)
-    if config.dreamship.api_keys or config.notify.url or has_secrets:
+    if config.dreamship.api_keys or config.notify.url or config.publish.url or has_secrets:
         yield find(config_path, os.environ)
     if config.dreamship.api_key_file is not None:
         yield config.dreamship.api_key_file
+    if config.publish.url_file is not None:
+        yield config.publish.url_file
     yield from (push.secret_file for push in config.push if push.secret_file is not None)
 
 

@@ -288,6 +288,9 @@ class Services:
         await self.fetcher.list_watch.look()
         if await self.background.look(progress, is_quiet=is_quiet, is_silent=is_silent):
             self.worker.wake()
+        if self.background.wants_full_sweep:
+            await self.sweep_manager.hurry()
+            self.worker.wake()
 
     def _end_downtime(self, summary: SweepSummary) -> None:
         is_complete = summary.is_catalogue and summary.result == "complete"

@@ -160,6 +160,11 @@ class Tables:
         self._metadata = metadata
 
     @property
+    def all(self) -> list[sa.Table]:
+        """Every table, in the order of their names."""
+        return self._metadata.sorted_tables
+
+    @property
     def now(self) -> sa.ColumnElement[datetime]:
         """The clock of the database at the statement, not at the beginning of the transaction."""
         if is_mysql(self.dialect):
@@ -187,14 +192,15 @@ class Tables:
 
     def _with_indexes(self, sql: str, table: sa.Table) -> str:
         keys = "".join(
-            f",\n\tKEY {index.name} ({', '.join(column.name for column in index.columns)})"
+            f",\n    KEY {index.name} ({', '.join(column.name for column in index.columns)})"
             for index in sorted(table.indexes, key=lambda index: str(index.name))
         )
         head, close, options = sql.rpartition("\n)")
         return f"{head}{keys}{close}{options}"
 
     def _compiled(self, statement: sa.schema.ExecutableDDLElement) -> str:
-        return str(statement.compile(dialect=self.dialect)).strip()
+        text = str(statement.compile(dialect=self.dialect)).strip().replace("\t", "    ")
+        return "\n".join(line.rstrip() for line in text.split("\n"))
 
     def _named(self, name: str) -> str:
         return f"{self.prefix}{name}" if self.prefix else f"{self.schema}.{name}"

@@ -133,6 +133,18 @@ class Target:
             self.close()
         return found or 0
 
+    def missing_rights(self, db: Connection) -> list[str]:
+        """Return the rights on tables that this role lacks; MySQL shows them only by use."""
+        if is_mysql(self.tables.dialect):
+            return []
+        query = sa.text("SELECT has_table_privilege(:name, :right)")
+        return [
+            f"{right} on {table.fullname}"
+            for table in self.tables.all
+            for right in ("SELECT", "INSERT", "UPDATE", "DELETE")
+            if not db.execute(query, {"name": table.fullname, "right": right}).scalar()
+        ]
+
     def create(self) -> None:
         """Create or migrate the tables and views; it may run again, and beside another daemon."""
         statements = self.tables.statements()

@@ -38,6 +38,9 @@ class BackgroundReading:
         # The rate at which a sweep in the background ends within `reconcile.every`.
         self._needed = 0.0
         self.catch_up = CatchUp()
+        # Whether the sweep that runs is to keep the full rate until its end: deliveries have
+        # stopped, and the credit of a large catalogue is too small for a catch-up.
+        self.wants_full_sweep = False
 
     @property
     def full_rate(self) -> int:
@@ -116,16 +119,15 @@ class BackgroundReading:
         MirrorError.
         """
         current, now = self._active.current, self._clock.now()
-        self._needed = 0.0
-        if progress is not None and progress.is_paced:
-            left = progress.began_at + current.config.reconcile.every - now
-            self._needed = rate_limit.rate_for(progress.remaining_calls, left)
-            if is_silent and self._needed > self.full_rate:
-                # The credit is too small for a large catalogue, and only reads find changes now.
-                self._needed = float(current.config.dreamship.calls_per_minute)
+        self._needed, self.wants_full_sweep = 0.0, False
         if not self.full_rate:
             self.catch_up = CatchUp()
             return False
+        if progress is not None and progress.is_paced:
+            left = progress.began_at + current.config.reconcile.every - now
+            self._needed = rate_limit.rate_for(progress.remaining_calls, left)
+            is_large = self._needed > self.full_rate
+            self.wants_full_sweep = is_large and (is_quiet or is_silent)
         full = float(current.config.dreamship.calls_per_minute)
         policy, grace = current.policy, current.missed_grace
         every, configured = current.config.reconcile.every, float(self.full_rate)
