@@ -139,12 +139,12 @@ class Source(Struct, frozen=True):
     confirmed_until: datetime | None
     listings_version: int | None
     holder: str | None
-    host: str | None
     epoch: int
     is_granted: bool
     lease_seen_at: datetime | None
     freshness: Freshness
     daemon_seen_at: datetime | None
+    host: str | None = None
 
 
 def compare(part: Slice, stored: Sequence[PlainRow], *, is_truncated: bool) -> Difference:

@@ -140,7 +140,9 @@ class Lease:
             self._turn.serve_unless_decided()
 
     def release(self, target: Target, held: Source) -> None:
-        """Give the lease up, so that a waiting daemon serves at once."""
+        """Give the lease of a daemon up, so that a waiting one serves at once."""
+        if self._terms.sink is None:
+            return
         try:
             with target.transaction() as db:
                 sources.release(db, target.tables, held)

@@ -324,7 +324,7 @@ def test_an_older_row_never_replaces_a_newer_one(mirror: Mirror, target: Databas
             (1, 999, "newer", "newer"),
             (2, 0, "newer epoch", "newer epoch"),
         ):
-            row = (1, name, None, None, None, None, False)
+            row = (1, name, None, None, None, None, False, None)
             with connection.transaction() as db:
                 rows.write(db, "items", [row], epoch=epoch, mirror_seq=seq)
             assert target.rows("items")[0]["name"] == wanted

@@ -184,6 +184,9 @@ def test_two_daemons_and_a_take_over(site: Site, target: Database, tmp_path: Pat
     other = second.serve()
     site.until(lambda: other.status()["publish"]["state"] == "fenced")
     done = second.syncd("publish", "take-over")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    done = second.syncd("publish", "take-over", "--yes")
     assert done.returncode == 0, done.stderr
     site.until(lambda: other.status()["publish"]["state"] == "active")
     change(site, daemon, 1)

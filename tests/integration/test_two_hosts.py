@@ -147,10 +147,10 @@ def test_a_daemon_without_the_database_goes_on_until_it_is_back(
         proxy.accepts = False
         proxy.cut()
         until(lambda: shop.second.is_serving)
-        assert shop.first.is_serving
+        assert shop.first.answer().status_code == 200
         proxy.accepts = True
         until(lambda: shop.first.is_state("fenced"))
-        assert not shop.first.is_serving
+        assert shop.first.answer().status_code == 503
     done = shop.second.site.syncd("reconcile-now")
     assert done.returncode == 0, done.stderr
     until_equal(shop)
