@@ -39,9 +39,12 @@ def configure(
     stream: TextIO | None = None,
 ) -> None:
     """Set up every logger of the process; may be called again after a reload."""
-    stream = cast("TextIO", _Unfailing(stream or sys.stderr))
+    global _stream  # noqa: PLW0603 - a reload replaces it
+    _stream = _Unfailing(stream or sys.stderr, drawn=_stream.drawn)
+    stream = cast("TextIO", _stream)
     is_console = style == "console" or (style == "auto" and stream.isatty())
     has_colors = stream.isatty() and "NO_COLOR" not in os.environ
+    _stream.has_progress = is_console and stream.isatty() and _can_erase()
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -50,7 +53,8 @@ def configure(
     ]
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
-            exception_formatter=structlog.dev.plain_traceback, colors=has_colors
+            exception_formatter=structlog.dev.plain_traceback,
+            columns=_columns(has_colors=has_colors),
         )
         if is_console
         else structlog.processors.JSONRenderer()
@@ -112,17 +116,73 @@ def _report_dropped(lines: int) -> None:
     )
 
 
-class _Unfailing:
-    """A stream that drops a line if its disk is full or its pipe is closed, and never fails."""
+def has_progress() -> bool:
+    """Return whether the log is a terminal that can show a line of progress below it."""
+    return _stream.has_progress
 
-    def __init__(self, stream: TextIO) -> None:
+
+def show_progress(text: str) -> None:
+    """Show one line below the log, in place of the last one; empty text removes it."""
+    _stream.draw(visible(text))
+
+
+def _can_erase() -> bool:
+    return os.environ.get("TERM", "dumb") not in {"dumb", "unknown", ""} and "CI" not in os.environ
+
+
+def _columns(*, has_colors: bool) -> list[structlog.dev.Column]:
+    """Return the parts of a readable line: time, event, the level unless it is info, the rest."""
+
+    def colored(color: str, text: str) -> str:
+        return f"{color}{text}{structlog.dev.RESET_ALL}" if has_colors else text
+
+    def time(key: str, value: object) -> str:  # noqa: ARG001
+        return f"{str(value)[:10]} {str(value)[11:19]}Z"
+
+    def event(key: str, value: object) -> str:  # noqa: ARG001
+        return colored(structlog.dev.BRIGHT, f"{value!s:<20}")
+
+    def level(key: str, value: object) -> str:  # noqa: ARG001
+        # Yellow is hardly legible on a light background.
+        colors = {"info": "", "debug": "", "warning": structlog.dev.MAGENTA}
+        color = colors.get(str(value), structlog.dev.RED)
+        return "" if value == "info" else colored(color, f"[{value}]")
+
+    def rest(key: str, value: object) -> str:
+        return f"{colored(structlog.dev.CYAN, key)}={value}"
+
+    columns = {"timestamp": time, "event": event, "level": level, "": rest}
+    return [structlog.dev.Column(key, column) for key, column in columns.items()]
+
+
+class _Unfailing:
+    """A stream that drops a line if its disk is full or its pipe is closed, and never fails.
+
+    A drawn line of progress stays below all others.
+    """
+
+    def __init__(self, stream: TextIO, *, drawn: str = "") -> None:
         self._stream = stream
+        self.drawn = drawn
+        self.has_progress = False
 
     def write(self, text: str) -> int:
         """Write, if that is possible."""
+        # Erased and drawn again in the same write, so that no line appears between them.
+        whole = f"{_ERASE}{text}{self.drawn}" if self.drawn else text
         with contextlib.suppress(OSError, ValueError):
-            return self._stream.write(text)
+            self._stream.write(whole)
         return len(text)
+
+    def draw(self, text: str) -> None:
+        """Replace the drawn line."""
+        text = text[: _columns_of(self._stream) - 1]
+        if not self.has_progress or text == self.drawn:
+            return
+        self.drawn = text
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{_ERASE}{text}")
+        self.flush()
 
     def flush(self) -> None:
         """Flush, if that is possible."""
@@ -132,6 +192,17 @@ class _Unfailing:
     def isatty(self) -> bool:
         """Return whether the stream is a terminal."""
         return self._stream.isatty()
+
+
+_ERASE = "\r\x1b[K"
+_stream = _Unfailing(sys.stderr)
+
+
+def _columns_of(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 class _Plain:

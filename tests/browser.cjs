@@ -24,7 +24,8 @@ async function main() {
     args: ["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
   });
   try {
-    const page = await browser.newPage(job.options);
+    const context = await browser.newContext(job.options);
+    const page = await context.newPage();
     page.setDefaultTimeout(15000);
     const asked = [];
     const faults = [];

@@ -66,6 +66,14 @@ KEY = "ds_test_0123456789abcdef"
 SOON = Path(__file__).with_name("soon.py")
 
 
+def soon(command: list[str]) -> list[str]:
+    """Return a command of syncd with the shorter waits of tests/soon.py."""
+    if "-m" not in command:
+        return command
+    at = command.index("-m")
+    return [*command[:at], str(SOON), *command[at + 2 :]]
+
+
 def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which coverage does not start."""
     return {name: value for name, value in environ.items() if "COV" not in name.upper()}
@@ -221,7 +229,7 @@ class Daemon:
         self.log = site.folder / f"serve-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SOON), *site.command("serve")[3:]],
+                soon(site.command("serve")),
                 cwd=site.folder,
                 env=site.environ | environ,
                 stdin=subprocess.DEVNULL,

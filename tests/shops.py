@@ -171,7 +171,7 @@ def copy_examples(folder: Path) -> None:
         if not path.is_file():
             continue
         source = path.read_text()
-        if path.suffix == ".mjs" and not has_sqlite():
+        if path.name == "mirror.mjs" and not has_sqlite():
             assert f"`npm install {TWIN}`" in source
             assert source.count("from 'node:sqlite'") == 1
             source = source.replace("from 'node:sqlite'", f"from '{TWIN}'")

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from syncd.admin import metrics, page
+from syncd.admin.live import LiveUpdates
 from syncd.config import is_loopback
 from syncd.core.listings import MAX_SKU_CHARS
 from syncd.core.plain_text import json_text
@@ -28,6 +29,7 @@ from syncd.http_server.refusals import Places, Refusals
 StatusOf = Callable[[], Awaitable[StatusDocument]]
 MetricsOf = Callable[[], Awaitable[bytes]]
 PageOf = Callable[[str], Awaitable[str]]
+ErrorPageOf = Callable[[SyncdError], str]
 
 MAX_QUERY_CHARS = MAX_SKU_CHARS
 # The requests of one kind that are answered at the same time. Many requests of one kind delay only
@@ -45,13 +47,16 @@ def application(
     status: StatusOf,
     exposition: MetricsOf,
     status_page: PageOf,
+    error_page: ErrorPageOf,
     *,
+    live: LiveUpdates | None = None,
     is_remote: bool = False,
     refusals: Refusals | None = None,
 ) -> ASGIApp:
     """Return the application: the status page at `/`, `/status.json` and `/metrics`.
 
-    `is_remote`: the listener is not on loopback, so `Host` may have any name.
+    `live`: at `/events`, a browser learns that the page has changed. `is_remote`: the listener is
+    not on loopback, so `Host` may have any name.
     """
     statuses, scrapes, pages, searches = (Places(MAX_CONCURRENT) for _ in range(4))
 
@@ -77,7 +82,7 @@ def application(
             with (searches if search else pages).one():
                 return HTMLResponse(await status_page(search))
         except SyncdError as error:
-            return HTMLResponse(page.error(error.message, error.hint), 503, _RETRY_LATER)
+            return HTMLResponse(error_page(error), 503, _RETRY_LATER)
 
     async def file_route(request: Request) -> Response:
         name = request.url.path[1:]
@@ -87,6 +92,7 @@ def application(
         Route("/", page_route),
         Route("/status.json", status_route),
         Route("/metrics", metrics_route),
+        *([] if live is None else [Route("/events", live.answer)]),
         *(Route(f"/{name}", file_route) for name in page.FILES),
     ]
     inner = Starlette(routes=routes)

@@ -19,26 +19,30 @@ def output_metrics(document: StatusDocument) -> Iterator[Metric]:
 
 
 def publish_metrics(publish: PublishStatus | None) -> Iterator[Metric]:
-    """Give the metrics of the publication; nothing without a target."""
-    if publish is None:
-        return
+    """Give the metrics of the publication; without a target only the states have samples."""
     state = GaugeMetricFamily(
         "syncd_publish_state", "1 for the state of the publication, else 0.", labels=["state"]
     )
     for name in get_args(PublishState):
-        state.add_metric([name], int(publish.state == name))
+        state.add_metric([name], int(publish is not None and publish.state == name))
     yield state
-    for name, text, value in (
-        ("lag_seconds", "The age of the oldest change that is not published.", publish.lag_seconds),
-        ("seq", "The last row of the target's feed.", publish.seq),
-        ("epoch", "The epoch of the lease.", publish.epoch),
-        ("copying", "1 while the whole target is compared.", int(publish.copying)),
+    for name, text in (
+        ("lag_seconds", "The age of the oldest change that is not published."),
+        ("seq", "The last row of the target's feed."),
+        ("epoch", "The epoch of the lease."),
+        ("copying", "1 while the whole target is compared."),
     ):
+        gauge = GaugeMetricFamily(f"syncd_publish_{name}", text, labels=[])
+        value = getattr(publish, name, None)
         if value is not None:
-            yield GaugeMetricFamily(f"syncd_publish_{name}", text, value=value)
-    for name, text, value in (
-        ("batches", "Transactions that were committed.", publish.batches),
-        ("rows", "Rows that were written.", publish.rows),
-        ("failures", "Transactions and connections that failed.", publish.failures),
+            gauge.add_metric([], float(value))
+        yield gauge
+    for name, text in (
+        ("batches", "Transactions that were committed."),
+        ("rows", "Rows that were written."),
+        ("failures", "Transactions and connections that failed."),
     ):
-        yield CounterMetricFamily(f"syncd_publish_{name}", text, value=value)
+        counter = CounterMetricFamily(f"syncd_publish_{name}", text, labels=[])
+        if publish is not None:
+            counter.add_metric([], getattr(publish, name))
+        yield counter

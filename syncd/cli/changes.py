@@ -39,7 +39,12 @@ Examples:
   syncd changes --follow              the last 20, then each new one""",
 )
 @click.option("--since", metavar="SEQ", type=WholeNumber(0), help="Only changes after this seq.")
-@click.option("--limit", metavar="N", type=WholeNumber(1), help="The largest number of changes.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=WholeNumber(1),
+    help="At most this many changes, e.g. 500 for one batch.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Continue with new changes.")
 @config_option
 @json_option

@@ -80,6 +80,12 @@ def load_for_daemon(config_path: str | None) -> Config:
 class WholeNumber(click.IntRange):
     """A whole number of a range, with a plain error message."""
 
+    def _describe_range(self) -> str:
+        """Return what the help says of the range; an option's own text has its purpose."""
+        if self.max is None or self.max == MAX_ID:
+            return f"from {self.min}"
+        return f"{self.min} to {self.max}"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or raise click.BadParameter."""
         try:

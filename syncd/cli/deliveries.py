@@ -30,7 +30,7 @@ Examples:
     type=WholeNumber(1),
     default=20,
     show_default=True,
-    help="The largest number of deliveries.",
+    help="At most this many deliveries, the newest, e.g. 5.",
 )
 @click.option("--body", "with_body", is_flag=True, help="With the raw body as it was received.")
 @config_option

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 import click
 
+from syncd.cli.program import with_program
 from syncd.config import Secret
 from syncd.errors import ConfigurationError, SyncdError
 from syncd.printing import MAX_LINE_CHARS, Colored, show
@@ -39,7 +40,7 @@ def print_error(error: SyncdError, secrets: Collection[str] = ()) -> None:
 def print_lines(lines: Sequence[str], hint: str, secrets: Collection[str] = ()) -> None:
     """Write each error and the hint on stderr, each in one line, with secrets masked."""
     labelled = [(Colored("Error:", "red"), line) for line in lines]
-    labelled += [(Colored("Try:", "yellow"), hint)] if hint else []
+    labelled += [(Colored("Try:", "yellow"), with_program(hint))] if hint else []
     for label, text in labelled:
         try:
             show(label, " ", _masked(text, secrets), err=True, most=MAX_LINE_CHARS)

@@ -64,12 +64,13 @@ Examples:
     metavar="ID",
     multiple=True,
     type=ID,
-    help="Read only this item; may be repeated, for at most 1,000 items.",
+    help="Read only this item; may be repeated, e.g. --item 77 --item 81, for at most 1,000 items.",
 )
 @click.option(
     "--accept-removals",
     is_flag=True,
-    help="Remove everything that is not found, beyond reconcile.removal_limit_percent.",
+    help="Remove everything that is not found, also more than reconcile.removal_limit_percent "
+    "allows in 24 hours, e.g. after Dreamship has dropped half of its catalogue.",
 )
 @click.option("--dry-run", is_flag=True, help="Report the differences and write nothing.")
 @config_option

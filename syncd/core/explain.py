@@ -52,7 +52,7 @@ REASONS: dict[str, Reason] = {
         "status of its item", "availability.blocked_item_statuses lists a status of its item"
     ),
     "value": Reason(
-        "its availability", "availability.sellable of the configuration does not list its value."
+        "value not sellable", "availability.sellable of the configuration does not list its value."
     ),
 }
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from syncd.core.plain_text import shortened
 from syncd.core.timestamps import from_text
 
 Key = int | str
@@ -45,6 +46,10 @@ _ITEM_ID, _AVAILABILITY, _SELLABLE, _VERIFYING, _FOLLOWS, _CHANGED_AT, _CONFIRME
 ORDER: tuple[Table, ...] = ("items", "variants", "skus")
 # The tables of a copy. A comparison of the SKUs follows it, as after each change of the listings.
 COPIED: tuple[Table, ...] = ("items", "variants")
+
+
+# A longer value of Dreamship is cut in the target, not in the mirror.
+MAX_TEXT_CHARS = 100_000
 
 
 class Position(Struct, frozen=True):
@@ -276,8 +281,16 @@ def freshness_to_show(stored: Source, now: Freshness) -> Freshness:
 
 
 def clean(text: str | None) -> str | None:
-    """Return text that every server stores: PostgreSQL takes no NUL."""
-    return text.replace("\0", "\ufffd") if text and "\0" in text else text
+    """Return text that every server stores, or None.
+
+    PostgreSQL takes no NUL. A value may be as long as a delivery, and a server refuses a statement
+    that is too long: one such value would stop the publication for ever.
+    """
+    if text is None:
+        return None
+    if len(text) > MAX_TEXT_CHARS:
+        text = shortened(text, MAX_TEXT_CHARS)
+    return text.replace("\0", "\ufffd") if "\0" in text else text
 
 
 def moment(text: str | None) -> datetime | None:

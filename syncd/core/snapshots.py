@@ -35,7 +35,10 @@ class ListingCounts(Struct, frozen=True):
 
 
 class MirrorCounts(Struct, frozen=True):
-    """The counts of the mirror at one moment; `listings` None: there are no listings."""
+    """The counts of the mirror at one moment; `listings` None: there are no listings.
+
+    `daemon_seen_at`: the daemon's last sign of life that shops can read.
+    """
 
     items: int
     variants: int
@@ -47,6 +50,7 @@ class MirrorCounts(Struct, frozen=True):
     refresh_queue: int
     quarantined: int
     listings: ListingCounts | None = None
+    daemon_seen_at: str | None = None
 
 
 class DeadListings(Struct, frozen=True):

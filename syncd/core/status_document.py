@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from syncd import __version__
-from syncd.core.health import assess
+from syncd.core.health import Problem, assess
 from syncd.core.snapshots import (
     DaemonSnapshot,
     DaySummary,
@@ -44,6 +44,7 @@ class MirrorStatus(Struct, frozen=True, kw_only=True):
     oldest_confirmed_at: str | None
     unknown_values: dict[str, int]
     more_unknown_values: int = 0
+    daemon_seen_at: str | None = None
 
 
 class SweepStatus(Struct, frozen=True, kw_only=True):
@@ -129,6 +130,7 @@ class StatusDocument(Struct, frozen=True, kw_only=True):
 
     health: str
     reasons: list[str]
+    problems: list[Problem] = []
     webhooks: WebhooksStatus
     mirror: MirrorStatus
     sweep: SweepStatus
@@ -152,6 +154,7 @@ def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) 
     return StatusDocument(
         health=assessment.health,
         reasons=assessment.reasons,
+        problems=assessment.problems,
         webhooks=WebhooksStatus(
             state=now.webhooks_state,
             last_delivery_at=maybe_text(day.last_delivery_at),
@@ -167,6 +170,7 @@ def status_document(now: DaemonSnapshot, counts: MirrorCounts, day: DaySummary) 
             oldest_confirmed_at=counts.oldest_confirmed_at,
             unknown_values=counts.unknown_values.named,
             more_unknown_values=counts.unknown_values.more,
+            daemon_seen_at=counts.daemon_seen_at,
         ),
         sweep=SweepStatus(
             running=progress is not None,

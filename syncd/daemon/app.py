@@ -20,7 +20,7 @@ from syncd.config import Config
 from syncd.control import server as control_server
 from syncd.core.jobs import SweepSummary
 from syncd.core.timestamps import to_text
-from syncd.daemon import systemd
+from syncd.daemon import fill_progress, systemd
 from syncd.daemon.control_handlers import ControlHandlers
 from syncd.daemon.heartbeat import HEARTBEAT_S, Heartbeat
 from syncd.daemon.listeners import Listeners
@@ -115,6 +115,7 @@ class Daemon:
             self._schedule,
             self._unlisted_values,
             self._outputs,
+            self._status_service.live,
             load=reload,
             notify_ready=lambda: self._notify("READY=1"),
             environ=environ,
@@ -129,6 +130,7 @@ class Daemon:
             self._spawn(self._reloader.run(self._signals.reloading))
             self._spawn(self._unlisted_values.run())
             self._spawn(self._listings_watch.run())
+            self._spawn(fill_progress.run(self._services))
             await self._signals.stopping.wait()
         finally:
             await self._stop()
@@ -143,6 +145,8 @@ class Daemon:
                 status.status,
                 status.exposition,
                 status.page,
+                status.error_page,
+                live=status.live,
                 is_remote=listeners.is_admin_remote,
                 refusals=self._refusals["admin"],
             ),
@@ -220,6 +224,7 @@ class Daemon:
     async def _stop(self) -> None:
         log.info("stopping")
         systemd.notify(self._environ, "STOPPING=1")
+        self._status_service.live.close()
         self._schedule.stop()
         try:
             async with asyncio.timeout(LONGEST_STOP_S):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 import structlog
 
 from syncd import logs
+from syncd.admin.live import LiveUpdates
 from syncd.config import Config
 from syncd.config.reloading import with_fixed
 from syncd.daemon import systemd
@@ -33,6 +34,7 @@ class Reloader:
         schedule: Scheduler,
         unlisted_values: UnlistedValueReporter,
         outputs: Outputs,
+        live: LiveUpdates,
         *,
         load: Callable[[], Config],
         notify_ready: Callable[[], Awaitable[None]],
@@ -42,6 +44,7 @@ class Reloader:
         self._schedule = schedule
         self._unlisted_values = unlisted_values
         self._outputs = outputs
+        self._live = live
         self._load = load
         self._notify_ready = notify_ready
         self._environ = environ
@@ -60,6 +63,7 @@ class Reloader:
 
     async def _reload(self) -> None:
         systemd.notify_reloading(self._environ)
+        self._live.end()
         try:
             config = await asyncio.to_thread(self._load)
             config.require_keys()

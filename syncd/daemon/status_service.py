@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import socket
+from collections.abc import Hashable, Iterable
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from syncd import logs
 from syncd.admin import metrics, page
+from syncd.admin.live import LiveUpdates
 from syncd.core import explain
+from syncd.core.headline import headline, publication
 from syncd.core.model import JsonObject
 from syncd.core.snapshots import DaemonSnapshot, DaySummary, MirrorCounts
 from syncd.core.status_document import StatusDocument, status_document
+from syncd.core.story import story
 from syncd.core.timestamps import to_text
 from syncd.daemon.cached_queries import CachedQuery, QueryRunner
 from syncd.daemon.heartbeat import Heartbeat
 from syncd.daemon.services import Services
-from syncd.errors import MirrorError, Overloaded
+from syncd.errors import MirrorError, Overloaded, SyncdError
 from syncd.http_server.refusals import Refusals
 from syncd.store import Queries
 from syncd.store.search import Found
@@ -51,6 +56,8 @@ class StatusService:
         self._counts = CachedQuery(lambda queries: queries.counts(services.active.current.policy))
         self._day = CachedQuery(Queries.day)
         self._last: tuple[DaemonSnapshot, MirrorCounts, DaySummary] | None = None
+        self.live = LiveUpdates(self._version, lambda: to_text(services.clock.now()))
+        self.shop_name = shop_name(mirror)
 
     async def close(self) -> None:
         """Close the connections to the mirror."""
@@ -105,35 +112,73 @@ class StatusService:
             if search
             else Found()
         )
-        explanations = [await self._explain(variant_id) for variant_id in found.explained]
+        stories = [await self._story(variant_id) for variant_id in found.explained]
         day = await self._query_runner.run(lambda queries: self._day.answer(queries, now))
+        status = await self.status()
         return page.render(
-            status=await self.status(),
+            status=status,
+            head=headline(status, now),
+            name=self.shop_name,
+            published=publication(status.publish),
             day=day,
-            webhooks=page.strip("Webhooks", day.webhooks, day.begins, now),
+            webhooks=page.strip("Did deliveries arrive?", day.webhooks, day.begins, now),
             charts=[
                 page.chart("Deliveries", day.deliveries, page.DELIVERIES),
-                page.chart("Changes", day.changes, page.CHANGES),
                 page.chart(
-                    "Items by last confirmation",
-                    day.confirmed,
-                    page.CONFIRMED,
-                    also=f"; {day.stale} longer ago or never",
+                    "Changes",
+                    day.changes,
+                    page.CHANGES,
+                    also="; without the first fill" if day.has_first_fill else "",
                 ),
             ],
             drift=page.chart("Differences found", day.drift, page.DRIFT, each="sweep"),
             search=search,
             found=found,
-            explanations=explanations,
+            stories=stories,
             at=to_text(now),
         )
 
-    async def _explain(self, variant_id: int) -> JsonObject:
+    def error_page(self, error: SyncdError) -> str:
+        """Return the page instead of one that cannot be made."""
+        return page.error(
+            error.message,
+            error.hint,
+            at=to_text(self._services.clock.now()),
+            name=self.shop_name,
+            is_busy=isinstance(error, Overloaded),
+        )
+
+    async def _story(self, variant_id: int) -> JsonObject:
         history = await self._searches.run(lambda queries: queries.variant_history(variant_id))
-        return explain.document(history)
+        return {
+            "variant_id": variant_id,
+            "because": explain.sentences(history),
+            "events": story(history),
+        }
+
+    def _version(self) -> Hashable:
+        """Return a value that changes with the page; it costs no query."""
+        services = self._services
+        failures = services.fetcher.failures
+        return (
+            services.database.commits,
+            self._heartbeat.webhooks_state,
+            str(self._webhook.write_error),
+            failures.refused,
+            failures.unreachable,
+            services.rate_limiter.paused_until,
+            services.worker.reason,
+        )
 
     async def line(self) -> str:
         """Return the status in one line, for the service manager."""
         progress = await self._services.sweep_manager.progress()
         sweep = "" if progress is None else f"; sweep {progress.checked}/{progress.total or '?'}"
         return f"STATUS=webhooks {self._heartbeat.webhooks_state}{sweep}"
+
+
+def shop_name(mirror: Path) -> str:
+    """Return the name of the shop for people: that of the host, after that of a template unit."""
+    host = socket.gethostname()
+    shop = mirror.parent.name.removeprefix("syncd-")
+    return f"{shop} on {host}" if shop != mirror.parent.name else host

@@ -1,6 +1,21 @@
 """`syncd demo`: syncd with a simulated Dreamship on loopback, without any set-up."""
 
-from syncd.demo.output import PlainOutput, live_output
-from syncd.demo.run import Demo, DemoState, Result
+from syncd.demo.output import LiveOutput, PlainOutput, is_live
+from syncd.demo.places import Folders, Ports, make_folders, open_in_browser
+from syncd.demo.run import Demo
+from syncd.demo.state import DemoState, Place, Result, sums
 
-__all__ = ["Demo", "DemoState", "PlainOutput", "Result", "live_output"]
+__all__ = [
+    "Demo",
+    "DemoState",
+    "Folders",
+    "LiveOutput",
+    "Place",
+    "PlainOutput",
+    "Ports",
+    "Result",
+    "is_live",
+    "make_folders",
+    "open_in_browser",
+    "sums",
+]

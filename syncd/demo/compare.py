@@ -7,6 +7,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+# As many as a large terminal shows.
+_LAST_CHANGES = 60
+
 
 class ChangeRow(Struct, frozen=True):
     """One row of the change feed."""
@@ -18,12 +21,15 @@ class ChangeRow(Struct, frozen=True):
     sellable: bool
     cause: str
     missed: bool
+    item_name: str | None = None
+    variant_name: str | None = None
 
 
 class Comparison(Struct, frozen=True):
     """The mirror at one moment: the number of variants, of differences and of each state.
 
-    `missed`: changes that a read has found, and that no delivery has reported.
+    `missed`: changes that a read has found, and that no delivery has reported. `example`: the id of
+    a variant that Dreamship has.
     """
 
     variants: int
@@ -32,6 +38,7 @@ class Comparison(Struct, frozen=True):
     sellable: int
     missed: int
     last_changes: list[ChangeRow]
+    example: int | None = None
 
 
 def compare(mirror: Path, source: dict[int, str]) -> Comparison:
@@ -43,9 +50,10 @@ def compare(mirror: Path, source: dict[int, str]) -> Comparison:
             "SELECT variant_id, availability, sellable, verifying FROM availability"
         ).fetchall()
         changes = connection.execute(
-            """SELECT variant_id, old_availability, availability, old_sellable, sellable, cause,
-                      missed
-               FROM changes ORDER BY seq DESC LIMIT 8"""
+            f"""SELECT c.variant_id, c.old_availability, c.availability, c.old_sellable,
+                       c.sellable, c.cause, c.missed, v.item_name, v.variant_name
+                FROM changes AS c LEFT JOIN availability AS v USING (variant_id)
+                ORDER BY c.seq DESC LIMIT {_LAST_CHANGES}"""  # noqa: S608 - a constant
         ).fetchall()
         (missed,) = connection.execute("SELECT count(*) FROM changes WHERE missed").fetchone()
     finally:
@@ -62,4 +70,5 @@ def compare(mirror: Path, source: dict[int, str]) -> Comparison:
         sellable=sum(row[2] for row in rows),
         missed=missed,
         last_changes=[ChangeRow(*row) for row in changes],
+        example=min(source, default=None),
     )

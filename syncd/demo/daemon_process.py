@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import DecodeError, json
 
@@ -23,7 +25,7 @@ calls_per_minute = {calls_per_minute}
 timeout_seconds = 5
 
 [webhook]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{webhook_port}"
 
 [mirror]
 path = "availability.db"
@@ -33,62 +35,70 @@ background_calls_per_minute = {background_calls_per_minute}
 settle = "1s"
 missed_grace = "5s"
 
+[retention]
+deliveries = "1d"
+changes = "1d"
+
 [admin]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:{page_port}"
 
 [control]
-socket = "control.sock"
+socket = {socket}
 
 [log]
 format = "json"
 """
 _START_S = 30.0
-_STOP_S = 30.0
+_STOP_S = 10.0
+
+
+class Addresses(NamedTuple):
+    """The addresses on which a daemon listens, named by its log."""
+
+    webhook: str
+    status_page: str
 
 
 class DaemonProcess:
     """`syncd serve` in `folder`, started and stopped as a service manager does it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, socket: Path) -> None:
         self.config = folder / "config.toml"
         self.mirror = folder / "availability.db"
+        self.socket = socket
         self._log = folder / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(
-        self, *, base_url: str, key: str, calls_per_minute: int, background_calls_per_minute: int
-    ) -> None:
+    def configure(self, **values: object) -> None:
         """Write the configuration; only its owner can read it, because it contains the key."""
-        text = _CONFIG.format(
-            base_url=base_url,
-            key=key,
-            calls_per_minute=calls_per_minute,
-            background_calls_per_minute=background_calls_per_minute,
-        )
         self.config.touch(mode=0o600)
-        self.config.write_text(text)
+        folder = self.config.parent
+        socket = self.socket.name if self.socket.parent == folder else str(self.socket)
+        self.config.write_text(_CONFIG.format(socket=json.encode(socket).decode(), **values))
 
-    async def start(self) -> str:
-        """Start the daemon; return its webhook URL, which its log names."""
+    async def start(self) -> Addresses:
+        """Start the daemon; return its addresses, which its log names."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - it continues to run
-                [*_SYNCD, "serve", "--config", str(self.config)],
+                _syncd("serve", "--config", str(self.config)),
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=_environment(),
                 # Ctrl-C ends only the demo, and then the demo ends the daemon.
                 start_new_session=True,
             )
         for _ in range(int(_START_S / 0.05)):
-            address = self._logged("listening", "address")
-            path = self._logged("ready", "webhook")
-            if address and path:
-                return address + path
+            logged = self._logged()
+            if "ready" in logged:
+                return Addresses(
+                    str(logged["webhook"].get("address")) + str(logged["ready"].get("webhook")),
+                    f"{logged['admin'].get('address')}/",
+                )
             if self._process.poll() is not None:
                 break
             await asyncio.sleep(0.05)
-        tail = self._log.read_text(errors="replace").strip().splitlines()[-2:]
-        raise SyncdError(f"the daemon did not start: {' '.join(tail)}", hint=f"see {self._log}")
+        raise SyncdError(f"the daemon did not start: {self._reason()}", hint=f"see {self._log}")
 
     def check(self) -> None:
         """Raise SyncdError if the daemon has ended by itself."""
@@ -98,17 +108,19 @@ class DaemonProcess:
     async def command(self, *arguments: str) -> tuple[int, JsonObject]:
         """Run another command; return its exit code and the JSON document that it printed."""
         process = await asyncio.create_subprocess_exec(
-            *_SYNCD,
-            *arguments,
-            "--json",
-            "--config",
-            str(self.config),
+            *_syncd(*arguments, "--json", "--config", str(self.config)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(),
+            start_new_session=True,
         )
-        out, err = await process.communicate()
+        try:
+            out, err = await process.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise
         try:
             return process.returncode or 0, json.decode(out, type=JsonObject)
         except DecodeError:
@@ -117,30 +129,55 @@ class DaemonProcess:
             ) from None
 
     async def stop(self) -> None:
-        """End the daemon with SIGTERM, or kill it if that takes too long."""
+        """End the daemon with SIGTERM, or kill it if that takes too long or is interrupted."""
         process, self._process = self._process, None
         if process is None or process.poll() is not None:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.to_thread(process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            for _ in range(int(_STOP_S / 0.02)):
+                if process.poll() is not None:
+                    return
+                await asyncio.sleep(0.02)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
-    def _logged(self, event: str, key: str) -> str | None:
-        """Return a value of the first line of the log with this event, or None."""
+    def _logged(self) -> dict[str, JsonObject]:
+        """Return the first line of the log about each listener, and about `ready`."""
+        found: dict[str, JsonObject] = {}
         for line in self._log.read_bytes().splitlines():
             try:
                 logged = json.decode(line, type=JsonObject)
             except DecodeError:
                 continue
-            if logged.get("event") == event and logged.get("listener", "webhook") == "webhook":
-                return str(logged.get(key, "")) or None
-        return None
+            if logged.get("event") in {"listening", "ready"}:
+                found.setdefault(str(logged.get("listener", "ready")), logged)
+        return found
+
+    def _reason(self) -> str:
+        """Return the errors that the daemon wrote for a person, else the end of its log."""
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+        return "; ".join(errors) or " ".join(lines[-2:]) or "its log is empty"
 
 
-_SYNCD = (sys.executable, "-m", "syncd")
+# The kernel ends the process when its parent has ended: no daemon outlives a demo that is killed.
+_UNTIL_PARENT_ENDS = """\
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+if os.getppid() == int(sys.argv[1]):  # else the parent has ended before that line
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _syncd(*arguments: str) -> tuple[str, ...]:
+    """Return the command line of a syncd process that does not outlive this one."""
+    python = sys.executable
+    own = (python, "-m", "syncd", *arguments)
+    return (python, "-c", _UNTIL_PARENT_ENDS, str(os.getpid()), *own)
 
 
 def _environment() -> dict[str, str]:

@@ -2,42 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import os
+import sys
+from types import TracebackType
+from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
-from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from syncd.core.plain_text import shortened, visible
-from syncd.demo.fake_dreamship import UNREACHABLE
-from syncd.demo.run import DemoState
+from syncd.demo.frame import frame
+from syncd.demo.state import DemoState, story
 from syncd.printing import show
 
 PLAIN_EVERY_S = 2.0
-_PHASES = ("starting", "filling", "delivering", "outage", "repairing", "checking", "comparing")
+# A demo without an end may run for days with its output in a file.
+ENDLESS_EVERY_S = 60.0
+_DEFAULT_SIZE = ConsoleDimensions(80, 24)
+
+
+def is_live() -> bool:
+    """Return whether stderr can show a picture that changes.
+
+    Services that run tests often have a terminal, but store each picture as new lines.
+    """
+    is_dumb = os.environ.get("TERM", "dumb") in {"dumb", "unknown", ""}
+    return sys.stderr.isatty() and not is_dumb and not os.environ.get("CI")
 
 
 class PlainOutput:
-    """One line at the beginning of a phase, and one every two seconds."""
+    """One line at the beginning of a phase, one every two seconds, and the story."""
 
     def __init__(self) -> None:
         self._phase = ""
-        self._shown_s = -PLAIN_EVERY_S
+        self._shown_s = 0.0
+        self._told: set[str] = set()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing; there is nothing to restore."""
 
     def __call__(self, state: DemoState) -> None:
-        """Print a line if a phase has begun, or two seconds have passed."""
+        """Print a line if a phase has begun, if a part of the story is complete, or in time."""
+        every_s = ENDLESS_EVERY_S if state.phase == "running" else PLAIN_EVERY_S
+        for sentence in story(state):
+            if not sentence.is_final:
+                break
+            if sentence.title not in self._told:
+                self._told.add(sentence.title)
+                _show_at(state, f"{sentence.title.upper()}: {sentence.text}")
         if state.phase != self._phase:
             self._phase = state.phase
             if state.explanation:
-                show(f"[{state.elapsed_s:5.1f} s] {state.phase}: {state.explanation}", err=True)
-        elif state.elapsed_s - self._shown_s >= PLAIN_EVERY_S:
+                _show_at(state, f"{state.phase}: {state.explanation}")
+        elif state.elapsed_s - self._shown_s >= every_s:
             self._shown_s = state.elapsed_s
-            show(f"[{state.elapsed_s:5.1f} s]   {_line(state)}", err=True)
+            _show_at(state, f"  {_line(state)}")
+
+    def print_last(self, room: int) -> None:
+        """Do nothing; all lines are still there."""
+
+
+class LiveOutput:
+    """Draws each state over the previous one, on a screen of its own.
+
+    So the picture stays whole while the size of the terminal changes. `print_last` leaves the last
+    one on the usual screen.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(
+            stderr=True, force_terminal=True, force_interactive=True, highlight=False
+        )
+        self._live = Live(
+            console=self._console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._last: DemoState | None = None
+
+    def __enter__(self) -> Self:
+        """Change to the other screen."""
+        self._resize()
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Return to the usual screen."""
+        del kind, error, trace
+        self._live.stop()
+
+    def __call__(self, state: DemoState) -> None:
+        """Draw a state in the size that the terminal has now."""
+        self._last = state
+        size = self._resize()
+        self._live.update(Group(*self._frame(state, *size)), refresh=True)
+
+    def print_last(self, room: int) -> None:
+        """Print the last picture; `room`: the lines below it that must fit the screen too."""
+        if self._last is None:
+            return
+        width, height = self._resize()
+        for line in self._frame(self._last, width, max(height - room, 1)):
+            self._console.print(line, no_wrap=True)
+
+    def _frame(self, state: DemoState, width: int, height: int) -> list[Text]:
+        return frame(state, width, height, encoding=self._console.encoding)
+
+    def _resize(self) -> ConsoleDimensions:
+        # $COLUMNS and $LINES, which rich would prefer, stay as they were when a window is resized.
+        size = _terminal_size()
+        self._console.size = size
+        return size
+
+
+def _terminal_size() -> ConsoleDimensions:
+    """Return the size of the terminal at stderr; a serial line has none and has to name it."""
+    try:
+        width, height = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        width = height = 0
+    named = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    width = width or int(named[0] if named[0].isdecimal() else 0)
+    height = height or int(named[1] if named[1].isdecimal() else 0)
+    return ConsoleDimensions(width or _DEFAULT_SIZE.width, height or _DEFAULT_SIZE.height)
+
+
+def _show_at(state: DemoState, text: str) -> None:
+    show(f"[{state.elapsed_s:5.1f} s] {text}", err=True)
 
 
 def _line(state: DemoState) -> str:
@@ -45,75 +147,5 @@ def _line(state: DemoState) -> str:
     differences = "-" if mirror is None else f"{mirror.differences} of {mirror.variants} differ"
     return (
         f"{differences}; Dreamship: {state.flipped} changes, {state.doubled} sent twice; "
-        f"deliveries: {state.sent} accepted, {state.in_flight} in flight, {state.lost} lost"
+        f"deliveries: {state.sent} arrived, {state.in_flight} on the way, {state.lost} lost"
     )
-
-
-@contextmanager
-def live_output() -> Iterator[Any]:
-    """Yield a function that draws each state over the previous one on the terminal."""
-    with Live(console=Console(stderr=True), refresh_per_second=8, transient=True) as live:
-        yield lambda state: live.update(_draw(state))
-
-
-def _draw(state: DemoState) -> Group:
-    phases = Text()
-    current = _PHASES.index(state.phase) if state.phase in _PHASES else len(_PHASES)
-    for index, phase in enumerate(_PHASES):
-        style = "bold reverse" if index == current else "green" if index < current else "dim"
-        phases.append(f" {phase} ", style=style)
-    return Group(
-        phases,
-        Text(state.explanation, style="italic"),
-        Panel(_numbers(state), title=f"syncd demo, {state.elapsed_s:.0f} s", title_align="left"),
-        _changes(state),
-    )
-
-
-def _numbers(state: DemoState) -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    mirror, sweep = state.comparison, state.sweep
-    if mirror is not None:
-        style = "bold green" if mirror.differences == 0 else "bold yellow"
-        table.add_row(
-            "mirror and Dreamship",
-            Text(f"{mirror.differences} of {mirror.variants} variants differ", style=style),
-        )
-        table.add_row("", f"{mirror.sellable} sellable, {mirror.verifying} verifying")
-    table.add_row("at Dreamship", f"{state.flipped} changes, {state.doubled} sent twice")
-    counts = Text(f"{state.sent} accepted, {state.in_flight} in flight, ")
-    counts.append(*((f"{state.lost} lost", "bold red") if state.lost else ("none lost",)))
-    table.add_row("deliveries", counts)
-    outcomes = ", ".join(
-        f"{count} {name}" for name, count in sorted(state.outcomes.items()) if name != UNREACHABLE
-    )
-    table.add_row("answers", Text(visible(outcomes or "-")))
-    if sweep is not None:
-        bar = ProgressBar(total=sweep.total or 100, completed=sweep.checked, width=40)
-        table.add_row("sweep", bar)
-        table.add_row("", f"{sweep.checked} of {sweep.total or '?'} items")
-    return table
-
-
-def _changes(state: DemoState) -> Table:
-    table = Table(title="latest changes in the mirror", title_justify="left", box=None)
-    for name in ("variant", "before", "now", "cause"):
-        table.add_column(name, min_width=12)
-    for change in [] if state.comparison is None else state.comparison.last_changes:
-        cause = f"{change.cause}, missed by deliveries" if change.missed else change.cause
-        table.add_row(
-            str(change.variant_id),
-            _value(change.old_availability, "(new)", is_sellable=change.old_sellable),
-            _value(change.availability, "(removed)", is_sellable=change.sellable),
-            Text(cause, "yellow" if change.missed else ""),
-        )
-    return table
-
-
-def _value(availability: str | None, absent: str, *, is_sellable: bool) -> Text:
-    """Return a value and whether it is sellable; a `verifying` variant keeps its value."""
-    if availability is None:
-        return Text(absent)
-    # rich reads markup in a str, but not in a Text.
-    shown = visible(shortened(availability))
-    return Text(f"{shown}, {'sellable' if is_sellable else 'not sellable'}")

@@ -24,8 +24,9 @@ _STATES = 100
 class Day(Struct, frozen=True):
     """Counts of each hour (oldest first), and the newest rows of each kind (newest first).
 
-    `deliveries`, `changes` and `confirmed` have one row for each hour: `label`, and a count of each
-    kind. `begins` is the beginning of the first hour. `stale` counts the items that were not
+    `deliveries` and `changes` have one row for each hour: `at`, and a count of each kind. The
+    variants that the first fill added are no changes; `has_first_fill`: there are some in these
+    hours. `begins` is the beginning of the first hour. `stale` counts the items that were not
     confirmed since then, `verifying` the verifying variants. `webhooks` has each `state` of the
     webhook, and when it began. `off_sale` is of any age.
     """
@@ -33,7 +34,7 @@ class Day(Struct, frozen=True):
     begins: datetime
     deliveries: list[Row]
     changes: list[Row]
-    confirmed: list[Row]
+    has_first_fill: bool
     stale: int
     webhooks: list[Row]
     off_sale: list[Row]
@@ -46,7 +47,7 @@ class Day(Struct, frozen=True):
     def drift(self) -> list[Row]:
         """The differences that each sweep found, oldest first; not those of the first fill."""
         return [
-            row | {"label": row["ended_at"][:16].replace("T", " ")}
+            row | {"at": row["ended_at"]}
             for row in reversed(self.sweeps)
             if row["added"] < row["variants"] or not row["variants"]
         ]
@@ -56,28 +57,38 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
     """Return the last 24 hours."""
     begins = (now - timedelta(hours=HOURS - 1)).replace(minute=0, second=0, microsecond=0)
     since = to_text(begins)
-    hours = [to_text(begins + timedelta(hours=n))[:13] for n in range(HOURS)]
+    hours = [to_text(begins + timedelta(hours=n)) for n in range(HOURS)]
     deliveries = db.execute(
         """SELECT substr(received_at, 1, 13), outcome, count(*) FROM deliveries
            WHERE delivery_id >= ? AND received_at >= ? GROUP BY 1, 2""",
         (first_id_since(db, "deliveries", begins), since),
     )
+    first_seq = first_id_since(db, "change_log", begins)
+    # Before its end, each added variant is only new to the mirror. It would flatten the chart.
+    (filled_at,) = db.execute(
+        """SELECT coalesce(min(ended_at), '~') FROM sweeps
+           WHERE is_catalogue AND ended_at IS NOT NULL"""
+    ).fetchone()
+    first_fill = (filled_at, first_seq, since)
     changes = db.execute(
         """SELECT substr(recorded_at, 1, 13), CASE WHEN missed THEN 'missed' ELSE cause END,
                   count(*)
-           FROM change_log WHERE seq >= ? AND recorded_at >= ? GROUP BY 1, 2""",
-        (first_id_since(db, "change_log", begins), since),
+           FROM change_log
+           WHERE NOT (old_availability IS NULL AND cause = 'read' AND recorded_at <= ?)
+             AND seq >= ? AND recorded_at >= ? GROUP BY 1, 2""",
+        first_fill,
     )
-    confirmed = db.execute(
-        """SELECT substr(confirmed_at, 1, 13), 'confirmed', count(*) FROM items
-           WHERE confirmed_at >= ? AND is_gone = 0 GROUP BY 1""",
-        (since,),
-    )
+    (has_first_fill,) = db.execute(
+        """SELECT EXISTS (SELECT 1 FROM change_log
+           WHERE old_availability IS NULL AND cause = 'read' AND recorded_at <= ?
+             AND seq >= ? AND recorded_at >= ?)""",
+        first_fill,
+    ).fetchone()
     return Day(
         begins=begins,
         deliveries=_by_hour(hours, deliveries),
         changes=_by_hour(hours, changes),
-        confirmed=_by_hour(hours, confirmed),
+        has_first_fill=bool(has_first_fill),
         stale=db.execute(
             """SELECT count(*) FROM items
                WHERE is_gone = 0 AND (confirmed_at IS NULL OR confirmed_at < ?)""",
@@ -123,7 +134,7 @@ def day(db: sqlite3.Connection, now: datetime) -> Day:
 
 
 def _by_hour(hours: list[str], counted: sqlite3.Cursor) -> list[Row]:
-    rows: dict[str, Row] = {hour: {"label": f"{hour[11:]}:00"} for hour in hours}
+    rows: dict[str, Row] = {hour[:13]: {"at": hour} for hour in hours}
     for hour, kind, count in counted:
         if hour in rows:
             rows[hour][kind] = count

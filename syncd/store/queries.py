@@ -158,6 +158,7 @@ class Queries:
                 removed=removed,
                 verifying=verifying,
                 oldest_confirmed_at=one("SELECT oldest_confirmed_at FROM freshness"),
+                daemon_seen_at=one("SELECT daemon_seen_at FROM freshness"),
                 unknown_values=unknown,
                 refresh_queue=one("SELECT count(*) FROM refresh_queue"),
                 quarantined=one("SELECT count(*) FROM deliveries WHERE outcome = 'quarantined'"),

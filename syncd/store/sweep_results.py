@@ -75,6 +75,14 @@ def _excess(db: sqlite3.Connection, requests: int, items: int) -> list[int]:
     return over
 
 
+def is_filled(db: sqlite3.Connection) -> bool:
+    """Return whether a sweep of the catalogue has ever ended."""
+    row = db.execute(
+        "SELECT 1 FROM sweeps WHERE is_catalogue = 1 AND ended_at IS NOT NULL LIMIT 1"
+    ).fetchone()
+    return row is not None
+
+
 def summary(db: sqlite3.Connection, sweep_id: int) -> SweepSummary | None:
     """Return the results of an ended sweep."""
     row = db.execute(

@@ -43,7 +43,9 @@ def test_searches_at_the_same_time_are_limited() -> None:
         async def exposition() -> bytes:
             return b""
 
-        transport = httpx.ASGITransport(app.application(status, exposition, shown))
+        transport = httpx.ASGITransport(
+            app.application(status, exposition, shown, lambda error: error.message)
+        )
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1:8788"
         ) as client:

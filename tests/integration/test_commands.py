@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STATUS_KEYS: dict[str, list[str] | None] = {
     "health": None,
     "reasons": None,
+    "problems": None,
     "webhooks": ["state", "last_delivery_at", "missed_24h", "invalid_signatures_24h"],
     "mirror": [
         "path",
@@ -36,6 +37,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "oldest_confirmed_at",
         "unknown_values",
         "more_unknown_values",
+        "daemon_seen_at",
     ],
     "sweep": [
         "running",
@@ -58,6 +60,7 @@ STATUS_KEYS: dict[str, list[str] | None] = {
         "hints",
     ],
     "listings": None,
+    "publish": None,
     "push": None,
     "refresh_queue": None,
     "quarantined": None,
@@ -147,15 +150,21 @@ def test_the_exit_code_of_status_is_the_health(site: Site) -> None:
     assert "syncd serve" in error_of(site.syncd("status"), 3)
     daemon = site.serve()
     new = site.syncd("status")
-    assert (new.returncode, new.stdout.splitlines()[0]) == (1, "degraded")
-    assert "No delivery has arrived yet" in new.stdout
-    assert "waiting for the first delivery" in new.stdout
+    lines = new.stdout.splitlines()
+    assert (new.returncode, lines[0]) == (1, "Waiting for the first delivery")
+    assert re.fullmatch(
+        r"Selling \d+ of 20 variants\. Confirmed .* Deliveries: none yet\.", lines[1]
+    )
+    assert lines[2] == "  - No delivery has arrived yet."
+    assert "health            degraded" in lines
     daemon.deliver(site.change(min(site.catalogue.variants), "low_stock"))
     good = site.syncd("status")
-    assert (good.returncode, good.stdout.splitlines()[0]) == (0, "ok")
+    assert (good.returncode, good.stdout.splitlines()[0]) == (0, "All well")
+    assert "Confirmed less than a minute ago. Deliveries: arriving." in good.stdout
+    assert "health            ok" in good.stdout.splitlines()
     assert daemon.post(b"no JSON").status_code == 200
     bad = site.syncd("status")
-    assert (bad.returncode, bad.stdout.splitlines()[0]) == (1, "degraded")
+    assert (bad.returncode, bad.stdout.splitlines()[0]) == (1, "Something to do")
     assert "not understood" in bad.stdout
     daemon.stop()
     error_of(site.syncd("status"), 3)

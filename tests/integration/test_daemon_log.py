@@ -59,7 +59,11 @@ def reported_by(daemon: Daemon, beginning: str) -> list[Line]:
 
 def test_healthy_deliveries_write_no_line_at_info(large: Daemon) -> None:
     """Applied, unchanged, duplicate and ignored."""
-    site, new = large.site, New(large)
+    site = large.site
+    large.deliver(site.change(next(iter(site.catalogue.variants)), "discontinued"))
+    # The first delivery is an event: deliveries arrive.
+    site.until(lambda: large.logged("webhooks changed"))
+    new = New(large)
     event = site.change(next(iter(site.catalogue.variants)), "low_stock")
     assert large.deliver(event) == "applied"
     assert large.deliver(event) == "duplicate"

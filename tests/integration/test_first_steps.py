@@ -17,6 +17,7 @@ from msgspec import json
 import syncd.cli
 from syncd import cli
 from syncd.cli import common
+from syncd.cli.program import program, with_program
 from syncd.control import messages
 from syncd.errors import ConfigurationError
 from syncd.http_server.sockets import _cannot_listen, bind_tcp, bind_unix
@@ -51,6 +52,9 @@ def lines_of(text: str) -> str:
         ("availability x", "VARIANT_ID...: 'x' is no whole number", "`syncd availability --help`"),
         (f"explain {2**63}", "is no whole number from 1 to ", "`syncd explain --help`"),
         ("deliveries --outcome x", "--outcome: 'x' is not one of", "`syncd deliveries --help`"),
+        ("demo flop", "there is no command demo flop", "`syncd demo flip`"),
+        ("demo --port 80", "'80' is no whole number from 1024", "`syncd demo --help`"),
+        ("demo flip 1", "VALUE is missing", "`syncd demo flip --help`"),
         ("backup", "PATH is missing", "`syncd backup --help`"),
         ("replay", "no delivery is named", "--quarantined"),
     ],
@@ -66,6 +70,39 @@ def test_wrong_usage_is_an_error_and_a_hint(
     assert error in first
     assert hint in second
     assert "integer" not in err
+
+
+@pytest.mark.parametrize("name", [*cli.COMMANDS, "demo flip"])
+def test_each_help_has_an_example(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """A command line that begins with the command; no line is wider than a terminal."""
+    assert cli.run([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    _, _, examples = shown.partition("Example")
+    assert f"  syncd {name}" in examples
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "<=x" not in shown
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "name"),
+    [
+        ("/usr/bin/syncd", "/usr/bin/syncd", "syncd"),
+        (".venv/bin/syncd", None, ".venv/bin/syncd"),
+        (".venv/bin/syncd", "/usr/bin/syncd", ".venv/bin/syncd"),
+        ("/x/.cache/uv/archive-v0/a/bin/syncd", "same", "/x/.cache/uv/archive-v0/a/bin/syncd"),
+        ("/home/me/my tools/syncd", None, "~/'my tools/syncd'"),
+        ("/tests/pytest", None, "syncd"),
+    ],
+)
+def test_a_hint_has_the_command_that_the_shell_finds(
+    monkeypatch: pytest.MonkeyPatch, called: str, found: str | None, name: str
+) -> None:
+    """`.venv/bin/syncd` and programs that uvx or pipx runs are not in PATH."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr("sys.argv", [called])
+    monkeypatch.setattr("shutil.which", lambda _: called if found == "same" else found)
+    assert program() == name
+    assert with_program("run `syncd setup`, or see it") == f"run `{name} setup`, or see it"
 
 
 def test_syncd_without_arguments_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:

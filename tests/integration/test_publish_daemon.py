@@ -408,7 +408,10 @@ def test_the_follower_listens_and_connects_again(example: Filled, filled: Databa
             assert follower.stdout.readline() == "20 variants\n"
             filled_seq = daemon.status()["publish"]["seq"]
             change(site, daemon, 1)
-            assert json.loads(follower.stdout.readline().removeprefix("change "))["seq"] == filled_seq + 1
+            assert (
+                json.loads(follower.stdout.readline().removeprefix("change "))["seq"]
+                == filled_seq + 1
+            )
             filled.execute(
                 f"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                     WHERE datname = '{filled.name}' AND application_name <> 'syncd'
@@ -418,6 +421,9 @@ def test_the_follower_listens_and_connects_again(example: Filled, filled: Databa
             change(site, daemon, 2)
             lines = iter(follower.stdout.readline, "")
             found = (line for line in lines if line.startswith("change "))
-            assert [json.loads(next(found)[7:])["seq"] for _ in range(2)] == [filled_seq + 2, filled_seq + 3]
+            assert [json.loads(next(found)[7:])["seq"] for _ in range(2)] == [
+                filled_seq + 2,
+                filled_seq + 3,
+            ]
         finally:
             follower.kill()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import html
 import re
+import socket
 import sqlite3
 import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from msgspec import convert
 from simulation.moments import showing
 
 from syncd.admin.page import HEADERS
+from syncd.core.headline import headline
+from syncd.core.health import APP_URL
+from syncd.core.status_document import StatusDocument
 from syncd.daemon.cached_queries import QUICK_S, CachedQuery
 from syncd.store import Queries
 from syncd.store.connection import open_for_writing
@@ -48,15 +53,19 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_the_page_shows_health_and_reasons(shared: Daemon) -> None:
-    """With the words of the status document."""
+def test_the_page_shows_the_headline_and_problems(shared: Daemon) -> None:
+    """With the words of the headline, and the name of the host in the title."""
     status = shared.status()
     text = shown(shared)
-    assert f'class="health {status["health"]}"' in text
-    assert f"<title>{status['health']} · syncd</title>" in text
-    for title in ("Now", "The last 24 hours", "Sweeps", "Latest changes"):
+    head = headline(convert(status, StatusDocument), datetime.now(UTC))
+    assert f'class="hero {head.color}"' in text
+    assert f"<title>{head.label} · {socket.gethostname()}</title>" in text
+    for title in ("Behind it", "The last 24 hours", "Sweeps", "Latest changes"):
         assert f">{title}</h2>" in text
-    assert f"{status['mirror']['sellable']} of {status['mirror']['variants']} sellable" in text
+    assert f"Selling {status['mirror']['sellable']} of {status['mirror']['variants']}" in text
+    assert f"(health {status['health']})" in text
+    for problem in status["problems"]:
+        assert problem["what"].partition("`")[0] in html.unescape(text)
 
 
 def test_a_search_finds_a_variant_with_its_history(shared: Daemon) -> None:
@@ -69,11 +78,11 @@ def test_a_search_finds_a_variant_with_its_history(shared: Daemon) -> None:
     assert "newer than all earlier deliveries and reads" in text
     for query in (str(variant.item_id), site.catalogue.names[variant.item_id].lower(), "black"):
         assert f'href="?q={variant.variant_id}"' in shown(shared, query) or query == "black"
-    assert "<p>No variant matches.</p>" in shown(shared, "nothing is called like this")
-    assert "<p>No variant matches.</p>" in shown(shared, "100%_")
+    assert ">No variant matches.</p>" in shown(shared, "nothing is called like this")
+    assert ">No variant matches.</p>" in shown(shared, "100%_")
     assert "does not have this variant" in shown(shared, "999999")
     for no_id in ("\N{SUPERSCRIPT TWO}", str(2**63), "9" * 99):
-        assert "<p>No variant matches.</p>" in shown(shared, no_id)
+        assert ">No variant matches.</p>" in shown(shared, no_id)
 
 
 def test_names_and_values_are_escaped(site: Site) -> None:
@@ -98,10 +107,13 @@ def test_names_and_values_are_escaped(site: Site) -> None:
 
 
 def test_the_page_loads_only_its_own_files(shared: Daemon) -> None:
-    """No absolute URL, no inline style or handler."""
+    """No absolute URL but a link to the Dreamship app, no inline style or handler."""
     for tag, attrs in Tags(shown(shared, "t")).found:
         assert not {"style", *(name for name in attrs if name.startswith("on"))} & set(attrs)
         for name in ("src", "href", "action"):
+            if (tag, name, attrs.get(name)) == ("a", "href", APP_URL):
+                assert attrs["rel"] == "noreferrer"
+                continue
             assert "//" not in (attrs.get(name) or ""), (tag, attrs)
     for name in ("page.js", "page.css"):
         answer = httpx.get(f"{shared.admin_url}/{name}", trust_env=False)
@@ -122,7 +134,7 @@ def test_quarantined_deliveries_are_listed_with_a_hint(site: Site) -> None:
         name, *arguments = command.split()
         assert name == "syncd"
         assert site.syncd(*arguments).returncode in (0, 1), command
-    (row, _) = re.findall(r'<tr data-key="\d+"><td>(\d+)</td>.*names no variant', text)
+    (row, _) = re.findall(r"Delivery (\d+): <bdi>.*names no variant", text)
     assert row == "2"
 
 
@@ -132,10 +144,10 @@ def test_an_unreadable_mirror_still_gives_a_page() -> None:
         answer = httpx.get(f"{url}/", trust_env=False)
     assert answer.status_code == 503
     assert answer.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
-    assert '<p data-key="health" class="health failing" role="status">' in answer.text
-    assert "<li>The mirror cannot be read: no space is left on the disk; free some.</li>" in (
-        answer.text
-    )
+    assert '<section class="hero red"' in answer.text
+    assert "The mirror cannot be read</p>" in answer.text
+    assert '<p class="what">No space is left on the disk.</p>' in answer.text
+    assert "<dd>Free some.</dd>" in answer.text
     assert 'src="page.js"' in answer.text
 
 
@@ -166,10 +178,40 @@ def test_the_drift_excludes_the_first_fill(tmp_path: Path) -> None:
     )
     with closing(writer):
         drift = day(writer, BEGIN).drift
-    assert [(row["label"], row["added"], row["changed"]) for row in drift] == [
-        ("2026-03-01 06:00", 4, 7),
-        ("2026-03-01 12:00", 0, 0),
+    assert [(row["at"], row["added"], row["changed"]) for row in drift] == [
+        ("2026-03-01T06:00:00.000000Z", 4, 7),
+        ("2026-03-01T12:00:00.000000Z", 0, 0),
     ]
+
+
+def test_the_first_fill_does_not_flatten_the_chart_of_changes(tmp_path: Path) -> None:
+    """Added variants count after the end of the first sweep; changes count at once."""
+    writer = open_for_writing(tmp_path / "availability.db")
+
+    def changes() -> tuple[int, bool]:
+        today = day(writer, BEGIN + timedelta(hours=23))
+        return sum(row.get("read", 0) for row in today.changes), today.has_first_fill
+
+    def add(minute: int, before: str | None) -> None:
+        writer.execute(
+            """INSERT INTO change_log (variant_id, old_availability, availability, old_sellable,
+                   sellable, cause, rule, missed, during_downtime, occurred_at, recorded_at)
+               VALUES (1, ?1, 'b', 0, 0, 'read', 'settled', 0, 0, ?2, ?2)""",
+            (before, f"2026-03-01T10:{minute:02}:00.000000Z"),
+        )
+
+    with closing(writer):
+        add(0, None)
+        assert changes() == (0, True)
+        add(1, "a")
+        assert changes() == (1, True)
+        writer.execute(
+            """INSERT INTO sweeps (cause, is_catalogue, began_at, ended_at, result)
+               VALUES ('start', 1, '2026-03-01T10:00:00.000000Z', '2026-03-01T10:02:00.000000Z',
+                       'complete')"""
+        )
+        add(3, None)
+        assert changes() == (2, True)
 
 
 def test_a_slow_query_is_cached() -> None:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 import pytest
 from conftest import opened
+from msgspec import convert
 from shop_listings import list_skus, write_listings
 
+from syncd.core.headline import deliveries
 from syncd.core.listings import MAX_SKU_CHARS
+from syncd.core.status_document import StatusDocument
 
 if TYPE_CHECKING:
     from conftest import Daemon, Site
@@ -73,13 +76,13 @@ def test_the_headline_counts_variants_without_listings(site: Site) -> None:
     expected = f"Selling {mirror['sellable']} of {mirror['variants'] - 1} variants"
     assert f">{expected}</h2>" in headline
     at = mirror["oldest_confirmed_at"]
-    assert f'<time datetime="{at}" title="{at[:19].replace("T", " ")} UTC">' in headline
-    assert "Confirmed less than a minute ago. Webhooks: waiting for the first delivery." in words(
+    assert f'<time datetime="{at}" title="{at[:19].replace("T", " ")} UTC" data-form="ago">' in (
         headline
     )
+    assert "Confirmed less than a minute ago. Deliveries: none yet." in words(headline)
     assert "reason:" not in headline
     # It is the first thing on the page.
-    assert text.index(expected) < text.index('class="health ')
+    assert text.index(expected) < text.index("<h2", text.index(expected))
 
 
 def test_the_headline_of_the_first_fill(site: Site) -> None:
@@ -91,9 +94,12 @@ def test_the_headline_of_the_first_fill(site: Site) -> None:
     daemon = site.serve(filled=False)
     site.until(lambda: (daemon.status()["listings"] or {}).get("sellable"))
     headline = words(part(shown(daemon), "headline"))
-    assert re.match(r"Selling \d+ of 20 SKUs Confirmed less than a minute ago\.", headline)
-    assert re.search(r"The catalogue is read for the first time: \d of 5 items, about", headline)
-    assert re.search(r"\d+ lead to no variant yet", headline)
+    assert re.match(
+        r"Filling for the first time Selling \d+ of 20 SKUs Confirmed less than a minute ago\.",
+        headline,
+    )
+    assert re.search(r"\d of 5 items are read, about .* left\.", headline)
+    assert re.search(r"Not for sale: \d+ leads to no variant", headline)
 
 
 def test_the_headline_of_an_empty_mirror(tmp_path: Path) -> None:
@@ -101,7 +107,9 @@ def test_the_headline_of_an_empty_mirror(tmp_path: Path) -> None:
     with opened(tmp_path, items=0) as site:
         text = shown(site.serve())
     headline = words(part(text, "headline"))
-    assert headline == "The mirror has no variants Webhooks: waiting for the first delivery."
+    assert headline.startswith(
+        "Waiting for the first delivery Nothing to sell Deliveries: none yet. No delivery has"
+    )
     assert "Nothing went off sale yet." in part(text, "off-sale")
 
 
@@ -110,15 +118,17 @@ def test_the_headline_counts_skus_and_links_the_reasons(shop: Shop) -> None:
     shop.daemon.deliver(shop.daemon.site.change(shop.variants[1], "made to order"))
     headline = part(shown(shop.daemon), "headline")
     assert ">Selling 6 of 8 SKUs</h2>" in headline
-    assert f"Webhooks: {shop.daemon.status()['webhooks']['state']}." in words(headline)
-    links = dict(re.findall(r'<a href="\?q=([^"]*)">([^<]*)</a>', headline))
-    assert links == {
+    status = convert(shop.daemon.status(), StatusDocument)
+    assert f"Deliveries: {deliveries(status)}." in words(headline)
+    chips = headline[headline.index("Not for sale:") :].partition("</ul>")[0]
+    links = re.findall(r'<a href="\?q=([^"]*)">(.*?)</a>', chips)
+    assert {link: words(text) for link, text in links} == {
         "reason%3Aunknown": "1 leads to no variant",
-        "reason%3Avalue": "1 has a value that is not sellable",
+        "reason%3Avalue": "1 value not sellable",
     }
     found = part(shown(shop.daemon, "reason:unknown"), "found")
-    assert re.findall(r'<tr data-key="([^"]*)">', found) == [LOST]
-    assert "no: leads to no variant" in found
+    assert re.findall(r'<li data-key="([^"]*)">', found) == [LOST]
+    assert '<span class="sale no">leads to no variant</span>' in found
 
 
 def test_an_exact_sku_explains_its_variant(shop: Shop) -> None:
@@ -127,23 +137,23 @@ def test_an_exact_sku_explains_its_variant(shop: Shop) -> None:
     shop.daemon.deliver(shop.daemon.site.change(variant_id, "made to order"))
     found = part(shown(shop.daemon, "MUG/ä&1"), "found")
     assert f"Variant {variant_id} (" in words(found)
-    assert "no: has a value that is not sellable" in found
+    assert '<span class="sale no">value not sellable</span>' in found
     assert 'href="?q=MUG%2F%C3%A4%261"' in found
     assert "&lt;b&gt;&amp;&#34;&#39;\\u202e" in found
     lost = words(part(shown(shop.daemon, LOST), "found"))
-    assert f"match “{LOST}”The mirror does not have this variant." in lost.replace("” ", "”")
+    assert f"match “{LOST}” Clear the search The mirror does not have this variant." in lost
 
 
 def test_a_search_finds_part_of_a_sku(shop: Shop) -> None:
     """In any case of letters; with title and variant; `%` and `_` are plain characters."""
     found = part(shown(shop.daemon, "tee-"), "found")
-    assert re.findall(r'<tr data-key="([^"]*)">', found) == [f"TEE-{n}" for n in range(5)]
+    assert re.findall(r'<li data-key="(T[^"]*)">', found) == [f"TEE-{n}" for n in range(5)]
     assert "5 SKUs found" in found
     assert "Design 3" in found
     # All of them lead to one variant.
     assert f"Variant {shop.variants[0]} (" in words(found)
     for query in ("TEE%", "T_E", "nothing is called like this"):
-        assert "<p>No SKU and no variant matches.</p>" in shown(shop.daemon, query)
+        assert ">No SKU and no variant matches.</p>" in shown(shop.daemon, query)
     by_id = part(shown(shop.daemon, str(shop.variants[0])), "found")
     assert "5 SKUs found" in by_id
     assert "1 variant found" in by_id
@@ -161,11 +171,12 @@ def test_what_went_off_sale_last(shop: Shop) -> None:
     section = part(shown(shop.daemon), "off-sale")
     items = [words(one) for one in re.findall(r"<li .*?</li>", section, re.DOTALL)][:3]
     again, evil, sold_out = items
-    assert again.startswith(f"less than a minute ago {third} ")
-    assert again.endswith("48 in_stock → out_of_stock; on sale again")
-    assert evil.endswith("MUG/ä&1 in_stock → <b>&\"'\\u202e; has a value that is not sellable")
+    assert again.startswith("less than a minute ago ")
+    assert f'href="?q={third}"' in section
+    assert again.endswith("48 in_stock → out_of_stock on sale again")
+    assert evil.endswith("MUG/ä&1 in_stock → <b>&\"'\\u202e value not sellable")
     assert (
-        f"TEE-0, TEE-1, TEE-2 and 2 more in_stock → {'y' * 60}… (500 characters); has a value"
+        f"TEE-0, TEE-1, TEE-2 and 2 more in_stock → {'y' * 60}… (500 characters) value not"
         in sold_out
     )
     assert site.catalogue.names[site.catalogue.variants[first].item_id] in sold_out

@@ -427,7 +427,8 @@ def test_no_output_acts_on_a_terminal(site: Site) -> None:
     for variant_id in site.catalogue.variants:
         site.catalogue.set_availability(variant_id, evil)
     environ = site.environ | {"NO_COLOR": "1", "TERM": "xterm-256color"}
-    daemon = Pty(site.command("serve"), environ)
+    # Without the line of progress, which erases itself.
+    daemon = Pty(site.command("serve"), environ | {"TERM": "dumb"})
     try:
         daemon.read(until=b"not sold: ")
         message = daemon.read(until=b"values=")

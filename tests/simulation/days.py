@@ -176,14 +176,14 @@ class Day:
 
     async def begin(self) -> float:
         """Fill the mirror; return the duration in seconds."""
-        await self._open()
+        await self.open()
         self.plan.start(self.clock.now(), complete_at=None, failures=0)
         return await self.sweep()
 
     async def restart(self) -> None:
         """Stop the daemon and start it again."""
         await self.end()
-        await self._open()
+        await self.open()
         saved_state = self.services.saved_state
         is_due = self.plan.start(
             self.clock.now(), complete_at=saved_state.complete_at, failures=saved_state.failures
@@ -191,7 +191,8 @@ class Day:
         if is_due:
             await self.services.sweep_manager.request("start")
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Start the daemon, without a sweep."""
         database = Database(self._config.mirror.path, executor=Inline())
         self.services = await Services.open(
             self._config, clock=self.clock, source=self.source, database=database
@@ -307,6 +308,7 @@ def lived(
     rows_have_variants: bool = False,
     rows_predict: bool = False,
     background: int = 0,
+    is_filled: bool = True,
 ) -> T:
     """Run the script of a day in virtual time, and return its result."""
     folder = Path(tempfile.mkdtemp(prefix="syncd-day-"))
@@ -320,7 +322,7 @@ def lived(
             rows_predict=rows_predict,
             background=background,
         )
-        await day.begin()
+        await (day.begin() if is_filled else day.open())
         try:
             return await script(day)
         finally:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from browser import Seen, browse, needs_chromium, needs_playwright
-from simulation.moments import moments, showing
+from simulation.moments import AT, NAME, moments, showing
 
 from syncd.admin import page
+from syncd.core.relative_time import ago
 
 if TYPE_CHECKING:
     from conftest import Daemon
@@ -21,16 +23,17 @@ if TYPE_CHECKING:
 pytestmark = [needs_chromium, needs_playwright]
 
 NAMES = [
-    *("new", "healthy", "story", "found", "nothing", "shop", "skus", "lost"),
+    *("filling", "new", "healthy", "story", "found", "nothing", "shop", "skus", "lost", "nowhere"),
+    *("refused", "rotated", "unreachable", "restarted", "held"),
     *("sweeping", "quarantined", "silent", "failing", "unreadable"),
 ]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 # A folder in which to leave pictures of it all, for whoever wants to look.
 PICTURES = os.environ.get("SYNCD_PICTURES")
 # Colours are the same at every width: each of both is seen, and not all that is possible.
-LOOKS = [["phone", 360, 780, "light"], ["desk", 1280, 900, "dark"]]
+LOOKS = [["phone", 375, 812, "light"], ["desk", 1280, 900, "dark"]]
 if PICTURES:
-    LOOKS += [["phone", 360, 780, "dark"], ["desk", 1280, 900, "light"]]
+    LOOKS += [["phone", 375, 812, "dark"], ["desk", 1280, 900, "light"]]
 
 EXAMINE = """
 const found = {};
@@ -124,9 +127,7 @@ def test_everything_is_reachable_with_the_keyboard(url: str) -> None:
     assert observed.found["skippedTo"] == "live"
     assert observed.found["isOpen"]
     assert len(stops) > 25
-    assert {"Table of sweeps", "Table of the latest changes", "Quarantined deliveries"} <= {
-        stop["label"] for stop in stops
-    }
+    assert {"status.json", "metrics"} <= {stop["label"] for stop in stops}
     assert [stop for stop in stops if stop["outline"] != "solid 3px" or not stop["isShown"]] == []
 
 
@@ -141,22 +142,23 @@ def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
         const known = await link.textContent();
         await page.evaluate(() => {
           window.scrollTo(0, 700);
-          document.querySelector("[data-key=sweeps] .beside > .scroll").scrollLeft = 30;
-          document.querySelector("[data-key=changes] tr[data-key]").isTheSame = true;
-          getSelection().selectAllChildren(document.querySelector("[data-key=changes] .name"));
+          document.querySelector("figure .scroll").scrollTop = 30;
+          document.querySelector("[data-key=changes] li[data-key]").isTheSame = true;
+          getSelection().selectAllChildren(document.querySelector("[data-key=changes] .who"));
         });
         const state = () => page.evaluate(() => ({
           title: document.title,
-          health: document.querySelector(".health strong").textContent,
+          state: document.querySelector(".state").textContent.trim(),
           icon: document.querySelector("link[rel=icon]").getAttribute("href"),
+          announced: document.getElementById("announced").textContent,
           focused: document.activeElement.textContent,
-          row: [...document.querySelectorAll("[data-key=changes] tr[data-key]")]
+          row: [...document.querySelectorAll("[data-key=changes] li[data-key]")]
             .findIndex((row) => row.isTheSame),
           isOpen: document.querySelector("details").open,
           down: window.scrollY,
-          right: document.querySelector("[data-key=sweeps] .beside > .scroll").scrollLeft,
+          inside: document.querySelector("figure .scroll").scrollTop,
           selected: getSelection().toString(),
-          quarantined: document.querySelectorAll("[data-key=quarantined] tbody tr").length,
+          quarantined: document.querySelectorAll("[data-key=quarantined] li").length,
         }));
         const before = await state();
         await page.route(/q=healthy/, (route) =>
@@ -169,7 +171,7 @@ def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
         await page.waitForSelector("[data-key=quarantined]");
         const after = await state();
         await page.unroute(/q=healthy/);
-        await page.waitForSelector(".health.ok");
+        await page.waitForSelector(".hero.green");
         return { known, before, moved, after, again: await state() };
         """,
         viewport=PHONE,
@@ -179,17 +181,20 @@ def test_a_refresh_keeps_focus_scroll_and_selection(url: str) -> None:
         observed.found["moved"],
         observed.found["after"],
     )
-    assert (before["title"], before["row"], before["right"]) == ("ok · syncd", 0, 30)
+    assert (before["title"], before["row"], before["inside"]) == (f"All well · {NAME}", 0, 30)
     # One change has come on top; the link that had the focus has it still.
     assert moved["row"] == 1
-    for name in ("isOpen", "focused", "selected", "right"):
+    for name in ("isOpen", "focused", "selected", "inside"):
         assert moved[name] == before[name], name
     assert before["focused"] == observed.found["known"]
     assert abs(moved["down"] - before["down"]) < 200
     # Now it has left the list, and the page has the focus.
-    assert (after["health"], after["icon"]) == ("degraded", "degraded.svg")
-    assert (after["title"], after["row"], after["quarantined"]) == ("degraded · syncd", -1, 3)
+    assert (after["state"], after["icon"]) == ("Something to do", "amber.svg")
+    assert (after["title"], after["row"]) == (f"Something to do · {NAME}", -1)
+    assert after["quarantined"] == 3
     assert after["focused"] not in ("", before["focused"])
+    # A screen reader says a new state, and nothing while the state lasts.
+    assert [one["announced"] for one in (before, moved, after)] == ["", "", "Something to do"]
     # Whole parts of the page that come and go do not touch the others.
     assert after["isOpen"]
     assert observed.found["again"]["isOpen"]
@@ -201,21 +206,36 @@ def test_a_page_without_a_daemon_says_so(url: str) -> None:
     observed = browse(
         f"{url}/?q=healthy",
         """
-        const health = () => page.locator(".health").innerText();
-        const opacity = () => page.evaluate(() =>
-          getComputedStyle(document.querySelector(".headline")).opacity);
+        const state = () => page.evaluate(() => ({
+          note: document.getElementById("stale").innerText,
+          title: document.title,
+          opacity: getComputedStyle(document.querySelector("main")).opacity,
+          icon: document.querySelector("link[rel=icon]").getAttribute("href"),
+          announced: document.getElementById("announced").textContent,
+        }));
         await page.route(/q=healthy/, (route) => route.abort());
-        await page.waitForSelector(".health.stale");
-        const gone = [await health(), await page.title(), await opacity()];
+        await page.waitForSelector("#stale:not([hidden])");
+        const gone = await state();
         await page.unroute(/q=healthy/);
-        await page.waitForSelector(".health.ok");
-        return { gone, back: [await health(), await page.title(), await opacity()] };
+        await page.waitForSelector("#stale[hidden]", { state: "attached" });
+        return { gone, back: await state() };
         """,
     )
-    assert observed.found["gone"][0].startswith("no answer")
+    gone, back = observed.found["gone"], observed.found["back"]
+    assert gone["note"].startswith("No answer. ")
+    assert gone["announced"] == gone["note"]
     # What the shop could sell is old too.
-    assert observed.found["gone"][1:] == ["no answer · syncd", "0.6"]
-    assert observed.found["back"] == ["ok All is well.", "ok · syncd", "1"]
+    assert (gone["title"], gone["opacity"], gone["icon"]) == (
+        f"No answer · {NAME}",
+        "0.6",
+        "grey.svg",
+    )
+    assert (back["title"], back["opacity"], back["icon"], back["announced"]) == (
+        f"All well · {NAME}",
+        "1",
+        "green.svg",
+        "All well",
+    )
 
 
 def test_the_page_has_no_animation() -> None:
@@ -224,17 +244,118 @@ def test_the_page_has_no_animation() -> None:
     assert not {"animation", "transition", "scroll-behavior"} & set(re.findall(r"[\w-]+", style))
 
 
-def test_the_page_of_a_daemon_refreshes_itself(shared: Daemon) -> None:
-    """Under its own content policy, and from its own host only."""
+def test_times_are_of_the_reader(url: str) -> None:
+    """In the reader's zone, with its name in the exact time; ages follow the daemon's clock."""
+    observed = browse(
+        f"{url}/?q=refused",
+        """
+        const texts = () => page.evaluate(() => [...document.querySelectorAll("time[data-form]")]
+          .map(({ dateTime, title, textContent, dataset: { form } }) =>
+            ({ dateTime, title, text: textContent, form })));
+        const seen = await texts();
+        // The clock of the browser is an hour ahead: no age may grow by an hour.
+        await page.clock.setSystemTime(Date.now() + 3600 * 1000);
+        await page.reload();
+        return { seen, skewed: await texts(), zone: await page.innerText("[data-zone]") };
+        """,
+        timezoneId="Asia/Kolkata",
+    )
+    seen = observed.found["seen"]
+    assert observed.found["zone"] == "times are of your zone, Asia/Calcutta"
+    limit = next(one for one in seen if one["form"] == "at")
+    # 2 March in UTC, 3 March in Kolkata.
+    assert limit["dateTime"] == "2026-03-03T18:41:03.666660Z"
+    assert limit["text"] == "4 Mar, 00:11"
+    assert limit["title"].startswith("4 Mar 2026, 00:11:03 ")
+    ages = [one for one in seen if one["form"] == "ago"]
+    assert len(ages) > 20
+    assert [one["text"] for one in observed.found["skewed"]] == [one["text"] for one in seen]
+    # The same words as without the script.
+    for one in ages:
+        assert one["text"] == ago(one["dateTime"], AT)
+
+
+def test_the_page_is_whole_without_javascript(url: str) -> None:
+    """With times in UTC, and a note that it does not refresh itself."""
+    observed = browse(
+        f"{url}/?q=silent",
+        """
+        return { text: await page.innerText("body"), time: await page.innerText("time") };
+        """,
+        javaScriptEnabled=False,
+        viewport=PHONE,
+    )
+    text = observed.found["text"]
+    for part in ("Something to do", "Deliveries: stopped.", "times are UTC", "Reload the page"):
+        assert part in text
+    assert observed.found["time"].endswith(" ago")
+
+
+def test_one_stream_serves_all_windows_of_a_browser(shared: Daemon) -> None:
+    """A browser has six connections to a host: eight windows load, and all of them hear a change.
+
+    A hidden window has no stream.
+    """
+    variant_id = next(iter(shared.site.catalogue.variants))
+    shared.deliver(shared.site.change(variant_id, "in_stock"))
     observed = browse(
         f"{shared.admin_url}/",
         """
-        const at = await page.locator("#at").textContent();
-        await page.waitForFunction((at) => document.getElementById("at").textContent !== at, at);
-        return page.locator(".health").getAttribute("class");
+        const windows = [page];
+        while (windows.length < 8) {
+          const one = await page.context().newPage();
+          await one.goto(page.url());
+          windows.push(one);
+        }
+        const streams = () => Promise.all(windows.map((one) => one.evaluate(() =>
+          [stream !== null, waiting !== null, document.hidden])));
+        await page.waitForFunction(() => stream !== null || waiting !== null);
+        const opened = await streams();
+        // As if another window covered it: the next one takes over.
+        const leader = opened.findIndex(([hasStream]) => hasStream);
+        await windows[leader].evaluate(() => {
+          Object.defineProperty(document, "hidden", { value: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        });
+        const other = windows[leader === 0 ? 1 : 0];
+        for (let n = 0; n < 50; n++) {
+          if ((await streams()).some(([has], at) => has && at !== leader)) break;
+          await other.waitForTimeout(100);
+        }
+        return { opened, after: await streams(), leader };
         """,
     )
-    assert observed.found == f"health {shared.status()['health']}"
+    found = observed.found
+    assert [has_stream for has_stream, _, _ in found["opened"]].count(True) == 1
+    assert not found["after"][found["leader"]][0]
+    assert [has_stream for has_stream, _, _ in found["after"]].count(True) == 1
+    assert observed.faults == []
+
+
+def test_the_page_of_a_daemon_hears_of_a_change(shared: Daemon) -> None:
+    """Under its own content policy, and from its own host only; a silent stream is replaced."""
+    site = shared.site
+    variant_id = next(iter(site.catalogue.variants))
+    shared.deliver(site.change(variant_id, "in_stock"))
+    sending = threading.Timer(3.0, shared.deliver, [site.change(variant_id, "sold as seen")])
+    sending.start()
+    try:
+        observed = browse(
+            f"{shared.admin_url}/",
+            """
+            await page.waitForFunction(() => stream?.readyState === 1);
+            // As after a sleep: nothing has been heard for long, and nothing has reported an end.
+            const before = await page.evaluateHandle(() => stream);
+            await page.evaluate(() => { heardAt = openedAt = -1e9; tick(); });
+            await page.waitForFunction((old) => stream?.readyState === 1 && stream !== old, before);
+            await page.waitForFunction(
+              () => document.querySelector(".was").textContent.includes("sold as seen"));
+            return page.locator(".hero").getAttribute("class");
+            """,
+        )
+    finally:
+        sending.join()
+    assert observed.found.startswith("hero ")
     assert observed.faults == []
     assert all(requested.startswith(f"{shared.admin_url}/") for requested in observed.asked)
-    assert len(observed.asked) >= 5
+    assert f"{shared.admin_url}/events" in observed.asked

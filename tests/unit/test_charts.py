@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.admin.page import CHANGES, _duration, chart, strip
+from syncd.admin.page import CHANGES, chart, strip
 from syncd.admin.page.charts import COLUMNS, WIDTH
+from syncd.core.relative_time import duration
 from syncd.core.timestamps import to_text
 
 
@@ -61,14 +62,14 @@ def test_a_strip_describes_its_states() -> None:
         {"state": state, "began_at": to_text(BEGIN + timedelta(hours=at))} for state, at in hours
     ]
     drawn = strip("Webhooks", rows, BEGIN, BEGIN + timedelta(hours=23.5))
-    assert drawn.summary == "healthy now, 2 changes in 24 hours"
+    assert drawn.summary == "now arriving, 2 changes in 24 hours"
     assert [(span.state, span.x, span.width) for span in drawn.drawn] == [
         ("healthy", 0, 185),
         ("healthy", 200, 35),
         ("silent", 185, 15),
     ]
     assert strip("Webhooks", [], BEGIN, BEGIN).summary == "not known yet"
-    expected = "unknown now, no changes in 24 hours"
+    expected = "now not known yet, no changes in 24 hours"
     assert strip("Webhooks", rows[3:], BEGIN, BEGIN).summary == expected
 
 
@@ -78,4 +79,4 @@ def test_a_strip_describes_its_states() -> None:
 )
 def test_a_duration_has_at_most_two_units(seconds: float, message: str) -> None:
     """No seconds beside hours, and no zero."""
-    assert _duration(seconds) == message
+    assert duration(seconds) == message

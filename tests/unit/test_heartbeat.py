@@ -184,7 +184,7 @@ def test_a_stop_stores_until_when_the_daemon_ran() -> None:
         await asyncio.sleep(2 * HEARTBEAT_S - 1)
         await day.end()
         await asyncio.sleep(30)
-        await day._open()
+        await day.open()
         assert day.services.down is None
 
     lived(script, items=ITEMS)

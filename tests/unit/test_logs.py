@@ -110,6 +110,54 @@ def test_the_console_format_is_readable(monkeypatch: pytest.MonkeyPatch) -> None
         assert "\x1b[" not in message
 
 
+def test_a_readable_line_begins_with_time_and_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual level is left out; each other one follows the event."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    logs.configure("debug", "auto", stream=stream)
+    log = structlog.get_logger("test")
+    log.info("listening", address="unix:/x")
+    log.warning("sweep ended", result="partial")
+    first, second = stream.getvalue().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ listening +address=unix:/x", first)
+    assert re.fullmatch(r"[\d-]+ [\d:]+Z sweep ended +\[warning\] result=partial", second)
+
+
+def test_progress_stays_below_the_lines_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line erases it first and draws it again; at the end nothing of it is left."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    stream = Terminal()
+    logs.configure("info", "auto", stream=stream)
+    assert logs.has_progress()
+    logs.show_progress("9 of 60 items\x1b[2J" + "." * 100)
+    structlog.get_logger("test").info("ready")
+    logs.show_progress("")
+    drawn, line, end = stream.getvalue().split("\r\x1b[K")[1:]
+    assert drawn.startswith("9 of 60 items\\x1b[2J")
+    assert len(drawn) == 79
+    assert line.endswith(f"\n{drawn}")
+    assert "ready" in line
+    assert end == ""
+
+
+@pytest.mark.parametrize("why", ["json", "no terminal", "dumb", "ci"])
+def test_there_is_no_progress_where_it_would_be_lines(
+    monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """In JSON, in a file, on a terminal that cannot erase, and in a log of a service."""
+    monkeypatch.setenv("TERM", "dumb" if why == "dumb" else "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    if why == "ci":
+        monkeypatch.setenv("CI", "true")
+    stream = io.StringIO() if why == "no terminal" else Terminal()
+    logs.configure("info", "json" if why == "json" else "console", stream=stream)
+    assert not logs.has_progress()
+    logs.show_progress("9 of 60 items")
+    assert stream.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     ("level", "lines"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
 )

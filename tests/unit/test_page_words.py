@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncd.admin.page.words import ago, reason_text, search_link
+from syncd.admin.page.words import ago, at, foreign, reason_text, search_link, sentence
+from syncd.core.health import APP_URL
 from syncd.core.listings import MAX_SKU_CHARS
 from syncd.core.timestamps import to_text
 from syncd.store.listings import REASONS
@@ -36,15 +37,35 @@ def test_an_age_has_its_exact_moment(age: timedelta, text: str) -> None:
     """For the reader as a title, for programs as an attribute."""
     moment = to_text(NOW - age)
     title = f"{moment[:10]} {moment[11:19]} UTC"
-    element = f'<time datetime="{moment}" title="{title}">{text}</time>'
+    element = f'<time datetime="{moment}" title="{title}" data-form="ago">{text}</time>'
     assert str(ago(moment, to_text(NOW))) == element
 
 
 def test_every_reason_of_the_views_has_words() -> None:
-    """For one SKU and for several."""
-    assert [reason_text(reason) for reason in REASONS]
+    """The same as `syncd listings`."""
+    assert all(reason_text(reason) for reason in REASONS)
     assert reason_text("unknown") == "leads to no variant"
-    assert reason_text("unknown", 2) == "lead to no variant"
+
+
+def test_a_sentence_has_code_and_moments() -> None:
+    """It begins with a capital letter, ends with a full stop, and everything in it is escaped."""
+    moment = to_text(NOW)
+    assert sentence("") == ""
+    assert sentence("run `a <b>` now") == "Run <code>a &lt;b&gt;</code> now."
+    assert sentence(f"until {moment}; then <i>") == f"Until {at(moment)}; then &lt;i&gt;."
+    assert 'data-form="at">2026-03-03 12:00 UTC</time>' in at(moment)
+    assert sentence("syncd tries again.") == "syncd tries again."
+    link = f'<a href="{APP_URL}" rel="noreferrer">Dreamship app</a>'
+    assert sentence(f"use the Dreamship app ({APP_URL}).") == f"Use the {link}."
+    assert "<a" not in sentence(f"https://elsewhere.example/ or {APP_URL}")
+    assert sentence("`x` does it") == "<code>x</code> does it."
+
+
+def test_text_of_others_keeps_its_direction_to_itself() -> None:
+    """Also if it contains characters that change the direction, and if it is very long."""
+    assert foreign("\u05d0 <b>") == "<bdi>\u05d0 &lt;b&gt;</bdi>"
+    assert foreign("\u202e") == "<bdi>\\u202e</bdi>"
+    assert foreign("x" * 300, 5) == "<bdi>xxxxx… (300 characters)</bdi>"
 
 
 @given(st.text(min_size=1, max_size=MAX_SKU_CHARS))

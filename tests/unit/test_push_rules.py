@@ -119,14 +119,14 @@ def test_a_push_that_fails_for_long_is_a_reason() -> None:
     """A short failure is not; a stopped one is at once."""
     limit_s = PUSH_MAY_FAIL.total_seconds()
     failing = replace(FINE, error="answered 500", failing_s=limit_s - 1)
-    assert _about_pushes([FINE, failing]) == []
-    (reason,) = _about_pushes([replace(failing, failing_s=limit_s)])
-    assert reason == (
+    assert [*_about_pushes([FINE, failing])] == []
+    (problem,) = _about_pushes([replace(failing, failing_s=limit_s)])
+    assert problem.reason == (
         "The push shop has failed for 10 minutes: its receiver answered 500; 2 changes wait, "
         "and none is lost."
     )
-    (reason,) = _about_pushes([replace(FINE, is_stopped=True, error="answered 410")])
-    assert reason.startswith("The push shop is stopped: its receiver answered 410.")
+    (problem,) = _about_pushes([replace(FINE, is_stopped=True, error="answered 410")])
+    assert problem.reason.startswith("The push shop is stopped: its receiver answered 410;")
 
 
 def test_a_wait_loses_no_cancellation() -> None:

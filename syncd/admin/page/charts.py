@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from msgspec import Struct
 
+from syncd.core.headline import DELIVERIES
 from syncd.core.model import Row
 from syncd.core.timestamps import from_text
 
@@ -49,12 +50,17 @@ class Span(Struct, frozen=True):
     width: float
     height: int
 
+    @property
+    def word(self) -> str:
+        """The state in the words of the headline."""
+        return DELIVERIES[self.state]
+
 
 class Strip(Struct, frozen=True):
-    """The states of one day. `spans` has the newest first."""
+    """The states of one day, each with its word. `spans` has the newest first."""
 
     title: str
-    states: list[str]
+    states: list[tuple[str, str]]
     spans: list[Span]
     summary: str
 
@@ -103,12 +109,12 @@ def strip(title: str, states: Sequence[Row], begins: datetime, now: datetime) ->
         spans.append(Span(state, began_at, ended_at, end - began_at, x, round(width, 2), height))
         ended_at = began_at
     of_the_day = [span for span in spans if span.width]
-    known = list(dict.fromkeys(span.state for span in of_the_day))
+    known = list(dict.fromkeys((span.state, span.word) for span in of_the_day))
     # The state before the oldest one is unknown.
     changes = sum(span.began_at >= begins for span in spans[:-1])
     summary = "not known yet"
     if spans:
-        summary = f"{spans[0].state} now, {changes or 'no'} change{'s'[: changes != 1]} in 24 hours"
+        summary = f"now {spans[0].word}, {changes or 'no'} change{'s'[: changes != 1]} in 24 hours"
     return Strip(title, known, spans, summary)
 
 

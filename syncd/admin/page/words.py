@@ -1,35 +1,38 @@
-"""Words of the page: the age of a moment, why a SKU or a variant is not sold, and links."""
+"""Parts of the page that contain moments, code or a search: as HTML, with each text escaped."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from urllib.parse import quote
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from syncd.core.timestamps import from_text
-
-# The reasons of the views, for one SKU or variant and for several.
-_REASONS = {
-    "unknown": ("leads to no variant", "lead to no variant"),
-    "removed": ("removed from the catalogue", "removed from the catalogue"),
-    "verifying": ("verifying", "verifying"),
-    "item": ("blocked by the item's status", "blocked by the item's status"),
-    "value": ("has a value that is not sellable", "have a value that is not sellable"),
-}
-_HOUR_S = 3600
-_DAY_S = 24 * _HOUR_S
+from syncd.core import relative_time
+from syncd.core.explain import REASONS
+from syncd.core.health import APP_URL
+from syncd.core.plain_text import shortened, visible
+from syncd.core.timestamps import to_text
 
 
-def reason_text(reason: str, count: int = 1) -> str:
-    """Return why one SKU or variant is not sold, or why `count` of them are not."""
-    return _REASONS[reason][count != 1]
+def reason_text(reason: str) -> str:
+    """Return why a SKU or a variant is not sold, in a few words."""
+    return REASONS[reason].short
 
 
 def ago(moment: str, now: str) -> Markup:
     """Return a `time` element: the age of a moment, with the exact moment as its title."""
-    age_s = (from_text(now) - from_text(moment)).total_seconds()
-    exact = f"{moment[:19].replace('T', ' ')} UTC"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(moment, exact, _age(age_s))
+    return _time(moment, "ago", relative_time.ago(moment, now))
+
+
+def at(moment: str | datetime) -> Markup:
+    """Return a `time` element: a moment in minutes. The script shows it in the reader's zone."""
+    text = moment if isinstance(moment, str) else to_text(moment)
+    return _time(text, "at", f"{text[:16].replace('T', ' ')} UTC")
+
+
+def hour(moment: str) -> Markup:
+    """Return a `time` element: a moment of the day."""
+    return _time(moment, "hour", moment[11:16])
 
 
 def search_link(text: str) -> Markup:
@@ -38,14 +41,46 @@ def search_link(text: str) -> Markup:
     return Markup("?q=" + quote(text, safe="", errors="replace"))  # noqa: S704 - quoted
 
 
-def _age(age_s: float) -> str:
-    """Return an age in its largest unit; a moment in the future has no age."""
-    for unit, unit_s, least_s in (
-        ("day", _DAY_S, 2 * _DAY_S),
-        ("hour", _HOUR_S, 2 * _HOUR_S),
-        ("minute", 60, 60),
-    ):
-        if age_s >= least_s:
-            count = int(age_s // unit_s)
-            return f"{count} {unit}{'s'[: count != 1]} ago"
-    return "less than a minute ago"
+def foreign(text: object, most: int = 200) -> Markup:
+    """Return text of others: it is cut, and its direction does not affect the text around it."""
+    return Markup("<bdi>{}</bdi>").format(visible(shortened(str(text), most)))
+
+
+def sentence(text: str) -> Markup:
+    """Escape a text, mark the parts in backticks as code, and show its moments.
+
+    The text begins with a capital letter and ends with a full stop.
+    """
+    if not text:
+        return Markup()
+    parts = [
+        Markup("<code>{}</code>").format(visible(part)) if index % 2 else _with_moments(part)
+        for index, part in enumerate(_capital(text).split("`"))
+    ]
+    end = "" if text.endswith((".", "?", "!")) else "."
+    return Markup().join([*parts, Markup(end)])  # noqa: S704 - a constant
+
+
+def _with_moments(text: str) -> Markup:
+    parts = relative_time.split_moments(text)
+    return Markup().join(
+        at(part) if index % 2 else _with_link(part) for index, part in enumerate(parts)
+    )
+
+
+def _with_link(text: str) -> Markup:
+    """Link the one address to which a problem leads; any other address stays text."""
+    link = Markup('<a href="{}" rel="noreferrer">Dreamship app</a>').format(APP_URL)
+    parts = text.split(f"Dreamship app ({APP_URL})")
+    return link.join(escape(visible(part)) for part in parts)
+
+
+def _capital(text: str) -> str:
+    # A name of a program keeps its small letter.
+    return text if text.startswith("syncd ") else text[:1].upper() + text[1:]
+
+
+def _time(moment: str, form: str, text: str) -> Markup:
+    return Markup('<time datetime="{}" title="{}" data-form="{}">{}</time>').format(
+        moment, relative_time.exact(moment), form, text
+    )
