@@ -63,7 +63,7 @@ def load_for_daemon(config_path: str | None) -> Config:
     hints: list[str] = []
     for check in (
         config.require_keys,
-        lambda: require_driver(config),
+        lambda: require_driver(config.target),
         lambda: environment.require_network(config, os.environ),
         environment.require_limits,
     ):

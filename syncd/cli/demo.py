@@ -15,10 +15,12 @@ import click
 
 from syncd import running
 from syncd.cli import demo_flip
-from syncd.cli.common import WholeNumber, json_option
+from syncd.cli.common import WholeNumber, json_option, secrets
 from syncd.cli.program import program
+from syncd.config.publish import parse_target_url, require_driver
 from syncd.demo import (
     Demo,
+    DemoTarget,
     Folders,
     LiveOutput,
     Place,
@@ -93,6 +95,13 @@ Examples:
     help="Where the mirror is, e.g. ./demo. It replaces the mirror of an earlier demo. "
     "[default: a new folder in $TMPDIR]",
 )
+@click.option(
+    "--publish",
+    "publish_url",
+    metavar="URL",
+    help="Publish the mirror to this PostgreSQL or MySQL, e.g. postgresql://user@host/database, in "
+    "the schema syncd_demo.",
+)
 @click.option("--open", "is_opened", is_flag=True, help="Open the status page in a browser.")
 @json_option
 @click.pass_context
@@ -101,6 +110,7 @@ def command(
     seconds: int,
     port: int | None,
     folder: Path | None,
+    publish_url: str | None,
     *,
     is_opened: bool,
     as_json: bool,
@@ -112,6 +122,7 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return 0
+    target = None if publish_url is None else _target(publish_url)
     ports = Ports.starting_at(port)
     folders = make_folders(folder)
     is_shown = is_live()
@@ -127,7 +138,15 @@ def command(
 
     try:
         with output:
-            demo = Demo(folders, seconds, output, ports=ports, program=program(), on_ready=on_ready)
+            demo = Demo(
+                folders,
+                seconds,
+                output,
+                ports=ports,
+                program=program(),
+                on_ready=on_ready,
+                target=target,
+            )
             result = running.run(_interruptible(demo))
     except BaseException as error:
         output.print_last(_ROOM - 3)
@@ -143,10 +162,21 @@ def command(
     else:
         output.print_last(_ROOM)
         _print_result(result, folders, with_sums=not (is_shown and sys.stdout.isatty()))
-    return 0 if result.differences == 0 else 1
+    return 1 if result.differences or result.target_differences else 0
 
 
 command.add_command(demo_flip.command)
+
+
+def _target(url: str) -> DemoTarget:
+    """Return the target of the option; raises UsageError and ConfigurationError."""
+    try:
+        parsed = parse_target_url(url)
+    except ValueError as error:
+        raise UsageError(f"--publish {error}", hint="see syncd/docs/publish.md") from None
+    secrets.update(parsed.secrets)
+    require_driver(parsed)
+    return DemoTarget(parsed)
 
 
 async def _interruptible(demo: Demo) -> Result:
@@ -178,6 +208,8 @@ def _print_result(result: Result, folders: Folders, *, with_sums: bool) -> None:
         f"{result.differences} differences between mirror and source, "
         f"{result.variants} variants compared."
     )
+    if result.target_differences is not None:
+        show(f"{result.target_differences} differences between target and source.")
     show("The mirror remains. To look into it:")
     for line in _query_lines(folders.folder):
         show(f"  {line}", most=None)

@@ -54,7 +54,7 @@ def command(action: str, config_path: str | None, *, prints: bool, yes: bool, as
         raise UsageError("--print belongs to init", hint="syncd publish init --print")
     config = load_config(config_path)
     url = _url(config)
-    require_driver(config)
+    require_driver(url)
     # It imports SQLAlchemy, which no other command needs.
     from syncd.publish.target import Target  # noqa: PLC0415
 

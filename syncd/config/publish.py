@@ -13,7 +13,7 @@ from syncd.config.types import Secret
 from syncd.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from syncd.config.settings import Config, Publish
+    from syncd.config.settings import Publish
 
 URL_CREDENTIAL = "publish-url"
 _POSTGRESQL, _MYSQL = "postgresql+psycopg", "mysql+pymysql"
@@ -106,11 +106,11 @@ def read_target(
     return publish.url
 
 
-def require_driver(config: Config) -> None:
-    """Raise ConfigurationError if the packages for the target are not installed."""
-    if config.target is None:
+def require_driver(target: TargetUrl | None) -> None:
+    """Raise ConfigurationError if the packages for a target are not installed."""
+    if target is None:
         return
-    module, extra = _PACKAGES[config.target.driver]
+    module, extra = _PACKAGES[target.driver]
     missing = [name for name in ("sqlalchemy", module) if find_spec(name) is None]
     if missing:
         raise ConfigurationError(

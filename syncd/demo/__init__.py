@@ -4,10 +4,12 @@ from syncd.demo.output import LiveOutput, PlainOutput, is_live
 from syncd.demo.places import Folders, Ports, make_folders, open_in_browser
 from syncd.demo.run import Demo
 from syncd.demo.state import DemoState, Place, Result, sums
+from syncd.demo.target import DemoTarget
 
 __all__ = [
     "Demo",
     "DemoState",
+    "DemoTarget",
     "Folders",
     "LiveOutput",
     "Place",

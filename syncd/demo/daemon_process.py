@@ -69,12 +69,16 @@ class DaemonProcess:
         self._log = folder / "daemon.log"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, **values: object) -> None:
-        """Write the configuration; only its owner can read it, because it contains the key."""
+    def configure(self, more: str = "", **values: object) -> None:
+        """Write the configuration, with `more` sections.
+
+        Only its owner can read it, because it contains the key.
+        """
         self.config.touch(mode=0o600)
         folder = self.config.parent
         socket = self.socket.name if self.socket.parent == folder else str(self.socket)
-        self.config.write_text(_CONFIG.format(socket=json.encode(socket).decode(), **values))
+        text = _CONFIG.format(socket=json.encode(socket).decode(), **values)
+        self.config.write_text(text + more)
 
     async def start(self) -> Addresses:
         """Start the daemon; return its addresses, which its log names."""

@@ -87,6 +87,8 @@ def _numbers(state: DemoState, columns: int) -> list[Text]:
         style = _GOOD if mirror.differences == 0 else _NOTICE
         counted = f"{mirror.differences} of {mirror.variants} variants differ from Dreamship"
         lines += _titled_lines("Mirror", Text(counted, style), columns)
+    if state.target:
+        lines += _titled_lines("Target", Text(visible(state.target)), columns)
     if state.flipped:
         deliveries = state.sent + state.in_flight + state.lost
         noun = "delivery" if deliveries == 1 else "deliveries"

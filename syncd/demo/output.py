@@ -145,7 +145,8 @@ def _show_at(state: DemoState, text: str) -> None:
 def _line(state: DemoState) -> str:
     mirror = state.comparison
     differences = "-" if mirror is None else f"{mirror.differences} of {mirror.variants} differ"
+    target = f"; target: {state.target}" if state.target else ""
     return (
-        f"{differences}; Dreamship: {state.flipped} changes, {state.doubled} sent twice; "
+        f"{differences}{target}; Dreamship: {state.flipped} changes, {state.doubled} sent twice; "
         f"deliveries: {state.sent} arrived, {state.in_flight} on the way, {state.lost} lost"
     )

@@ -25,6 +25,7 @@ from syncd.demo.fake_dreamship import (
 from syncd.demo.places import Folders, Ports
 from syncd.demo.requests import answering
 from syncd.demo.state import DemoState, Place, Result
+from syncd.demo.target import DemoTarget, line
 from syncd.demo.traffic import VARIANTS_PER_ITEM, Traffic
 from syncd.errors import SyncdError
 
@@ -60,6 +61,7 @@ class Demo:
         ports: Ports = Ports(),  # noqa: B008 - immutable
         program: str = "syncd",
         on_ready: Callable[[Place], None] = lambda _: None,
+        target: DemoTarget | None = None,
     ) -> None:
         self._daemon = DaemonProcess(folders.folder, folders.sockets / "control.sock")
         self._folders = folders
@@ -67,6 +69,7 @@ class Demo:
         self._seconds = seconds
         self._show = show
         self._on_ready = on_ready
+        self._target = target
         self._rng = random.Random()  # noqa: S311 - no secret
         self._key = f"demo_{secrets.token_hex(12)}"
         # The first sweep takes some seconds, but not the whole duration.
@@ -92,6 +95,7 @@ class Demo:
         )
         async with serving(self._api, self._ports.dreamship) as base_url:
             self._daemon.configure(
+                "" if self._target is None else self._target.section,
                 base_url=base_url,
                 key=self._key,
                 calls_per_minute=CALLS_PER_MINUTE,
@@ -149,6 +153,7 @@ class Demo:
         self.state.checked = int(reconcile["items"])
         self._begin("comparing", "nothing may differ")
         comparison = self._compare()
+        target_differences = await self._compare_target()
         self._begin("done", "")
         return Result(
             differences=comparison.differences,
@@ -162,7 +167,22 @@ class Demo:
             reconcile=reconcile,
             seconds=round(self._elapsed_s, 1),
             database=str(self._daemon.mirror),
+            target_differences=target_differences,
         )
+
+    async def _compare_target(self) -> int | None:
+        if self._target is None:
+            return None
+        await self._until(
+            lambda status: (
+                status.publish is not None
+                and status.publish.state == "active"
+                and not status.publish.copying
+                and not status.publish.lag_seconds
+            )
+        )
+        values = self._catalogue.current_values()
+        return await asyncio.to_thread(self._target.differences, values)
 
     async def _lose(self, sender: WebhookSender) -> None:
         """Lose the delivery of each change; no variant changes twice, so that the sums are easy."""
@@ -235,6 +255,7 @@ class Demo:
                 status = await self._status()
                 self.state.sweep = status.sweep if status.sweep.running else None
                 self.state.items = status.mirror.items
+                self.state.target = "" if status.publish is None else line(status.publish)
             except SyncdError:
                 pass  # the daemon starts or stops
             if self._daemon.mirror.exists():

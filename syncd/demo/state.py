@@ -20,6 +20,7 @@ class DemoState(Struct):
 
     `outage_s` to `online_s`: the network lost every delivery. `noticed_s`: a read had found a lost
     change. `repaired_s`: the mirror was right again. `checked`: items that `reconcile-now` read.
+    `target`: the state of the target database, empty without one.
     """
 
     is_endless: bool = False
@@ -44,6 +45,7 @@ class DemoState(Struct):
     noticed_s: float | None = None
     repaired_s: float | None = None
     checked: int | None = None
+    target: str = ""
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -51,11 +53,12 @@ class DemoState(Struct):
         return ENDLESS_PHASES if self.is_endless else PHASES
 
 
-class Result(Struct, frozen=True):
+class Result(Struct, frozen=True, omit_defaults=True):
     """The result of the demo (`syncd demo --json`).
 
     `repaired`: lost changes that syncd found by itself, within `repaired_s` seconds after the
-    outage. `reconcile`: what `reconcile-now` found after that.
+    outage. `reconcile`: what `reconcile-now` found after that. `target_differences`: of the target
+    database, None without one.
     """
 
     differences: int
@@ -69,6 +72,7 @@ class Result(Struct, frozen=True):
     reconcile: JsonObject
     seconds: float
     database: str
+    target_differences: int | None = None
 
 
 class Place(Struct, frozen=True):

@@ -160,8 +160,9 @@ def test_the_first_fill_is_no_freshness_until_it_is_whole(
 def test_the_sign_of_life_is_by_the_clock_of_the_database(
     mirror: Mirror, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes also if nothing changes."""
+    """It comes also if nothing changes, and if more items were confirmed than fit in a round."""
     monkeypatch.setattr(rounds, "CONFIRM_EVERY_S", 0.2)
+    monkeypatch.setattr(rounds, "MOST_ITEMS", 1)
     with publishing(target.target_url(), mirror.path) as one:
         until(lambda: published(one, mirror) and freshness(target)["daemon_seen_at"])
         first = freshness(target)["daemon_seen_at"]
@@ -264,6 +265,8 @@ def test_another_mirror_takes_over(
 
 def test_a_gap_in_the_feed_leads_to_a_comparison(mirror: Mirror, target: Database) -> None:
     """Retention has deleted the position, or the mirror was set back with its machine."""
+    # No read confirms these items, which would repair their variants too.
+    mirror.db.execute("UPDATE items SET confirmed_at = '2026-01-01T00:00:00.000000Z'")
     with publishing(target.target_url(), mirror.path) as one:
         until_equal(one, mirror, target)
     for variant in range(1, 6):
@@ -328,6 +331,29 @@ def test_an_older_row_never_replaces_a_newer_one(mirror: Mirror, target: Databas
             with connection.transaction() as db:
                 rows.write(db, "items", [row], epoch=epoch, mirror_seq=seq)
             assert target.rows("items")[0]["name"] == wanted
+
+
+def test_a_batch_for_another_position_is_refused(mirror: Mirror, target: Database) -> None:
+    """If its commit had no answer, the same batch again would add its changes twice."""
+    with closing(Target(target.target_url(), "syncd")) as connection:
+        connection.prepare()
+        one = Publisher(
+            target.target_url(),
+            schema="syncd",
+            source="default",
+            mirror=mirror.path,
+            keep_changes_s=1e6,
+        )
+        held = one._acquire(connection)
+        made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
+        first = one._reader.run(lambda db: made.next(db, held))
+        assert first is not None
+        rows = TargetRows(connection.tables, "default")
+        with connection.transaction() as db:
+            batch.write(db, connection.tables, rows, held, first)
+        with pytest.raises(batch.Moved), connection.transaction() as db:
+            batch.write(db, connection.tables, rows, held, first)
+        one._reader.close()
 
 
 def test_old_changes_are_deleted_and_the_newest_old_one_stays(

@@ -215,6 +215,16 @@ def test_the_statements_of_init_create_the_tables(site: Site, target: Database) 
     assert "a newer syncd made the tables" in done.stderr
 
 
+def test_the_demo_publishes(site: Site, target: Database) -> None:
+    """The target follows live, and equals Dreamship at the end."""
+    done = site.syncd("demo", "--seconds", "5", "--publish", target.url(), config=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 differences between target and source." in done.stdout
+    assert "target: 0." in done.stderr
+    assert target.password not in done.stdout + done.stderr
+    assert len(target.rows("availability", schema="syncd_demo")) > 100
+
+
 def test_commands_without_a_target_say_so(site: Site) -> None:
     """And name the key."""
     done = site.syncd("publish", "status")

@@ -113,9 +113,9 @@ def test_a_password_that_is_public_is_not_masked(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it; nothing is imported before."""
     config = loaded(tmp_path, f'[publish]\nurl = "{URL}"')
-    require_driver(config)
-    require_driver(Config())
+    require_driver(config.target)
+    require_driver(None)
     monkeypatch.setattr("syncd.config.publish.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="sqlalchemy and psycopg") as caught:
-        require_driver(config)
+        require_driver(config.target)
     assert "dreamship-syncd[postgresql]" in caught.value.hint

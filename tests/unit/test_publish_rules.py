@@ -100,6 +100,8 @@ def test_ranges_compare_every_row_once(
         there = [target[o] for o in sorted(target) if o > after and (end is None or o <= end)]
         part = Slice("variants", rows, is_range=True, after=after, end=end)
         found = compare(part, there[:most_stored], is_truncated=len(there) >= most_stored)
+        # A row after the end was not compared: its row in the target is not known.
+        assert all(found.end is None or row[0] <= found.end for row in found.changed)
         target |= {row[0]: row for row in found.changed}
         for row in found.gone:
             del target[row[0]]
