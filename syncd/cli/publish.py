@@ -178,10 +178,10 @@ def _rows(running: PublishStatus | None, stored: JsonObject | None) -> Iterator[
     if stored is None:
         yield "target", "has no such source yet"
         return
-    holder = "this mirror" if stored["is_this_mirror"] else f"mirror {stored['holder']}"
-    host = f" on {stored['host']}" if stored["host"] else ""
+    other = f"mirror {stored['holder']}" + (f" on {stored['host']}" if stored["host"] else "")
+    holder = "this mirror" if stored["is_this_mirror"] else other
     age = stored["lease_age_seconds"]
-    lease = f"{holder}{host}, epoch {stored['epoch']}, seen {age} s ago"
+    lease = f"{holder}, epoch {stored['epoch']}, seen {age} s ago"
     yield "lease", lease if stored["holder"] else f"released, epoch {stored['epoch']}"
     state = "filled" if stored["filled"] else "not filled yet"
     copying = ", a comparison of everything runs" if stored["copying"] else ""

@@ -344,7 +344,7 @@ def test_a_batch_for_another_position_is_refused(mirror: Mirror, target: Databas
             mirror=mirror.path,
             keep_changes_s=1e6,
         )
-        held = one._acquire(connection)
+        held = one._lease.acquire(connection, one._reader)
         made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
         first = one._reader.run(lambda db: made.next(db, held))
         assert first is not None

@@ -107,7 +107,12 @@ def test_after_a_clean_stop_the_standby_serves_at_once(shop: Shop) -> None:
     shop.require_one_writer()
 
 
-def test_after_a_crash_the_standby_serves(shop: Shop) -> None:
+def test_after_a_crash_the_standby_serves(shop: Shop, tmp_path: Path) -> None:
+    """The clock of the standby is ahead by three hours: only that of the database counts."""
+    (tmp_path / "ahead").write_text("10800")
+    folders = (str(Path(__file__).parents[1] / "set_clock"), os.environ.get("PYTHONPATH", ""))
+    path = os.pathsep.join(filter(None, folders))
+    shop.second.environ |= {"SET_CLOCK": str(tmp_path / "ahead"), "PYTHONPATH": path}
     start(shop)
     with shop.changing():
         time.sleep(0.5)
@@ -119,6 +124,25 @@ def test_after_a_crash_the_standby_serves(shop: Shop) -> None:
     shop.first.start()
     until(lambda: shop.first.is_state("standby"))
     shop.require_one_writer()
+
+
+def test_with_mariadb(tmp_path: Path, site: Site) -> None:
+    """The same lease on the other server: a clean stop, and a host that was killed."""
+    with targets.running(targets.Mariadb) as server:
+        target = server.database()
+        first = make_host(tmp_path / "a", site, target.url())
+        second = make_host(tmp_path / "b", site, target.url())
+        with closing(first.site), closing(second.site):
+            shop = Shop(target, first, second)
+            start(shop)
+            with shop.changing():
+                first.daemon.stop()
+                until(lambda: second.is_serving)
+                first.start()
+                second.daemon.kill()
+                until(lambda: first.is_serving)
+            until_equal(shop)
+            shop.require_one_writer()
 
 
 def test_a_daemon_that_was_paused_is_fenced(shop: Shop) -> None:
