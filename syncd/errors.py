@@ -20,6 +20,7 @@
     ├── TargetError                 (retryable)
     │   ├── TargetIncompatible
     │   └── TargetFenced            (retryable)
+    ├── NotActive                   (retryable)
     ├── DaemonAbsent                (retryable)
     └── ControlDenied
 
@@ -170,7 +171,20 @@ class TargetIncompatible(TargetError):
 
 
 class TargetFenced(TargetError):
-    """Another syncd has the lease of this source, so this one publishes nothing."""
+    """Another syncd has the lease of this source, so this one publishes nothing.
+
+    `host`: the host of the other one, None if it is not known.
+    """
+
+    def __init__(self, message: str, *, host: str | None = None) -> None:
+        super().__init__(message)
+        self.host = host
+
+
+class NotActive(SyncdError):
+    """The daemon of another host is active, so the one of this host waits."""
+
+    retryable = True
 
 
 class DaemonAbsent(SyncdError):

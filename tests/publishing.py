@@ -16,6 +16,7 @@ from targets import Database as TargetDatabase
 
 from syncd.config.publish import TargetUrl
 from syncd.core.timestamps import to_text
+from syncd.publish.lease import Terms
 from syncd.publish.publisher import Publisher
 from syncd.store import pushes
 from syncd.store.history import dicts
@@ -250,9 +251,12 @@ def publishing(
     schema: str = "syncd",
     source: str = "default",
     keep_s: float = 1e6,
+    terms: Terms | None = None,
 ) -> Iterator[Publisher]:
     """Give a publisher that runs."""
-    one = Publisher(url, schema=schema, source=source, mirror=mirror, keep_changes_s=keep_s)
+    one = Publisher(
+        url, schema=schema, source=source, mirror=mirror, keep_changes_s=keep_s, terms=terms
+    )
     stop = threading.Event()
 
     def wake() -> None:

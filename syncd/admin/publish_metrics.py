@@ -26,6 +26,12 @@ def publish_metrics(publish: PublishStatus | None) -> Iterator[Metric]:
     for name in get_args(PublishState):
         state.add_metric([name], int(publish is not None and publish.state == name))
     yield state
+    host = GaugeMetricFamily(
+        "syncd_publish_active_host", "1 for the host that has the lease.", labels=["host"]
+    )
+    if publish is not None and publish.active_host is not None:
+        host.add_metric([publish.active_host], 1)
+    yield host
     for name, text in (
         ("lag_seconds", "The age of the oldest change that is not published."),
         ("seq", "The last row of the target's feed."),

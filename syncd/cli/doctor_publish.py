@@ -75,7 +75,13 @@ def _check_lease(source: Source | None, now: datetime, config: Config) -> Findin
     if source is None or source.lease_seen_at is None:
         return Finding(check, "warn", "nobody has published yet", "start the daemon")
     age_s = (now - source.lease_seen_at).total_seconds()
+    if source.holder is None:
+        return Finding(check, "warn", "it is released", "start the daemon")
     if source.holder != _mirror_id(config):
+        if config.publish.standby:
+            active = source.host or f"mirror {source.holder}"
+            verdict = f"this host is the standby; {active} has the lease, seen {age_s:.0f} s ago"
+            return Finding("a standby knows the active host", "pass", verdict)
         verdict = f"mirror {source.holder} has it, seen {age_s:.0f} s ago"
         hint = "two syncd need two values of publish.source; `syncd publish take-over` takes it"
         return Finding(check, "fail", verdict, hint)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +15,7 @@ from syncd.cli.common import config_option, json_option, load_config
 from syncd.config import Config, TargetUrl
 from syncd.config.publish import require_driver
 from syncd.control import client
+from syncd.core.lease import LEASE_S
 from syncd.core.model import JsonObject
 from syncd.core.status_document import PublishStatus
 from syncd.core.timestamps import maybe_text
@@ -33,13 +36,16 @@ Examples:
   syncd publish init --print    the statements, for the administrator of the database
   syncd publish init            create or upgrade the tables
   syncd publish status          the lease, the position and the lag
-  syncd publish take-over       give the lease to this mirror""",
+  syncd publish take-over       give the lease to this mirror
+  syncd publish take-over --yes
+                                also if the host that has it is alive""",
 )
 @click.argument("action", type=click.Choice(["init", "status", "take-over"]))
 @click.option("--print", "prints", is_flag=True, help="init: print the statements, run none.")
+@click.option("--yes", is_flag=True, help="take-over: also from a host that is alive.")
 @config_option
 @json_option
-def command(action: str, config_path: str | None, *, prints: bool, as_json: bool) -> int:
+def command(action: str, config_path: str | None, *, prints: bool, yes: bool, as_json: bool) -> int:
     """Work with the database server of the section [publish].
 
     status ends with exit code 1 if this syncd does not publish.
@@ -56,7 +62,7 @@ def command(action: str, config_path: str | None, *, prints: bool, as_json: bool
         if action == "init":
             return _init(target, prints=prints, as_json=as_json)
         if action == "take-over":
-            return _take_over(target, config, as_json=as_json)
+            return _take_over(target, config, yes=yes, as_json=as_json)
         return _status(target, config, as_json=as_json)
 
 
@@ -85,7 +91,7 @@ def _init(target: Target, *, prints: bool, as_json: bool) -> int:
     return 0
 
 
-def _take_over(target: Target, config: Config, *, as_json: bool) -> int:
+def _take_over(target: Target, config: Config, *, yes: bool, as_json: bool) -> int:
     from syncd.publish import sources  # noqa: PLC0415 - see above
 
     mirror = _mirror_id(config)
@@ -96,14 +102,31 @@ def _take_over(target: Target, config: Config, *, as_json: bool) -> int:
     name = config.publish.source
     target.prepare()
     with target.transaction() as db:
-        before = sources.grant(db, target.tables, name, mirror)
+        before = sources.load(db, target.tables, name, is_locked=True)
+        if before is not None and not yes:
+            _require_silence(before, mirror, sources.clock(db, target.tables))
+        sources.grant(db, target.tables, name, mirror, socket.gethostname())
     if before is None:
         raise UsageError(f"the target has no source {name!r}", hint="start the daemon")
     if as_json:
         show_json({"source": name, "before": before.holder, "holder": mirror})
     else:
-        show(f"the lease of {name} goes from {before.holder} to this mirror, {mirror}")
+        show(
+            f"the lease of {name} goes from {before.host or before.holder} to this mirror, {mirror}"
+        )
     return 0
+
+
+def _require_silence(source: Source, mirror: str, now: datetime) -> None:
+    """Raise UsageError if the holder of the lease is alive."""
+    if source.holder in {None, mirror} or source.lease_seen_at is None:
+        return
+    age_s = (now - source.lease_seen_at).total_seconds()
+    if abs(age_s) < LEASE_S:
+        raise UsageError(
+            f"{source.host or source.holder} has the lease, and was seen {age_s:.0f} s ago",
+            hint="add --yes to take it anyway; that host takes no more deliveries then",
+        )
 
 
 def _status(target: Target, config: Config, *, as_json: bool) -> int:
@@ -134,6 +157,7 @@ def _stored(source: Source, now: Any, mirror: str | None) -> JsonObject:
     return {
         "source": source.source,
         "holder": source.holder,
+        "host": source.host,
         "is_this_mirror": mirror is not None and source.holder == mirror,
         "epoch": source.epoch,
         "lease_age_seconds": age_s(source.lease_seen_at),
@@ -154,9 +178,11 @@ def _rows(running: PublishStatus | None, stored: JsonObject | None) -> Iterator[
     if stored is None:
         yield "target", "has no such source yet"
         return
-    holder = "this mirror" if stored["is_this_mirror"] else f"mirror {stored['holder']}"
+    other = f"mirror {stored['holder']}" + (f" on {stored['host']}" if stored["host"] else "")
+    holder = "this mirror" if stored["is_this_mirror"] else other
     age = stored["lease_age_seconds"]
-    yield "lease", f"{holder}, epoch {stored['epoch']}, seen {age} s ago"
+    lease = f"{holder}, epoch {stored['epoch']}, seen {age} s ago"
+    yield "lease", lease if stored["holder"] else f"released, epoch {stored['epoch']}"
     state = "filled" if stored["filled"] else "not filled yet"
     copying = ", a comparison of everything runs" if stored["copying"] else ""
     yield "target", f"{state}, seq {stored['seq']}, mirror seq {stored['mirror_seq']}{copying}"
@@ -166,6 +192,8 @@ def _rows(running: PublishStatus | None, stored: JsonObject | None) -> Iterator[
 def publish_line(publish: PublishStatus) -> str:
     """Return the state of the publication in one line."""
     copying = ", comparing everything" if publish.copying else ""
+    if publish.waiting and publish.state != "failing":
+        return f"{publish.state}; {publish.active_host or 'another host'} is active"
     position = f"{publish.state}, seq {publish.seq}, {publish.lag_seconds:.1f} s behind{copying}"
     return f"{position}; {publish.error}" if publish.error else position
 

@@ -113,7 +113,10 @@ def parse(text: str, path: Path, environ: Mapping[str, str], *, with_keys: bool 
     check_pushes(config.push, errors)
     keys, keys_from = read_keys(config, environ, errors) if with_keys else ((), "nowhere")
     signing_secrets = read_signing_secrets(config.push, errors) if with_keys else {}
+    is_valid = not errors
     target = read_target(config.publish, environ, errors) if with_keys else None
+    if config.publish.standby and with_keys and is_valid and not errors and target is None:
+        errors.append("publish.standby: needs publish.url or publish.url_file, the shared database")
     if errors:
         raise ConfigurationError(
             errors, hint=f"correct {path}; config.example.toml documents every key"

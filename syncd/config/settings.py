@@ -19,7 +19,6 @@ from syncd.config.validators import (
     Masked,
     Text,
     check_base_url,
-    check_no_standby,
     check_not_empty,
     check_push_url,
     check_socket_path,
@@ -136,7 +135,8 @@ class Notify(Struct, frozen=True):
 class Publish(Struct, frozen=True):
     """Section `[publish]`: the database server that gets the views of the mirror.
 
-    `source`: the name of this shop in every row. Several shops share one `schema`.
+    `source`: the name of this shop in every row. Several shops share one `schema`. `standby`: wait
+    while the syncd of another host has the lease.
     """
 
     url: Annotated[
@@ -151,7 +151,7 @@ class Publish(Struct, frozen=True):
         str,
         Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="1 to 64 of A-Z, a-z, 0-9, _, . and -"),
     ] = "default"
-    standby: Annotated[bool, check_no_standby] = False
+    standby: bool = False
 
 
 class Push(Struct, frozen=True):

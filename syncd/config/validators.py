@@ -119,13 +119,6 @@ def check_push_url(value: str) -> str:
     return value
 
 
-def check_no_standby(value: bool) -> bool:  # noqa: FBT001 - the value of a key
-    """Refuse the key until a second syncd can wait."""
-    if value:
-        raise ValueError("is not supported in this version")
-    return value
-
-
 def check_webhook_path(value: str) -> str:
     """Require a path that deliveries can be posted to."""
     if not value.startswith("/") or any(character in value for character in "?#{} "):

@@ -27,6 +27,7 @@ RULES: dict[Rule, str] = {
     "gone": "a sweep that has ended did not find the variant, and removed it",
     "brake": "a sweep did not find the variant and too many others, so it removed none of them",
     "not-found": "a whole sweep found no item with this variant",
+    "taken-over": "this host went on from the published rows of the host that was active before",
     "policy": "the configuration changed",
 }
 

@@ -156,6 +156,8 @@ def publication(publish: PublishStatus | None) -> str | None:
     """Return the state of the publication in one line, or None if nothing is published."""
     if publish is None:
         return None
+    if publish.waiting and publish.state != "failing":
+        return f"{publish.state}; {publish.active_host or 'another host'} is active"
     line = f"{publish.state}, {duration(publish.lag_seconds)} behind"
     if publish.seq is not None:
         line += f", change {publish.seq}"

@@ -116,7 +116,7 @@ def _failing(now: DaemonSnapshot) -> Iterator[Problem]:
             f"Deliveries cannot be made durable: {_brief(now.write_error.message)}",
             _brief(now.write_error.hint),
         )
-    if now.refused is not None:
+    if now.refused is not None and not _is_waiting(now):
         yield Problem(
             "key_refused",
             f"Dreamship refuses the api key ({_brief(now.refused)})",
@@ -124,7 +124,15 @@ def _failing(now: DaemonSnapshot) -> Iterator[Problem]:
         )
 
 
+def _is_waiting(now: DaemonSnapshot) -> bool:
+    """Return whether another host is active: this one takes no deliveries and reads nothing."""
+    return now.publish is not None and now.publish.is_waiting
+
+
 def _degraded(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]:
+    if _is_waiting(now):
+        yield from _about_publish(now.publish)
+        return
     yield from _about_deliveries(now, day)
     yield from _about_reading(now)
     yield from _about_sweeps(now, day)
@@ -261,6 +269,8 @@ def _about_pushes(pushes: Iterable[PushSnapshot]) -> Iterator[Problem]:
 
 def _about_publish(publish: PublishSnapshot | None) -> Iterator[Problem]:
     if publish is None or publish.failing_s < PUBLISH_MAY_FAIL.total_seconds():
+        return
+    if publish.is_waiting and publish.state != "failing":
         return
     error = _brief(publish.error or "")
     if publish.state == "fenced":

@@ -12,12 +12,21 @@ LEASE_S = 60.0
 LeaseStep = Literal["keep", "take", "wait"]
 
 
-def lease_step(source: Source, mirror: str, epoch: int | None, age_s: float | None) -> LeaseStep:
+def lease_step(
+    source: Source,
+    mirror: str,
+    epoch: int | None,
+    age_s: float | None,
+    *,
+    lease_s: float = LEASE_S,
+    may_take_old: bool = True,
+) -> LeaseStep:
     """Return whether a publisher of a mirror keeps the lease, may take it, or has to wait.
 
     `epoch`: of the lease that this process had last, None since its start. `age_s`: since the last
     sign of life of the holder. Only at its start a process takes the lease of its own mirror at
     once: later, another process with the same mirror id has it, for instance on a cloned machine.
+    `may_take_old` False: an old lease stays, because the holder may have had no chance to renew it.
     """
     is_own = source.holder == mirror
     if is_own and source.epoch == epoch:
@@ -25,4 +34,23 @@ def lease_step(source: Source, mirror: str, epoch: int | None, age_s: float | No
     if source.holder is None or (is_own and (epoch is None or source.is_granted)):
         return "take"
     # The clock of the database may have been set back.
-    return "take" if age_s is None or abs(age_s) >= LEASE_S else "wait"
+    is_old = age_s is None or abs(age_s) >= lease_s
+    return "take" if is_old and may_take_old else "wait"
+
+
+def renewal_s(lease_s: float) -> float:
+    """Return how often a holder renews its lease: six times before anybody may take it."""
+    return lease_s / 6
+
+
+def watch_s(lease_s: float) -> float:
+    """Return for how long a waiting daemon reaches the database before it takes an old lease.
+
+    After a failure of the database every lease is old. The holder renews it within this time.
+    """
+    return lease_s / 3
+
+
+def pause_s(lease_s: float) -> float:
+    """Return the pause of a process after which it looks at its lease before it goes on."""
+    return lease_s / 3

@@ -46,6 +46,7 @@ Rule = Literal[
     "gone",  # the end of the sweep removed it
     "brake",  # the end of the sweep restored it: too many variants are missing at once
     "not-found",  # a whole sweep found no item that has it
+    "taken-over",  # copied from the published rows of another host, which failed
     "policy",  # the configuration changed
 ]
 

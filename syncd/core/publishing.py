@@ -21,16 +21,17 @@ Key = int | str
 PlainRow = tuple[Any, ...]
 Table = Literal["items", "variants", "skus"]
 
-# The columns of each table; the first one is the key.
+# The columns of each table; the first one is the key. `read_at` and `event_at` are by the clock of
+# Dreamship. They are in no view: a mirror that goes on from these rows needs them.
 COLUMNS: dict[Table, tuple[str, ...]] = {
     "items": (
         *("item_id", "name", "confirmed_at", "release_status", "operational_status"),
-        *("countries", "is_blocked"),
+        *("countries", "is_blocked", "read_at"),
     ),
     "variants": (
         *("variant_id", "item_id", "name", "color", "size", "availability", "sellable"),
         *("verifying", "follows_item", "changed_at", "confirmed_at", "value_source"),
-        *("cost", "basic_cost"),
+        *("cost", "basic_cost", "event_at"),
     ),
     "skus": ("sku", "title", "variant_id"),
 }
@@ -129,6 +130,7 @@ class Source(Struct, frozen=True):
     `is_swept`: this mirror had completed a sweep of its own when the last copy began.
     `confirmed_until`: items confirmed before this time by the clock of the mirror's host are
     published. `listings_version`: of the SKUs in the target, None if it is not known.
+    `holder`: None if the last one has released the lease. `host`: the host of the holder.
     `is_granted`: an operator gave the lease to `holder`, who has not taken it yet. `lease_seen_at`:
     the last sign of life of the holder, by the clock of the database.
     """
@@ -147,6 +149,7 @@ class Source(Struct, frozen=True):
     lease_seen_at: datetime | None
     freshness: Freshness
     daemon_seen_at: datetime | None
+    host: str | None = None
 
 
 def compare(part: Slice, stored: Sequence[PlainRow], *, is_truncated: bool) -> Difference:

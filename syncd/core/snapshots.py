@@ -93,9 +93,10 @@ class PublishSnapshot(Struct, frozen=True, kw_only=True):
     """The state of the publication.
 
     `seq`: the last row of the target's feed; `mirror_seq`: the change of the mirror up to which all
-    is published; both None before the first transaction. `lag_s`: the age of the first change that
-    is not published. `failing_since_s`: by the monotonic clock, None without an error. `batches`,
-    `rows`, `failures`: since the start.
+    is published; both None before the first transaction. `host`: that of the active daemon, None if
+    it is not known. `is_waiting`: this daemon takes no deliveries. `lag_s`: the age of the first
+    change that is not published. `failing_since_s`: by the monotonic clock, None without an error.
+    `batches`, `rows`, `failures`: since the start.
     """
 
     state: PublishState
@@ -103,6 +104,8 @@ class PublishSnapshot(Struct, frozen=True, kw_only=True):
     seq: int | None = None
     mirror_seq: int | None = None
     epoch: int | None = None
+    host: str | None = None
+    is_waiting: bool = False
     lag_s: float = 0.0
     is_copying: bool = False
     error: str | None = None

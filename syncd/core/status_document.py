@@ -104,6 +104,8 @@ class PublishStatus(Struct, frozen=True, kw_only=True):
     epoch: int | None
     error: str | None
     source: str = "default"
+    active_host: str | None = None
+    waiting: bool = False
     copying: bool = False
     batches: int = 0
     rows: int = 0
@@ -213,6 +215,8 @@ def _publish(publish: PublishSnapshot) -> PublishStatus:
         epoch=publish.epoch,
         error=publish.error,
         source=publish.source,
+        active_host=publish.host,
+        waiting=publish.is_waiting,
         copying=publish.is_copying,
         batches=publish.batches,
         rows=publish.rows,

@@ -29,6 +29,7 @@ from syncd.daemon.outputs import Outputs
 from syncd.daemon.reloader import Reloader
 from syncd.daemon.scheduler import Scheduler
 from syncd.daemon.services import Services
+from syncd.daemon.standby import Standby
 from syncd.daemon.status_service import StatusService
 from syncd.daemon.ticker import Ticker
 from syncd.daemon.unlisted_values import UnlistedValueReporter
@@ -86,7 +87,8 @@ class Daemon:
         self._schedule = Scheduler(services)
         self._unlisted_values = UnlistedValueReporter(services)
         self._listings_watch = ListingsWatch(services)
-        self._outputs = Outputs(services.database, services.clock, lambda: services.config)
+        self._outputs = Outputs(services.database, services.clock, services.active)
+        self._standby = Standby(services, self._schedule, self._outputs)
         self._webhook = endpoint.WebhookEndpoint(
             services.batch_writer,
             # Read for each delivery, so that new keys work at once after a reload.
@@ -94,6 +96,7 @@ class Daemon:
             services.clock.now,
             max_body_bytes=lambda: services.config.webhook.max_body_bytes,
             refusals=self._refusals["webhook"],
+            is_active=lambda: self._standby.is_active,
         )
         self._beat_s = min(HEARTBEAT_S, systemd.watchdog_s(environ) or HEARTBEAT_S)
         self._heartbeat = Heartbeat(
@@ -134,7 +137,8 @@ class Daemon:
 
     async def _serve(self, listeners: Listeners, limiter: ConnectionLimiter) -> None:
         config, status = self._services.config, self._status_service
-        handlers = ControlHandlers(self._services, self._outputs.pushes)
+        handlers = ControlHandlers(self._services, self._outputs.pushes, self._standby.require)
+        await self._outputs.publication.start()
         applications: dict[str, ASGIApp] = {
             "webhook": endpoint.application(self._webhook, config.webhook.path, self._is_healthy),
             "admin": admin.application(
@@ -167,9 +171,8 @@ class Daemon:
             self._servers.append(server)
             log.info("listening", listener=name, address=server.address)
         await self._heartbeat.beat()
-        self._services.start_reading()
-        await self._schedule.start()
-        await self._outputs.start()
+        await self._standby.start()
+        self._spawn(self._standby.run())
         ticker = Ticker(self._services, self._schedule, self._beat, every_s=self._beat_s)
         self._spawn(ticker.run())
         self._spawn(ticker.watch_clock())
@@ -248,7 +251,8 @@ class Daemon:
         await self._services.close()
 
     def _is_healthy(self) -> bool:
-        return self._webhook.write_error is None and not self._signals.stopping.is_set()
+        is_stopping = self._signals.stopping.is_set()
+        return self._standby.is_active and self._webhook.write_error is None and not is_stopping
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -32,10 +32,16 @@ MESSAGE_EVERY_S = 10.0
 
 
 class ControlHandlers:
-    """Sweeps, dry runs, replays and positions of pushes that an operator requests."""
+    """Sweeps, dry runs, replays and positions of pushes that an operator requests.
 
-    def __init__(self, services: Services, pushes: Pushes) -> None:
+    `require_active` raises NotActive while this daemon waits.
+    """
+
+    def __init__(
+        self, services: Services, pushes: Pushes, require_active: Callable[[], None] = lambda: None
+    ) -> None:
         self._services = services
+        self._require_active = require_active
         self._pushes = pushes
         self._waiting = Places(MOST_WAITING)
         self._dry_runs = Places(MOST_DRY_RUNS)
@@ -44,9 +50,10 @@ class ControlHandlers:
     async def reconcile(self, request: ReconcileRequest) -> AsyncIterator[ReconcileMessage]:
         """Sweep, or make a dry run; yields progress, then the result.
 
-        Raises UsageError if the request names too many items, and Overloaded if too many requests
-        are open.
+        Raises UsageError if the request names too many items, Overloaded if too many requests are
+        open, and NotActive while this daemon waits.
         """
+        self._require_active()
         require_few(request.items)
         with self._waiting.one(), self._dry_runs.one() if request.dry_run else nullcontext():
             async with aclosing(self._reconcile(request)) as messages:
@@ -70,6 +77,7 @@ class ControlHandlers:
             )
         try:
             while not waiting.done() or not reports.empty():
+                self._require_active()
                 getting = asyncio.create_task(reports.get())
                 try:
                     await asyncio.wait(
@@ -107,11 +115,13 @@ class ControlHandlers:
 
     async def replay(self, request: ReplayRequest) -> list[ReplayResult]:
         """Apply stored deliveries again; raises Overloaded while another replay runs."""
+        self._require_active()
         with self._replays.one():
             return await self._services.batch_writer.replay(
                 request.ids, is_quarantined=request.quarantined
             )
 
     async def push(self, request: PushRequest) -> None:
-        """Let a push continue after a change; raises UsageError and MirrorErrors."""
+        """Let a push continue after a change; raises UsageError, NotActive and MirrorErrors."""
+        self._require_active()
         await self._pushes.go_on_from(request.name, request.seq)

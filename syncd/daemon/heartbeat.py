@@ -85,6 +85,9 @@ class Heartbeat:
         """Store that the daemon lived until now, and cancel notifications."""
         await self._notifier.close()
         mark = self._services.clock.mark()
+        if self._services.is_waiting:
+            await self._query_runner.close()
+            return
         with contextlib.suppress(MirrorError):
             # So that the next start knows how long the daemon did not run.
             await self._services.database.write(lambda db: put_mark(db, mark))
@@ -118,7 +121,8 @@ class Heartbeat:
                 clock_offset=services.remote_clock.offset,
                 counted={"invalid_signature": count_401},
             )
-            if self._has_news(beat):
+            # The mirror of a waiting daemon gets old: shops must not take it for a fresh one.
+            if self._has_error or (not services.is_waiting and self._has_news(beat)):
                 await self._write(beat)
         except MirrorError as error:
             self._webhook.write_error = error
@@ -132,6 +136,8 @@ class Heartbeat:
             if self._reported_health is not None:
                 self._report("health", self._reported_health, health, assessment)
             self._reported_health = health
+        if services.is_waiting:
+            return
         is_silent = self._webhooks.state == "silent"
         self._schedule.adapt(is_silent=is_silent)
         with contextlib.suppress(MirrorError):  # the next heartbeat reports it
@@ -143,11 +149,14 @@ class Heartbeat:
 
     def _has_news(self, beat: Beat) -> bool:
         """Return whether to write a beat: the stored one differs, is old, or may not be stored."""
-        has_error = self._webhook.write_error is not None or bool(self._logged_error)
-        if self._written is None or has_error:
+        if self._written is None or self._has_error:
             return True
         age_s = beat.mark.elapsed_s - self._written.mark.elapsed_s
         return age_s > self._row_lasts_s or beat.adds_to(self._written)
+
+    @property
+    def _has_error(self) -> bool:
+        return self._webhook.write_error is not None or bool(self._logged_error)
 
     async def _write(self, beat: Beat) -> None:
         """Write a beat, which proves that the mirror can be used; raises leaves of MirrorError."""

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from syncd.clock import Clock
-from syncd.config import Config
+from syncd.config.runtime import ActiveConfig
 from syncd.publish.manager import Publication
 from syncd.push.manager import Pushes
 from syncd.store import Database
 
 
 class Outputs:
-    """Starts, reconfigures and stops both together."""
+    """Reconfigures and stops both together. `Standby` starts the pushes."""
 
-    def __init__(self, database: Database, clock: Clock, config: Callable[[], Config]) -> None:
-        self.pushes = Pushes(database, clock, config)
-        self.publication = Publication(database, clock, config)
-
-    async def start(self) -> None:
-        """Start what the configuration has."""
-        await self.pushes.start()
-        await self.publication.start()
+    def __init__(self, database: Database, clock: Clock, active: ActiveConfig) -> None:
+        self.pushes = Pushes(database, clock, lambda: active.current.config)
+        self.publication = Publication(database, clock, active)
 
     async def reconfigure(self) -> None:
         """Use the configuration in force."""
-        await self.pushes.reconfigure()
+        if self.publication.turn.is_active:
+            await self.pushes.reconfigure()
         await self.publication.reconfigure()
 
     async def close(self) -> None:

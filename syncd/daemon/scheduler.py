@@ -82,7 +82,9 @@ class Scheduler:
             failures=saved_state.failures,
         )
         try:
-            if services.is_resuming:
+            if services.is_waiting:
+                pass  # the active daemon sweeps
+            elif services.is_resuming:
                 await self.resume()
             elif is_due or services.is_new_policy:
                 await services.sweep_manager.request("start")
@@ -147,6 +149,8 @@ class Scheduler:
 
         Without background calls, this begins a sweep.
         """
+        if self._services.is_waiting:
+            return False
         if not self._schedule.wants_quiet_sweep(now, is_quiet=is_quiet):
             return False
         if not self._services.background.full_rate:
@@ -169,12 +173,13 @@ class Scheduler:
                 self._scheduler.modify_job(task, next_run_time=self._schedule.next_at(task))
 
     async def _sweep(self) -> None:
-        await self._services.sweep_manager.request("schedule")
+        if not self._services.is_waiting:
+            await self._services.sweep_manager.request("schedule")
 
     async def _locate(self) -> None:
         """Sweep for variants whose item only the catalogue shows."""
         services = self._services
-        if not await services.database.read(sweeps.has_unplaced_variants):
+        if services.is_waiting or not await services.database.read(sweeps.has_unplaced_variants):
             return
         if self._schedule.wants_locating(services.clock.now()):
             await services.sweep_manager.request("locate")

@@ -45,7 +45,7 @@ class Services:
     """The parts of one process, all ready for use. `open` creates them, `async with` closes them.
 
     `down`: when the process did not run, until a complete sweep has begun since. `is_resuming`: a
-    sweep has to begin because of that.
+    sweep has to begin because of that. `is_waiting`: the daemon of another host is active.
     """
 
     active: ActiveConfig
@@ -66,6 +66,7 @@ class Services:
     down: tuple[datetime, datetime] | None
     is_resuming: bool
     _sweep_listeners: list[SweepListener]
+    is_waiting: bool = field(default=False, init=False)
     _reading: asyncio.Task[None] | None = field(default=None, init=False)
 
     @classmethod
@@ -156,8 +157,7 @@ class Services:
             sweep_manager=sweep_manager,
             policy_updates=PolicyUpdates(database, active, sweep_manager, clock.now),
             down=None if absence is None else (absence.since, absence.after),
-            # During the absence Dreamship may have given up deliveries, or their repetitions are
-            # late.
+            # During the absence Dreamship may have given up deliveries, or repeats them late.
             is_resuming=absence is not None and absence.away > config.reconcile.missed_grace,
             _sweep_listeners=listeners,
         )
@@ -186,9 +186,7 @@ class Services:
         """Stop reading, write what waits to be written, and close the mirror."""
         self.sweep_manager.close()
         await self.batch_writer.close()
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await self.stop_reading()
         if isinstance(self.source, ReplaceableSource):
             await self.source.aclose()
         with contextlib.suppress(MirrorError):  # then the next start is one after a crash
@@ -207,6 +205,13 @@ class Services:
     def start_reading(self) -> None:
         """Begin to read from Dreamship."""
         self._reading = asyncio.create_task(self.worker.run(), name="reader")
+
+    async def stop_reading(self) -> None:
+        """End the calls to Dreamship; the next start repeats those in flight."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     def dry_run(self) -> DryRun:
         """Return a dry run: it reads the catalogue and writes nothing."""

@@ -57,7 +57,7 @@ class Ticker:
             await asyncio.sleep(CHECK_EVERY_S)
             try:
                 await services.check_clock()
-                if services.is_resuming:
+                if services.is_resuming and not services.is_waiting:
                     await self._schedule.resume()
             except MirrorError:
                 pass  # the next heartbeat reports the error, and the next check tries again

@@ -18,15 +18,17 @@ from msgspec.structs import replace
 
 from syncd.config import TargetUrl
 from syncd.core.backoff import backoff
+from syncd.core.lease import renewal_s, watch_s
 from syncd.core.publishing import Source
 from syncd.core.snapshots import PublishSnapshot
 from syncd.errors import MirrorError, TargetError, TargetFenced
 from syncd.publish import batch, retention, sources
+from syncd.publish.lease import Lease, Terms
 from syncd.publish.mirror import MirrorReader
 from syncd.publish.rounds import Rounds
 from syncd.publish.rows import TargetRows
 from syncd.publish.target import Target
-from syncd.store.pushes import mirror_id
+from syncd.publish.turn import Turn
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +39,12 @@ LONGEST_WAIT_S = 60.0
 # Another transaction was in the way. It is over soon.
 CONFLICT_WAIT_S = 0.05
 MOST_CONFLICTS = 10
-# How often a publisher without the lease looks at it.
+# Of two hosts, both have to know soon that the target works again.
+LONGEST_STANDBY_WAIT_S = 5.0
+# How often a publisher that is fenced looks at the lease, if its daemon does not wait for it.
 FENCED_WAIT_S = 5.0
+# At the end, the last changes are published for this long before the lease is released.
+FINISH_LIMIT_S = 3.0
 MIRROR_RETRY_S = 5.0
 # The same error is logged again after this time.
 LOG_EVERY_S = 3600.0
@@ -48,14 +54,25 @@ class Publisher:
     """Publishes one mirror into one target, in a thread of its own."""
 
     def __init__(
-        self, url: TargetUrl, *, schema: str, source: str, mirror: Path, keep_changes_s: float
+        self,
+        url: TargetUrl,
+        *,
+        schema: str,
+        source: str,
+        mirror: Path,
+        keep_changes_s: float,
+        terms: Terms | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._url = url
         self._schema = schema
         self._source = source
         self._reader = MirrorReader(mirror)
         self._retention = retention.Retention(keep_changes_s)
-        self._epoch: int | None = None
+        self._terms = terms or Terms()
+        self._turn = turn or Turn()
+        self._lease = Lease(source, self._terms, self._turn)
+        self._must_check = False
         # The last row of the feed that a reader may have seen. A replica that becomes the primary
         # may lack it. No other row may get its number then, or the reader would miss that row.
         self._seq = 0
@@ -63,6 +80,7 @@ class Publisher:
         self._woken = threading.Event()
         self._interrupted = threading.Event()
         self._is_stopping = False
+        self._finish_until_s = 0.0
         self._attempt = 0
         self._logged: tuple[str, float] = ("", 0.0)
         # Replaced as a whole, so that other threads see one state.
@@ -81,8 +99,15 @@ class Publisher:
         self._attempt = 0
         self._interrupted.set()
 
+    def check(self) -> None:
+        """Check the lease now; the turn is undecided until the result is there."""
+        self._must_check = True
+        self.retry_now()
+        self._woken.set()
+
     def stop(self) -> None:
-        """End after the transaction that runs."""
+        """Publish the last changes, release the lease, and end."""
+        self._finish_until_s = time.monotonic() + FINISH_LIMIT_S
         self._is_stopping = True
         self._interrupted.set()
         self._woken.set()
@@ -101,7 +126,7 @@ class Publisher:
     def _try(self) -> None:
         """Publish until the first error, and wait as long as the error needs."""
         try:
-            target = Target(self._url, self._schema)
+            target = Target(self._url, self._schema, idle_limit_s=watch_s(self._terms.lease_s))
             try:
                 target.prepare()
                 self._publish(target)
@@ -120,17 +145,24 @@ class Publisher:
 
     def _publish(self, target: Target) -> None:
         """Publish until an error or the end."""
-        held = self._acquire(target)
-        rounds = Rounds(time.monotonic, lambda: datetime.now(UTC))
+        self._must_check = False
+        held = self._lease.acquire(target, self._reader)
         rows = TargetRows(target.tables, self._source)
+        self._lease.begin(target, rows, held, self._reader)
+        rounds = Rounds(
+            time.monotonic,
+            lambda: datetime.now(UTC),
+            confirm_every_s=renewal_s(self._terms.lease_s),
+        )
         conflicts = 0
-        while not self._is_stopping:
+        while not self._is_stopping or time.monotonic() < self._finish_until_s:
             self._woken.clear()
-            made = self._reader.run(lambda db: rounds.next(db, held))  # noqa: B023 - called at once
-            if made is not None:
-                made = replace(made, after_seq=self._seq)
+            held = self._checked(target, held)
+            made = self._next(rounds, held)
             has_old = self._retention.run(target, held)
             if made is None:
+                if self._is_stopping:
+                    break
                 if not has_old:
                     self._woken.wait(rounds.due_in_s)
                 continue
@@ -139,7 +171,7 @@ class Publisher:
                     written = batch.write(db, target.tables, rows, held, made)
                     self._seq = written.source.seq
             except batch.Moved:
-                held = self._acquire(target)
+                held = self._lease.acquire(target, self._reader)
                 continue
             except TargetError as error:
                 conflicts += 1
@@ -151,17 +183,22 @@ class Publisher:
             rounds.written(written)
             held = written.source
             self._report(held, written.rows)
-            if not rounds.is_behind:
+            if not rounds.is_behind and not self._is_stopping:
                 time.sleep(GATHER_S)
+        self._lease.release(target, held)
 
-    def _acquire(self, target: Target) -> Source:
-        """Return the row of the source with the lease; raises leaves of TargetError."""
-        mirror = self._reader.run(mirror_id) or ""
+    def _next(self, rounds: Rounds, held: Source) -> batch.Batch | None:
+        made = self._reader.run(lambda db: rounds.next(db, held))
+        return None if made is None else replace(made, after_seq=self._seq)
+
+    def _checked(self, target: Target, held: Source) -> Source:
+        """Check the lease after a pause of the process; raises leaves of TargetError."""
+        if not self._must_check:
+            return held
         with target.transaction() as db:
-            held = sources.acquire(db, target.tables, self._source, mirror, self._epoch)
-        if held.epoch != self._epoch:
-            log.info("the lease of the published source was taken", epoch=held.epoch)
-        self._epoch = held.epoch
+            held = sources.renew(db, target.tables, held)
+        self._must_check = False
+        self._turn.serve()
         return held
 
     def _report(self, held: Source, rows: int) -> None:
@@ -170,6 +207,7 @@ class Publisher:
         if self.state.is_copying and held.copy is None:
             log.info("the target was compared with the whole mirror", seq=held.seq)
         self._attempt = 0
+        self._lease.written()
         before = self.state
         self.state = replace(
             before,
@@ -177,6 +215,7 @@ class Publisher:
             seq=held.seq,
             mirror_seq=None if held.cursor is None else held.cursor.seq,
             epoch=held.epoch,
+            host=held.host,
             error=None,
             failing_since_s=None,
             is_copying=held.copy is not None or not held.is_filled,
@@ -185,24 +224,36 @@ class Publisher:
         )
 
     def _fence(self, error: TargetFenced) -> None:
-        if self.state.state != "fenced":
+        self._must_check = False
+        self._attempt = 0
+        before = self.state
+        state = self._lease.lost()
+        if state == "standby" and before.state != state:
+            log.info("waiting as a standby", active_host=error.host)
+        elif before.state != state:
             log.warning("publishing is fenced", error=error.message)
-        since_s = self.state.failing_since_s
+        since_s = before.failing_since_s
         self.state = replace(
-            self.state,
-            state="fenced",
-            error=error.message,
+            before,
+            state=state,
+            host=error.host,
+            error=None if state == "standby" else error.message,
             failing_since_s=time.monotonic() if since_s is None else since_s,
         )
-        self._wait(FENCED_WAIT_S)
+        if self._turn.is_active:
+            self._wait(FENCED_WAIT_S)
+        else:
+            self._wait(self._lease.look_every_s)
 
     def _fail(self, error: str, hint: str) -> None:
         """Report a failure, and wait: longer after each one."""
         self._attempt += 1
+        self._lease.unreachable(self._attempt)
         now_s = time.monotonic()
         # Jitter needs no secure randomness.
         chance = random.uniform(0.5, 1)  # noqa: S311
-        pause = backoff(self._attempt, chance, base_s=FIRST_WAIT_S, cap_s=LONGEST_WAIT_S)
+        longest_s = LONGEST_STANDBY_WAIT_S if self._terms.is_standby() else LONGEST_WAIT_S
+        pause = backoff(self._attempt, chance, base_s=FIRST_WAIT_S, cap_s=longest_s)
         pause_s = pause.total_seconds()
         logged, logged_at_s = self._logged
         if error != logged or self.state.state == "active" or now_s > logged_at_s + LOG_EVERY_S:

@@ -63,8 +63,15 @@ class Rounds:
     `is_behind`: the last round left something to publish at once.
     """
 
-    def __init__(self, monotonic: Callable[[], float], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+        *,
+        confirm_every_s: float = CONFIRM_EVERY_S,
+    ) -> None:
         self.is_behind = True
+        self._confirm_every_s = confirm_every_s
         self._monotonic = monotonic
         self._now = now
         self._confirm_at_s = monotonic()
@@ -98,7 +105,7 @@ class Rounds:
         last, self._round = self._round, _Round(confirmed={})
         self._confirmed |= last.confirmed
         if last.is_settled:
-            self._confirm_at_s = last.begun_s + CONFIRM_EVERY_S
+            self._confirm_at_s = last.begun_s + self._confirm_every_s
         if last.compared in {"copy", "listings"} and written.end is None:
             # The target may be whole now, and then shows its freshness.
             self._confirm_at_s = last.begun_s

@@ -98,6 +98,7 @@ class Tables:
             ("confirmed_until", Moment),
             ("listings_version", sa.BigInteger),
             ("holder", sa.String(64)),
+            ("host", sa.String(255)),
             ("epoch", sa.BigInteger),
             ("is_granted", sa.Boolean),
             ("lease_seen_at", Moment),
@@ -115,6 +116,7 @@ class Tables:
             ("countries", _TEXT),
             ("confirmed_at", Moment),
             ("is_blocked", sa.Boolean),
+            ("read_at", Moment),
             *stamp,
         )
         self.variants = table(
@@ -129,6 +131,7 @@ class Tables:
             ("confirmed_at", Moment),
             ("value_source", sa.String(16)),
             *((name, _TEXT) for name in ("cost", "basic_cost")),
+            ("event_at", Moment),
             *stamp,
             sa.Index(f"{self.prefix}variants_by_item", "source", "item_id"),
         )

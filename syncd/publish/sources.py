@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Connection
 
-from syncd.core.lease import lease_step
+from syncd.core.lease import LEASE_S, lease_step
 from syncd.core.publishing import Cursor, Freshness, Position, Source, Table
 from syncd.errors import TargetFenced
 from syncd.publish.schema import Tables, is_mysql
@@ -30,14 +30,25 @@ def locked(db: Connection, tables: Tables, source: str, mirror: str, epoch: int)
     """Lock the row of a source until the end of the transaction; raises TargetFenced."""
     found = load(db, tables, source, is_locked=True)
     if found is None or (found.holder, found.epoch) != (mirror, epoch):
-        raise TargetFenced("another syncd has the lease of this source")
+        raise _fenced(found)
     return found
 
 
-def acquire(db: Connection, tables: Tables, source: str, mirror: str, epoch: int | None) -> Source:
+def acquire(
+    db: Connection,
+    tables: Tables,
+    source: str,
+    mirror: str,
+    epoch: int | None,
+    *,
+    host: str | None = None,
+    lease_s: float = LEASE_S,
+    may_take_old: bool = True,
+) -> Source:
     """Return the row of a source with the lease for a mirror; raises TargetFenced.
 
-    `epoch`: of the lease that this process had last; None since its start.
+    `epoch`: of the lease that this process had last; None since its start. `host`: of this process.
+    `may_take_old`: a lease whose holder gives no sign of life may be taken.
     """
     table = tables.sources
     new: dict[str, Any] = {"source": source, "seq": 0, "epoch": 0}
@@ -51,22 +62,38 @@ def acquire(db: Connection, tables: Tables, source: str, mirror: str, epoch: int
     found = load(db, tables, source, is_locked=True)
     assert found is not None  # noqa: S101 - for mypy
     age_s = _age_s(found.lease_seen_at, clock(db, tables))
-    step = lease_step(found, mirror, epoch, age_s)
+    step = lease_step(found, mirror, epoch, age_s, lease_s=lease_s, may_take_old=may_take_old)
     if step == "wait":
-        raise TargetFenced(f"another syncd has the lease of this source ({found.holder})")
+        raise _fenced(found)
     if step == "take":
-        values = {"holder": mirror, "epoch": found.epoch + 1, "is_granted": False}
+        values = {"holder": mirror, "epoch": found.epoch + 1, "is_granted": False, "host": host}
         update(db, tables, source, values | {"lease_seen_at": tables.now})
         found = load(db, tables, source)
         assert found is not None  # noqa: S101 - for mypy
     return found
 
 
-def grant(db: Connection, tables: Tables, source: str, mirror: str) -> Source | None:
+def renew(db: Connection, tables: Tables, held: Source) -> Source:
+    """Write a sign of life of the holder; raises TargetFenced."""
+    assert held.holder is not None  # noqa: S101 - for mypy
+    found = locked(db, tables, held.source, held.holder, held.epoch)
+    update(db, tables, held.source, {"lease_seen_at": tables.now})
+    return found
+
+
+def release(db: Connection, tables: Tables, held: Source) -> None:
+    """Give the lease up, so that another publisher takes it at once; raises TargetFenced."""
+    renew(db, tables, held)
+    update(db, tables, held.source, {"holder": None, "host": None, "is_granted": False})
+
+
+def grant(
+    db: Connection, tables: Tables, source: str, mirror: str, host: str | None = None
+) -> Source | None:
     """Give the lease to a mirror, whoever has it; return the row before, None without one."""
     found = load(db, tables, source, is_locked=True)
     if found is not None:
-        values = {"holder": mirror, "epoch": found.epoch + 1, "is_granted": True}
+        values = {"holder": mirror, "epoch": found.epoch + 1, "is_granted": True, "host": host}
         update(db, tables, source, values | {"lease_seen_at": tables.now})
     return found
 
@@ -100,6 +127,12 @@ def clock(db: Connection, tables: Tables) -> datetime:
     return found
 
 
+def _fenced(found: Source | None) -> TargetFenced:
+    host = None if found is None else found.host
+    name = host or (None if found is None else found.holder) or "nobody"
+    return TargetFenced(f"another syncd has the lease of this source ({name})", host=host)
+
+
 def _age_s(seen_at: datetime | None, now: datetime) -> float | None:
     return None if seen_at is None else (now - seen_at).total_seconds()
 
@@ -116,6 +149,7 @@ def _source(row: Any) -> Source:
         confirmed_until=row.confirmed_until,
         listings_version=row.listings_version,
         holder=row.holder,
+        host=row.host,
         epoch=row.epoch,
         is_granted=row.is_granted,
         lease_seen_at=row.lease_seen_at,

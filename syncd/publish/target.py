@@ -7,6 +7,7 @@ statement, no SET outside of a transaction, no advisory lock of a session.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -28,6 +29,9 @@ STATEMENT_LIMIT_S = 30
 # A server or a pooler that hangs, with a network that works, ends no statement: then this side ends
 # the connection.
 TRANSACTION_LIMIT_S = 60.0
+# If the process stops inside a transaction (a suspended machine), the server ends the connection
+# after this time: its locks would prevent that another host takes the lease.
+IDLE_LIMIT_S = 20.0
 # A statement that waits for a lock for longer ends, and the round begins again.
 LOCK_LIMIT_S = 10
 _INIT = "run `syncd publish init` as a user who may create tables"
@@ -39,10 +43,12 @@ class Target:
     Each method raises leaves of TargetError. After an error the connection is closed.
     """
 
-    def __init__(self, url: TargetUrl, schema: str) -> None:
+    def __init__(self, url: TargetUrl, schema: str, *, idle_limit_s: float = IDLE_LIMIT_S) -> None:
         self.url = url
+        self._idle_limit_s = idle_limit_s
         made = sa.make_url(url.reveal())
-        options = _mysql_options(made) if made.drivername.startswith("mysql") else _options(made)
+        is_mysql_url = made.drivername.startswith("mysql")
+        options = _mysql_options(made, idle_limit_s) if is_mysql_url else _options(made)
         with errors.translated(url):
             self._engine = sa.create_engine(
                 made, poolclass=NullPool, hide_parameters=True, **options
@@ -74,8 +80,11 @@ class Target:
                         for name, limit_s in (
                             ("statement_timeout", STATEMENT_LIMIT_S),
                             ("lock_timeout", LOCK_LIMIT_S),
+                            ("idle_in_transaction_session_timeout", self._idle_limit_s),
                         ):
-                            self._connection.exec_driver_sql(f"SET LOCAL {name} = {limit_s * 1000}")
+                            self._connection.exec_driver_sql(
+                                f"SET LOCAL {name} = {round(limit_s * 1000)}"
+                            )
                     yield self._connection
         except TargetError as error:
             if not error.is_conflict:
@@ -184,7 +193,7 @@ def _options(url: sa.URL) -> dict[str, Any]:
     return {"connect_args": named | {"prepare_threshold": None}, "use_native_hstore": False}
 
 
-def _mysql_options(url: sa.URL) -> dict[str, Any]:
+def _mysql_options(url: sa.URL, idle_limit_s: float) -> dict[str, Any]:
     """Return the options for PyMySQL; those in the URL win."""
     ours: dict[str, Any] = {
         "connect_timeout": CONNECT_LIMIT_S,
@@ -192,5 +201,7 @@ def _mysql_options(url: sa.URL) -> dict[str, Any]:
         "write_timeout": STATEMENT_LIMIT_S,
         "charset": "utf8mb4",
         "program_name": "syncd",
+        # A connection that idles for longer is one inside of a transaction.
+        "init_command": f"SET SESSION wait_timeout = {math.ceil(idle_limit_s)}",
     }
     return {"connect_args": {name: value for name, value in ours.items() if name not in url.query}}

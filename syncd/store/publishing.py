@@ -32,11 +32,12 @@ from syncd.store.rows import as_json, get_state
 MAX_BYTES = 4 * 1024 * 1024
 _SELECT = {
     "items": """SELECT i.item_id, i.name, i.confirmed_at, i.release_status, i.operational_status,
-               i.countries, i.is_blocked FROM {source}""",
+               i.countries, i.is_blocked, i.read_at FROM {source}""",
     "variants": """SELECT v.variant_id, v.item_id, v.name, v.color, v.size, v.value, v.sellable,
                v.conflicting_values IS NOT NULL,
                v.conflicting_values IS NULL AND v.missing_since IS NULL,
-               v.changed_at, v.confirmed_at, v.source, v.cost, v.basic_cost FROM {source}""",
+               v.changed_at, v.confirmed_at, v.source, v.cost, v.basic_cost,
+               v.event_at FROM {source}""",
     "skus": "SELECT s.sku, s.title, s.variant_id FROM {source}",
 }
 _KEYS = {"items": ("items i", "i.item_id"), "variants": ("variants v", "v.variant_id")} | {
@@ -201,6 +202,7 @@ def _item(row: tuple[Any, ...]) -> PlainRow:
         clean(row[4]),
         clean(row[5]),
         bool(row[6]),
+        moment(row[7]),
     )
 
 
@@ -220,6 +222,7 @@ def _variant(row: tuple[Any, ...]) -> PlainRow:
         row[11],
         clean(row[12]),
         clean(row[13]),
+        moment(row[14]),
     )
 
 

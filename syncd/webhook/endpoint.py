@@ -41,6 +41,7 @@ class WebhookEndpoint:
     """Answers deliveries, and counts its answers (syncd/docs/reference.md lists them).
 
     `keys` and `max_body_bytes` are called for each delivery, so that a reload takes effect at once.
+    `is_active` too: False while the daemon of another host takes the deliveries.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class WebhookEndpoint:
         *,
         max_body_bytes: Callable[[], int],
         refusals: Refusals | None = None,
+        is_active: Callable[[], bool] = lambda: True,
     ) -> None:
         self.refusals = refusals or Refusals("webhook")
         # Answers by outcome, and refusals by code.
@@ -63,6 +65,7 @@ class WebhookEndpoint:
         self._keys = keys
         self._max_body_bytes = max_body_bytes
         self._now = now
+        self._is_active = is_active
         self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +73,9 @@ class WebhookEndpoint:
         if scope["method"] != "POST":
             self.refusals.count(405, "not a POST", _client(scope))
             await _answer(send, 405, _error("deliveries are posted"), (b"allow", b"POST"))
+            return
+        if not self._is_active():
+            await self._wait(send)
             return
         signature, length = _signature_and_length(scope)
         max_body_bytes = self._max_body_bytes()
@@ -125,10 +131,19 @@ class WebhookEndpoint:
             await self._unavailable(send, "not durable; try again")
             return
         self.write_error = None
+        if not self._is_active():
+            # The other host needs this delivery, and Dreamship repeats it.
+            await self._wait(send)
+            return
         self.times.observe(loop.time() - began_s)
         self.answered[outcome] += 1
         for message in _ANSWERS[outcome]:
             await send(message)
+
+    async def _wait(self, send: Send) -> None:
+        """Refuse a delivery that the active host has to take; it is no fault."""
+        self.answered["503"] += 1
+        await self._unavailable(send, "another host is active")
 
     async def _unavailable(self, send: Send, reason: str) -> None:
         retry = (b"retry-after", str(RETRY_AFTER_S).encode())

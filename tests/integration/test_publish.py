@@ -130,7 +130,7 @@ def test_the_first_fill_is_no_freshness_until_it_is_whole(
             mirror=mirror.path,
             keep_changes_s=1e6,
         )
-        held = one._acquire(connection)
+        held = one._lease.acquire(connection, one._reader)
         made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
         rows = TargetRows(connection.tables, "default")
         seen = set()
@@ -343,7 +343,7 @@ def test_an_older_row_never_replaces_a_newer_one(mirror: Mirror, target: Databas
             (1, 999, "newer", "newer"),
             (2, 0, "newer epoch", "newer epoch"),
         ):
-            row = (1, name, None, None, None, None, False)
+            row = (1, name, None, None, None, None, False, None)
             with connection.transaction() as db:
                 rows.write(db, "items", [row], epoch=epoch, mirror_seq=seq)
             assert target.rows("items")[0]["name"] == wanted
@@ -360,7 +360,7 @@ def test_a_batch_for_another_position_is_refused(mirror: Mirror, target: Databas
             mirror=mirror.path,
             keep_changes_s=1e6,
         )
-        held = one._acquire(connection)
+        held = one._lease.acquire(connection, one._reader)
         made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
         first = one._reader.run(lambda db: made.next(db, held))
         assert first is not None

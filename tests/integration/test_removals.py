@@ -115,7 +115,7 @@ class Running:
         webhook = WebhookEndpoint(
             services.batch_writer, list, services.clock.now, max_body_bytes=lambda: 1
         )
-        outputs = Outputs(services.database, services.clock, lambda: services.config)
+        outputs = Outputs(services.database, services.clock, services.active)
         heartbeat = Heartbeat(services, Scheduler(services), webhook, outputs=outputs)
         status_service = StatusService(services, heartbeat, webhook)
         try:

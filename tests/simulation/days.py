@@ -201,7 +201,7 @@ class Day:
         self.webhook = WebhookEndpoint(
             self.services.batch_writer, list, self.clock.now, max_body_bytes=lambda: 1
         )
-        outputs = Outputs(self.services.database, self.services.clock, lambda: self.services.config)
+        outputs = Outputs(self.services.database, self.services.clock, self.services.active)
         self.heartbeat = Heartbeat(self.services, self.schedule, self.webhook, outputs=outputs)
         self.status_service = StatusService(self.services, self.heartbeat, self.webhook)
         self.services.start_reading()

@@ -84,12 +84,14 @@ def test_errors_of_the_section(tmp_path: Path) -> None:
         "publish.url_file: there is no such file"
     )
     found = errors_of(tmp_path, '[publish]\nstandby = true\nschema = "a-b"\nsource = "a b"')
-    assert [one.partition(":")[0] for one in found] == [
-        "publish.standby",
-        "publish.schema",
-        "publish.source",
-    ]
-    assert "not supported in this version" in found[0]
+    assert [one.partition(":")[0] for one in found] == ["publish.schema", "publish.source"]
+
+
+def test_a_standby_needs_a_target(tmp_path: Path) -> None:
+    """Without the shared database, nobody could say which host is active."""
+    (found,) = errors_of(tmp_path, "[publish]\nstandby = true")
+    assert found.startswith("publish.standby: needs publish.url")
+    assert loaded(tmp_path, f'[publish]\nstandby = true\nurl = "{URL}"').publish.standby
 
 
 def test_no_text_has_the_url_or_the_password(tmp_path: Path) -> None:

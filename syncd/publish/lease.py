@@ -1,0 +1,168 @@
+"""The lease as one publisher has it, and whether its daemon serves because of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from msgspec import Struct
+
+from syncd.core.lease import LEASE_S, renewal_s, watch_s
+from syncd.core.publishing import Source
+from syncd.core.snapshots import PublishState
+from syncd.errors import TargetError
+from syncd.publish import sources
+from syncd.publish.mirror import MirrorReader
+from syncd.publish.rows import TargetRows
+from syncd.publish.take_over import RowSink, copy_rows
+from syncd.publish.target import Target
+from syncd.publish.turn import Turn
+from syncd.store import publishing as mirror
+from syncd.store.pushes import mirror_id
+
+log = structlog.get_logger(__name__)
+
+# How often a publisher without the lease looks at it.
+LOOK_EVERY_S = 2.0
+# The first failure may be that of a connection that ended during a pause of the process.
+SERVES_AFTER_FAILURES = 2
+
+
+def _is_no_standby() -> bool:
+    return False
+
+
+class Terms(Struct, kw_only=True):
+    """What one publisher knows of the two hosts.
+
+    `is_standby`: `publish.standby` of the configuration in force. `has_held`: the mirror had the
+    lease of this source before. `sink`: where the rows of the target go before this daemon serves;
+    None: it never waits, because it has no daemon.
+    """
+
+    host: str | None = None
+    lease_s: float = LEASE_S
+    is_standby: Callable[[], bool] = _is_no_standby
+    has_held: bool = False
+    sink: RowSink | None = None
+
+
+class Lease:
+    """Takes, checks and releases the lease of one source. Only the publisher's thread uses it."""
+
+    def __init__(self, source: str, terms: Terms, turn: Turn) -> None:
+        self.epoch: int | None = None
+        self.look_every_s = min(LOOK_EVERY_S, renewal_s(terms.lease_s))
+        self._source = source
+        self._terms = terms
+        self._turn = turn
+        # Whether this daemon may have waited for the lease that it has.
+        self._may_copy = False
+        self._is_noted = terms.has_held
+        # Since when the database answers without a break, while this daemon waits.
+        self._watched_since_s: float | None = None
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether this daemon waits while another one has the lease."""
+        has_held = self._terms.has_held or self.epoch is not None
+        return self._terms.sink is not None and (self._terms.is_standby() or has_held)
+
+    def acquire(self, target: Target, reader: MirrorReader) -> Source:
+        """Return the row of the source with the lease; raises leaves of TargetError."""
+        terms = self._terms
+        may_wait = self.may_wait
+        name = reader.run(mirror_id) or ""
+        with target.transaction() as db:
+            held = sources.acquire(
+                db,
+                target.tables,
+                self._source,
+                name,
+                self.epoch,
+                host=terms.host,
+                lease_s=terms.lease_s,
+                may_take_old=self._has_watched,
+            )
+        if held.epoch != self.epoch:
+            log.info("the lease of the published source was taken", epoch=held.epoch)
+            self._may_copy = may_wait
+        self.epoch, self._watched_since_s = held.epoch, None
+        return held
+
+    def begin(self, target: Target, rows: TargetRows, held: Source, reader: MirrorReader) -> None:
+        """Let the daemon serve, or first copy the rows of the target if others wrote them.
+
+        After a copy, the daemon serves once the target has the id of this mirror (`written`): if
+        the process ended before that, the next copy would undo what was delivered.
+        """
+        if not self._needs_copy(held, reader) or not self._turn.begin_copy():
+            self._turn.serve()
+            return
+        assert self._terms.sink is not None  # noqa: S101 - for mypy
+        began_s = time.monotonic()
+        log.info("the mirror gets the rows of the target", epoch=held.epoch, host=held.host)
+        count = copy_rows(target, rows, held, self._terms.sink)
+        seconds = round(time.monotonic() - began_s, 3)
+        log.info("the mirror has the rows of the target", rows=count, seconds=seconds)
+
+    def written(self) -> None:
+        """Take note of a transaction: this mirror is the one that the target follows."""
+        if self._terms.sink is not None and not self._is_noted:
+            self._terms.sink.note_held()
+            self._is_noted = True
+        self._turn.serve()
+
+    def lost(self) -> PublishState:
+        """Take note that another publisher has the lease; return the state of this one."""
+        if self._watched_since_s is None:
+            self._watched_since_s = time.monotonic()
+        if not self.may_wait:
+            self._turn.serve()
+            return "fenced"
+        self._turn.wait()
+        state: PublishState = "fenced"
+        if self.epoch is None and self._terms.is_standby():
+            state = "standby"
+        return state
+
+    def unreachable(self, failures: int) -> None:
+        """Take note that the target cannot be used.
+
+        A daemon that had the lease goes on with the main job: deliveries matter more than the
+        publication. So does one that is no standby when it starts.
+        """
+        self._watched_since_s = None
+        if self._terms.is_standby() and self.epoch is None:
+            return
+        if failures >= SERVES_AFTER_FAILURES:
+            self._turn.serve_unless_decided()
+
+    def release(self, target: Target, held: Source) -> None:
+        """Give the lease of a daemon up, so that a waiting one serves at once."""
+        if self._terms.sink is None:
+            return
+        try:
+            with target.transaction() as db:
+                sources.release(db, target.tables, held)
+        except TargetError as error:
+            log.warning("the lease could not be released; it ends by itself", error=error.message)
+        else:
+            log.info("the lease of the published source was released", epoch=held.epoch)
+
+    @property
+    def _has_watched(self) -> bool:
+        if not self.may_wait or not self._terms.is_standby():
+            return True
+        since_s = self._watched_since_s
+        limit_s = watch_s(self._terms.lease_s)
+        return since_s is not None and time.monotonic() - since_s >= limit_s
+
+    def _needs_copy(self, held: Source, reader: MirrorReader) -> bool:
+        """Return whether another mirror wrote the target since this one did."""
+        cursor = held.cursor
+        if not self._may_copy or cursor is None:
+            return False
+        is_own = cursor.mirror == held.holder
+        return not (is_own and reader.run(lambda db: mirror.has_change(db, cursor)))
