@@ -205,7 +205,7 @@ class Mariadb(Server):
             *(f"--pid-file={self.folder}/pid", f"--innodb-flush-log-at-trx-commit={durable}"),
             *("--innodb-buffer-pool-size=128M", "--innodb-log-file-size=256M"),
             *(() if self.durable else ("--innodb-flush-method=nosync", "--sync-binlog=0")),
-            *("--max-connections=60", "--innodb-lock-wait-timeout=5"),
+            *("--max-connections=60", "--innodb-lock-wait-timeout=2"),
         ]
 
     def admin_url(self, database: str = "") -> str:

@@ -246,8 +246,7 @@ class Daemon:
         await self._status_service.close()
         await asyncio.gather(self._heartbeat.close(), self._outputs.close())
         if self._listeners.owns_control_socket:
-            # While this process has the lock: the next daemon creates its socket after it has the
-            # lock.
+            # While it has the lock: the next daemon creates its socket after it has the lock.
             self._services.config.control.socket.unlink(missing_ok=True)
         await self._services.close()
 

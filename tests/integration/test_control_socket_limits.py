@@ -80,10 +80,8 @@ def calls_until_confirmed(site: Site, paths: list[str]) -> int:
     assert due
     # The first settled read may leave now: from here on, others have their turn and no more.
     latest = max(row["settle_at"] for row in site.rows("SELECT settle_at FROM refresh_queue"))
-    site.until(lambda: to_text(datetime.now(UTC)) > latest)
-    before = len(site.api.calls)
     site.until(lambda: site.rows("SELECT 1 FROM refresh_queue") == [], 60)
-    calls = [call.path in paths for call in site.api.calls[before:]]
+    calls = [call.path in paths for call in site.api.calls if to_text(call.at) > latest]
     last = [index for index, is_ours in enumerate(calls) if is_ours][: len(paths)][-1]
     return calls[:last].count(False)
 

@@ -24,7 +24,7 @@ from publishing import (
 from targets import Database
 
 from syncd.core.timestamps import to_text
-from syncd.errors import TargetFenced, TargetIncompatible
+from syncd.errors import TargetError, TargetFenced, TargetIncompatible
 from syncd.publish import batch, rounds, sources
 from syncd.publish.publisher import Publisher
 from syncd.publish.rows import TargetRows
@@ -295,6 +295,22 @@ def test_only_one_publisher_writes(mirror: Mirror, target: Database) -> None:
         with pytest.raises(TargetFenced), first.transaction() as db:
             sources.locked(db, first.tables, "default", mirror.id or "", one.state.epoch or 0)
         assert feed_state(target) == {}
+
+
+def test_nobody_takes_the_lease_inside_of_a_transaction(
+    mirror: Mirror, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock of the row: what was checked at the beginning holds until the commit."""
+    monkeypatch.setattr("syncd.publish.target.LOCK_LIMIT_S", 0.3)
+    with publishing(target.target_url(), mirror.path) as one:
+        until_equal(one, mirror, target)
+        epoch = one.state.epoch or 0
+    first, second = (Target(target.target_url(), "syncd") for _ in range(2))
+    with closing(first), closing(second), first.transaction() as db:
+        sources.locked(db, first.tables, "default", mirror.id or "", epoch)
+        with pytest.raises(TargetError) as caught, second.transaction() as other:
+            sources.grant(other, second.tables, "default", "another")
+        assert caught.value.is_conflict
 
 
 def test_a_lease_that_is_old_is_taken(mirror: Mirror, target: Database) -> None:
