@@ -151,10 +151,7 @@ class Daemon:
                 refusals=self._refusals["admin"],
             ),
             "control": control_server.application(
-                status.status,
-                handlers.reconcile,
-                handlers.replay,
-                handlers.push,
+                *(status.status, handlers.reconcile, handlers.replay, handlers.push),
                 refusals=self._refusals["control"],
             ),
         }
