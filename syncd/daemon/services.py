@@ -162,15 +162,8 @@ class Services:
             _sweep_listeners=listeners,
         )
         services.follow_sweeps(services._end_downtime)
-        for part in (
-            rate_limiter,
-            background,
-            remote_clock,
-            fetcher,
-            batch_writer,
-            worker,
-            services,
-        ):
+        parts = (rate_limiter, background, remote_clock, fetcher, batch_writer, worker, services)
+        for part in parts:
             clock.follow(part.follow)
         return services
 
