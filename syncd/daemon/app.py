@@ -151,10 +151,7 @@ class Daemon:
                 refusals=self._refusals["admin"],
             ),
             "control": control_server.application(
-                status.status,
-                handlers.reconcile,
-                handlers.replay,
-                handlers.push,
+                *(status.status, handlers.reconcile, handlers.replay, handlers.push),
                 refusals=self._refusals["control"],
             ),
         }
@@ -251,12 +248,11 @@ class Daemon:
         await self._services.close()
 
     def _is_healthy(self) -> bool:
-        is_stopping = self._signals.stopping.is_set()
-        return self._standby.is_active and self._webhook.write_error is None and not is_stopping
+        is_stored = self._webhook.write_error is None and not self._signals.stopping.is_set()
+        return is_stored and self._standby.is_active
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        self._tasks.add(task := asyncio.get_running_loop().create_task(work))
         task.add_done_callback(self._tasks.discard)
 
 

@@ -162,15 +162,8 @@ class Services:
             _sweep_listeners=listeners,
         )
         services.follow_sweeps(services._end_downtime)
-        for part in (
-            rate_limiter,
-            background,
-            remote_clock,
-            fetcher,
-            batch_writer,
-            worker,
-            services,
-        ):
+        parts = (rate_limiter, background, remote_clock, fetcher, batch_writer, worker, services)
+        for part in parts:
             clock.follow(part.follow)
         return services
 
@@ -208,10 +201,10 @@ class Services:
 
     async def stop_reading(self) -> None:
         """End the calls to Dreamship; the next start repeats those in flight."""
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
 
     def dry_run(self) -> DryRun:
         """Return a dry run: it reads the catalogue and writes nothing."""
