@@ -181,7 +181,10 @@ class Publisher:
                 continue
             conflicts = 0
             rounds.written(written)
+            has_copied = held.copy is not None and written.source.copy is None
             held = written.source
+            if has_copied:
+                target.analyze()
             self._report(held, written.rows)
             if not rounds.is_behind and not self._is_stopping:
                 time.sleep(GATHER_S)

@@ -77,14 +77,7 @@ class Target:
                     self._connection = self._engine.connect()
                 with _limited(self._connection), self._connection.begin():
                     if not is_mysql(self._connection.dialect):
-                        for name, limit_s in (
-                            ("statement_timeout", STATEMENT_LIMIT_S),
-                            ("lock_timeout", LOCK_LIMIT_S),
-                            ("idle_in_transaction_session_timeout", self._idle_limit_s),
-                        ):
-                            self._connection.exec_driver_sql(
-                                f"SET LOCAL {name} = {round(limit_s * 1000)}"
-                            )
+                        self._connection.exec_driver_sql(_local_settings(self._idle_limit_s))
                     yield self._connection
         except TargetError as error:
             if not error.is_conflict:
@@ -133,6 +126,17 @@ class Target:
             self.close()
         return found or 0
 
+    def analyze(self) -> None:
+        """Let PostgreSQL count its rows after a copy, not only once its own job gets to them.
+
+        Until then its plans are slow: 350 ms for each batch with a million variants, not 60 ms. A
+        role that is not the owner gets a warning, and nothing happens.
+        """
+        if not is_mysql(self.tables.dialect):
+            names = ", ".join(table.fullname for table in self.tables.all)
+            with self.transaction() as db:
+                db.exec_driver_sql(f"ANALYZE {names}")
+
     def missing_rights(self, db: Connection) -> list[str]:
         """Return the rights on tables that this role lacks; MySQL shows them only by use."""
         if is_mysql(self.tables.dialect):
@@ -154,6 +158,22 @@ class Target:
         with self.transaction() as db:
             for statement in statements:
                 db.exec_driver_sql(statement)
+
+
+def _local_settings(idle_limit_s: float) -> str:
+    """Return the statement that sets the limits of one transaction in PostgreSQL.
+
+    Each query finds rows by their keys. Before the first ANALYZE of a table that was just filled,
+    PostgreSQL would read all of it instead: 600 ms for each batch with a million variants.
+    """
+    settings = {
+        "statement_timeout": f"{STATEMENT_LIMIT_S * 1000:.0f}ms",
+        "lock_timeout": f"{LOCK_LIMIT_S * 1000:.0f}ms",
+        "idle_in_transaction_session_timeout": f"{idle_limit_s * 1000:.0f}ms",
+        "enable_seqscan": "off",
+    }
+    calls = (f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+    return f"SELECT {', '.join(calls)}"
 
 
 @contextlib.contextmanager
