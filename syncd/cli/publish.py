@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -52,6 +53,10 @@ def command(action: str, config_path: str | None, *, prints: bool, yes: bool, as
     """
     if prints and action != "init":
         raise UsageError("--print belongs to init", hint="syncd publish init --print")
+    # Members of the mirror's group may run this, and may not read the api keys.
+    publish = load_config(config_path, with_keys=False).publish
+    if (publish.url, publish.url_file, os.environ.get("CREDENTIALS_DIRECTORY")) == (None,) * 3:
+        raise _no_target()
     config = load_config(config_path)
     url = _url(config)
     require_driver(url)
@@ -68,8 +73,15 @@ def command(action: str, config_path: str | None, *, prints: bool, yes: bool, as
 
 def _url(config: Config) -> TargetUrl:
     if config.target is None:
-        raise UsageError("there is no target", hint="set publish.url or publish.url_file")
+        raise _no_target()
     return config.target
+
+
+def _no_target() -> UsageError:
+    return UsageError(
+        "nothing is published: the configuration has no target database",
+        hint="set publish.url or publish.url_file; syncd/docs/publish.md has the steps",
+    )
 
 
 def _init(target: Target, *, prints: bool, as_json: bool) -> int:

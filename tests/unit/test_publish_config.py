@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from syncd.cli.publish import command
 from syncd.config import Config, in_force, load, to_toml
 from syncd.config.publish import parse_target_url, require_driver
-from syncd.errors import ConfigurationError
+from syncd.errors import ConfigurationError, UsageError
 
 URL = "postgresql://syncd:s3cret%20word@db.example.com:5432/shop?sslmode=require"
 
@@ -119,3 +120,14 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigurationError, match="sqlalchemy and psycopg") as caught:
         require_driver(config.target)
     assert "dreamship-syncd[postgresql]" in caught.value.hint
+
+
+@pytest.mark.parametrize("action", ["init", "status", "take-over"])
+def test_without_a_target_each_action_says_so_and_needs_no_api_key(
+    tmp_path: Path, action: str
+) -> None:
+    """The user of the shop may run it, and may not read the file with the keys."""
+    path = tmp_path / "config.toml"
+    path.write_text('[dreamship]\napi_key_file = "not-readable"\n')
+    with pytest.raises(UsageError, match="nothing is published"):
+        command.main([action, "--config", str(path)], standalone_mode=False)
