@@ -23,9 +23,10 @@ def lease_step(
 ) -> LeaseStep:
     """Return whether a publisher of a mirror keeps the lease, may take it, or has to wait.
 
-    `epoch`: of the lease that this process had last, None since its start. `age_s`: since the last
-    sign of life of the holder. Only at its start a process takes the lease of its own mirror at
-    once: later, another process with the same mirror id has it, for instance on a cloned machine.
+    `epoch`: the epoch of the last lease of this process, None before its first lease. `age_s`: the
+    time since the last sign of life of the holder. A process takes the lease of its own mirror at
+    once only at its start. Later, another process with the same mirror id has it, for example on a
+    cloned machine.
     `may_take_old` False: an old lease stays, because the holder may have had no chance to renew it.
     """
     is_own = source.holder == mirror
@@ -39,7 +40,7 @@ def lease_step(
 
 
 def renewal_s(lease_s: float) -> float:
-    """Return how often a holder renews its lease: six times before anybody may take it."""
+    """Return how often a holder renews its lease: six times before it is old."""
     return lease_s / 6
 
 

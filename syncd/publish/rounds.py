@@ -1,4 +1,4 @@
-"""What to publish next: each round reads one state of the mirror and makes one batch of it.
+"""The next rows to publish: each round reads one state of the mirror and makes one batch of it.
 
 A round contains, as far as it is due: the next changes of the feed, items that were confirmed since
 the last round, and one range of a copy, of the listings or of the rolling comparison.
@@ -46,7 +46,7 @@ OVERLAP = timedelta(minutes=15)
 
 
 class _Round(Struct, kw_only=True):
-    """What to remember once the batch of a round is committed."""
+    """The progress to keep once the batch of a round is committed."""
 
     confirmed: dict[int, str]
     # Whether the round looked for confirmed items, and these are all.

@@ -169,7 +169,7 @@ def test_a_copy_goes_through_its_tables() -> None:
         ({"holder": "x"}, None, None, "take"),
     ],
 )
-def test_who_may_publish(
+def test_the_next_step_of_a_publisher(
     changes: dict[str, Any], epoch: int | None, age_s: float | None, step: str
 ) -> None:
     """One at a time."""
