@@ -34,7 +34,7 @@ def lease_step(
         return "keep"
     if source.holder is None or (is_own and (epoch is None or source.is_granted)):
         return "take"
-    # The clock of the database may have been set back.
+    # The clock of the target may have been set back.
     is_old = age_s is None or abs(age_s) >= lease_s
     return "take" if is_old and may_take_old else "wait"
 
@@ -45,9 +45,9 @@ def renewal_s(lease_s: float) -> float:
 
 
 def watch_s(lease_s: float) -> float:
-    """Return for how long a waiting daemon reaches the database before it takes an old lease.
+    """Return for how long a waiting daemon reaches the target before it takes an old lease.
 
-    After a failure of the database every lease is old. The holder renews it within this time.
+    After a failure of the target every lease is old. The holder renews it within this time.
     """
     return lease_s / 3
 

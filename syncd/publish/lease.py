@@ -60,7 +60,7 @@ class Lease:
         # Whether this daemon may have waited for the lease that it has.
         self._may_copy = False
         self._is_noted = terms.has_held
-        # Since when the database answers without a break, while this daemon waits.
+        # Since when the target answers without a break, while this daemon waits.
         self._watched_since_s: float | None = None
 
     @property

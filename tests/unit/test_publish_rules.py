@@ -165,7 +165,7 @@ def test_a_copy_goes_through_its_tables() -> None:
         ({"holder": "x"}, None, 59, "wait"),
         ({"holder": "x"}, 5, 60, "take"),
         ({"holder": "x", "is_granted": True}, None, 1, "wait"),
-        ({"holder": "x"}, None, -3600, "take"),  # the clock of the database was set back
+        ({"holder": "x"}, None, -3600, "take"),  # the clock of the target was set back
         ({"holder": "x"}, None, None, "take"),
     ],
 )
