@@ -1,4 +1,4 @@
-"""What `syncd doctor` checks about the target: connection, tables, rights, clock, lease."""
+"""The checks of the target by `syncd doctor`: connection, tables, rights, clock, lease."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syncd.core.publishing import Source
     from syncd.publish.target import Target
 
-# A difference that matters to no limit of a shop's statement.
+# A smaller difference does not matter to the limits of a shop's statement.
 CLOCK_LIMIT_S = 30.0
 
 

@@ -1,4 +1,4 @@
-"""What the shop does while a problem lasts: until when its fail-safe goes on selling. Pure."""
+"""The behaviour of the shop during a problem: how long its fail-safe goes on selling. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GOES_ON = "The shop goes on selling."
 
 
 def meanwhile(problem: Problem, status: StatusDocument, now: datetime) -> str:
-    """Return what the shop does until a problem is solved; moments are those of the document."""
+    """Return the behaviour of the shop until a problem is solved; the document has the moments."""
     mirror, code = status.mirror, problem.code
     if code == "not_durable":
         return _until_sign_of_life(after(mirror.daemon_seen_at, SIGN_OF_LIFE_LASTS), now)

@@ -48,7 +48,7 @@ DELIVERIES = {
     "unknown": "not known yet",
 }
 NO_DELIVERY = "none yet"
-# Problems that need nobody, and are a state of their own.
+# Problems that need no action, and are a separate state.
 _OWN_STATES: dict[str, State] = {
     "first_fill": "filling",
     "no_delivery": "waiting",
@@ -96,7 +96,7 @@ class Headline(Struct, frozen=True):
         return f"Selling {self.selling} of {self.total} {self.unit}{'s'[: self.total != 1]}"
 
     def sentences(self, now: str) -> str:
-        """Return the state in sentences: what is sold, how old that is, whether deliveries come."""
+        """Return the state in sentences: sales, the age of the confirmation, and deliveries."""
         confirmed = "not yet" if self.confirmed_at is None else ago(self.confirmed_at, now)
         age = f" Confirmed {confirmed}." if self.total else ""
         return f"{self.sells}.{age} Deliveries: {self.deliveries}."

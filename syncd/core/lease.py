@@ -23,9 +23,10 @@ def lease_step(
 ) -> LeaseStep:
     """Return whether a publisher of a mirror keeps the lease, may take it, or has to wait.
 
-    `epoch`: of the lease that this process had last, None since its start. `age_s`: since the last
-    sign of life of the holder. Only at its start a process takes the lease of its own mirror at
-    once: later, another process with the same mirror id has it, for instance on a cloned machine.
+    `epoch`: the epoch of the last lease of this process, None before its first lease. `age_s`: the
+    time since the last sign of life of the holder. A process takes the lease of its own mirror at
+    once only at its start. Later, another process with the same mirror id has it, for example on a
+    cloned machine.
     `may_take_old` False: an old lease stays, because the holder may have had no chance to renew it.
     """
     is_own = source.holder == mirror
@@ -33,20 +34,20 @@ def lease_step(
         return "keep"
     if source.holder is None or (is_own and (epoch is None or source.is_granted)):
         return "take"
-    # The clock of the database may have been set back.
+    # The clock of the target may have been set back.
     is_old = age_s is None or abs(age_s) >= lease_s
     return "take" if is_old and may_take_old else "wait"
 
 
 def renewal_s(lease_s: float) -> float:
-    """Return how often a holder renews its lease: six times before anybody may take it."""
+    """Return how often a holder renews its lease: six times before it is old."""
     return lease_s / 6
 
 
 def watch_s(lease_s: float) -> float:
-    """Return for how long a waiting daemon reaches the database before it takes an old lease.
+    """Return for how long a waiting daemon reaches the target before it takes an old lease.
 
-    After a failure of the database every lease is old. The holder renews it within this time.
+    After a failure of the target every lease is old. The holder renews it within this time.
     """
     return lease_s / 3
 

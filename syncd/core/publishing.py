@@ -1,4 +1,4 @@
-"""Publication of the mirror into a database server: the rules that need neither database.
+"""Publication of the mirror into the target: the rules that need neither database.
 
 One primitive does all the work: rows of the mirror are compared with the rows of the target, and
 the difference is written. The follower of the feed, the confirmations of items, a first fill, a

@@ -26,27 +26,27 @@ def story(history: VariantHistory) -> list[Event]:
         (row["recorded_at"], 1, _change(row) + effects.get(row["seq"], ""))
         for row in history.changes
     ]
-    told: list[Event] = []
+    merged: list[Event] = []
     for at, _, text in sorted(events):
-        if text.startswith(" ") and told:
+        if text.startswith(" ") and merged:
             # The effect of a change that the delivery before it made.
-            told[-1] = Event(told[-1].at, told[-1].text + text)
+            merged[-1] = Event(merged[-1].at, merged[-1].text + text)
         elif text:
-            told.append(Event(at, text.strip()))
-    return told
+            merged.append(Event(at, text.strip()))
+    return merged
 
 
 def _delivery(row: Row) -> str:
     name = f"Delivery {row['delivery_id']}"
     if row["outcome"] == "quarantined":
         return f"{name} was not understood. It names this variant or its item, so a read checks it."
-    told = "a change" if row["told"] is None else _quoted(row["told"])
+    reported = "a change" if row["told"] is None else _quoted(row["told"])
     why = row["reason"] or RULES.get(row["rule"], "")
-    return f"{name} reported {told}{f': {why}' if why else ''}."
+    return f"{name} reported {reported}{f': {why}' if why else ''}."
 
 
 def _change(change: Row) -> str:
-    """Describe a change, unless a delivery made it: the delivery has said so."""
+    """Describe a change, unless a delivery made it: the text of the delivery includes it."""
     if change["cause"] == "webhook":
         return ""
     if change["cause"] == "config":
@@ -63,7 +63,7 @@ def _change(change: Row) -> str:
 
 
 def _effects(changes: list[Row]) -> dict[int, str]:
-    """Return what each change meant for the shop, by its number; `changes` has the newest first."""
+    """Return the effect of each change on sales, by its number; `changes` has the newest first."""
     effects = {}
     sold: bool | None = None
     for change in reversed(changes):

@@ -1,4 +1,4 @@
-"""The ways out of the mirror: the pushes and the publication. Nothing waits for either."""
+"""The outputs of the mirror: pushes and publication. Deliveries and reads wait for neither."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Lets a daemon wait while the daemon of another host serves, and serve once that one does not.
+"""Lets a daemon wait while the daemon of another host is active, and makes it active afterwards.
 
-The turn is decided by the lease of the published source (`publish/lease.py`). A daemon that waits
+The lease of the published source (`publish/lease.py`) decides the turn. A daemon that waits
 takes no deliveries, asks Dreamship nothing and sends no pushes. Its mirror can be read.
 """
 
@@ -123,7 +123,7 @@ class Standby:
         self._is_serving = True
         log.info("this daemon is active now")
         services.start_reading()
-        # The deliveries that another daemon took and did not publish are in no mirror of this host.
+        # This mirror lacks the deliveries that another daemon took and did not publish.
         services.is_resuming = True
         await self._schedule.resume()
         await self._outputs.pushes.start()

@@ -16,7 +16,7 @@ from syncd.demo.state import DemoState, story
 _TITLE_WIDTH = 12
 _BAR_WIDTH, _MIN_BAR_WIDTH = 30, 5
 _MIN_CHANGES = 3
-# A narrow terminal shows the values of a change and nothing else; a wide one shows names too.
+# A narrow terminal shows only the values of a change; a wide terminal also shows names.
 _MEDIUM, _WIDE = 76, 100
 _VALUE_WIDTH = 24
 # Bold, reverse, green, red and magenta are legible on light and dark backgrounds. Yellow and dim

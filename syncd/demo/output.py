@@ -36,7 +36,7 @@ class PlainOutput:
     def __init__(self) -> None:
         self._phase = ""
         self._shown_s = 0.0
-        self._told: set[str] = set()
+        self._shown_titles: set[str] = set()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -51,8 +51,8 @@ class PlainOutput:
         for sentence in story(state):
             if not sentence.is_final:
                 break
-            if sentence.title not in self._told:
-                self._told.add(sentence.title)
+            if sentence.title not in self._shown_titles:
+                self._shown_titles.add(sentence.title)
                 _show_at(state, f"{sentence.title.upper()}: {sentence.text}")
         if state.phase != self._phase:
             self._phase = state.phase

@@ -14,7 +14,7 @@ from syncd.demo.requests import FOLDER_PREFIX, running_demos
 from syncd.errors import UsageError
 from syncd.http_server.sockets import bind_tcp
 
-# What a demo leaves in its folder; the next one in the same folder replaces it.
+# The files that a demo leaves in its folder; the next demo in the same folder replaces them.
 _FILES = ("availability.db", "availability.db-wal", "availability.db-shm", "daemon.log")
 _CONFIG = "config.toml"
 

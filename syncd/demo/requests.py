@@ -93,7 +93,7 @@ class RunningDemo:
     """A demo of this user that answers."""
 
     def __init__(self, path: Path) -> None:
-        """Ask the demo where it is; raises OSErrors if none answers."""
+        """Ask the demo for its addresses; raises OSErrors if none answers."""
         self._path = path
         place = self._ask(_Request()).place
         if place is None:

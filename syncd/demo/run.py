@@ -38,7 +38,7 @@ CHANGES_PER_S = 12.0
 ENDLESS_ITEMS = 60
 ENDLESS_BACKGROUND_CALLS_PER_MINUTE = 600
 ENDLESS_CHANGES_PER_S = 0.5
-# Always the same catalogue: a shop that is developed with it keeps its ids.
+# The catalogue is always the same, so a shop that is developed with the demo keeps its ids.
 _SEED = 1
 POLL_S = 0.25
 MAX_WAIT_S = 60.0
@@ -209,7 +209,7 @@ class Demo:
 
         def check() -> bool:
             self._check()
-            # Nobody reads them, and a demo that runs for days would collect millions.
+            # They are never read, and a demo that runs for days would collect millions.
             self._api.calls.clear()
             return False
 

@@ -1,4 +1,4 @@
-"""The state of the demo at one moment, its result, and the story that both tell in sentences."""
+"""The state of the demo at one moment, its result, and sentences that describe both."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Sentence(NamedTuple):
 
 
 def story(state: DemoState) -> list[Sentence]:
-    """Return what was lost, who noticed it and when it was repaired, in the order of events."""
+    """Return sentences about the loss, its detection and the repair, in the order of events."""
     return [
         Sentence("Lost", _lost(state), state.online_s is not None),
         Sentence("Noticed", _noticed(state), state.noticed_s is not None),

@@ -59,7 +59,7 @@ class Traffic:
             await asyncio.sleep(self._rng.expovariate(per_s))
 
     def unchanged(self) -> set[int]:
-        """Return the variants that were not changed lately, and by no person."""
+        """Return the variants that no person changed, and that did not change lately."""
         return set(self._catalogue.variants) - self._chosen - {*self._recent}
 
     async def flip(self, request: FlipRequest) -> Flipped:

@@ -36,7 +36,7 @@ class Moved(TargetError):
 
 
 class Batch(Struct, frozen=True, kw_only=True):
-    """What one transaction publishes: a part of one state of the mirror.
+    """The content of one transaction: a part of one state of the mirror.
 
     `before`, `after`: the position in the feed. `now`: of the mirror's host. `parts`: rows to
     compare; the last one may be a range. `changes`: those that it follows; `last`: the last change

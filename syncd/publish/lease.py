@@ -1,4 +1,4 @@
-"""The lease as one publisher has it, and whether its daemon serves because of it."""
+"""The lease of one publisher, and its effect on the turn of the daemon."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _is_no_standby() -> bool:
 
 
 class Terms(Struct, kw_only=True):
-    """What one publisher knows of the two hosts.
+    """The facts and the settings of one publisher about the two hosts.
 
     `is_standby`: `publish.standby` of the configuration in force. `has_held`: the mirror had the
     lease of this source before. `sink`: where the rows of the target go before this daemon serves;
@@ -60,7 +60,7 @@ class Lease:
         # Whether this daemon may have waited for the lease that it has.
         self._may_copy = False
         self._is_noted = terms.has_held
-        # Since when the database answers without a break, while this daemon waits.
+        # Since when the target answers without a break, while this daemon waits.
         self._watched_since_s: float | None = None
 
     @property
@@ -92,10 +92,10 @@ class Lease:
         return held
 
     def begin(self, target: Target, rows: TargetRows, held: Source, reader: MirrorReader) -> None:
-        """Let the daemon serve, or first copy the rows of the target if others wrote them.
+        """Make the daemon active, or first copy the rows that another mirror wrote.
 
-        After a copy, the daemon serves once the target has the id of this mirror (`written`): if
-        the process ended before that, the next copy would undo what was delivered.
+        After a copy, the daemon becomes active once the target has the id of this mirror
+        (`written`). Otherwise, the copy after a crash would undo deliveries.
         """
         if not self._needs_copy(held, reader) or not self._turn.begin_copy():
             self._turn.serve()
@@ -131,7 +131,7 @@ class Lease:
         """Take note that the target cannot be used.
 
         A daemon that had the lease goes on with the main job: deliveries matter more than the
-        publication. So does one that is no standby when it starts.
+        publication. A daemon that starts without `publish.standby` does so too.
         """
         self._watched_since_s = None
         if self._terms.is_standby() and self.epoch is None:
@@ -140,7 +140,7 @@ class Lease:
             self._turn.serve_unless_decided()
 
     def release(self, target: Target, held: Source) -> None:
-        """Give the lease of a daemon up, so that a waiting one serves at once."""
+        """Release the lease of a daemon, so that the waiting one takes it at once."""
         if self._terms.sink is None:
             return
         try:

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 # it rolls the transaction back.
 STOP_LIMIT_S = 5.0
 MIRROR_RETRY_S = 5.0
-# A database that hangs must not delay the start of a daemon that is no standby for longer.
+# A target that hangs delays the start without `publish.standby` at most so long.
 DECIDED_LIMIT_S = 5.0
 # Tests shorten the lease of both daemons. It is no setting: different leases would be no lease.
 LEASE_VARIABLE = "SYNCD_TEST_LEASE_S"
 
-# What a publisher is made of: it runs on while this does not change.
+# The settings of a publisher. A reload that does not change them does not restart it.
 _Made = tuple[TargetUrl, Publish, float]
 
 
@@ -55,9 +55,9 @@ class Publication:
         self._changing = asyncio.Lock()
 
     async def start(self) -> None:
-        """Start what the configuration has; return once it is known whether this daemon serves.
+        """Start the publisher of the configuration; return once the turn is decided.
 
-        If the database does not answer, only a standby waits for it.
+        If the target does not answer, only a daemon with `publish.standby` waits for it.
         """
         self._database.on_commits.append(self._wake)
         if self._active.current.config.target is not None:

@@ -1,4 +1,4 @@
-"""Stores what a publisher has to write into the mirror, through the mirror's write thread."""
+"""Writes into the mirror for a publisher, through the write thread of the mirror."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The thread that publishes: it takes the lease, and writes batch after batch, for ever.
+"""The thread that publishes: it takes the lease, and writes one batch after the other.
 
-Nothing waits for it. It has its own connection to the mirror and to the target, and all that it
-knows of the target it reads from the target. So after any error it connects again and goes on from
-the position that is there, also if a commit had no answer.
+No other thread waits for it. It has its own connection to the mirror and to the target. It reads
+its position from the target. So after any error, also after a commit without an answer, it connects
+again and goes on from that position.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from syncd.publish.turn import Turn
 
 log = structlog.get_logger(__name__)
 
-# While changes are frequent, those of this time go out in one transaction.
+# While changes are frequent, one transaction publishes all changes of this time.
 GATHER_S = 0.1
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
-# Another transaction was in the way. It is over soon.
+# The wait after a conflict: another transaction has the lock, and ends soon.
 CONFLICT_WAIT_S = 0.05
 MOST_CONFLICTS = 10
-# Of two hosts, both have to know soon that the target works again.
+# With two hosts, each host must notice soon that the target works again.
 LONGEST_STANDBY_WAIT_S = 5.0
 # How often a publisher that is fenced looks at the lease, if its daemon does not wait for it.
 FENCED_WAIT_S = 5.0

@@ -1,4 +1,4 @@
-"""What to publish next: each round reads one state of the mirror and makes one batch of it.
+"""The next rows to publish: each round reads one state of the mirror and makes one batch of it.
 
 A round contains, as far as it is due: the next changes of the feed, items that were confirmed since
 the last round, and one range of a copy, of the listings or of the rolling comparison.
@@ -40,18 +40,18 @@ MOST_ITEMS = 200
 CONFIRM_EVERY_S = 10.0
 # The rolling comparison reads a range in this interval: a million variants in three hours.
 COMPARE_EVERY_S = 10.0
-# `confirmed_at` is when a read began. Its commit may be minutes later, and the clock may be set
-# back.
+# `confirmed_at` is the time at which a read began. Its commit may be minutes later, and the clock
+# may be set back.
 OVERLAP = timedelta(minutes=15)
 
 
 class _Round(Struct, kw_only=True):
-    """What to remember once the batch of a round is committed."""
+    """The progress to keep once the batch of a round is committed."""
 
     confirmed: dict[int, str]
     # Whether the round looked for confirmed items, and these are all.
     is_drained: bool = False
-    # Whether it wrote the freshness, or could not because a copy runs.
+    # Whether the round wrote the freshness, or could not because a copy runs.
     is_settled: bool = False
     compared: Literal["copy", "listings", "rolling"] | None = None
     begun_s: float = 0.0
@@ -79,7 +79,7 @@ class Rounds:
         self._rolling = Position(ORDER[0])
         # The version of the listings that are compared, and the last compared SKU.
         self._listings: tuple[int, Key | None] | None = None
-        # When each item was confirmed that is published, for those of the last minutes.
+        # The published confirmation of each item, for the items of the last minutes.
         self._confirmed: dict[int, str] = {}
         self._round = _Round(confirmed={})
 
@@ -107,7 +107,7 @@ class Rounds:
         if last.is_settled:
             self._confirm_at_s = last.begun_s + self._confirm_every_s
         if last.compared in {"copy", "listings"} and written.end is None:
-            # The target may be whole now, and then shows its freshness.
+            # The target may be complete now. Then the next round writes its freshness.
             self._confirm_at_s = last.begun_s
         if last.compared == "listings" and self._listings is not None:
             version, _ = self._listings

@@ -166,7 +166,7 @@ class Tables:
 
     @property
     def now(self) -> sa.ColumnElement[datetime]:
-        """The clock of the database at the statement, not at the beginning of the transaction."""
+        """The clock of the target at the statement, not at the beginning of the transaction."""
         if is_mysql(self.dialect):
             return sa.func.utc_timestamp(sa.literal_column("6"), type_=Moment)
         return sa.func.clock_timestamp(type_=Moment)

@@ -82,7 +82,7 @@ def renew(db: Connection, tables: Tables, held: Source) -> Source:
 
 
 def release(db: Connection, tables: Tables, held: Source) -> None:
-    """Give the lease up, so that another publisher takes it at once; raises TargetFenced."""
+    """Release the lease, so that another publisher takes it at once; raises TargetFenced."""
     renew(db, tables, held)
     update(db, tables, held.source, {"holder": None, "host": None, "is_granted": False})
 
@@ -90,7 +90,7 @@ def release(db: Connection, tables: Tables, held: Source) -> None:
 def grant(
     db: Connection, tables: Tables, source: str, mirror: str, host: str | None = None
 ) -> Source | None:
-    """Give the lease to a mirror, whoever has it; return the row before, None without one."""
+    """Give the lease to a mirror, even if another one has it; return the row before, or None."""
     found = load(db, tables, source, is_locked=True)
     if found is not None:
         values = {"holder": mirror, "epoch": found.epoch + 1, "is_granted": True, "host": host}
@@ -122,7 +122,7 @@ def cursor_values(cursor: Cursor) -> dict[str, Any]:
 
 
 def clock(db: Connection, tables: Tables) -> datetime:
-    """Return the time of the database."""
+    """Return the time of the target."""
     found: datetime = db.execute(sa.select(tables.now)).scalar_one()
     return found
 

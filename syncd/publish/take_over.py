@@ -33,7 +33,7 @@ class RowSink(Protocol):
 def copy_rows(target: Target, rows: TargetRows, held: Source, sink: RowSink) -> int:
     """Copy all rows, range by range; return their number.
 
-    Each range renews the lease, so that nobody else takes it meanwhile. Raises leaves of
+    Each range renews the lease, so that no other publisher takes it meanwhile. Raises leaves of
     TargetError and of MirrorError. A copy that ends early begins again: only the first transaction
     after it writes the id of this mirror into the target.
     """

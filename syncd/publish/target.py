@@ -26,11 +26,11 @@ from syncd.publish.schema import VERSION, Tables, is_mysql
 CONNECT_LIMIT_S = 10
 # The server answers each statement of a batch in well under a second.
 STATEMENT_LIMIT_S = 30
-# A server or a pooler that hangs, with a network that works, ends no statement: then this side ends
-# the connection.
+# If the network works but the server or the pooler hangs, a statement never ends. Then this side
+# ends the connection.
 TRANSACTION_LIMIT_S = 60.0
 # If the process stops inside a transaction (a suspended machine), the server ends the connection
-# after this time: its locks would prevent that another host takes the lease.
+# after this time. Otherwise its locks would keep another host from taking the lease.
 IDLE_LIMIT_S = 20.0
 # A statement that waits for a lock for longer ends, and the round begins again.
 LOCK_LIMIT_S = 10
@@ -38,7 +38,7 @@ _INIT = "run `syncd publish init` as a user who may create tables"
 
 
 class Target:
-    """A connection to the database server, and the tables of one schema.
+    """A connection to the target, and the tables of one schema.
 
     Each method raises leaves of TargetError. After an error the connection is closed.
     """
@@ -127,7 +127,7 @@ class Target:
         return found or 0
 
     def analyze(self) -> None:
-        """Let PostgreSQL count its rows after a copy, not only once its own job gets to them.
+        """Let PostgreSQL count its rows right after a copy, before its own job does so.
 
         Until then its plans are slow: 350 ms for each batch with a million variants, not 60 ms. A
         role that is not the owner gets a warning, and nothing happens.
@@ -203,7 +203,7 @@ def _options(url: sa.URL) -> dict[str, Any]:
     ours: dict[str, Any] = {
         "connect_timeout": CONNECT_LIMIT_S,
         "application_name": "syncd",
-        # A host that is switched off says nothing: without these, a statement waits for hours.
+        # A host that is switched off sends nothing: without these, a statement waits for hours.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -221,7 +221,7 @@ def _mysql_options(url: sa.URL, idle_limit_s: float) -> dict[str, Any]:
         "write_timeout": STATEMENT_LIMIT_S,
         "charset": "utf8mb4",
         "program_name": "syncd",
-        # A connection that idles for longer is one inside of a transaction.
+        # Only a connection inside of a transaction idles for longer.
         "init_command": f"SET SESSION wait_timeout = {math.ceil(idle_limit_s)}",
     }
     return {"connect_args": {name: value for name, value in ours.items() if name not in url.query}}

@@ -1,4 +1,4 @@
-"""Whether this daemon serves, or waits while the daemon of another host does."""
+"""Whether this daemon is active, or waits while the daemon of another host is active."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Turn:
         return self._state == "active"
 
     def until_decided(self, limit_s: float) -> None:
-        """Return once the turn is known; it may never be."""
+        """Return once the turn is decided, or after `limit_s`."""
         self._decided.wait(limit_s)
 
     def doubt(self) -> bool:

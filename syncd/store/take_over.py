@@ -20,9 +20,9 @@ from syncd.store import rows
 from syncd.store.catch_up import last_delivery_at
 from syncd.store.rows import get_state, put_state
 
-# Rows of one transaction: deliveries wait for it nowhere, but a heartbeat does.
+# Rows of one transaction. No delivery waits for it, but a heartbeat does.
 SLICE = 2_000
-# How much older than the newest event an event may be whose delivery no read has confirmed yet.
+# The age, against the newest event, up to which an event may lack the read that confirms it.
 UNCONFIRMED = timedelta(minutes=5)
 _HELD = "publish_held"
 

@@ -199,7 +199,7 @@ def test_an_unchanged_read_updates_one_row(
         until(lambda: is_equal(mirror, target))
 
 
-def test_what_somebody_edits_in_the_target_is_healed(
+def test_an_edited_row_of_the_target_is_repaired(
     mirror: Mirror, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the rolling comparison, with a row in the feed for what a reader has to know."""
@@ -297,7 +297,7 @@ def test_only_one_publisher_writes(mirror: Mirror, target: Database) -> None:
         assert feed_state(target) == {}
 
 
-def test_nobody_takes_the_lease_inside_of_a_transaction(
+def test_the_lease_is_not_taken_inside_of_a_transaction(
     mirror: Mirror, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock of the row: what was checked at the beginning holds until the commit."""

@@ -281,7 +281,7 @@ def only_postgresql(server: Any) -> bool:
     return bool(server.kind == "postgresql")
 
 
-def test_notify_tells_the_last_change(mirror: Mirror, target: Database, server: Any) -> None:
+def test_notify_has_the_last_change(mirror: Mirror, target: Database, server: Any) -> None:
     """Once in a transaction, when its rows are visible."""
     if not only_postgresql(server):
         return

@@ -89,7 +89,7 @@ def test_a_standby_waits(shop: Shop) -> None:
     assert len(shop.first.site.api.calls) == calls
 
 
-def test_after_a_clean_stop_the_standby_serves_at_once(shop: Shop) -> None:
+def test_after_a_clean_stop_the_waiting_host_is_active_at_once(shop: Shop) -> None:
     start(shop)
     with shop.changing():
         time.sleep(0.5)
@@ -107,7 +107,7 @@ def test_after_a_clean_stop_the_standby_serves_at_once(shop: Shop) -> None:
     shop.require_one_writer()
 
 
-def test_after_a_crash_the_standby_serves(shop: Shop, tmp_path: Path) -> None:
+def test_after_a_crash_the_waiting_host_is_active(shop: Shop, tmp_path: Path) -> None:
     """The clock of the standby is ahead by three hours: only that of the database counts."""
     (tmp_path / "ahead").write_text("10800")
     folders = (str(Path(__file__).parents[1] / "set_clock"), os.environ.get("PYTHONPATH", ""))

@@ -127,7 +127,7 @@ def test_the_numbers_add_up(phase: str) -> None:
     assert lines["Deliveries"] == "3380 = 2500 arrived + 40 on the way + 840 lost"
 
 
-def test_the_story_is_told_as_it_goes() -> None:
+def test_the_story_grows_with_the_events() -> None:
     """Nothing before it happens; then what was lost, who noticed it, and the repair."""
     texts = [sentence.text for sentence in story(state("delivering"))]
     assert texts == ["", "", ""]

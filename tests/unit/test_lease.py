@@ -38,7 +38,7 @@ def test_a_free_lease_is_taken() -> None:
     assert lease_step(replace(FREE, epoch=7), "b", 7, 0) == "take"
 
 
-def test_the_holder_keeps_it_however_old_it_is() -> None:
+def test_the_holder_keeps_a_lease_of_any_age() -> None:
     assert lease_step(HELD, "a", 5, 1e6) == "keep"
 
 
@@ -46,12 +46,12 @@ def test_the_holder_keeps_it_however_old_it_is() -> None:
     ("age_s", "step"),
     [(0, "wait"), (LEASE_S - 1, "wait"), (LEASE_S, "take"), (-LEASE_S, "take"), (None, "take")],
 )
-def test_another_one_takes_it_once_it_is_old(age_s: float | None, step: str) -> None:
+def test_another_publisher_takes_an_old_lease(age_s: float | None, step: str) -> None:
     """Also if the clock of the database was set back: then nobody knows how old it is."""
     assert lease_step(HELD, "b", None, age_s) == step
 
 
-def test_an_old_lease_stays_while_nobody_could_renew_it() -> None:
+def test_an_old_lease_stays_while_the_holder_could_not_renew_it() -> None:
     assert lease_step(HELD, "b", None, 1e6, may_take_old=False) == "wait"
 
 

@@ -165,11 +165,11 @@ def test_a_copy_goes_through_its_tables() -> None:
         ({"holder": "x"}, None, 59, "wait"),
         ({"holder": "x"}, 5, 60, "take"),
         ({"holder": "x", "is_granted": True}, None, 1, "wait"),
-        ({"holder": "x"}, None, -3600, "take"),  # the clock of the database was set back
+        ({"holder": "x"}, None, -3600, "take"),  # the clock of the target was set back
         ({"holder": "x"}, None, None, "take"),
     ],
 )
-def test_who_may_publish(
+def test_the_next_step_of_a_publisher(
     changes: dict[str, Any], epoch: int | None, age_s: float | None, step: str
 ) -> None:
     """One at a time."""
