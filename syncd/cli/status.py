@@ -66,10 +66,10 @@ def _show(status: StatusDocument) -> None:
 
 def _problem_lines(head: Headline) -> Iterator[str]:
     if head.problem is not None:
-        yield f"  - {head.problem.what}."
+        yield f"  - {head.problem.message}."
         yield f"    Meanwhile: {head.meanwhile}"
-        if head.problem.todo:
-            yield f"    To do: {head.problem.todo}."
+        if head.problem.hint:
+            yield f"    To do: {head.problem.hint}."
     for problem in head.others:
         yield f"  - {problem.reason}"
 

@@ -75,18 +75,18 @@ def sold_values(counted: Iterable[tuple[str, int]], policy: Policy, most: int) -
 class Problem(Struct, frozen=True):
     """One reason why the health is not ok.
 
-    `code` names its kind for programs. `what` is a sentence without its end; `todo` says how to fix
-    it and is empty if syncd fixes it by itself.
+    `code` names its kind for programs. `message` is a sentence without its end; `hint` says how to
+    fix it and is empty if syncd fixes it by itself.
     """
 
     code: str
-    what: str
-    todo: str = ""
+    message: str
+    hint: str = ""
 
     @property
     def reason(self) -> str:
         """The problem and its remedy in one sentence."""
-        return f"{self.what}; {self.todo}." if self.todo else f"{self.what}."
+        return f"{self.message}; {self.hint}." if self.hint else f"{self.message}."
 
 
 class Assessment(Struct, frozen=True):
@@ -216,12 +216,12 @@ def _about_sweeps(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]:
         yield Problem("first_fill", "The mirror is being filled for the first time")
     elif day.last_sweep_result != "complete":
         error = f" ({_brief(day.last_sweep_error)})" if day.last_sweep_error else ""
-        what = f"The last sweep ended {day.last_sweep_result}{error}"
+        message = f"The last sweep ended {day.last_sweep_result}{error}"
         if held := day.last_sweep_removals_held:
             missing = f"{held} variants were not found, and syncd does not remove that many alone"
-            yield Problem("removals_held", f"{what}: {missing}", _ACCEPT_REMOVALS)
+            yield Problem("removals_held", f"{message}: {missing}", _ACCEPT_REMOVALS)
         else:
-            yield Problem("sweep", what, "`syncd reconcile-now` tries again now")
+            yield Problem("sweep", message, "`syncd reconcile-now` tries again now")
     if day.removals_held and not day.last_sweep_removals_held:
         yield Problem(
             "removals_held",

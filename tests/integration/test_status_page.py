@@ -65,7 +65,7 @@ def test_the_page_shows_the_headline_and_problems(shared: Daemon) -> None:
     assert f"Selling {status['mirror']['sellable']} of {status['mirror']['variants']}" in text
     assert f"(health {status['health']})" in text
     for problem in status["problems"]:
-        assert problem["what"].partition("`")[0] in html.unescape(text)
+        assert problem["message"].partition("`")[0] in html.unescape(text)
 
 
 def test_a_search_finds_a_variant_with_its_history(shared: Daemon) -> None:

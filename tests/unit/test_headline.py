@@ -176,7 +176,9 @@ def test_a_configuration_that_sells_nothing_is_a_problem() -> None:
     """It names the values that the catalogue has."""
     head = of(mirror={"sellable": 0, "unknown_values": {"in stock": 470, "sold out": 10}})
     assert head.problem is not None
-    assert head.problem.what == ("No variant can be sold: the catalogue has 'in stock', 'sold out'")
+    assert head.problem.message == (
+        "No variant can be sold: the catalogue has 'in stock', 'sold out'"
+    )
     # During the first fill nothing is known yet.
     assert of("first_fill", sweep=FILLING, mirror={"sellable": 0}).state == "filling"
     # An empty mirror sells nothing, and nothing is lost.
