@@ -63,6 +63,10 @@ class Lease:
         # Since when the target answers without a break, while this daemon waits.
         self._watched_since_s: float | None = None
 
+    def use(self, turn: Turn) -> None:
+        """Change another turn from now on."""
+        self._turn = turn
+
     @property
     def may_wait(self) -> bool:
         """Whether this daemon waits while another one has the lease."""

@@ -115,6 +115,10 @@ class Publisher:
     def join(self, limit_s: float) -> None:
         """Wait for the end. A server that does not answer must not delay it for longer."""
         self._thread.join(limit_s)
+        # A thread that still waits for its server must not change the turn afterwards: the next
+        # configuration may have no publisher that changes it back.
+        self._turn = Turn()
+        self._lease.use(self._turn)
 
     def _run(self) -> None:
         try:
@@ -181,6 +185,7 @@ class Publisher:
                 continue
             conflicts = 0
             rounds.written(written)
+            self._lease.epoch = written.source.epoch
             has_copied = held.copy is not None and written.source.copy is None
             held = written.source
             if has_copied:

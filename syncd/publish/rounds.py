@@ -124,7 +124,12 @@ class Rounds:
         # `listings_version`: the versions of two mirrors do not compare.
         columns = {"is_swept": head.is_swept, "listings_version": None}
         columns |= {"confirmed_until": self._now()} | sources.position_values(Position(COPIED[0]))
-        return Batch(before=source.cursor, after=head.cursor, now=self._now(), columns=columns)
+        before = source.cursor
+        if before is not None and before.mirror == head.mirror and head.seq < before.seq:
+            # The mirror was set back while this process runs. The rows of the target have a newer
+            # state of it in this epoch, and only a newer epoch replaces them.
+            columns |= {"epoch": source.epoch + 1}
+        return Batch(before=before, after=head.cursor, now=self._now(), columns=columns)
 
     def _follow(
         self, db: sqlite3.Connection, source: Source, before: Cursor, head: Head
