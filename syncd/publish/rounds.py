@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -122,7 +122,7 @@ class Rounds:
         self._listings = None
         self.is_behind = True
         # `listings_version`: the versions of two mirrors do not compare.
-        columns = {"is_swept": head.is_swept, "listings_version": None}
+        columns: dict[str, Any] = {"is_swept": head.is_swept, "listings_version": None}
         columns |= {"confirmed_until": self._now()} | sources.position_values(Position(COPIED[0]))
         before = source.cursor
         if before is not None and before.mirror == head.mirror and head.seq < before.seq:
