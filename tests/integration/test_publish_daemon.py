@@ -20,11 +20,11 @@ import pymysql
 import pytest
 import targets
 from conftest import Daemon, Site, opened
-from documents import PUBLISH, code_of
+from documents import PACKAGE, PUBLISH, ROOT, code_of
 from publishing import COLUMNS, comparable, target_view
 from targets import Database
 
-EXAMPLES = Path(targets.__file__).parent.parent / "syncd" / "examples"
+EXAMPLES = PACKAGE / "examples"
 VALUES = ("out_of_stock", "in_stock")
 
 
@@ -378,7 +378,7 @@ def test_the_example_in_ruby(filled: Database) -> None:
 def test_the_example_in_node(filled: Database) -> None:
     """With the packages pg and mysql2."""
     package = "pg" if filled.server.kind == "postgresql" else "mysql2"
-    modules = EXAMPLES.parent.parent / ".ci" / "node_modules"
+    modules = ROOT / ".ci" / "node_modules"
     if shutil.which("node") is None or not (modules / package).exists():
         pytest.skip(f"node or its package {package} is not installed (.ci/packages)")
     sellable, everything = expected(filled)
