@@ -14,9 +14,9 @@ from syncd.sync.sweeps import SweepManager
 
 
 class PolicyUpdates:
-    """Whoever changes the policy holds `lock` until it is applied, so that no older one follows.
+    """A caller that changes the policy holds `lock` until it is applied: no older one follows.
 
-    What fails is done by the next call.
+    The next call repeats the steps that failed.
     """
 
     def __init__(

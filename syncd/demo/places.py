@@ -22,7 +22,7 @@ _CONFIG = "config.toml"
 class Folders(NamedTuple):
     """The `folder` of the mirror, and the folder of the `sockets`; by default the same one.
 
-    A socket has a short path, whatever the path of the folder is, and other commands find it.
+    A socket has a short path, also if that of the folder is long, and other commands find it.
     """
 
     folder: Path
