@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from benchmarks.mirrors import FIRST_VARIANT, VALUES, item_of
 from syncd.core.timestamps import to_text
@@ -33,6 +34,36 @@ def create(path: Path, variants: int) -> None:
                 for variant in range(FIRST_VARIANT, FIRST_VARIANT + variants)
             ),
         )
+
+
+def open_durable(path: Path) -> sqlite3.Connection:
+    """Return a connection with the durability of the daemon; any thread may use it."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    return database
+
+
+def keep(
+    database: sqlite3.Connection, event: dict[str, str], data: dict[str, Any], body: bytes
+) -> str:
+    """Store one authentic delivery inside a transaction, and return its outcome."""
+    row: dict[str, Any] = {
+        "event_id": event["uuid"],
+        "event_at": event["timestamp"],
+        "action": event["action"],
+        "variant_id": data["id"],
+        "item_id": data["item"],
+        "availability": data["availability"],
+        "body": body,
+    }
+    found = database.execute(STATEMENTS["find"], row).fetchone()
+    row["outcome"], row["old_availability"], row["old_sellable"] = found
+    if not database.execute(STATEMENTS["delivery"], row).rowcount:
+        return "duplicate"
+    for name in ("variant", "change", "refresh"):
+        database.execute(STATEMENTS[name], row)
+    return str(row["outcome"])
 
 
 def kept(path: Path) -> int:

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import json
 import os
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from fastapi.responses import JSONResponse
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from benchmarks.peers.database import STATEMENTS
+from benchmarks.peers.database import keep, open_durable
 from benchmarks.servers import PATH, serve
 from syncd.core.signature import HEADER
 
@@ -30,9 +29,7 @@ KEY = os.environ["DREAMSHIP_API_KEY"].encode()
 
 def application(path: Path) -> FastAPI:
     """Return the application; it has one connection, because SQLite has one writer."""
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
+    database = open_durable(path)
     app = FastAPI()
 
     # `Any`: FastAPI evaluates annotations, and would make a response model of a class.
@@ -54,28 +51,6 @@ def application(path: Path) -> FastAPI:
 
     app.add_api_route(PATH, receive, methods=["POST"])
     return app
-
-
-def keep(
-    database: sqlite3.Connection, event: dict[str, str], data: dict[str, Any], body: bytes
-) -> str:
-    """Store one authentic delivery inside a transaction, and return its outcome."""
-    row: dict[str, Any] = {
-        "event_id": event["uuid"],
-        "event_at": event["timestamp"],
-        "action": event["action"],
-        "variant_id": data["id"],
-        "item_id": data["item"],
-        "availability": data["availability"],
-        "body": body,
-    }
-    found = database.execute(STATEMENTS["find"], row).fetchone()
-    row["outcome"], row["old_availability"], row["old_sellable"] = found
-    if not database.execute(STATEMENTS["delivery"], row).rowcount:
-        return "duplicate"
-    for name in ("variant", "change", "refresh"):
-        database.execute(STATEMENTS[name], row)
-    return str(row["outcome"])
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ LABELS = {
     "go": "Go, net/http, mattn/go-sqlite3",
     "fastapi": "Python, FastAPI, sqlite3",
     "webhook": "webhook, a script with sqlite3",
+    "shared": "the same rows in shared commits, no rules",
 }
 
 
@@ -46,6 +47,8 @@ def missing(name: str, npm: Path | None) -> str | None:
         case "fastapi":
             is_there = importlib.util.find_spec("fastapi") is not None
             return None if is_there else "the Python package fastapi is missing (extra `bench`)"
+        case "shared":
+            return None
         case "go":
             if not (GO_CODE / "src/github.com/mattn/go-sqlite3").is_dir():
                 return "Debian's package golang-github-mattn-go-sqlite3-dev is missing"
@@ -132,6 +135,8 @@ class Peers:
                 command = ["node", str(FOLDER / "fastify_app.cjs"), str(database)]
             case "fastapi":
                 command = [sys.executable, str(FOLDER / "fastapi_app.py"), str(database)]
+            case "shared":
+                command = [sys.executable, str(FOLDER / "shared_commit.py"), str(database)]
             case "go":
                 command = [str(self._folder / "receiver"), str(database), str(SQL)]
             case _:
