@@ -37,17 +37,33 @@ settings.register_profile("thorough", parent=settings.get_profile("default"), ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-# The files that take longest. They begin first, and short ones fill the gaps at the end.
-LONGEST = {
-    *("test_simulation", "test_unwritable_answers", "test_unwritable_mirror", "test_secrets"),
-    *("test_control_socket_limits", "test_status_page_in_chromium", "test_mirror_paths"),
-    *("test_broken_answers", "test_cached_answers", "test_disk_faults", "test_push"),
-}
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--long`."""
+    parser.addoption("--long", action="store_true", help="run the tests that take long, too")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest files begin, for an even load on the workers."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+def _leaves_out_long(config: pytest.Config) -> bool:
+    """Return whether the command names no tests, and long ones are not wanted."""
+    names_none = (
+        config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr
+    )
+    return names_none and not config.option.long and os.environ.get("CI") != "true"
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_configure_node(node: Any) -> None:
+    """Let each worker know; a worker gets its tests by name."""
+    node.workerinput["leaves_out_long"] = _leaves_out_long(node.config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out long tests, or let them begin, for an even load on the workers."""
+    of_worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if of_worker["leaves_out_long"] if of_worker else _leaves_out_long(config):
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,8 @@ from conftest import opened
 
 from syncd.demo.fake_dreamship.faults import Throttle
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path

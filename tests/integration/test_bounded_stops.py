@@ -22,6 +22,8 @@ from msgspec import json
 
 from syncd.core.signature import HEADER, sign
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 

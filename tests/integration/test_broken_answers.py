@@ -20,6 +20,8 @@ from syncd.core.model import SweepResult
 from syncd.daemon.services import Services
 from syncd.demo.fake_dreamship.faults import Fault
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 

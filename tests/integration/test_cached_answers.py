@@ -15,6 +15,8 @@ from msgspec import json
 from syncd.demo.fake_dreamship import Cache
 from syncd.demo.fake_dreamship.faults import CacheTrace
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager

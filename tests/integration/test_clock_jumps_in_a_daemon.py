@@ -15,6 +15,8 @@ from documents import ROOT, SHOPS, code_of
 
 from syncd.core.timestamps import from_text, to_text
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

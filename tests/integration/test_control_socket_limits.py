@@ -26,6 +26,8 @@ from syncd.store import sweeps
 from syncd.sync.sweeps import MAX_ITEMS, MAX_REQUESTS, MAX_WAITING_ITEMS
 from syncd.webhook.replay import MAX_IDS
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

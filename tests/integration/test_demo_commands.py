@@ -20,6 +20,8 @@ from syncd.demo import Ports, is_live, make_folders, open_in_browser
 from syncd.demo.requests import find
 from syncd.errors import ConfigurationError, DaemonAbsent, UsageError
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 

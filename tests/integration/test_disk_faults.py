@@ -22,6 +22,8 @@ import httpx
 import pytest
 from msgspec import json
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

@@ -18,6 +18,8 @@ from syncd.core import pagination
 from syncd.core.jobs import SweepSummary
 from syncd.daemon.services import Services
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 

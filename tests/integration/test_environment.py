@@ -15,6 +15,8 @@ from documents import ROOT
 from syncd.config import environment
 from syncd.errors import ConfigurationError
 
+pytestmark = pytest.mark.long
+
 OUTSIDE = {"base_url": "https://127.0.0.1:9/v1"}
 AS_USER = str(ROOT / "tests" / "as_user.py")
 NOBODY = 65_534

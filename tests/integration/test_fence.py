@@ -20,9 +20,12 @@ from syncd.publish.lease import Terms
 MOST_REQUESTS = 20
 TERMS = Terms(lease_s=1.5)
 # PyMySQL leaves the socket of a connection that failed to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 @pytest.fixture(scope="module", params=[targets.Postgresql, targets.Mariadb], ids=["pg", "maria"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import pytest
 from load.answers import measure
 
+pytestmark = pytest.mark.long
+
 # The unit may use 384 MB before it is slowed down. Measured: 58 MB at most.
 MAX_MORE_MB = 130
 

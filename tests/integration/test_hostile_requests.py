@@ -30,6 +30,8 @@ from syncd.http_server.refusals import Refusals
 from syncd.http_server.server import HttpServer
 from syncd.http_server.sockets import bind_tcp
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

@@ -8,6 +8,8 @@ import pytest
 from msgspec import json
 from payloads import PAYLOADS, body_at
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 

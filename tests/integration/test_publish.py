@@ -30,6 +30,8 @@ from syncd.publish.publisher import Publisher
 from syncd.publish.rows import TargetRows
 from syncd.publish.target import Target
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=[targets.Postgresql, targets.Mariadb], ids=["pg", "maria"])
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:

@@ -24,6 +24,8 @@ from documents import PACKAGE, PUBLISH, ROOT, code_of
 from publishing import COLUMNS, comparable, target_view
 from targets import Database
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = PACKAGE / "examples"
 VALUES = ("out_of_stock", "in_stock")
 

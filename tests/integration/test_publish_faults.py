@@ -33,9 +33,12 @@ from syncd.publish.publisher import Publisher
 from syncd.publish.target import Target
 
 # PyMySQL leaves the socket of a connection that failed to the garbage collector.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 KINDS = [targets.Postgresql, targets.Mariadb]
 VALUES = ("in_stock", "out_of_stock")
 

@@ -28,6 +28,8 @@ from syncd.publish.rows import TargetRows
 from syncd.publish.target import Target
 from syncd.store.pushes import mirror_id
 
+pytestmark = pytest.mark.long
+
 VALUES = ("in_stock", "out_of_stock", "backorder", None)
 NUMBERS = count()
 

@@ -28,6 +28,8 @@ from pushing import (
 
 from syncd.store import pushes
 
+pytestmark = pytest.mark.long
+
 VALUES = ("out_of_stock", "in_stock")
 
 

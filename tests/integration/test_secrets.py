@@ -24,6 +24,8 @@ from syncd.control import messages
 from syncd.control.client import request_reconcile
 from syncd.core.signature import HEADER, sign
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

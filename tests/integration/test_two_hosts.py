@@ -15,6 +15,8 @@ from conftest import Site
 from hosts import LEASE_S, Shop, make_host, until
 from targets import CuttingProxy, Database
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:

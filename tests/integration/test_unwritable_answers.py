@@ -37,6 +37,8 @@ from syncd.errors import MirrorError, MirrorUnavailable
 from syncd.store import Database
 from syncd.sync.unwritten_answers import MAX_UNWRITTEN
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     pass
 

@@ -14,6 +14,8 @@ import pytest
 from damaged import damage
 from msgspec import json
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 IN_FLIGHT = 4

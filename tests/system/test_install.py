@@ -39,6 +39,8 @@ from syncd import __version__
 from syncd.core.signature import HEADER, sign
 from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
 
+pytestmark = pytest.mark.long
+
 log = logging.getLogger(__name__)
 
 KEY = "ds_install_0123456789abcdef"

@@ -18,6 +18,8 @@ from documents import ROOT
 from syncd.cli import ownership
 from syncd.errors import UsageError
 
+pytestmark = pytest.mark.long
+
 AS_USER = str(ROOT / "tests" / "as_user.py")
 SHOP, GROUP = 65_533, 65_532
 NEEDS_ROOT = "only root can become another user"

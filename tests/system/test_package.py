@@ -20,6 +20,8 @@ from documents import ROOT
 
 from syncd import __version__
 
+pytestmark = pytest.mark.long
+
 PACKAGE = ROOT / "systemd" / "package"
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 EPOCH = "1790000000"

@@ -17,6 +17,8 @@ from proxies import PATH, Front
 
 from syncd.core.signature import HEADER, sign
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import pytest
 from shops import SHOPS, Saw, Shop, Visit, sku_of
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 

@@ -11,6 +11,8 @@ from simulation.repair import Loss, repairs
 
 from syncd.core.catch_up import FIRST_CREDIT
 
+pytestmark = pytest.mark.long
+
 HOURS = 4 / 24
 # 15 background calls, catch-ups and confirming reads; and the credit of a new mirror.
 MOST_CALLS = 20 + FIRST_CREDIT * 4.5 / (HOURS * timedelta(days=1))

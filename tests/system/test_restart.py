@@ -16,6 +16,8 @@ import pytest
 from load.restart import restart
 from load.station import free_port
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 

@@ -20,7 +20,7 @@ from syncd.core.relative_time import ago
 if TYPE_CHECKING:
     from conftest import Daemon
 
-pytestmark = [needs_chromium, needs_playwright]
+pytestmark = [pytest.mark.long, needs_chromium, needs_playwright]
 
 NAMES = [
     *("filling", "new", "healthy", "story", "found", "nothing", "shop", "skus", "lost", "nowhere"),

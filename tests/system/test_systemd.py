@@ -26,6 +26,8 @@ from systemd.saboteur import PARTS
 from syncd.control.client import request_status
 from syncd.daemon.systemd import notify, notify_reloading, take_sockets, watchdog_s
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from conftest import Site
 
