@@ -56,6 +56,19 @@ def write_unchanged(path: Path, items: int) -> None:
             file.write(sign(body, (KEY,)).encode() + b"\t" + body + b"\n")
 
 
+def write_mixed(path: Path, count: int, variants: int, *, one_of: int) -> None:
+    """Write a file in which one of `one_of` deliveries changes its variant."""
+    began_at = datetime.now(UTC) - AGE
+    changing = bodies(count, variants // 2)
+    with path.open("wb") as file:
+        for index, (_, _, body) in enumerate(changing):
+            if index % one_of:
+                # The second half of the variants keeps its first value.
+                variant_id = FIRST_VARIANT + variants // 2 + index % (variants // 2)
+                body = _body(variant_id, VALUES[0], began_at + index * APART)  # noqa: PLW2901
+            file.write(sign(body, (KEY,)).encode() + b"\t" + body + b"\n")
+
+
 def variant(variant_id: int, value: str) -> dict[str, object]:
     """Return a variant as an item and a delivery carry it."""
     return {

@@ -92,8 +92,10 @@ class Place:
         base_url: str = _NOWHERE,
         calls_per_minute: int = 6000,
         admin: str = "",
+        more: str = "",
         **reconcile: str,
     ) -> None:
+        """Write the configuration; `more` has further sections, as TOML."""
         self.folder = folder
         self.mirror = folder / "mirror" / "availability.db"
         self.socket = folder / "control.sock"
@@ -114,7 +116,7 @@ class Place:
         lines: list[str] = []
         for name, values in sections.items():
             lines += [f"[{name}]", *(f"{k} = {json.encode(v).decode()}" for k, v in values.items())]
-        self.path.write_text("\n".join(lines))
+        self.path.write_text("\n".join([*lines, more]))
 
     @property
     def config(self) -> Config:

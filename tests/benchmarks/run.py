@@ -19,7 +19,7 @@ if not __package__:
     # Started by its path; a test finds the package through pytest's `pythonpath`.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import burst, growth, ingest, reading, resting, shop, starting, sweeping
+from benchmarks import burst, growth, ingest, outputs, reading, resting, shop, starting, sweeping
 from benchmarks.peers.programs import NPM_VARIABLE
 from benchmarks.table import Row, ServerRow, servers_text, text
 
@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rest": resting.measure,
     "shop": shop.measure,
     "start": starting.measure,
+    "outputs": outputs.measure,
 }
 
 
