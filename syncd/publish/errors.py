@@ -69,6 +69,14 @@ def translated(url: TargetUrl) -> Iterator[None]:
         raise target_error(error, url) from None
     except (OSError, EOFError) as error:
         raise TargetError(f"the connection failed: {_text(error, url)}", hint=_REACH) from None
+    except RuntimeError as error:
+        # PyMySQL without TLS, at a server with the default password method of MySQL 8.
+        if "cryptography" not in str(error):
+            raise
+        raise TargetError(
+            "the password method of the server needs the Python package cryptography",
+            hint="install the extra `mysql` again: pip install 'dreamship-syncd[mysql]'",
+        ) from None
 
 
 def target_error(error: BaseException, url: TargetUrl) -> TargetError:
