@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S = 5.0
 # After a batch that was not full, the changes of this time go out together: each batch costs a
 # commit. The first change after a pause goes out at once.
-GATHER_S = 0.1
+GATHER_S = 0.25
 # A position past changes that the push does not get is stored after this time.
 STORE_EVERY_S = 10.0
 MIRROR_RETRY_S = 5.0
