@@ -1,13 +1,14 @@
-"""When a lost delivery makes syncd read everything again at full rate. Pure.
+"""How fast syncd reads after a lost delivery. Pure.
 
 A read that finds a change which no delivery reported is evidence: other deliveries may be lost too,
-and the items that were read before it may be out of date. A catch-up reads these items first and
-fast. Its calls come from a credit, so that a sender that loses something all day costs a bounded
-number of calls.
+and the items that were read before it may be out of date. A catch-up reads these items again:
+at full rate if its credit is enough, else at a raised rate. The credit bounds the calls, also those
+of a sender that loses something all day.
 """
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 from msgspec import Struct
@@ -20,11 +21,10 @@ CREDIT_SHARE = 0.3
 # a large catalogue.
 FIRST_CREDIT = timedelta(hours=3)
 MOST_CREDIT = timedelta(days=3)
-# In a long outage one catch-up follows another. They are spread so that the credit would last for
-# so long: at once after another, a catch-up finds little, and later there is no credit left.
-CREDIT_LASTS = timedelta(hours=4)
-# A catch-up that costs at most this share of the credit needs no pause: a small catalogue.
-SMALL_SHARE = 0.15
+# A catch-up that is not at full rate spends what it earns, and its credit as if that were to last
+# for so long. So in a long outage the rate falls slowly. Full rate with pauses would cost as many
+# calls, but an item that is read just before a pause would then wait for longest.
+CREDIT_LASTS = timedelta(hours=8)
 # For so long after a delivery that arrived later than `settle`, evidence waits for `missed_grace`.
 LATENESS_LASTS = timedelta(days=1)
 
@@ -33,25 +33,40 @@ class CatchUp(Struct, frozen=True):
     """The state of catching up; the mirror stores it.
 
     `evidence_at`: a change without a delivery was found then, and items that were read earlier are
-    still to be read; None: there are none. `is_running`: they are read at full rate.
-    `began_at`, `ended_at`: of the last catch-up; changes found until its end are no new evidence.
+    still to be read; None: there are none. `is_at_full_rate`: its calls were taken from
+    the credit at its beginning. `ended_at`: of the last catch-up; changes found until its end are
+    no new evidence. `credit`: at `credit_at`.
     """
 
     evidence_at: datetime | None = None
-    is_running: bool = False
+    is_at_full_rate: bool = False
     ended_at: datetime | None = None
     credit: float = 0.0
     credit_at: datetime | None = None
-    began_at: datetime | None = None
 
 
 def credit(state: CatchUp, now: datetime, background_per_minute: float) -> float:
-    """Return how many calls a catch-up may make now."""
+    """Return how many calls are left for catch-ups."""
     earned_per_minute = background_per_minute * CREDIT_SHARE
     if state.credit_at is None:
         return _minutes(FIRST_CREDIT) * earned_per_minute
-    earned = max(0.0, _minutes(now - state.credit_at)) * earned_per_minute
-    return min(_most_credit(background_per_minute), state.credit + earned)
+    minutes = max(0.0, _minutes(now - state.credit_at))
+    if state.evidence_at is not None and not state.is_at_full_rate:
+        return state.credit * math.exp(-minutes / _minutes(CREDIT_LASTS))
+    most = _minutes(MOST_CREDIT) * earned_per_minute
+    return min(most, state.credit + minutes * earned_per_minute)
+
+
+def extra_rate(
+    state: CatchUp, now: datetime, background_per_minute: float, calls_per_minute: float
+) -> float:
+    """Return how many calls a minute the catch-up that runs adds to the background."""
+    if state.evidence_at is None:
+        return 0.0
+    if state.is_at_full_rate:
+        return calls_per_minute - background_per_minute
+    left = credit(state, now, background_per_minute)
+    return background_per_minute * CREDIT_SHARE + left / _minutes(CREDIT_LASTS)
 
 
 def evidence_since(state: CatchUp) -> datetime | None:
@@ -74,52 +89,43 @@ def evidence_wait(
     return max(settle, missed_grace) if is_late else settle
 
 
-def add_evidence(state: CatchUp, found_at: datetime) -> CatchUp:
-    """Return the state after a change was found at `found_at` that no delivery reported."""
-    since = evidence_since(state)
-    if state.is_running or (since is not None and found_at <= since):
-        return state
-    return replace(state, evidence_at=found_at)
-
-
-def proceed(
-    state: CatchUp,
-    outdated: int,
-    now: datetime,
-    *,
-    background_per_minute: float,
-    calls_per_minute: float,
+def add_evidence(
+    state: CatchUp, found_at: datetime, now: datetime, background_per_minute: float
 ) -> CatchUp:
-    """Begin a catch-up if its credit is enough, and end it when no item is outdated.
+    """Begin a catch-up, because a change was found at `found_at` that no delivery reported."""
+    since = evidence_since(state)
+    if state.evidence_at is not None or (since is not None and found_at <= since):
+        return state
+    left = credit(state, now, background_per_minute)
+    return replace(state, evidence_at=found_at, credit=left, credit_at=now)
+
+
+def hurry(
+    state: CatchUp, outdated: int, background_per_minute: float, calls_per_minute: float
+) -> CatchUp:
+    """Use the full rate for the catch-up that begins, if its credit is enough.
 
     `outdated`: the number of items that were read before the evidence. `background_per_minute`: the
-    rate at which items are read without a catch-up, and `calls_per_minute` that of a catch-up.
-    Background calls would have read a part of the items in the same time, so only
-    the rest is taken from the credit.
+    rate at which items are read without a catch-up. Background calls would have read a part of the
+    items in the same time, so only the rest is taken from the credit.
     """
+    cost = outdated * max(0.0, 1 - background_per_minute / calls_per_minute)
+    if cost > state.credit:
+        return state
+    return replace(state, is_at_full_rate=True, credit=state.credit - cost)
+
+
+def proceed(state: CatchUp, outdated: int, now: datetime, background_per_minute: float) -> CatchUp:
+    """End the catch-up that runs when no item is outdated."""
     left = credit(state, now, background_per_minute)
     if state.credit_at is None:
         state = replace(state, credit=left, credit_at=now)
     state = _clamped(state, now)
-    if state.evidence_at is None:
+    if state.evidence_at is None or outdated:
         return state
-    if not outdated:
-        return replace(
-            state, evidence_at=None, is_running=False, ended_at=now, credit=left, credit_at=now
-        )
-    cost = outdated * max(0.0, 1 - background_per_minute / max(1.0, calls_per_minute))
-    cost = min(cost, _most_credit(background_per_minute))
-    if state.is_running or cost > min(left, _spendable(state, left, now, background_per_minute)):
-        return state
-    return replace(state, is_running=True, credit=left - cost, credit_at=now, began_at=now)
-
-
-def _spendable(state: CatchUp, left: float, now: datetime, background_per_minute: float) -> float:
-    """Return how many calls of the credit `left` a catch-up may make, so soon after the last."""
-    if state.began_at is None:
-        return left
-    per_minute = left / _minutes(CREDIT_LASTS) + background_per_minute * CREDIT_SHARE
-    return max(left * SMALL_SHARE, _minutes(now - state.began_at) * per_minute)
+    return replace(
+        state, evidence_at=None, is_at_full_rate=False, ended_at=now, credit=left, credit_at=now
+    )
 
 
 def _clamped(state: CatchUp, now: datetime) -> CatchUp:
@@ -133,7 +139,6 @@ def _clamped(state: CatchUp, now: datetime) -> CatchUp:
         evidence_at=clamped(state.evidence_at),
         ended_at=clamped(state.ended_at),
         credit_at=clamped(state.credit_at),
-        began_at=clamped(state.began_at),
     )
 
 
@@ -145,16 +150,12 @@ def repeat(
     `missed_at`: when the last change without a delivery was found. If no delivery has arrived since
     the evidence, changes that the catch-up found may be newer than it.
     """
-    if not before.is_running or after.is_running or before.evidence_at is None:
+    if before.evidence_at is None or after.evidence_at is not None:
         return after
     has_stopped = last_delivery_at is None or last_delivery_at < before.evidence_at
     if has_stopped and missed_at is not None and missed_at > before.evidence_at:
         return replace(after, evidence_at=missed_at)
     return after
-
-
-def _most_credit(background_per_minute: float) -> float:
-    return _minutes(MOST_CREDIT) * background_per_minute * CREDIT_SHARE
 
 
 def _minutes(span: timedelta) -> float:

@@ -20,13 +20,11 @@ JobKind = Literal[
     "stale",
     "list",
     "hinted",
-    "catch_up",
     "background",
 ]
 """The purpose of a call: two kinds for deliveries, items that an operator named, a dry run, three
-kinds for the rest of a sweep of the catalogue, and four kinds that nobody waits for: a page of the
-list for its rows, items whose row has changed, items that were read before a lost delivery, and the
-item that was not read for longest."""
+kinds for the rest of a sweep of the catalogue, and three kinds that nobody waits for: a page of the
+list for its rows, items whose row has changed, and the item that was not read for longest."""
 
 SweepCause = Literal["start", "schedule", "operator", "locate", "quiet"]
 

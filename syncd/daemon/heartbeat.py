@@ -216,10 +216,12 @@ class Heartbeat:
             why, rate = "stopped", 0.0
         elif rate_limiter.paused_until is not None and rate_limiter.paused_until > now:
             why, rate = "throttled", 0.0
-        elif background.outdated or (progress is not None and not progress.is_paced):
+        elif progress is not None and not progress.is_paced:
             why, rate = "urgent", rate_limiter.per_minute
         elif background.is_throttled:
             why = "throttled"
+        elif background.catch_up.is_at_full_rate:
+            why = "urgent"
         return ReadingSnapshot(
             rate, why, background.catch_up.evidence_at, services.fetcher.list_watch.counts
         )

@@ -16,33 +16,30 @@ LATE_AT = "late_delivery_at"
 _EVIDENCE_AT = "catch_up_evidence_at"
 _ENDED_AT = "catch_up_ended_at"
 _CREDIT_AT = "catch_up_credit_at"
-_BEGAN_AT = "catch_up_began_at"
 _CREDIT = "catch_up_credit"
-_RUNNING = "catch_up_running"
+_FULL_RATE = "catch_up_full_rate"
 # Times of this host's clock, which move with it.
-TIME_KEYS = (LATE_AT, _EVIDENCE_AT, _ENDED_AT, _CREDIT_AT, _BEGAN_AT)
+TIME_KEYS = (LATE_AT, _EVIDENCE_AT, _ENDED_AT, _CREDIT_AT)
 
 
 def load(db: sqlite3.Connection) -> CatchUp:
     """Return the stored state."""
     return CatchUp(
         evidence_at=maybe_from_text(get_state(db, _EVIDENCE_AT) or None),
-        is_running=get_state(db, _RUNNING) == "1",
+        is_at_full_rate=get_state(db, _FULL_RATE) == "1",
         ended_at=maybe_from_text(get_state(db, _ENDED_AT) or None),
         credit=float(get_state(db, _CREDIT) or 0),
         credit_at=maybe_from_text(get_state(db, _CREDIT_AT) or None),
-        began_at=maybe_from_text(get_state(db, _BEGAN_AT) or None),
     )
 
 
 def save(db: sqlite3.Connection, state: CatchUp) -> None:
     """Store the state."""
     put_state(db, _EVIDENCE_AT, maybe_text(state.evidence_at) or "")
-    put_state(db, _RUNNING, "1" if state.is_running else "")
+    put_state(db, _FULL_RATE, "1" if state.is_at_full_rate else "")
     put_state(db, _ENDED_AT, maybe_text(state.ended_at) or "")
     put_state(db, _CREDIT, f"{state.credit:.3f}")
     put_state(db, _CREDIT_AT, maybe_text(state.credit_at) or "")
-    put_state(db, _BEGAN_AT, maybe_text(state.began_at) or "")
 
 
 def late_at(db: sqlite3.Connection) -> datetime | None:

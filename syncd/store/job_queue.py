@@ -14,7 +14,7 @@ from syncd.core.jobs import Job, JobKind
 from syncd.core.model import ItemRead
 from syncd.core.pagination import Position
 from syncd.core.records import Change, count
-from syncd.core.timestamps import maybe_from_text, maybe_text, to_text
+from syncd.core.timestamps import maybe_from_text, to_text
 from syncd.store import rows
 
 # The condition of items that reads outside of sweeps may choose: sweeps repeat broken items. `only`
@@ -53,10 +53,6 @@ _PICKS: dict[JobKind, str] = {
         CROSS JOIN items i ON i.item_id = q.item_id
         WHERE s.state = 'todo' AND {ready} AND i.attempts = 0
         ORDER BY q.confirmed_at LIMIT 1""",
-    "catch_up": """
-        SELECT q.item_id, NULL, 0 FROM items q JOIN items i ON i.item_id = q.item_id
-        WHERE q.confirmed_at < :outdated AND {readable} AND {ready}
-        ORDER BY q.confirmed_at LIMIT 1""",
     "hinted": """
         SELECT q.item_id, NULL, 1 FROM list_rows q JOIN items i ON i.item_id = q.item_id
         WHERE q.changed_at IS NOT NULL AND {readable} AND {ready}
@@ -84,13 +80,11 @@ _PICK_FAILED = f"""
 class Choice(Struct, frozen=True):
     """Which items may be read although nobody waits for them.
 
-    `recent`: an item that was read since then is not read again in the background. `outdated`:
-    items that were read before that time are to be read now. `only`: the mirrored items, if the
-    configuration names each one.
+    `recent`: an item that was read since then is not read again in the background. `only`:
+    the mirrored items, if the configuration names each one.
     """
 
     recent: datetime | None = None
-    outdated: datetime | None = None
     only: Collection[int] | None = None
 
 
@@ -117,7 +111,6 @@ def next_job(
         "now": to_text(now),
         "recent": to_text(choice.recent or now),
         "busy": rows.as_json(busy),
-        "outdated": maybe_text(choice.outdated),
         "only": None if choice.only is None else rows.as_json(choice.only),
     }
     for background, kinds in ((paced, order), (True, rest)):

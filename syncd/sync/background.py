@@ -1,4 +1,4 @@
-"""The calls that nobody waits for: their rate, and the items that a lost delivery made outdated."""
+"""The calls that nobody waits for: their rate, and how a lost delivery raises it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class BackgroundReading:
-    """Says when a background call may leave, and before which time items are outdated."""
+    """Says when a background call may leave."""
 
     def __init__(
         self, database: Database, rate_limiter: RateLimiter, active: ActiveConfig, clock: Clock
@@ -38,6 +38,8 @@ class BackgroundReading:
         # The rate at which a sweep in the background ends within `reconcile.every`.
         self._needed = 0.0
         self.catch_up = CatchUp()
+        # What a catch-up adds to the rate, without any 429.
+        self._extra = 0.0
         # Whether the sweep that runs is to keep the full rate until its end: deliveries have
         # stopped, and the credit of a large catalogue is too small for a catch-up.
         self.wants_full_sweep = False
@@ -52,7 +54,8 @@ class BackgroundReading:
         """How many background calls a minute may leave now."""
         if not self.full_rate:
             return 0.0
-        rate = max(self._rate_limiter.background_rate, self._needed)
+        background_rate = self._rate_limiter.background_rate
+        rate = max(background_rate, self._needed) + self._extra * background_rate / self.full_rate
         return min(rate, self._rate_limiter.per_minute)
 
     @property
@@ -60,18 +63,13 @@ class BackgroundReading:
         """Whether a 429 has lowered the rate."""
         return self._rate_limiter.background_rate < self.full_rate
 
-    @property
-    def outdated(self) -> datetime | None:
-        """Items that were read before this time are read at full rate; None: there are none."""
-        return self.catch_up.evidence_at if self.catch_up.is_running else None
-
     def choice(self, now: datetime) -> Choice:
         """Return which items may be read although nobody waits for them.
 
         In a small catalogue, even the item that was not read for longest was read a moment ago.
         """
         policy = self._active.current.policy
-        return Choice(now - policy.settle, self.outdated, policy.only_items)
+        return Choice(now - policy.settle, policy.only_items)
 
     def due_at(self, now: datetime) -> datetime | None:
         """Return when a background call may leave; None without background calls."""
@@ -112,7 +110,7 @@ class BackgroundReading:
     async def look(
         self, progress: SweepProgress | None, *, is_quiet: bool = False, is_silent: bool = False
     ) -> bool:
-        """Look for evidence of lost deliveries; return whether outdated items are to be read now.
+        """Look for evidence of lost deliveries; return whether a catch-up begins.
 
         `progress`: of the sweep of the catalogue. `is_quiet`: no delivery has arrived for unusually
         long, which counts as evidence. `is_silent`: deliveries have stopped. Raises leaves of
@@ -121,7 +119,7 @@ class BackgroundReading:
         current, now = self._active.current, self._clock.now()
         self._needed, self.wants_full_sweep = 0.0, False
         if not self.full_rate:
-            self.catch_up = CatchUp()
+            self.catch_up, self._extra = CatchUp(), 0.0
             return False
         if progress is not None and progress.is_paced:
             left = progress.began_at + current.config.reconcile.every - now
@@ -132,45 +130,47 @@ class BackgroundReading:
         policy, grace = current.policy, current.missed_grace
         every, configured = current.config.reconcile.every, float(self.full_rate)
 
-        def decide(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp]:
+        def decide(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp, float]:
             before = stored.load(db)
             wait = catch_up.evidence_wait(stored.late_at(db), now, policy.settle, grace)
             found_at = stored.newest_missed(db, catch_up.evidence_since(before), now - wait)
             after = before
             for at in (found_at, now if is_quiet else None):
-                after = after if at is None else catch_up.add_evidence(after, at)
+                after = after if at is None else catch_up.add_evidence(after, at, now, configured)
             outdated, rate = 0, configured
             if after.evidence_at is not None:
                 outdated = stored.count_outdated(db, after.evidence_at, policy.only_items)
                 # A large catalogue is read faster in any case, to end within `every`.
                 items = stored.count_outdated(db, now, policy.only_items)
                 rate = min(full, max(configured, rate_limit.rate_for(items, every)))
-            after = catch_up.proceed(
-                after, outdated, now, background_per_minute=rate, calls_per_minute=full
-            )
+                if before.evidence_at is None:
+                    after = catch_up.hurry(after, outdated, rate, full)
+            after = catch_up.proceed(after, outdated, now, rate)
             missed_at = stored.newest_missed(db, before.evidence_at, now)
-            return before, catch_up.repeat(before, after, missed_at, stored.last_delivery_at(db))
+            after = catch_up.repeat(before, after, missed_at, stored.last_delivery_at(db))
+            return before, after, catch_up.extra_rate(after, now, rate, full)
 
-        def decide_and_save(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp]:
-            before, after = decide(db)
-            stored.save(db, after)
-            return before, after
+        def decide_and_save(db: sqlite3.Connection) -> tuple[CatchUp, CatchUp, float]:
+            decided = decide(db)
+            stored.save(db, decided[1])
+            return decided
 
         try:
-            before, after = await self._database.read(decide)
+            before, after, extra = await self._database.read(decide)
             if after != before:
-                before, after = await self._database.write(decide_and_save)
+                before, after, extra = await self._database.write(decide_and_save)
         except MirrorIncompatible:
-            before = after = CatchUp()  # damage: sweeps read what can be read
-        self.catch_up = after
+            # Damage: sweeps read what can be read.
+            before, after, extra = CatchUp(), CatchUp(), 0.0
+        self.catch_up, self._extra = after, extra
         self._report(before, after)
-        return after.is_running and not before.is_running
+        return after.evidence_at is not None and before.evidence_at is None
 
     def _report(self, before: CatchUp, after: CatchUp) -> None:
-        if after.is_running and not before.is_running and after.evidence_at is not None:
+        if before.evidence_at is not None and after.evidence_at != before.evidence_at:
+            log.info("everything was read again after a lost delivery")
+        elif after.evidence_at is not None and before.evidence_at is None:
             log.info(
                 "a delivery was lost: everything that was read before is read again",
                 found_at=to_text(after.evidence_at),
             )
-        elif before.is_running and not after.is_running:
-            log.info("everything was read again after a lost delivery")

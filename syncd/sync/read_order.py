@@ -3,8 +3,7 @@
 Reads that deliveries request go first: conflicts, then confirming reads. Sweeps and dry runs have
 every fourth call, by turns: items that an operator named, dry runs, and the catalogue. So no kind
 waits for ever, and many calls of one kind take only the turns of that kind. Reads that nobody
-waits for come last: they fill the calls that are left, and most of them keep to the rate of
-background calls.
+waits for come last, at the rate of background calls.
 """
 
 from __future__ import annotations
@@ -64,10 +63,10 @@ class Turns(Struct, frozen=True):
     def rest(self, *, is_background_due: bool) -> tuple[JobKind, ...]:
         """Return the kinds of calls that nobody waits for; they come after all others."""
         if not is_background_due:
-            return ("catch_up",)
+            return ()
         is_sweep_first = self.background % PACED_TURN == PACED_TURN - 1
         paced = self._catalogue + HINTS if is_sweep_first else HINTS + self._catalogue
-        return (*paced, "catch_up", "background")
+        return (*paced, "background")
 
     @property
     def _catalogue(self) -> tuple[JobKind, ...]:

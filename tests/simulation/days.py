@@ -178,7 +178,11 @@ class Day:
         """Fill the mirror; return the duration in seconds."""
         await self.open()
         self.plan.start(self.clock.now(), complete_at=None, failures=0)
-        return await self.sweep()
+        # Without beats, the first one after the fill would take the fill for a downtime.
+        beating = asyncio.create_task(self._beat())
+        took_s = await self.sweep()
+        beating.cancel()
+        return took_s
 
     async def restart(self) -> None:
         """Stop the daemon and start it again."""
@@ -276,6 +280,11 @@ class Day:
             await asyncio.sleep(HEARTBEAT_S)
             await self.heartbeat.beat()
         sweeping.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await self.heartbeat.beat()
 
     async def _sweeping(self) -> None:
         while True:

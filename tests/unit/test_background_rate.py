@@ -124,6 +124,7 @@ def test_a_large_catalogue_is_read_at_full_rate_in_silence(sign: str) -> None:
             await services.database.write(
                 lambda db: db.execute("UPDATE sweeps SET ended_at = NULL, is_paced = 1")
             )
+            await services.database.write(lambda db: catch_up.save(db, CatchUp()))
             sweep = SweepProgress(1, day.clock.now(), 0, items, items, is_paced=True)
             await services.look_for_evidence(sweep)
             needed = max(BACKGROUND, items / (every / timedelta(minutes=1)))

@@ -84,13 +84,12 @@ def next_job(
     db: sqlite3.Connection,
     *,
     due: bool = True,
-    outdated: datetime | None = None,
     turns: Turns = Turns(),  # noqa: B008 - immutable
 ) -> Job | None:
     """Return the next job."""
     rest = turns.rest(is_background_due=due)
     return job_queue.next_job(
-        db, NOW, (), turns.order, listing=True, rest=rest, choice=Choice(NOW - MINUTE, outdated)
+        db, NOW, (), turns.order, listing=True, rest=rest, choice=Choice(NOW - MINUTE)
     )
 
 
@@ -186,15 +185,13 @@ def test_a_sweep_in_the_background_has_its_turn_beside_confirming_reads(
 # Catching up
 
 
-def test_a_catch_up_reads_what_was_read_before_the_evidence(db: sqlite3.Connection) -> None:
-    """At full rate, and then nothing more."""
+def test_a_catch_up_lasts_until_everything_was_read_again(db: sqlite3.Connection) -> None:
+    """Background calls read what was read before the evidence."""
     evidence_at = NOW - 7 * MINUTE - SECOND
     assert catch_up.count_outdated(db, evidence_at) == 2
     for item_id in (1, 2):
-        job = next_job(db, due=False, outdated=evidence_at)
-        assert job == Job("catch_up", item_id=item_id)
+        assert next_job(db) == Job("background", item_id=item_id, is_background=True)
         read(db, item_id, NOW - 3 * MINUTE)
-    assert next_job(db, due=False, outdated=evidence_at) is None
     assert catch_up.count_outdated(db, evidence_at) == 0
 
 
@@ -216,7 +213,7 @@ def test_a_change_without_a_delivery_is_evidence(db: sqlite3.Connection) -> None
 
 def test_the_state_of_catching_up_survives_a_restart(db: sqlite3.Connection) -> None:
     """Also a state without times."""
-    for state in (CatchUp(), CatchUp(NOW, True, NOW - MINUTE, 12.5, NOW, NOW)):  # noqa: FBT003
+    for state in (CatchUp(), CatchUp(NOW, True, NOW - MINUTE, 12.5, NOW)):  # noqa: FBT003
         catch_up.save(db, state)
         assert catch_up.load(db) == state
 
