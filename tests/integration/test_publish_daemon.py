@@ -36,13 +36,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield one
 
 
-@pytest.fixture
-def target(server: Any) -> Iterator[Database]:
-    one = server.database()
-    yield one
-    one.drop()
-
-
 def configure(site: Site, target: Database, **keys: Any) -> None:
     site.configure(publish={"url": target.url(), **keys})
 
