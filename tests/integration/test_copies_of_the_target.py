@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from publishing import CopySink, Mirror, agrees_with_feed, is_equal, published, 
 from targets import Database
 
 from syncd.core.publishing import Source
+from syncd.core.timestamps import to_text
 from syncd.publish import sources, take_over
 from syncd.publish.batch import Batch
 from syncd.publish.lease import Terms
@@ -37,6 +39,7 @@ def server() -> Iterator[Any]:
 def first(tmp_path: Path, target: Database) -> Iterator[Mirror]:
     """Give the mirror of a host that has published it, and has released the lease."""
     with closing(Mirror(tmp_path / "a")) as one:
+        make_old(one)
         for item in range(1, 4):
             one.item(item)
         for variant in range(1, VARIANTS + 1):
@@ -71,7 +74,13 @@ def begun(first: Mirror, monkeypatch: pytest.MonkeyPatch) -> Begun:
 @pytest.fixture
 def second(tmp_path: Path) -> Iterator[Mirror]:
     with closing(Mirror(tmp_path / "b", swept=False)) as one:
+        make_old(one)
         yield one
+
+
+def make_old(mirror: Mirror) -> None:
+    """Confirm items long ago: a publisher compares those of the last minutes anyway."""
+    mirror.at -= timedelta(hours=3)
 
 
 def terms(sink: CopySink) -> Terms:
@@ -116,8 +125,8 @@ def test_rows_that_the_target_lacks_or_has_differently_are_published(
     with publishing(target.target_url(), first.path, terms=Terms(sink=CopySink(first))) as one:
         until(lambda: published(one, first) and is_equal(first, target))
     second.item(4)
-    for variant in (0, 30, VARIANTS + 9):
-        second.change(variant + 1000 * (variant == 30), "in_stock", item_id=4)
+    for variant in (VARIANTS + 1, VARIANTS + 9, 1000):
+        second.change(variant, "in_stock", item_id=4)
     sink = CopySink(second)
 
     def on_range(number: int) -> None:
@@ -125,7 +134,7 @@ def test_rows_that_the_target_lacks_or_has_differently_are_published(
         if number == 6:
             second.change(3, "back_soon", item_id=1)
             second.change(VARIANTS, "back_soon", item_id=1)
-            second.item(1, "read during the copy")
+            second.item(3, "read during the copy", at=to_text(datetime.now(UTC)))
 
     sink.on_range = on_range
     with publishing(target.target_url(), second.path, terms=terms(sink), turn=waiting()) as one:
@@ -157,7 +166,7 @@ def test_an_interrupted_copy_begins_again(
     assert len(second.view("availability")) == VARIANTS
 
 
-@pytest.mark.parametrize("cause", ["many differences", "an unfinished comparison"])
+@pytest.mark.parametrize("cause", ["many differences", "an unfinished comparison", "a fill"])
 def test_otherwise_the_whole_target_is_compared(
     target: Database, second: Mirror, begun: Begun, monkeypatch: pytest.MonkeyPatch, cause: str
 ) -> None:
@@ -166,8 +175,10 @@ def test_otherwise_the_whole_target_is_compared(
         for variant in (1001, 1002):
             second.change(variant, "in_stock")
     else:
+        is_fill = cause == "a fill"
+        values = {"is_filled": False} if is_fill else {"copy_table": "items"}
         with closing(Target(target.target_url(), "syncd")) as one, one.transaction() as db:
-            sources.update(db, one.tables, "default", {"copy_table": "items"})
+            sources.update(db, one.tables, "default", values)
     sink = CopySink(second)
     with publishing(target.target_url(), second.path, terms=terms(sink), turn=waiting()) as one_:
         until(lambda: published(one_, second) and is_equal(second, target))

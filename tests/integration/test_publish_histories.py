@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from publishing import CopySink, Mirror, agrees_with_feed, target_view
 from targets import Database
 
 from syncd.core.publishing import Source
+from syncd.core.timestamps import to_text
 from syncd.errors import TargetFenced
 from syncd.publish import batch, rounds, sources
 from syncd.publish.mirror import MirrorReader
@@ -185,7 +186,8 @@ def write(mirror: Mirror, name: str, values: list[Any]) -> None:
     if name == "change":
         mirror.change(values[0], values[1], item_id=1 + values[0] % 3)
     elif name == "confirm":
-        mirror.item(values[0], f"name {next(NUMBERS)}")
+        now = to_text(datetime.now(UTC))
+        mirror.item(values[0], f"name {next(NUMBERS)}", at=now)
     elif name == "list":
         mirror.replace_skus(*((f"S{one}", one) for one in values[0]))
     elif name == "prune":
@@ -224,6 +226,8 @@ def test_any_history_ends_equal(
         ):
             mirrors = (first, second)
             for mirror in mirrors:
+                # A publisher compares the items of the last minutes anyway.
+                mirror.at -= timedelta(hours=3)
                 for item in range(1, 4):
                     mirror.item(item)
             processes = [Process(connection, mirror, source) for mirror in mirrors]
