@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -29,6 +29,10 @@ from syncd.demo.compare import compare
 from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
 from syncd.store import Database
 from syncd.store.migrations import migrate
+
+if TYPE_CHECKING:
+    from targets import CuttingProxy, Server
+    from targets import Database as TargetDatabase
 
 settings.register_profile(
     "default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -430,3 +434,20 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def open_site() -> Callable[..., contextlib.AbstractContextManager[Site]]:
     """For tests that need a site of another shape, or in another place."""
     return opened
+
+
+@pytest.fixture
+def target(server: Server) -> Iterator[TargetDatabase]:
+    """Give a database of the module's `server` to one test."""
+    one = server.database()
+    yield one
+    one.drop()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[CuttingProxy]:
+    """Give a proxy in front of the module's `server`."""
+    from targets import CuttingProxy  # noqa: PLC0415 - SQLAlchemy, for few tests
+
+    with contextlib.closing(CuttingProxy(server.port)) as one:
+        yield one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import threading
 import time
@@ -66,6 +67,17 @@ class Host:
 
     def resume(self) -> None:
         self.daemon.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Let the daemon write nothing into files."""
+        pid = self.daemon.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
     def leases(self) -> list[int]:
         """Return the epochs that its daemons took."""

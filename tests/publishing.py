@@ -15,15 +15,19 @@ from typing import Any
 from targets import Database as TargetDatabase
 
 from syncd.config.publish import TargetUrl
+from syncd.core.policy import Policy
+from syncd.core.publishing import Cursor, Slice, Source
 from syncd.core.timestamps import to_text
 from syncd.publish.lease import Terms
 from syncd.publish.publisher import Publisher
-from syncd.store import pushes
+from syncd.publish.turn import Turn
+from syncd.store import pushes, take_over
 from syncd.store.history import dicts
 from syncd.store.listings import VERSION_KEY
 from syncd.store.migrations import migrate
 from syncd.store.rows import get_state, put_state
 
+POLICY = Policy(sellable=frozenset({"in_stock"}), settle=timedelta(seconds=60))
 # The times of a view; the target has them as times, the mirror as text.
 COLUMNS = {
     "availability": (
@@ -193,6 +197,38 @@ class Mirror:
         return rows
 
 
+class CopySink:
+    """Stores the rows of the target in a mirror, as the write thread of a daemon does."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.mirror = mirror
+        self.ranges = 0
+        self.on_range: Callable[[int], None] = lambda _: None
+        self.has_held = False
+
+    def put(
+        self, part: Slice, newest_event_at: datetime | None, before: Cursor | None
+    ) -> take_over.Stored:
+        origin = take_over.Origin(POLICY, datetime.now(UTC), newest_event_at)
+        db = self.mirror.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            return take_over.put(db, part, origin, before=before)
+        finally:
+            db.execute("COMMIT")
+            self.ranges += 1
+            self.on_range(self.ranges)
+
+    def probe(self) -> None:
+        take_over.probe(self.mirror.db, datetime.now(UTC))
+
+    def note_held(self) -> None:
+        self.has_held = True
+
+    def finish(self, held: Source) -> None:
+        take_over.finish(self.mirror.db, held, datetime.now(UTC))
+
+
 def comparable(column: str, value: Any) -> Any:
     """Return a value of either server or of the mirror in one form."""
     if column in {"sellable", "removed", "verifying", "known"}:
@@ -252,10 +288,17 @@ def publishing(
     source: str = "default",
     keep_s: float = 1e6,
     terms: Terms | None = None,
+    turn: Turn | None = None,
 ) -> Iterator[Publisher]:
     """Give a publisher that runs."""
     one = Publisher(
-        url, schema=schema, source=source, mirror=mirror, keep_changes_s=keep_s, terms=terms
+        url,
+        schema=schema,
+        source=source,
+        mirror=mirror,
+        keep_changes_s=keep_s,
+        terms=terms,
+        turn=turn,
     )
     stop = threading.Event()
 

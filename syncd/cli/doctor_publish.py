@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from syncd.cli.doctor_checks import Finding
+from syncd.cli.mirror_id import mirror_id
 from syncd.config import Config
 from syncd.core.lease import LEASE_S
-from syncd.errors import MirrorError, TargetError
-from syncd.store import Queries, pushes
+from syncd.errors import TargetError
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from syncd.core.publishing import Source
     from syncd.publish.target import Target
 
@@ -54,6 +56,7 @@ def _about_source(target: Target, config: Config) -> Iterator[Finding]:
         # It needs the same rights as the daemon: to lock the row is an update.
         source = sources.load(db, target.tables, config.publish.source, is_locked=True)
         missing = target.missing_rights(db)
+        has_skus = not missing and _has_skus(target, db, config.publish.source)
     check = "the role may write the target"
     if missing:
         hint = "syncd/docs/publish.md has the GRANTs"
@@ -68,6 +71,22 @@ def _about_source(target: Target, config: Config) -> Iterator[Finding]:
     else:
         yield Finding(check, "pass", f"difference {ahead_s:+.1f} s")
     yield _check_lease(source, now, config)
+    if has_skus and config.catalog.listings is None:
+        yield Finding(
+            "this host has the SKUs of the target",
+            "warn",
+            "the target has SKUs, and this host has no catalog.listings",
+            "copy the file to this host, and set catalog.listings: while this host is active, the "
+            "SKUs of the target do not change",
+        )
+
+
+def _has_skus(target: Target, db: Connection, source: str) -> bool:
+    import sqlalchemy as sa  # noqa: PLC0415 - see above
+
+    skus = target.tables.skus
+    query = sa.select(skus.c.sku).where(skus.c.source == source).limit(1)
+    return db.execute(query).first() is not None
 
 
 def _check_lease(source: Source | None, now: datetime, config: Config) -> Finding:
@@ -77,7 +96,7 @@ def _check_lease(source: Source | None, now: datetime, config: Config) -> Findin
     age_s = (now - source.lease_seen_at).total_seconds()
     if source.holder is None:
         return Finding(check, "warn", "it is released", "start the daemon")
-    if source.holder != _mirror_id(config):
+    if source.holder != mirror_id(config):
         if config.publish.standby:
             active = source.host or f"mirror {source.holder}"
             verdict = f"this host is the standby; {active} has the lease, seen {age_s:.0f} s ago"
@@ -88,11 +107,3 @@ def _check_lease(source: Source | None, now: datetime, config: Config) -> Findin
     if age_s > LEASE_S:
         return Finding(check, "warn", f"seen {age_s:.0f} s ago", "start the daemon, see its log")
     return Finding(check, "pass", f"epoch {source.epoch}, seen {age_s:.0f} s ago")
-
-
-def _mirror_id(config: Config) -> str | None:
-    try:
-        with closing(Queries(config.mirror.path)) as queries:
-            return queries.run(pushes.mirror_id)
-    except MirrorError:
-        return None

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 
 from syncd import running
 from syncd.cli.doctor_checks import Finding
+from syncd.cli.mirror_id import mirror_id
 from syncd.config import Config, Push
 from syncd.core.pushes import test_body
-from syncd.errors import MirrorError
 from syncd.push.sinks import NotTaken, UrlSink
-from syncd.store import Queries, pushes
 
 
 def findings(config: Config) -> Iterator[Finding]:
@@ -20,7 +19,7 @@ def findings(config: Config) -> Iterator[Finding]:
     urls = [push for push in config.push if push.url]
     if not urls:
         return
-    body = test_body(_mirror_id(config))
+    body = test_body(mirror_id(config))
     for push in urls:
         yield running.run(_check(config, push, body))
 
@@ -39,16 +38,3 @@ async def _check(config: Config, push: Push, body: bytes) -> Finding:
     finally:
         await sink.close()
     return Finding(check, "pass", "it answered 2xx")
-
-
-def _mirror_id(config: Config) -> str | None:
-    try:
-        queries = Queries(config.mirror.path)
-    except MirrorError:
-        return None
-    try:
-        return queries.run(pushes.mirror_id)
-    except MirrorError:
-        return None
-    finally:
-        queries.close()

@@ -13,6 +13,7 @@ import click
 from msgspec import to_builtins
 
 from syncd.cli.common import config_option, json_option, load_config
+from syncd.cli.mirror_id import mirror_id
 from syncd.config import Config, TargetUrl
 from syncd.config.publish import require_driver
 from syncd.control import client
@@ -20,9 +21,8 @@ from syncd.core.lease import LEASE_S
 from syncd.core.model import JsonObject
 from syncd.core.status_document import PublishStatus
 from syncd.core.timestamps import maybe_text
-from syncd.errors import MirrorError, SyncdError, UsageError
+from syncd.errors import SyncdError, UsageError
 from syncd.printing import show, show_json
-from syncd.store import Queries, pushes
 
 if TYPE_CHECKING:
     from syncd.core.publishing import Source
@@ -106,7 +106,7 @@ def _init(target: Target, *, prints: bool, as_json: bool) -> int:
 def _take_over(target: Target, config: Config, *, yes: bool, as_json: bool) -> int:
     from syncd.publish import sources  # noqa: PLC0415 - see above
 
-    mirror = _mirror_id(config)
+    mirror = mirror_id(config)
     if mirror is None:
         raise UsageError(
             "the mirror has no id yet", hint="start the daemon once with [publish], then try again"
@@ -151,7 +151,7 @@ def _status(target: Target, config: Config, *, as_json: bool) -> int:
     with target.transaction() as db:
         now = sources.clock(db, target.tables)
         source = sources.load(db, target.tables, config.publish.source)
-    stored = None if source is None else _stored(source, now, _mirror_id(config))
+    stored = None if source is None else _stored(source, now, mirror_id(config))
     if as_json:
         show_json({"publish": to_builtins(running), "target": stored})
     else:
@@ -208,14 +208,3 @@ def publish_line(publish: PublishStatus) -> str:
         return f"{publish.state}; {publish.active_host or 'another host'} is active"
     position = f"{publish.state}, seq {publish.seq}, {publish.lag_seconds:.1f} s behind{copying}"
     return f"{position}; {publish.error}" if publish.error else position
-
-
-def _mirror_id(config: Config) -> str | None:
-    try:
-        queries = Queries(config.mirror.path)
-    except MirrorError:
-        return None
-    try:
-        return queries.run(pushes.mirror_id)
-    finally:
-        queries.close()

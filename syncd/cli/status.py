@@ -103,7 +103,8 @@ def _rows(status: StatusDocument, head: Headline, now: str) -> Iterator[tuple[st
     yield "next sweep", _moment(status.sweep.next_at, now)
     used, allowed = budget.used_last_minute, budget.calls_per_minute
     yield "budget", f"{used} of {allowed} calls a minute"
-    yield "to confirm", f"{status.refresh_queue} items"
+    queued = status.refresh_queue
+    yield "to confirm", f"{queued} item{'s' * (queued != 1)}"
     yield "quarantined", f"{status.quarantined} deliveries"
     yield "daemon", f"{status.version}, started {ago(status.started_at, now)}"
 

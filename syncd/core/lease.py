@@ -52,6 +52,11 @@ def watch_s(lease_s: float) -> float:
     return lease_s / 3
 
 
+def unwritable_limit_s(lease_s: float) -> float:
+    """Return how long the mirror cannot be written before an active standby host stops."""
+    return lease_s / 2
+
+
 def pause_s(lease_s: float) -> float:
     """Return the pause of a process after which it looks at its lease before it goes on."""
     return lease_s / 3

@@ -94,6 +94,12 @@ class Heartbeat:
         await self._query_runner.close()
 
     async def beat(self) -> None:
+        """Store that the daemon lives, and let the publication know whether that is possible."""
+        await self._beat()
+        is_writable = self._webhook.write_error is None
+        self._outputs.publication.note_mirror(is_writable=is_writable)
+
+    async def _beat(self) -> None:
         """Store that the daemon lives, and assess whether deliveries still arrive."""
         services = self._services
         count_401 = self._unwritten_401

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import structlog
 from msgspec import Struct
 
-from syncd.core.lease import LEASE_S, renewal_s, watch_s
+from syncd.core.lease import LEASE_S, renewal_s, unwritable_limit_s, watch_s
 from syncd.core.publishing import Source
 from syncd.core.snapshots import PublishState
-from syncd.errors import TargetError
+from syncd.errors import MirrorError, TargetError
 from syncd.publish import sources
 from syncd.publish.mirror import MirrorReader
 from syncd.publish.rows import TargetRows
-from syncd.publish.take_over import RowSink, copy_rows
+from syncd.publish.take_over import Copy, RowSink, copy_rows
 from syncd.publish.target import Target
 from syncd.publish.turn import Turn
 from syncd.store import publishing as mirror
@@ -33,12 +33,17 @@ def _is_no_standby() -> bool:
     return False
 
 
+def _is_writable() -> float:
+    return 0.0
+
+
 class Terms(Struct, kw_only=True):
     """The facts and the settings of one publisher about the two hosts.
 
     `is_standby`: `publish.standby` of the configuration in force. `has_held`: the mirror had the
     lease of this source before. `sink`: where the rows of the target go before this daemon serves;
     None: it never waits, because it has no daemon.
+    `unwritable_s`: for how long the mirror cannot be written.
     """
 
     host: str | None = None
@@ -46,6 +51,7 @@ class Terms(Struct, kw_only=True):
     is_standby: Callable[[], bool] = _is_no_standby
     has_held: bool = False
     sink: RowSink | None = None
+    unwritable_s: Callable[[], float] = _is_writable
 
 
 class Lease:
@@ -60,6 +66,8 @@ class Lease:
         # Whether this daemon may have waited for the lease that it has.
         self._may_copy = False
         self._is_noted = terms.has_held
+        # Whether this daemon has released its lease, because its mirror could not be written.
+        self._has_given_up = False
         # Since when the target answers without a break, while this daemon waits.
         self._watched_since_s: float | None = None
 
@@ -68,14 +76,25 @@ class Lease:
         self._turn = turn
 
     @property
+    def has_given_up(self) -> bool:
+        """Whether this daemon waits until its mirror can be written."""
+        return self._has_given_up
+
+    @property
     def may_wait(self) -> bool:
         """Whether this daemon waits while another one has the lease."""
         has_held = self._terms.has_held or self.epoch is not None
         return self._terms.sink is not None and (self._terms.is_standby() or has_held)
 
     def acquire(self, target: Target, reader: MirrorReader) -> Source:
-        """Return the row of the source with the lease; raises leaves of TargetError."""
+        """Return the row of the source with the lease; raises leaves of TargetError.
+
+        After the mirror could not be written, raises MirrorErrors until it can be.
+        """
         terms = self._terms
+        if self._has_given_up and terms.sink is not None:
+            terms.sink.probe()
+            self._has_given_up = False
         may_wait = self.may_wait
         name = reader.run(mirror_id) or ""
         with target.transaction() as db:
@@ -95,21 +114,32 @@ class Lease:
         self.epoch, self._watched_since_s = held.epoch, None
         return held
 
-    def begin(self, target: Target, rows: TargetRows, held: Source, reader: MirrorReader) -> None:
+    def begin(
+        self, target: Target, rows: TargetRows, held: Source, reader: MirrorReader
+    ) -> Copy | None:
         """Make the daemon active, or first copy the rows that another mirror wrote.
 
+        Return the copy if the target needs no comparison with the mirror after it.
         After a copy, the daemon becomes active once the target has the id of this mirror
         (`written`). Otherwise, the copy after a crash would undo deliveries.
         """
         if not self._needs_copy(held, reader) or not self._turn.begin_copy():
             self._turn.serve()
-            return
+            return None
         assert self._terms.sink is not None  # noqa: S101 - for mypy
         began_s = time.monotonic()
         log.info("the mirror gets the rows of the target", epoch=held.epoch, host=held.host)
-        count = copy_rows(target, rows, held, self._terms.sink)
+        try:
+            copy = copy_rows(target, rows, held, self._terms.sink)
+        except MirrorError:
+            # While this daemon tries again, another host may be able to serve.
+            self.give_up(target, held)
+            raise
         seconds = round(time.monotonic() - began_s, 3)
-        log.info("the mirror has the rows of the target", rows=count, seconds=seconds)
+        log.info("the mirror has the rows of the target", rows=copy.count, seconds=seconds)
+        # The other mirror may not have written all its rows yet. Then the target is incomplete.
+        is_complete = held.is_filled and held.copy is None
+        return copy if is_complete and copy.is_almost_equal else None
 
     def written(self) -> None:
         """Take note of a transaction: this mirror is the one that the target follows."""
@@ -117,6 +147,29 @@ class Lease:
             self._terms.sink.note_held()
             self._is_noted = True
         self._turn.serve()
+
+    def require_writable_mirror(self, target: Target, held: Source) -> None:
+        """Release the lease, and raise MirrorErrors, if the mirror cannot be written for long.
+
+        The daemon refuses all deliveries then, and another host may be able to take them. Without
+        `publish.standby` no other host waits, and the daemon keeps the lease.
+        """
+        terms = self._terms
+        limit_s = unwritable_limit_s(terms.lease_s)
+        if terms.sink is None or not terms.is_standby() or terms.unwritable_s() < limit_s:
+            return
+        try:
+            terms.sink.probe()
+        except MirrorError:
+            self.give_up(target, held)
+            raise
+
+    def give_up(self, target: Target, held: Source) -> None:
+        """Release the lease, and wait until the mirror can be written."""
+        log.warning("the mirror cannot be written; another host may take the lease")
+        self._has_given_up = True
+        self._turn.wait()
+        self.release(target, held)
 
     def lost(self) -> PublishState:
         """Take note that another publisher has the lease; return the state of this one."""

@@ -53,6 +53,8 @@ class Publication:
         self._publisher: Publisher | None = None
         self._starting: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
+        self._is_standby = False
+        self._unwritable_since_s: float | None = None
 
     async def start(self) -> None:
         """Start the publisher of the configuration; return once the turn is decided.
@@ -77,10 +79,28 @@ class Publication:
         if self._publisher is not None and self.turn.doubt():
             self._publisher.check()
 
+    def note_mirror(self, *, is_writable: bool) -> None:
+        """Take note whether the last heartbeat could write the mirror."""
+        if is_writable:
+            self._unwritable_since_s = None
+        elif self._unwritable_since_s is None:
+            self._unwritable_since_s = time.monotonic()
+
+    def _unwritable_s(self) -> float:
+        since_s = self._unwritable_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
     async def reconfigure(self) -> None:
         """Use the configuration in force: restart if its target changed, else retry."""
         async with self._changing:
             made = _made(self._active.current.config)
+            was_standby, self._is_standby = (
+                self._is_standby,
+                self._active.current.config.publish.standby,
+            )
+            if was_standby and not self._is_standby:
+                # If the target does not answer, the daemon now serves without the lease.
+                self.turn.reopen()
             if made == self._made:
                 if self._publisher is not None:
                     self._publisher.retry_now()
@@ -156,6 +176,7 @@ class Publication:
                 is_standby=is_standby,
                 has_held=has_held,
                 sink=sink,
+                unwritable_s=self._unwritable_s,
             ),
             turn=self.turn,
         )

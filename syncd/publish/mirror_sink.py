@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from syncd.config import Publish
 from syncd.config.runtime import ActiveConfig
-from syncd.core.publishing import PlainRow, Source, Table
+from syncd.core.publishing import Cursor, Slice, Source
 from syncd.errors import MirrorUnavailable
 from syncd.store import Database, take_over
-from syncd.store.take_over import Origin
+from syncd.store.take_over import Origin, Stored
+
+T = TypeVar("T")
 
 # A transaction takes far less. At the end of the daemon its loop runs no more.
 WRITE_LIMIT_S = 30.0
@@ -40,24 +42,26 @@ class MirrorSink:
         """Return whether this mirror has had the lease of the source."""
         return take_over.has_held(db, self._name)
 
+    def probe(self) -> None:
+        """See RowSink."""
+        self._write(partial(take_over.probe, now=self._now()))
+
     def note_held(self) -> None:
         """See RowSink."""
         self._write(partial(take_over.note_held, source=self._name))
 
-    def put(self, table: Table, rows: Sequence[PlainRow], newest_event_at: datetime | None) -> None:
+    def put(self, part: Slice, newest_event_at: datetime | None, before: Cursor | None) -> Stored:
         """See RowSink."""
         origin = Origin(self._active.current.policy, self._now(), newest_event_at)
-        for first in range(0, len(rows), take_over.SLICE):
-            found = rows[first : first + take_over.SLICE]
-            self._write(partial(take_over.put, table=table, found=found, origin=origin))
+        return self._write(partial(take_over.put, part=part, origin=origin, before=before))
 
     def finish(self, held: Source) -> None:
         """See RowSink."""
         self._write(partial(take_over.finish, held=held, now=self._now()))
 
-    def _write(self, function: Callable[[sqlite3.Connection], Any]) -> None:
+    def _write(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
             writing = asyncio.run_coroutine_threadsafe(self._database.write(function), self._loop)
-            writing.result(WRITE_LIMIT_S)
+            return writing.result(WRITE_LIMIT_S)
         except (TimeoutError, RuntimeError, asyncio.CancelledError):
             raise MirrorUnavailable("the mirror was not written in time") from None

@@ -140,9 +140,8 @@ class Publisher:
             self._fence(error)
         except TargetError as error:
             self._fail(error.message, error.hint)
-        except MirrorError:
-            # The heartbeat reports it.
-            self._wait(MIRROR_RETRY_S)
+        except MirrorError as error:
+            self._wait_for_mirror(error)
         except Exception:
             log.exception("publishing failed with an unexpected error")
             self._fail("failed with an unexpected error; see the log", "")
@@ -152,16 +151,18 @@ class Publisher:
         self._must_check = False
         held = self._lease.acquire(target, self._reader)
         rows = TargetRows(target.tables, self._source)
-        self._lease.begin(target, rows, held, self._reader)
+        copy = self._lease.begin(target, rows, held, self._reader)
         rounds = Rounds(
             time.monotonic,
             lambda: datetime.now(UTC),
             confirm_every_s=renewal_s(self._terms.lease_s),
+            copy=copy,
         )
         conflicts = 0
         while not self._is_stopping or time.monotonic() < self._finish_until_s:
             self._woken.clear()
             held = self._checked(target, held)
+            self._lease.require_writable_mirror(target, held)
             made = self._next(rounds, held)
             has_old = self._retention.run(target, held)
             if made is None:
@@ -252,6 +253,19 @@ class Publisher:
             self._wait(FENCED_WAIT_S)
         else:
             self._wait(self._lease.look_every_s)
+
+    def _wait_for_mirror(self, error: MirrorError) -> None:
+        """Try again later; the heartbeat reports the error of the mirror."""
+        if self._lease.has_given_up:
+            since_s = self.state.failing_since_s
+            self.state = replace(
+                self.state,
+                state="failing",
+                host=None,
+                error=f"the mirror cannot be written: {error.message}",
+                failing_since_s=time.monotonic() if since_s is None else since_s,
+            )
+        self._wait(MIRROR_RETRY_S)
 
     def _fail(self, error: str, hint: str) -> None:
         """Report a failure, and wait: longer after each one."""

@@ -27,6 +27,7 @@ from syncd.core.publishing import (
 )
 from syncd.publish import sources
 from syncd.publish.batch import Batch, Written
+from syncd.publish.take_over import Copy
 from syncd.store import publishing as mirror
 from syncd.store.publishing import Head
 
@@ -69,9 +70,11 @@ class Rounds:
         now: Callable[[], datetime],
         *,
         confirm_every_s: float = CONFIRM_EVERY_S,
+        copy: Copy | None = None,
     ) -> None:
         self.is_behind = True
         self._confirm_every_s = confirm_every_s
+        self._copy = copy
         self._monotonic = monotonic
         self._now = now
         self._confirm_at_s = monotonic()
@@ -93,6 +96,9 @@ class Rounds:
         self._round = _Round(confirmed={}, begun_s=self._monotonic())
         head = mirror.head(db)
         before = source.cursor
+        copy = self._copy
+        if copy is not None and _follows_copy(db, source, head, copy):
+            return self._go_on_from_copy(db, before, copy)
         has_change = before is not None and mirror.has_change(db, before)
         if before is None or needs_copy(
             source, head.mirror, has_change=has_change, is_swept=head.is_swept
@@ -115,6 +121,29 @@ class Rounds:
         elif last.compared == "rolling":
             self._rolling = next_position(self._rolling, written.end, ORDER) or Position(ORDER[0])
             self._compare_at_s = last.begun_s + COMPARE_EVERY_S
+
+    def _go_on_from_copy(self, db: sqlite3.Connection, before: Cursor | None, copy: Copy) -> Batch:
+        """Return the batch after which the target equals the mirror, which has a copy of it.
+
+        It contains all rows of the mirror that may differ from the target. The next batches follow
+        the feed from the end of the copy, and the items that were confirmed since its beginning.
+        The mirror has every row of the target, so that no sweep has to come before a comparison.
+        """
+        self.is_behind = True
+        parts = [part for part in _rows(db, copy.items, copy.variants) if part.rows]
+        return Batch(
+            before=before,
+            after=copy.cursor,
+            now=self._now(),
+            parts=parts,
+            last=_last_changes(db, parts),
+            columns={
+                "is_swept": True,
+                # The versions of two mirrors do not compare.
+                "listings_version": None,
+                "confirmed_until": copy.began_at,
+            },
+        )
 
     def _begin_copy(self, source: Source, head: Head) -> Batch:
         """Return the batch that begins a comparison of the whole target, at the end of the feed."""
@@ -217,6 +246,13 @@ def _is_whole(source: Source, head: Head) -> bool:
     """
     has_listings = head.listings_version in {0, source.listings_version}
     return source.is_filled and source.copy is None and has_listings
+
+
+def _follows_copy(db: sqlite3.Connection, source: Source, head: Head, copy: Copy) -> bool:
+    """Return whether mirror and target are those of a copy, and nobody published since."""
+    is_same_target = (source.cursor, source.epoch, source.copy) == (copy.before, copy.epoch, None)
+    is_same_mirror = copy.cursor.mirror == head.mirror and mirror.has_change(db, copy.cursor)
+    return is_same_target and is_same_mirror
 
 
 def _rows(db: sqlite3.Connection, items: set[int], variants: set[int]) -> tuple[Slice, Slice]:

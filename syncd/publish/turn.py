@@ -42,6 +42,10 @@ class Turn:
         """Wait until the lease is known, if the daemon is active; return whether it was active."""
         return self._change("undecided", only=("active",))
 
+    def reopen(self) -> None:
+        """Decide the turn of a waiting daemon again: its configuration let it wait."""
+        self._change("undecided", only=("waiting", "copying"))
+
     def serve(self) -> None:
         """Take deliveries from now on."""
         self._change("active", only=("undecided", "waiting", "copying"))

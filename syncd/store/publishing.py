@@ -112,6 +112,13 @@ def first_waiting_at(db: sqlite3.Connection, seq: int) -> datetime | None:
     return None if found is None else moment(found[0])
 
 
+def keys_changed_after(db: sqlite3.Connection, seq: int, most: int) -> list[tuple[int, int | None]]:
+    """Return the variants and items of up to `most` changes after a position."""
+    return db.execute(
+        "SELECT variant_id, item_id FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?", (seq, most)
+    ).fetchall()
+
+
 def last_changes(db: sqlite3.Connection, variant_ids: Collection[int]) -> dict[int, Change]:
     """Return the last stored change of each of these variants."""
     found = db.execute(
@@ -131,14 +138,19 @@ def rows_of(db: sqlite3.Connection, table: Table, keys: Iterable[Key]) -> Slice:
     return Slice(table, list(map(_ROWS[table], db.execute(sql, (as_json(keys),)))))
 
 
-def range_of(db: sqlite3.Connection, table: Table, after: Key | None, most: int) -> Slice:
-    """Return up to `most` rows after a key, in the order of the keys."""
+def range_of(
+    db: sqlite3.Connection, table: Table, after: Key | None, most: int, *, until: Key | None = None
+) -> Slice:
+    """Return up to `most` rows after a key and not after `until`, in the order of the keys."""
     source, key = _KEYS[table]
     first: Key = after if after is not None else ("" if table == "skus" else 0)
-    sql = _SELECT[table].format(source=f"{source} WHERE {key} > ? ORDER BY {key} LIMIT ?")
+    condition, values = f"{key} > ?", [first]
+    if until is not None:
+        condition, values = f"{condition} AND {key} <= ?", [first, until]
+    sql = _SELECT[table].format(source=f"{source} WHERE {condition} ORDER BY {key} LIMIT ?")
     rows, size = [], 0
     is_end = True
-    for row in db.execute(sql, (first, most)):
+    for row in db.execute(sql, (*values, most)):
         rows.append(_ROWS[table](row))
         size += sum(len(value) for value in row if isinstance(value, str))
         if len(rows) == most or size > MAX_BYTES:

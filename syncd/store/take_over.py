@@ -13,15 +13,17 @@ from syncd.core.changes import add_change, request_refresh
 from syncd.core.merge import ValueState
 from syncd.core.model import ItemDetails, VariantDetails
 from syncd.core.policy import Policy
-from syncd.core.publishing import PlainRow, Source, Table
+from syncd.core.publishing import Cursor, PlainRow, Slice, Source
 from syncd.core.records import ChangeSet, VariantState
 from syncd.core.timestamps import maybe_text, to_text
-from syncd.store import rows
+from syncd.store import publishing, rows
 from syncd.store.catch_up import last_delivery_at
 from syncd.store.rows import get_state, put_state
 
 # Rows of one transaction. No delivery waits for it, but a heartbeat does.
 SLICE = 2_000
+# If more rows of the mirror differ from the target after a copy, all rows are compared.
+MOST_UNEQUAL = 5_000
 # The age, against the newest event, up to which an event may lack the read that confirms it.
 UNCONFIRMED = timedelta(minutes=5)
 _HELD = "publish_held"
@@ -38,12 +40,55 @@ class Origin(Struct, frozen=True):
     newest_event_at: datetime | None
 
 
-def put(db: sqlite3.Connection, table: Table, found: Sequence[PlainRow], origin: Origin) -> None:
-    """Store rows of one table of the target: they replace those of the mirror."""
-    if table == "items":
-        _put_items(db, found, origin)
-    elif table == "variants":
-        _put_variants(db, found, origin)
+class Stored(Struct, frozen=True):
+    """The mirror after a range of rows was stored.
+
+    `cursor`: the end of its feed. `items`, `variants`: the keys of rows that may differ from those
+    of the target.
+    """
+
+    cursor: Cursor
+    items: set[int]
+    variants: set[int]
+
+
+def put(
+    db: sqlite3.Connection, part: Slice, origin: Origin, *, before: Cursor | None = None
+) -> Stored:
+    """Store a range of rows of the target: they replace those of the mirror.
+
+    `before`: the end of the feed after the last range. Changes after it are not of the copy.
+    """
+    items: set[int] = set()
+    variants: set[int] = set()
+    if before is not None:
+        for variant_id, item_id in publishing.keys_changed_after(db, before.seq, MOST_UNEQUAL + 1):
+            variants.add(variant_id)
+            if item_id is not None:
+                items.add(item_id)
+    if part.table == "items":
+        _put_items(db, part.rows, origin)
+        items |= _unequal(db, part)
+    elif part.table == "variants":
+        _put_variants(db, part.rows, origin)
+        variants |= _unequal(db, part)
+    return Stored(publishing.head(db).cursor, items, variants)
+
+
+def _unequal(db: sqlite3.Connection, part: Slice) -> set[int]:
+    """Return the keys of the mirror's rows in a range that the target has not, or differently.
+
+    For example rows that only the mirror has, and times of the other host that are in the future.
+    """
+    known = {row[0]: row for row in part.rows}
+    found: set[int] = set()
+    after = part.after
+    while len(found) <= MOST_UNEQUAL:
+        stored = publishing.range_of(db, part.table, after, SLICE, until=part.end)
+        found.update(row[0] for row in stored.rows if known.get(row[0]) != row)
+        if (after := stored.end) is None:
+            break
+    return found
 
 
 def finish(db: sqlite3.Connection, held: Source, now: datetime) -> None:
@@ -55,6 +100,11 @@ def finish(db: sqlite3.Connection, held: Source, now: datetime) -> None:
     known_at = last_delivery_at(db)
     if known_at is None or known_at < last_at:
         put_state(db, "last_delivery_at", to_text(last_at))
+
+
+def probe(db: sqlite3.Connection, now: datetime) -> None:
+    """Write something that changes, so that the commit needs the disk."""
+    put_state(db, "publish_probed_at", to_text(now))
 
 
 def note_held(db: sqlite3.Connection, source: str) -> None:

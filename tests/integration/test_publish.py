@@ -40,13 +40,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-def target(server: Any) -> Iterator[Database]:
-    one = server.database()
-    yield one
-    one.drop()
-
-
-@pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
     with closing(Mirror(tmp_path / "m")) as one:
         one.item(1)

@@ -36,13 +36,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield one
 
 
-@pytest.fixture
-def target(server: Any) -> Iterator[Database]:
-    one = server.database()
-    yield one
-    one.drop()
-
-
 def configure(site: Site, target: Database, **keys: Any) -> None:
     site.configure(publish={"url": target.url(), **keys})
 
@@ -103,6 +96,12 @@ def test_a_daemon_publishes_and_goes_on_after_a_kill(site: Site, target: Databas
     assert checks["the target of [publish] can be used"] == "pass"
     assert checks["the role may write the target"] == "pass"
     assert checks["this mirror has the lease of its source"] == "pass"
+    has_file = "this host has the SKUs of the target"
+    assert has_file not in checks
+    site.configure(catalog={"listings": ""})
+    found = json.loads(site.syncd("doctor", "--json").stdout)["checks"]
+    assert (has_file, "warn") in {(one["check"], one["verdict"]) for one in found}
+    site.configure(catalog={"listings": "skus.csv"})
     daemon.kill()
     daemon = site.serve(filled=False)
     change(site, daemon, 3)

@@ -50,19 +50,6 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-def target(server: Any) -> Iterator[Database]:
-    one = server.database()
-    yield one
-    one.drop()
-
-
-@pytest.fixture
-def proxy(server: Any) -> Iterator[CuttingProxy]:
-    with closing(CuttingProxy(server.port)) as one:
-        yield one
-
-
-@pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
     with closing(Mirror(tmp_path / "m")) as one:
         one.item(1)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,17 @@ import pytest
 import targets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from publishing import Mirror, agrees_with_feed, target_view
+from publishing import CopySink, Mirror, agrees_with_feed, target_view
 from targets import Database
 
 from syncd.core.publishing import Source
+from syncd.core.timestamps import to_text
 from syncd.errors import TargetFenced
 from syncd.publish import batch, rounds, sources
 from syncd.publish.mirror import MirrorReader
 from syncd.publish.rounds import Rounds
 from syncd.publish.rows import TargetRows
+from syncd.publish.take_over import Copy, copy_rows
 from syncd.publish.target import Target
 from syncd.store.pushes import mirror_id
 
@@ -47,6 +49,13 @@ events = st.one_of(
     st.tuples(st.just("restore"), st.integers(0, 1)),
     st.tuples(st.just("sweep"), st.integers(0, 1)),
     st.tuples(st.just("grant"), st.integers(0, 1)),
+    st.tuples(
+        st.just("take over"),
+        st.integers(0, 1),
+        st.integers(1, 9),
+        st.sampled_from(VALUES),
+        st.integers(1, 30),
+    ),
 )
 
 
@@ -73,7 +82,38 @@ class Process:
         """Start again, without any memory of the last process."""
         self._epoch: int | None = None
         self._held: Source | None = None
-        self._rounds = Rounds(time.monotonic, lambda: datetime.now(UTC))
+        self._rounds = self._new_rounds(None)
+
+    def _new_rounds(self, copy: Copy | None) -> Rounds:
+        return Rounds(time.monotonic, lambda: datetime.now(UTC), copy=copy)
+
+    def take_over(self, change: tuple[int, str | None], stops_at: int) -> None:
+        """Take the lease and copy the rows of the target, while a late delivery is stored.
+
+        The process ends after the range `stops_at`; most copies have fewer ranges.
+        """
+        self.start()
+        with self._target.transaction() as db:
+            tables = self._target.tables
+            sources.grant(db, tables, self._source, self.mirror.id or "")
+            held = sources.acquire(db, tables, self._source, self.mirror.id or "", None)
+        cursor = held.cursor
+        if cursor is None or cursor.mirror == held.holder:
+            return
+        sink = CopySink(self.mirror)
+
+        def on_range(number: int) -> None:
+            if number == 2:
+                self.mirror.change(*change, item_id=1 + change[0] % 3)
+            if number == stops_at:
+                raise KeyboardInterrupt
+
+        sink.on_range = on_range
+        with contextlib.suppress(KeyboardInterrupt):
+            copy = copy_rows(self._target, self._rows, held, sink)
+            self._held, self._epoch = held, held.epoch
+            is_usable = held.is_filled and held.copy is None
+            self._rounds = self._new_rounds(copy if is_usable else None)
 
     def step(self, *, fails: bool = False, is_committed: bool = False) -> bool:
         """Publish one batch; return whether there was one.
@@ -123,31 +163,40 @@ def happen(event: tuple[Any, ...], processes: list[Process], target: Target, sou
     name, number, *values = event
     process = processes[number]
     mirror = process.mirror
-    if name == "change":
-        mirror.change(values[0], values[1], item_id=1 + values[0] % 3)
-    elif name == "publish":
+    if name == "publish":
         with contextlib.suppress(TargetFenced, batch.Moved):
             for _ in range(values[0]):
                 process.step()
     elif name == "crash":
         with contextlib.suppress(TargetFenced, batch.Moved):
             process.step(fails=True, is_committed=values[0])
+    elif name == "take over":
+        process.take_over((values[0], values[1]), values[2])
+    elif name == "restore":
+        mirror.become_another()
+        process.start()
+    elif name == "grant":
+        with target.transaction() as db:
+            sources.grant(db, target.tables, source, mirror.id or "")
+    else:
+        write(mirror, name, values)
+
+
+def write(mirror: Mirror, name: str, values: list[Any]) -> None:
+    if name == "change":
+        mirror.change(values[0], values[1], item_id=1 + values[0] % 3)
     elif name == "confirm":
-        mirror.item(values[0], f"name {next(NUMBERS)}")
+        now = to_text(datetime.now(UTC))
+        mirror.item(values[0], f"name {next(NUMBERS)}", at=now)
     elif name == "list":
         mirror.replace_skus(*((f"S{one}", one) for one in values[0]))
     elif name == "prune":
         mirror.db.execute(
             "DELETE FROM change_log WHERE seq < (SELECT max(seq) - 1 FROM change_log)"
         )
-    elif name == "restore":
-        mirror.become_another()
-        process.start()
-    elif name == "sweep":
-        mirror.sweep()
     else:
-        with target.transaction() as db:
-            sources.grant(db, target.tables, source, mirror.id or "")
+        assert name == "sweep"
+        mirror.sweep()
 
 
 def there(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -177,6 +226,8 @@ def test_any_history_ends_equal(
         ):
             mirrors = (first, second)
             for mirror in mirrors:
+                # A publisher compares the items of the last minutes anyway.
+                mirror.at -= timedelta(hours=3)
                 for item in range(1, 4):
                     mirror.item(item)
             processes = [Process(connection, mirror, source) for mirror in mirrors]

@@ -1,39 +1,32 @@
-"""A mirror that is set back under a running publisher, and a publisher that ends late."""
+"""Mirrors that fail or are set back under a running publisher, and a publisher that ends late."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
 import targets
-from publishing import Mirror, is_equal, published, publishing, until
+from publishing import CopySink, Mirror, is_equal, published, publishing, until
 from targets import Database
 
-from syncd.core.publishing import PlainRow, Source
-from syncd.publish import sources
+from syncd.core.publishing import PlainRow
+from syncd.errors import MirrorUnavailable
+from syncd.publish import publisher, sources
 from syncd.publish.lease import Terms
 from syncd.publish.publisher import Publisher
 from syncd.publish.target import Target
 from syncd.publish.turn import Turn
+from syncd.store.take_over import Stored
 
 
-@pytest.fixture
-def target() -> Iterator[Database]:
-    with targets.running(targets.Postgresql) as server:
-        yield server.database()
-
-
-class _Sink:
-    def put(self, *_: object) -> None:
-        """Store nothing."""
-
-    def note_held(self) -> None:
-        """Store nothing."""
-
-    def finish(self, held: Source) -> None:
-        """Store nothing."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with targets.running(targets.Postgresql) as one:
+        yield one
 
 
 def test_a_mirror_set_back_under_a_running_publisher_is_published(
@@ -69,7 +62,7 @@ def test_a_publisher_that_ends_late_changes_no_turn(tmp_path: Path, target: Data
         closing(Target(target.target_url(), "syncd")) as other,
     ):
         mirror.item(1)
-        terms = Terms(is_standby=lambda: True, has_held=True, sink=_Sink())
+        terms = Terms(is_standby=lambda: True, has_held=True, sink=CopySink(mirror))
         one = Publisher(
             target.target_url(),
             schema="syncd",
@@ -91,6 +84,81 @@ def test_a_publisher_that_ends_late_changes_no_turn(tmp_path: Path, target: Data
         one.join(30)
         assert one.state.state == "fenced"
         assert turn.is_active
+
+
+def test_a_host_that_cannot_write_its_mirror_waits_in_its_turn(
+    tmp_path: Path, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not take the lease before it can write, and not from a host that serves."""
+    monkeypatch.setattr(publisher, "MIRROR_RETRY_S", 0.05)
+    broken = Event()
+    turns = Turn(), Turn()
+    with closing(Mirror(tmp_path / "a")) as mirror, closing(Mirror(tmp_path / "b")) as other:
+        mirror.item(1)
+        mirror.change(1, "in_stock")
+        sink = CopySink(mirror)
+
+        def probe() -> None:
+            if broken.is_set():
+                raise MirrorUnavailable("the disk is full")
+
+        sink.probe = probe  # type: ignore[method-assign]
+        terms = Terms(
+            is_standby=lambda: True,
+            sink=sink,
+            lease_s=2.0,
+            unwritable_s=lambda: 1.5 * broken.is_set(),
+        )
+        waiting = Terms(is_standby=lambda: True, sink=CopySink(other), lease_s=2.0)
+        url = target.target_url()
+        with publishing(url, mirror.path, terms=terms, turn=turns[0]) as one:
+            until(lambda: published(one, mirror))
+            broken.set()
+            until(lambda: not turns[0].is_active)
+            until(lambda: "the disk is full" in (one.state.error or ""))
+            broken.clear()
+            until(lambda: turns[0].is_active and one.state.epoch == 2)
+            broken.set()
+            until(lambda: not turns[0].is_active)
+            turns[1].doubt()
+            with publishing(url, other.path, terms=waiting, turn=turns[1]) as second:
+                until(lambda: turns[1].is_active and published(second, other))
+                broken.clear()
+                until(lambda: one.state.state == "fenced")
+                assert [turn.is_active for turn in turns] == [False, True]
+            until(lambda: turns[0].is_active)
+            until(lambda: published(one, mirror) and is_equal(mirror, target))
+
+
+def test_a_host_whose_disk_is_full_during_the_copy_releases_the_lease(
+    tmp_path: Path, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "MIRROR_RETRY_S", 0.05)
+    with closing(Mirror(tmp_path / "a")) as mirror, closing(Mirror(tmp_path / "b")) as other:
+        mirror.item(1)
+        mirror.change(1, "in_stock")
+        with publishing(
+            target.target_url(), mirror.path, terms=Terms(sink=CopySink(mirror))
+        ) as one:
+            until(lambda: published(one, mirror))
+        sink = CopySink(other)
+
+        def probe() -> None:
+            raise MirrorUnavailable("the disk is full")
+
+        def put(*_: object) -> Stored:
+            raise MirrorUnavailable("the disk is full")
+
+        sink.probe = probe  # type: ignore[method-assign]
+        sink.put = put  # type: ignore[method-assign, assignment]
+        turn = Turn()
+        turn.doubt()
+        terms = Terms(is_standby=lambda: True, sink=sink)
+        with publishing(target.target_url(), other.path, terms=terms, turn=turn) as second:
+            until(lambda: "the disk is full" in (second.state.error or ""))
+            assert not turn.is_active
+            (row,) = target.query("SELECT holder, epoch FROM syncd.sources")
+            assert (row["holder"], row["epoch"]) == (None, 2)
 
 
 def _is_waiting(target: Database) -> bool:

@@ -13,7 +13,7 @@ from publishing import Mirror
 
 from syncd.core.merge import ValueState, on_delivery
 from syncd.core.policy import Policy
-from syncd.core.publishing import PlainRow
+from syncd.core.publishing import PlainRow, Slice
 from syncd.store import publishing, rows, take_over
 from syncd.store.take_over import Origin
 
@@ -49,7 +49,7 @@ def copy(
         found = publishing.range_of(source.db, table, None, 100).rows
         if table == "variants":
             found = [change(row) for row in found]
-        take_over.put(into.db, table, found, origin)
+        take_over.put(into.db, Slice(table, found, is_range=True), origin)
     into.db.execute("COMMIT")
 
 

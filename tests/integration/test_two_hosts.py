@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,19 +22,6 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
     with targets.running(targets.Postgresql) as one:
-        yield one
-
-
-@pytest.fixture
-def target(server: Any) -> Iterator[Database]:
-    one = server.database()
-    yield one
-    one.drop()
-
-
-@pytest.fixture
-def proxy(server: Any) -> Iterator[CuttingProxy]:
-    with closing(CuttingProxy(server.port)) as one:
         yield one
 
 
@@ -162,6 +150,45 @@ def test_a_daemon_that_was_paused_is_fenced(shop: Shop) -> None:
     assert not shop.first.is_serving
     until_equal(shop)
     shop.require_one_writer()
+
+
+def test_a_host_that_cannot_write_its_mirror_releases_its_lease(shop: Shop) -> None:
+    """Nobody else takes it, so that this host serves again as soon as it can write."""
+    # A heartbeat twice a second.
+    shop.first.environ["WATCHDOG_USEC"] = "1000000"
+    shop.first.start()
+    until(lambda: shop.first.is_serving)
+    holder = f"SELECT holder FROM {shop.target.prefix}sources"  # noqa: S608
+    with shop.first.full_disk():
+        until(lambda: shop.target.query(holder) == [{"holder": None}])
+    until(lambda: shop.first.is_serving)
+    with shop.changing():
+        time.sleep(0.5)
+    until_equal(shop)
+    shop.require_one_writer()
+
+
+def test_without_standby_a_waiting_host_serves_although_the_database_is_down(
+    shop: Shop, proxy: CuttingProxy
+) -> None:
+    """The active host has failed together with the database; a reload decides."""
+    shop.second.start()
+    until(lambda: shop.second.is_serving)
+    shop.first.start()
+    until(lambda: shop.first.is_state("standby"))
+    proxy.accepts = False
+    proxy.cut()
+    shop.second.daemon.kill()
+    until(lambda: shop.first.is_state("failing"))
+    assert not shop.first.is_serving
+    publish = shop.first.site.settings["publish"] | {"standby": False}
+    shop.first.site.configure(publish=publish)
+    shop.first.daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: shop.first.is_serving)
+    proxy.accepts = True
+    with shop.changing():
+        until(lambda: shop.first.is_state("active"))
+    until_equal(shop)
 
 
 def test_a_daemon_without_the_database_goes_on_until_it_is_back(
