@@ -37,14 +37,14 @@ def _restored() -> Iterator[None]:
 
 
 class Terminal(io.StringIO):
-    """Somewhere that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class FullDisk(io.StringIO):
-    """Somewhere that nothing can be written to."""
+    """A stream that fails at each write."""
 
     def write(self, text: str, /) -> int:
         raise OSError(28, f"No space left on device for {len(text)} characters")

@@ -1,4 +1,4 @@
-"""What the status page asks of the mirror: searches, and what went off sale."""
+"""The queries of the status page: searches, and variants that went off sale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pure rules of the publication: what differs, what the feed gets, who has the lease."""
+"""The pure rules of the publication: the differences, the rows of the feed, and the lease."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class HandClock:
 
 
 class Host:
-    """A host that reads from a Dreamship whose clock is `ahead` of its own."""
+    """A host, and a Dreamship with a clock that is `ahead` of the host's clock."""
 
     def __init__(self, offset: timedelta = timedelta(), *, ahead: timedelta = timedelta()) -> None:
         self.clock = HandClock()
