@@ -30,7 +30,7 @@ VARIANTS = dict(zip([*SOLD, *NOT_SOLD], (1, 2, 3, 4, 5, 6, 999, 7), strict=True)
 
 @pytest.fixture(scope="module")
 def writer() -> Iterator[sqlite3.Connection]:
-    """Give the connection of a daemon, whose mirror another user may only read."""
+    """Give the daemon's connection to a mirror that another user may only read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o711)
         folder = Path(name, "mirror")

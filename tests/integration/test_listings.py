@@ -211,7 +211,7 @@ def test_only_items_of_listings_are_mirrored(site: Site) -> None:
     refused = site.syncd("reconcile-now", "--item", str(items[0]))
     assert refused.returncode == 2
     assert f"not mirrored, so not read: {items[0]}" in refused.stderr
-    # A delivery about another item is none of ours.
+    # A delivery about another item is ignored.
     other = site.catalogue.of_item(items[0])[0].variant_id
     assert daemon.deliver(site.change(other, "out_of_stock")) == "ignored"
     # Another SKU needs another item, which the mirror does not have.

@@ -1,4 +1,4 @@
-"""The receivers of syncd/docs/push.md and syncd/examples: they verify, and change what they may."""
+"""The receivers of syncd/docs/push.md and syncd/examples: verification, and allowed changes."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def running(folder: Path) -> Iterator[int]:
 
 
 def test_the_example_as_a_program(site: Site, tmp_path: Path) -> None:
-    """A daemon pushes to it: what cannot be sold is off, and on again when it can."""
+    """A daemon pushes to it: a product is off while it cannot be sold, and then on again."""
     sold = {
         variant_id
         for variant_id, value in site.catalogue.current_values().items()

@@ -1,4 +1,4 @@
-"""The status page as a shop reads it: what it can sell, and what went off sale."""
+"""The status page for a shop: the SKUs that it can sell, and those that went off sale."""
 
 from __future__ import annotations
 
