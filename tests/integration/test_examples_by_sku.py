@@ -123,7 +123,7 @@ def test_each_listing_has_the_reason_of_its_name(writer: sqlite3.Connection) -> 
 
 
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.name)
-def test_the_documented_checkout_takes_what_may_be_sold(
+def test_the_documented_checkout_sells_only_sellable_skus(
     shop: Shop, writer: sqlite3.Connection, folder: Path
 ) -> None:
     """The reader has no write permission."""

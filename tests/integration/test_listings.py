@@ -123,7 +123,7 @@ def test_each_sku_says_whether_and_why_not(site: Site) -> None:
     assert "`item`" in site.syncd("explain", str(blocked)).stdout
 
 
-def test_the_command_names_what_is_not_listed(site: Site) -> None:
+def test_the_command_names_skus_that_are_not_listed(site: Site) -> None:
     """The exit code is 1 for a SKU that is not in the file, and without any listings."""
     site.serve()
     missing = site.syncd("listings")

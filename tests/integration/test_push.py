@@ -397,7 +397,7 @@ def test_a_reload_begins_and_ends_pushes(site: Site, receiver: Receiver) -> None
         daemon.stop()
 
 
-def test_the_control_socket_refuses_what_is_no_position(site: Site, receiver: Receiver) -> None:
+def test_the_control_socket_refuses_an_invalid_position(site: Site, receiver: Receiver) -> None:
     """With a reason, and the push goes on."""
     configure_push(site, to_url(receiver))
     daemon = site.serve()

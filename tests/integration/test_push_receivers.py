@@ -146,7 +146,7 @@ def shop(example: ModuleType, tmp_path: Path) -> Iterator[Shop]:
         yield one
 
 
-def test_the_example_turns_on_only_what_it_turned_off(shop: Shop) -> None:
+def test_the_example_turns_on_only_products_that_it_turned_off(shop: Shop) -> None:
     """A product that a person turned off stays off."""
     shop.get(change(1, 1, "A", "OFF", sellable=False))
     assert shop.on_sale == {"B"}
@@ -174,7 +174,7 @@ def test_the_example_skips_old_changes(shop: Shop) -> None:
     assert "A" in shop.on_sale
 
 
-def test_the_example_forgets_what_a_copy_does_not_have(shop: Shop) -> None:
+def test_the_example_forgets_variants_that_a_copy_does_not_have(shop: Shop) -> None:
     """A row with an older number applies again."""
     shop.get(
         change(1, 5, "A", sellable=True), change(2, 6, "B", sellable=True), full=True, begin=True

@@ -232,7 +232,7 @@ def test_the_first_delivery_ends_the_wait(served: Daemon) -> None:
 # --- in a script ---------------------------------------------------------------------------------
 
 
-def test_yes_takes_the_defaults_and_json_names_what_was_done(fresh: Site) -> None:
+def test_yes_takes_the_defaults_and_json_names_the_changes(fresh: Site) -> None:
     """One document on stdout; the file changes only in the keys that are set."""
     before = fresh.config.read_text()
     done = setup(fresh, "--yes", "--json", "--key-file=-", stdin=f"api_key={KEY},\r\n")

@@ -332,7 +332,7 @@ def test_one_stream_serves_all_windows_of_a_browser(shared: Daemon) -> None:
     assert observed.faults == []
 
 
-def test_the_page_of_a_daemon_hears_of_a_change(shared: Daemon) -> None:
+def test_the_page_of_a_daemon_shows_a_change(shared: Daemon) -> None:
     """Under its own content policy, and from its own host only; a silent stream is replaced."""
     site = shared.site
     variant_id = next(iter(site.catalogue.variants))

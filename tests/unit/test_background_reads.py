@@ -186,7 +186,7 @@ def test_a_sweep_in_the_background_has_its_turn_beside_confirming_reads(
 # Catching up
 
 
-def test_a_catch_up_reads_what_was_read_before_the_evidence(db: sqlite3.Connection) -> None:
+def test_a_catch_up_reads_items_that_were_read_before_the_evidence(db: sqlite3.Connection) -> None:
     """At full rate, and then nothing more."""
     evidence_at = NOW - 7 * MINUTE - SECOND
     assert catch_up.count_outdated(db, evidence_at) == 2

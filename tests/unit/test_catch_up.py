@@ -142,6 +142,6 @@ def test_catch_ups_cost_a_bounded_number_of_calls(events: list[tuple[int, int, b
 
 @given(minutes=st.integers(-10_000, 10_000))
 def test_the_credit_is_bounded_and_never_negative(minutes: int) -> None:
-    """Whatever the clock does."""
+    """With any jumps of the clock."""
     state = CatchUp(credit=3.0, credit_at=NOW)
     assert 3.0 <= credit(state, NOW + minutes * MINUTE, BACKGROUND) <= MOST_CREDIT / MINUTE * 4.5

@@ -130,7 +130,7 @@ def test_a_shop_with_listings_counts_its_skus() -> None:
         ([], {"mirror": {"sellable": 0}}, "losing", "red"),
     ],
 )
-def test_red_is_what_costs_sales(
+def test_a_state_that_costs_sales_is_red(
     problems: list[str], changes: dict[str, Any], state: str, color: str
 ) -> None:
     """Now, or within minutes; filling, waiting and catching up are states of their own."""

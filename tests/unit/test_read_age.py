@@ -127,7 +127,7 @@ def test_a_huge_age_is_still_an_age() -> None:
     )
 )
 def test_any_headers_give_a_plausible_age(headers: list[tuple[str, str]]) -> None:
-    """Whatever the headers contain."""
+    """With any headers."""
     answer = age_of(*headers)
     assert timedelta() <= answer.age <= LONGEST_AGE + SECOND
     assert answer.fresh_for is None or answer.fresh_for >= timedelta()

@@ -49,7 +49,7 @@ EXAMPLE = (ROOT / "config.example.toml").read_text()
         (f'{{"api_key": "{KEY}"}}', {"brackets", "a name before the key", "spaces", "quotes"}),
     ],
 )
-def test_a_pasted_key_loses_what_is_around_it(text: str, removed: set[str]) -> None:
+def test_text_around_a_pasted_key_is_removed(text: str, removed: set[str]) -> None:
     """The key is whole, and the removed text is described without repeating it."""
     found = find_keys(text)
     assert found.keys == (Secret(KEY),)
@@ -238,7 +238,7 @@ def test_a_failure_leaves_no_part(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_only_what_differs_is_written(tmp_path: Path) -> None:
+def test_only_files_that_differ_are_written(tmp_path: Path) -> None:
     """A wrong mode is a difference."""
     path = tmp_path / "config.toml"
     path.write_bytes(b"same")
