@@ -6,7 +6,7 @@ const { chromium } = require("playwright-core");
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const AsyncFunction = (async () => {}).constructor;
 
-// Put in by the debugger, so the page's policy is in force meanwhile.
+// The debugger inserts axe, so the content policy of the page stays in force.
 async function axe(page) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => axe.run());

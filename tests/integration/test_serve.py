@@ -248,7 +248,7 @@ def test_an_unknown_variant_is_added(shared: Daemon) -> None:
 def test_a_variant_without_an_item_is_placed_by_a_sweep(shared: Daemon) -> None:
     """Until then the row has no item."""
     site = shared.site
-    item_id = site.catalogue.add_item("Something nobody told of", variants=1)
+    item_id = site.catalogue.add_item("An item without a delivery", variants=1)
     (variant,) = site.catalogue.of_item(item_id)
     event = Event(UPDATED, "item_variant", variant.variant_id, site.catalogue.now())
     assert shared.deliver(event, form="none") == "applied"

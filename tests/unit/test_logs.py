@@ -56,7 +56,7 @@ def log_secrets() -> None:
     event = f"key {SECRET} in the event"
     log.info(event, key=SECRET, urls=[f"https://x/?k={SECRET}"], n=7)
     log.warning("nested", headers={"Authorization": f"Bearer {SECRET}"}, error=OSError(SECRET))
-    log.debug("too small to tell")
+    log.debug("below the level of the log")
     try:
         raise ValueError(f"bad key {SECRET}")
     except ValueError:

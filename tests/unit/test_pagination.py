@@ -259,7 +259,7 @@ def test_an_unreadable_page_does_not_stop_the_list() -> None:
 
 
 def test_an_unreadable_last_page_ends_the_list() -> None:
-    """The count and the length of earlier pages tell that it is the last."""
+    """The count and the length of earlier pages show that it is the last."""
     position = skipped(following(first(()), FULL, ()), (), "500")
     assert is_whole(position)
     assert position.errors

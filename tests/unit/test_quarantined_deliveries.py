@@ -282,7 +282,7 @@ def test_an_unknown_variant_is_searched(mirror: Mirror) -> None:
 def test_an_unknown_variant_outside_the_catalog_is_not_searched(
     policy: Policy, unplaced_variants: list[int], queue: list[int]
 ) -> None:
-    """Only reads tell which items a category has."""
+    """Only reads show which items a category has."""
     mirror = Mirror(policy)
     body = GENUINE.replace(b"%d" % VARIANT, b"999").replace(b'"item":77', b'"item":88')[:-1]
     mirror.take(body)
