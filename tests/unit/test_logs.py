@@ -74,7 +74,7 @@ def test_secrets_are_masked_in_every_line(style: Literal["json", "console"]) -> 
     message = stream.getvalue()
     assert SECRET not in message
     assert message.count(logs.MASK) >= 7
-    assert "too small" not in message
+    assert "below the level" not in message
     assert "a request nobody" not in message
 
 
