@@ -1,4 +1,4 @@
-"""Memory of the process: the C library keeps what is freed, until it is asked for it."""
+"""Memory of the process: the C library keeps freed memory until a program requests its return."""
 
 from __future__ import annotations
 

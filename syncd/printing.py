@@ -15,7 +15,7 @@ from msgspec import json
 
 from syncd.core.plain_text import MAX_CHARS, json_text, shortened, visible
 
-# The longest line with several foreign names, each with a limit of its own.
+# The longest line with several foreign names; each name has a limit too.
 MAX_LINE_CHARS = 10_000
 # One less than the narrowest usual terminal: a full line would move the cursor on.
 _COLUMNS = 79

@@ -1,6 +1,6 @@
 """Run one syncd command as another user: `python as_user.py UID GID COMMAND...`.
 
-It is loaded as root, since interpreter and packages may lie where the other user cannot go.
+The process begins as root, because the other user may not be able to read Python's packages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import syncd.cli
 from syncd.cli import streams
 
-# What commands load late.
+# Commands load these modules late.
 _LATE = (
     "certifi",
     "encodings.idna",

@@ -1,4 +1,4 @@
-// Runs a script over a page in Debian's Chromium: a job of JSON comes in, what it found goes out.
+// Runs a script on a page in Debian's Chromium: reads a job as JSON, and prints the results as JSON.
 "use strict";
 const fs = require("node:fs");
 const { chromium } = require("playwright-core");
@@ -6,7 +6,7 @@ const { chromium } = require("playwright-core");
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const AsyncFunction = (async () => {}).constructor;
 
-// Put in by the debugger, so the page's policy is in force meanwhile.
+// The debugger inserts axe, so the content policy of the page stays in force.
 async function axe(page) {
   await page.evaluate(AXE);
   const { violations } = await page.evaluate(() => axe.run());
@@ -31,8 +31,8 @@ async function main() {
     const faults = [];
     page.on("request", (request) => asked.push(request.url()));
     page.on("pageerror", (error) => faults.push(String(error)));
-    page.on("console", (told) => {
-      if (["error", "warning"].includes(told.type())) faults.push(told.text());
+    page.on("console", (message) => {
+      if (["error", "warning"].includes(message.type())) faults.push(message.text());
     });
     await page.goto(job.url);
     const found = await new AsyncFunction("page", "axe", job.script)(page, axe);

@@ -23,7 +23,7 @@ needs_playwright = pytest.mark.skipif(
 
 
 class Seen(Struct, frozen=True):
-    """What a script `found`, all that was `asked` for meanwhile, and the console's `faults`."""
+    """The results of a script: `found`, the requests `asked`, and the console's `faults`."""
 
     found: Any
     asked: list[str]
@@ -31,7 +31,7 @@ class Seen(Struct, frozen=True):
 
 
 def browse(url: str, script: str, **options: Any) -> Seen:
-    """Open a page and run a script over it, which has `page` and `axe`; see browser.cjs.
+    """Open a page and run a script on it, which can use `page` and `axe`; see browser.cjs.
 
     `options` are those of playwright's `browser.newPage`.
     """

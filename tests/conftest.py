@@ -1,4 +1,4 @@
-"""What all tests share: chance, skips that CI forbids, and a whole site to run things in."""
+"""The parts that all tests share: random seeds, skips that CI forbids, and a whole site."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip into a failure in CI, where whatever a test needs is installed."""
+    """Turn a skip into a failure in CI, which installs every program that a test needs."""
     report = yield
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -100,7 +100,7 @@ def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Site:
-    """One installation in a folder of its own: a simulated Dreamship, a configuration, a mirror."""
+    """One installation in its own folder: a simulated Dreamship, a configuration, a mirror."""
 
     def __init__(self, folder: Path, api: Api, base_url: str) -> None:
         self.folder = folder
@@ -129,7 +129,7 @@ class Site:
         self._daemons: list[Daemon] = []
 
     def configure(self, **sections: dict[str, Any]) -> None:
-        """Write the configuration anew, with these settings over those it had."""
+        """Write the configuration again; these settings replace or extend the previous ones."""
         for name, values in sections.items():
             self.settings.setdefault(name, {}).update(values)
         lines: list[str] = []
@@ -165,7 +165,7 @@ class Site:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Our environment without what would change what syncd does."""
+        """The environment of the tests without the variables that influence syncd."""
         foreign = ("SYNCD_", "LISTEN_", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
         return {
             name: value
@@ -183,12 +183,12 @@ class Site:
         return daemon
 
     def close(self) -> None:
-        """End what still runs."""
+        """End the processes that still run."""
         for daemon in self._daemons:
             daemon.kill()
 
     def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
-        """Ask the mirror as a shop does: its own connection, read only."""
+        """Query the mirror as a shop does: with a separate read-only connection."""
         connection = sqlite3.connect(f"{self.mirror.as_uri()}?mode=ro", uri=True, timeout=1)
         connection.row_factory = sqlite3.Row
         try:
@@ -209,13 +209,13 @@ class Site:
 
     @property
     def differences(self) -> int:
-        """How far the mirror is from the source."""
+        """The differences between mirror and source."""
         return compare(self.mirror, self.catalogue.current_values()).differences
 
     def until(self, done: Callable[[], object], within_s: float = 60.0) -> None:
-        """Return as soon as something holds; fail when it never does.
+        """Return as soon as the condition holds; fail if it does not hold in time.
 
-        What is promised within a time is tested with that time; a busy machine may take this long.
+        A test of a promised time passes that time. The default is long enough for a busy machine.
         """
         deadline = time.monotonic() + within_s
         while not done():
@@ -223,7 +223,7 @@ class Site:
             time.sleep(0.02)
 
     def change(self, variant_id: int, value: str) -> Event:
-        """Change the truth; return the event, placed surely after whatever was read this second.
+        """Change the source; return the event, which is later than every read of this second.
 
         A `Date` header has whole seconds, and an event may be 2 s ahead of Dreamship's clock.
         """
@@ -240,7 +240,7 @@ class Site:
 
 
 class Daemon:
-    """A real `syncd serve`, as a process of its own."""
+    """A real `syncd serve` in a separate process."""
 
     def __init__(self, site: Site, environ: dict[str, str]) -> None:
         self.site = site
@@ -258,23 +258,23 @@ class Daemon:
             )
 
     def wait_ready(self) -> None:
-        """Return once it says that it is ready; fail when it ends instead."""
+        """Return as soon as the daemon reports that it is ready; fail if it ends instead."""
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             return bool(self.logged("ready"))
 
         self.site.until(is_ready)
-        at = {told["listener"]: told["address"] for told in self.logged("listening")}
+        at = {line["listener"]: line["address"] for line in self.logged("listening")}
         self.webhook_url = at["webhook"] + self.logged("ready")[0]["webhook"]
         self.admin_url = at.get("admin", "")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Return what its log says of one event."""
+        """Return the lines of its log for one event."""
         return [line for line in self.lines() if line.get("event") == event]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return every whole line of its log."""
+        """Return every complete line of its log."""
         return [json.decode(line) for line in self.log.read_bytes().split(b"\n")[:-1]]
 
     def status(self) -> dict[str, Any]:
@@ -327,27 +327,27 @@ class Daemon:
             thread.join()
 
     def deliver_first(self) -> None:
-        """Deliver what ends the wait for the first delivery, and changes nothing."""
+        """Deliver an update that changes nothing, to end the wait for the first delivery."""
         variant = min(self.site.catalogue.variants.values(), key=lambda one: one.variant_id)
         event = self.site.catalogue.set_availability(variant.variant_id, variant.availability)
         self.deliver(event)
         self.site.until(lambda: self.status()["health"] == "ok")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it as a service manager does; it must end well."""
+        """End the daemon as a service manager does; its exit code must be 0."""
         self.process.send_signal(number)
         assert self.process.wait(20) == 0, self.log.read_text()
         assert "Traceback" not in self.log.read_text()
 
     def kill(self) -> None:
-        """End it as a power failure does."""
+        """End the daemon as a power failure does."""
         self.process.kill()
         self.process.wait()
 
 
 @contextlib.contextmanager
 def opened(folder: Path, *, items: int = 5, variants_per_item: int = 4) -> Iterator[Site]:
-    """Give a site whose Dreamship has so many items; ends whatever runs in it."""
+    """Give a site with so many items at Dreamship; end its processes afterwards."""
     catalogue = Catalog.generate(items, variants_per_item, seed=1, now=lambda: datetime.now(UTC))
     api = Api(catalogue, (KEY,))
     with (
@@ -362,7 +362,7 @@ def certificates_read_once() -> Iterator[None]:
     """Share one TLS context among the HTTP clients of the tests.
 
     Each client reads the certificates of its host, which takes 20 ms, and tests make thousands of
-    clients for plain HTTP. syncd and clients with certificates of their own pass a context.
+    clients for plain HTTP. syncd and clients with their own certificates pass a context.
     """
     contexts: dict[bool, ssl.SSLContext] = {}
 
@@ -381,7 +381,7 @@ def certificates_read_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def forgotten_secrets() -> Iterator[None]:
-    """Have no command that ran inside this process mask its keys in the output of the next."""
+    """Forget the keys of a command in this process, so that the next one does not mask them."""
     yield
     secrets.clear()
 
@@ -397,7 +397,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def memory() -> Iterator[sqlite3.Connection]:
-    """Give the tables of a mirror in memory to every test of a module; who fills them clears."""
+    """Give the tables of a mirror in memory to a module; a test that fills them empties them."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrate(connection)
         yield connection
@@ -405,14 +405,14 @@ def memory() -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """Give a site of this test's own; nothing runs in it yet."""
+    """Give a site to one test only; nothing runs in it yet."""
     with opened(tmp_path) as one:
         yield one
 
 
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[Site]:
-    """Give a site whose Dreamship nobody serves: for commands that must not ask it."""
+    """Give a site without a server for Dreamship, for commands that must not call Dreamship."""
     catalogue = Catalog.generate(5, 4, seed=1, now=lambda: datetime.now(UTC))
     with contextlib.closing(Site(tmp_path, Api(catalogue, (KEY,)), "http://127.0.0.1:9/v1")) as one:
         yield one
@@ -422,7 +422,7 @@ def idle(tmp_path: Path) -> Iterator[Site]:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """Give a daemon with a filled mirror to every test of a module that leaves it running.
 
-    Ended by SIGTERM, after which it must leave with exit code 0.
+    SIGTERM ends it, and its exit code must be 0.
     """
     with opened(tmp_path_factory.mktemp("shared"), items=12) as one:
         daemon = one.serve()
@@ -432,7 +432,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="session")
 def open_site() -> Callable[..., contextlib.AbstractContextManager[Site]]:
-    """For tests that need a site of another shape, or in another place."""
+    """Give the function that makes a site, for tests with other sizes or other folders."""
     return opened
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def damage(path: Path, page: int) -> bytes:
-    """Overwrite the beginning of one page; return what it was."""
+    """Overwrite the beginning of one page; return the previous bytes."""
     with contextlib.closing(sqlite3.connect(path)) as mirror:
         (size,) = mirror.execute("PRAGMA page_size").fetchone()
     with path.open("r+b") as file:

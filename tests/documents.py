@@ -131,7 +131,7 @@ def code_in(markdown: str) -> list[Block]:
 
 
 def spans_in(markdown: str) -> list[str]:
-    """Return what is set as code within sentences and tables."""
+    """Return the code spans in sentences and tables."""
     return [str(span) for span in _SPAN.findall(_BLOCK.sub("", markdown))]
 
 

@@ -156,7 +156,7 @@ class Shop:
 
 
 def until(done: Callable[[], object], within_s: float = 30.0) -> float:
-    """Return how long it took until something holds; fail if it does not within a time."""
+    """Return how long it took until the condition held; fail if it does not hold in time."""
     began = time.monotonic()
     while not done():
         assert time.monotonic() < began + within_s, f"not within {within_s:g} s"
@@ -167,7 +167,7 @@ def until(done: Callable[[], object], within_s: float = 30.0) -> float:
 def make_host(
     folder: Path, like: Site, url: str, *, environ: dict[str, str] | None = None, **publish: Any
 ) -> Host:
-    """Return a host with a mirror of its own and the Dreamship of another site."""
+    """Return a host with its own mirror and the Dreamship of another site."""
     folder.mkdir(parents=True, exist_ok=True)
     site = Site(folder, like.api, like.settings["dreamship"]["base_url"])
     site.configure(publish={"url": url, "standby": True} | publish)

@@ -1,6 +1,6 @@
 """nginx and Caddy as documented, in front of a daemon; and set up wrongly.
 
-TLS is real: a throw-away certificate that clients are told to trust, and nothing else.
+TLS is real: the clients trust one temporary certificate, and no other.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from syncd.core.signature import HEADER, sign
 
 SECTION = "Behind your web server"
 PATH = "/webhooks/dreamship"
-# What the documented sites name and a test has elsewhere.
+# The documented sites have these values; a test replaces them.
 _LISTENER, _SOCKET = "127.0.0.1:8787", "unix:/run/syncd-mugs.sock"
 _HOST = "hooks.example.com"
 _CERTIFICATE = f"/etc/letsencrypt/live/{_HOST}/fullchain.pem"
 _KEY = f"/etc/letsencrypt/live/{_HOST}/privkey.pem"
-# Debian has nginx where ordinary users do not look.
+# Debian installs nginx in a folder that is not in an ordinary user's PATH.
 _PATH = f"{os.environ['PATH']}:/usr/sbin"
 _START_S = 15.0
 
-# Around a site, what Debian has in /etc/nginx/nginx.conf; everything in a folder of its own.
+# The parts of Debian's /etc/nginx/nginx.conf around a site; all files are in one folder.
 NGINX = """
 daemon off;
 master_process off;
@@ -52,7 +52,7 @@ http {{
 {site}
 }}
 """
-# Without asking anybody for a certificate, and without taking port 80.
+# Caddy requests no certificate from an authority, and does not use port 80.
 _CADDY = """\
 {
 	admin off
@@ -69,7 +69,7 @@ class Front(Struct, frozen=True):
 
     @property
     def url(self) -> str:
-        """The webhook URL, as one gives it to Dreamship."""
+        """The webhook URL for the subscription at Dreamship."""
         return f"https://127.0.0.1:{self.port}{PATH}"
 
     def client(self, source: str = "127.0.0.1") -> httpx.Client:
@@ -154,7 +154,7 @@ def find_program(name: str) -> str:
 
 
 def _environ(folder: Path) -> dict[str, str]:
-    """Keep what a program writes for itself in the folder."""
+    """Return an environment in which a program writes its own files into the folder."""
     own = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), str(folder))
     return {"PATH": _PATH, **own}
 

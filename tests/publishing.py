@@ -1,4 +1,4 @@
-"""What the tests of the publication share: a mirror that changes, and a publisher of it."""
+"""The parts that tests of the publication share: a mirror that changes, and its publisher."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Mirror:
         return pushes.mirror_id(self.db)
 
     def become_another(self) -> None:
-        """Be a restored backup, or another host: the id is new."""
+        """Change the id, as a restored backup or another host does."""
         self.db.execute("DELETE FROM state WHERE key = ?", (pushes.MIRROR_ID,))
         self.identify()
 
@@ -320,7 +320,7 @@ def publishing(
 
 
 def until(done: Callable[[], object], within_s: float = 30.0) -> None:
-    """Return as soon as something holds; fail if it does not within a time."""
+    """Return as soon as the condition holds; fail if it does not hold in time."""
     deadline = time.monotonic() + within_s
     while not done():
         assert time.monotonic() < deadline, f"not within {within_s:g} s"

@@ -1,4 +1,4 @@
-"""A receiver of pushes on a real socket, and a shop that keeps what it hears."""
+"""A receiver of pushes on a real socket, and a shop that stores the messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRONG_SECRET = "whsec_" + "Z9y8" * 10
 
 
 class Receiver(ThreadingHTTPServer):
-    """Verifies what is posted, and answers with `answer`; keeps what it has taken, in order."""
+    """Verifies each message, answers with `answer`, and stores the accepted ones in order."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -117,7 +117,7 @@ def configure_push(site: Site, *tables: dict[str, Any]) -> None:
 
 
 def state_after(bodies: list[dict[str, Any]]) -> dict[int, tuple[str | None, int]]:
-    """Return what a receiver knows that applies each message in the order of arrival.
+    """Return the state of a receiver that applies each message in the order of arrival.
 
     As the document says: a change that is not newer than the row it has is skipped; a full copy
     replaces everything.

@@ -1,6 +1,6 @@
-"""Shops in other languages: the files of syncd/examples, driven.
+"""Shops in other languages: programs that run the files of syncd/examples.
 
-Each runs as a process of its own, reads until a file appears, and then prints one line of JSON with
+Each runs in a separate process, reads until a file appears, and then prints one line of JSON with
 the results. It has the rights of the user that runs it.
 """
 
@@ -26,11 +26,11 @@ GO_CODE = os.environ.get("GOPATH", "/usr/share/gocode")
 # Where .ci/run installs what comes from npm; TWIN is what Node needs before version 22.13.
 NODE_MODULES = ROOT / ".ci" / "node_modules"
 TWIN = "@photostructure/sqlite"
-# Ours may live in a folder that another user cannot enter.
+# The tests' Python may be in a folder that another user cannot enter.
 SYSTEM_PYTHON = shutil.which("python3", path=os.defpath) or sys.executable
 
 LANGUAGES = {"php": "php", "node": "js", "ruby": "ruby", "go": "go", "sqlite3": "sh"}
-# What stands in a documented use for the path that is meant without saying so.
+# The documented uses take the default path of the mirror; these texts set another path.
 DEFAULTS = {
     "php": ("new Mirror()", "new Mirror('{path}')"),
     "js": ("new Mirror()", "new Mirror('{path}')"),
@@ -47,7 +47,7 @@ def sku_of(variant_id: int) -> str:
 
 
 class Saw(Struct, frozen=True):
-    """What one shop saw: `start` is where it began in the feed, `feed` each row after it."""
+    """The results of one shop: `start` is its first position in the feed, `feed` the later rows."""
 
     reads: int
     faults: list[Any]
@@ -131,7 +131,7 @@ def needs(shop: Shop) -> None:
 def run(
     shop: Shop, source: str, folder: Path, user: int | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a documented use to its end, in a folder of its own."""
+    """Run a documented use to its end, in a separate folder."""
     own = folder / "shop"
     return execute(command(shop, source, own), own, user)
 
@@ -234,7 +234,7 @@ class Visit:
         self._first = self._process.stdout.readline()
 
     def end(self) -> Saw:
-        """Let it read once more, and return what it saw."""
+        """Let the shop read once more, and return its results."""
         self._over.touch()
         try:
             out, errors = self._process.communicate(timeout=30)
@@ -251,14 +251,14 @@ class Visit:
 
 def _from_lines(out: str, errors: str) -> Saw:
     lines = [line.split("|") for line in out.splitlines()]
-    told = {line[0]: line[1] for line in lines}
+    values = {line[0]: line[1] for line in lines}
     faults = [line[1] for line in lines if line[0] == "fault"] + ([errors] if errors else [])
     feed: list[tuple[int, int, str | None, int]] = [
         (int(seq), int(variant_id), value, int(sellable))
         for kind, seq, _, variant_id, value, sellable in (line for line in lines if len(line) == 6)
         if kind == "row"
     ]
-    return Saw(int(told["reads"]), faults, feed, int(told["start"] or 0))
+    return Saw(int(values["reads"]), faults, feed, int(values["start"] or 0))
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Real database servers of a test session, and a proxy that cuts connections.
 
-Each server runs on a free port in a folder of its own, as an ordinary user.
+Each server runs on a free port in its own folder, as an ordinary user.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def postgresql_bin() -> Path | None:
 
 
 class Server:
-    """A database server: start, kill, databases with a role of their own."""
+    """A database server: start, kill, and databases, each with its own role."""
 
     kind = ""
     user = "nobody"
@@ -94,7 +94,7 @@ class Server:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """End it as a power failure does."""
+        """End the server as a power failure does."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()

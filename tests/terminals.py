@@ -1,4 +1,4 @@
-"""A program on a real terminal: what it shows, and what a person types."""
+"""A program on a real terminal: its output, and the input of a person."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Terminal:
         self._seen = 0
 
     def read_until(self, text: str, within_s: float = 30.0) -> str:
-        """Return what is shown up to `text`; fail if it never comes."""
+        """Return the output up to `text`; fail if the text does not appear."""
         deadline_s = time.monotonic() + within_s
         while text not in self.shown[self._seen :]:
             left_s = deadline_s - time.monotonic()
@@ -50,7 +50,7 @@ class Terminal:
         self.type(f"{text}\n")
 
     def has_echo(self) -> bool:
-        """Return whether the terminal shows what is typed."""
+        """Return whether the terminal shows typed text."""
         return bool(termios.tcgetattr(self._fd)[3] & termios.ECHO)
 
     def end(self, within_s: float = 30.0) -> int:
@@ -61,7 +61,7 @@ class Terminal:
         return self.process.wait(within_s)
 
     def _read(self, within_s: float) -> bool:
-        """Read what is there; returns False at the end."""
+        """Read the available output; returns False at the end."""
         if not select.select([self._fd], [], [], min(within_s, 1.0))[0]:
             return self.process.poll() is None
         try:

@@ -135,7 +135,7 @@ _HEADERS = [(name.lower().encode(), value.encode()) for name, value in page.HEAD
 
 def _is_for_loopback(scope: Scope, hosts: list[bytes]) -> bool:
     if not isinstance((scope.get("server") or ("", None))[1], int):
-        return True  # a unix socket has permissions of its own
+        return True  # the permissions of a unix socket limit its users
     match = _HOST.fullmatch(hosts[0].decode("latin-1")) if hosts else None
     return match is not None and is_loopback((match[1] or match[2]).lower())
 

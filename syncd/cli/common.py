@@ -81,7 +81,7 @@ class WholeNumber(click.IntRange):
     """A whole number of a range, with a plain error message."""
 
     def _describe_range(self) -> str:
-        """Return what the help says of the range; an option's own text has its purpose."""
+        """Return the range for the help text; the help of an option has its purpose."""
         if self.max is None or self.max == MAX_ID:
             return f"from {self.min}"
         return f"{self.min} to {self.max}"

@@ -41,8 +41,8 @@ def command(
     """Change VARIANT at the simulated Dreamship of a running demo to VALUE.
 
     Dreamship sends a real signed delivery, and the answer of the daemon is shown: `applied` for
-    instance. VALUE is in_stock, out_of_stock or any other text. The demo itself changes this
-    variant no more.
+    instance. VALUE is in_stock, out_of_stock or any other text. After that, the demo itself
+    does not change this variant.
     """
     from syncd.demo import requests  # noqa: PLC0415 - slow to import
 

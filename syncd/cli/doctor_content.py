@@ -1,4 +1,4 @@
-"""What the mirror contains, for `syncd doctor`: the values of the catalogue, and the SKUs."""
+"""The content of the mirror, for `syncd doctor`: the values of the catalogue, and the SKUs."""
 
 from __future__ import annotations
 

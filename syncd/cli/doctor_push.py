@@ -1,4 +1,4 @@
-"""What `syncd doctor` checks about pushes: each URL takes a signed test."""
+"""The check of pushes by `syncd doctor`: each URL takes a signed test."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def describe_unexpected(error: BaseException) -> tuple[str, str]:
     if isinstance(error, ImportError):
         return (
             f"a part of syncd or of its dependencies cannot be loaded: {error}",
-            "install it again into an environment of its own; give it memory (ulimit -v)",
+            "install it again into a new environment; give it memory (ulimit -v)",
         )
     return (
         f"an unexpected error occurred: {_in_short(error)}",

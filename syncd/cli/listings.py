@@ -27,7 +27,7 @@ Examples:
 )
 @click.option("--unsellable", is_flag=True, help="Only SKUs that cannot be sold now.")
 @click.option("--unknown", is_flag=True, help="Only SKUs that lead to no variant.")
-@click.option("--sku", "skus", metavar="SKU", multiple=True, help="Only this SKU; repeat it.")
+@click.option("--sku", "skus", metavar="SKU", multiple=True, help="Only this SKU; may be repeated.")
 @config_option
 @json_option
 def command(

@@ -47,7 +47,7 @@ Examples:
 @config_option
 @json_option
 def command(action: str, config_path: str | None, *, prints: bool, yes: bool, as_json: bool) -> int:
-    """Work with the target of the section [publish], a database.
+    """Work with the target: the database of the section [publish].
 
     status ends with exit code 1 if this syncd does not publish.
     """

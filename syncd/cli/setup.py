@@ -113,7 +113,7 @@ def _key_text(key_file: str | None) -> str | None:
 
 
 class _Setup:
-    """One run. `state` says what an interrupt leaves behind."""
+    """One run. `state` describes the result of an interrupt."""
 
     def __init__(self, config_path: str | None, flags: Flags, report: Report, asker: Asker) -> None:
         self._config_path = config_path

@@ -84,7 +84,7 @@ def collect(
 def _keys(
     config: Config, source: KeySource, flags: Flags, asker: Asker, say: Callable[[str], None]
 ) -> tuple[tuple[Secret, ...], tuple[str, ...], Page]:
-    """Return the keys to store, what was removed around them, and the first page of items."""
+    """Return the keys to store, the kinds of removed text, and the first page of items."""
     for attempt in range(1, _ATTEMPTS + 1):
         is_last = flags.key_text is not None or asker.takes_defaults or attempt == _ATTEMPTS
         try:

@@ -119,7 +119,7 @@ def require_readable(plan: Plan, run: Run) -> None:
 
 
 def warn_of_proxy(plan: Plan, run: Run, say: Say) -> None:
-    """Say that the service does not get the proxy of this shell, which Dreamship was asked over."""
+    """Warn that the service does not get this shell's proxy, which the test of the key used."""
     base_url = plan.config.dreamship.base_url
     variable, _ = http_client.proxy_for(base_url, os.environ)
     if variable and base_url.startswith("https:") and not service.has_variable(variable, run):

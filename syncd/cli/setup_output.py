@@ -1,4 +1,4 @@
-"""What `syncd setup` prints: lines for a person, or one JSON document at the end."""
+"""The output of `syncd setup`: lines for a person, or one JSON document at the end."""
 
 from __future__ import annotations
 

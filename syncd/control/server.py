@@ -30,7 +30,7 @@ from syncd.http_server.refusals import Places, Refusals
 
 # The HTTP server may drop all headers.
 HEADERS_READ = frozenset[bytes]()
-# Far more than the ids that one request may name (`reconcile.MAX_ITEMS`, `replay.MAX_IDS`).
+# Far more than the ids that one request may name (`sweeps.MAX_ITEMS`, `replay.MAX_IDS`).
 MAX_BODY_BYTES = 64 * 1024
 # Requests for the status that are answered at the same time; others are refused.
 MAX_CONCURRENT = 8

@@ -140,7 +140,7 @@ class _Read(Struct):
     def add_ambiguous(
         self, stored: VariantState | None, variant: SourceVariant, values: tuple[str, ...]
     ) -> None:
-        """Add all values of a variant that one answer has with several; read again if new."""
+        """Add all values of a variant if one answer has several; read again if one is new."""
         if stored is None:
             self.add_variant(variant)
             stored = self.change_set.variants[variant.variant_id]

@@ -61,8 +61,8 @@ def mention_in(body: bytes) -> Mention | None:
         return None
     own, variants, items = _ids(text)
     if about == "item":
-        # A changed item makes its variants no conflict. Its id is the id of a variant only if
-        # "item" is a truncated "item_variant".
+        # A change of the item does not contradict the values of its variants. Its id is the id of a
+        # variant only if "item" is a truncated "item_variant".
         return Mention(variant_ids=own, item_ids=own + items)
     is_certain = about == "variant"
     # Without a kind, an id may be a variant's or an item's.

@@ -1,4 +1,4 @@
-"""Pushes of the change feed: where each one is, and what the receiver of a batch gets.
+"""Pushes of the change feed: the position of each push, and the content of a batch.
 
 A push takes each change in the order of the feed. A push without a valid position gets a full copy
 first: a row for each variant, in the order of their ids, in batches marked `full`.
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from syncd.core.model import MAX_ID, JsonObject, Row
 from syncd.core.plain_text import json_text
 
-# Other sources may follow; receivers that read several mirrors tell them apart by it.
+# There may be other sources later; a receiver of several mirrors distinguishes them by it.
 SOURCE = "default"
 # As the end of a pending batch: the last one of a full copy, without rows.
 END = MAX_ID

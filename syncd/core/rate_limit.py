@@ -47,7 +47,7 @@ class Slowdown(Struct, frozen=True):
 class RateState(Struct, frozen=True):
     """The calls of the last window (oldest first), the present rate, and a pause if one is due.
 
-    `slowdown`: what the last 429 left of the background rate.
+    `slowdown`: the part of the background rate that the last 429 left.
     """
 
     calls_per_minute: int

@@ -121,7 +121,7 @@ def _is_marked(values: Values) -> bool:
 
 
 def _marks_hit(mark: str) -> bool:
-    """Distinguish a copy (`HIT`, `TCP_MEM_HIT`, `STALE`) from what the origin has confirmed."""
+    """Distinguish a copy (`HIT`, `TCP_MEM_HIT`, `STALE`) from content that the origin confirmed."""
     words = set(re.split(r"[^a-z]+", mark.lower().partition(" from ")[0]))
     if "refresh" in words and "fail" not in words:
         return False

@@ -1,4 +1,4 @@
-"""What is due when: sweeps, the search for unplaced variants, and the deletion of old rows. Pure.
+"""The times of sweeps, of the search for unplaced variants, and of deletions of old rows. Pure.
 
 `syncd.daemon.scheduler` runs it with APScheduler, and the simulation in virtual time.
 """

@@ -42,7 +42,7 @@ QUIET_COMMITS = 3
 
 
 class Heartbeat:
-    """Stores at least at every second beat that the daemon lives, and at once what is new.
+    """Stores a sign of life at least at every second beat, and news at once.
 
     `every_s`: the time between two beats.
     """
@@ -72,7 +72,7 @@ class Heartbeat:
         self._commits = 0
         self._logged_error = ""
         self._written: Beat | None = None
-        # A connection of its own: a heartbeat never waits for a query of the status.
+        # A separate connection: a heartbeat never waits for a query of the status.
         self._query_runner = QueryRunner(services.config.mirror.path)
         services.clock.follow(self._follow)
 

@@ -1,4 +1,4 @@
-"""The listings of the shop: reads their file, and says which items they need."""
+"""The listings of the shop: reads their file, and finds the items that they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches the file of the listings, and what sweeps say about its SKUs."""
+"""Watches the file of the listings, and the results of sweeps about its SKUs."""
 
 from __future__ import annotations
 

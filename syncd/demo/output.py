@@ -67,7 +67,7 @@ class PlainOutput:
 
 
 class LiveOutput:
-    """Draws each state over the previous one, on a screen of its own.
+    """Draws each state over the previous one, on the alternate screen of the terminal.
 
     So the picture stays whole while the size of the terminal changes. `print_last` leaves the last
     one on the usual screen.

@@ -10,12 +10,12 @@ from msgspec import json
 from syncd.config import TargetUrl
 from syncd.core.status_document import PublishStatus
 
-# A schema of its own, so that nothing of a real shop is touched.
+# A separate schema, so that no table of a real shop changes.
 SCHEMA = "syncd_demo"
 
 
 class DemoTarget:
-    """A source of its own in the schema of demos: no earlier demo has its lease."""
+    """A new source in the schema of demos: no earlier demo has its lease."""
 
     def __init__(self, url: TargetUrl) -> None:
         self._url = url

@@ -48,7 +48,7 @@ def follow(
 
 def _listen(url: str, load: Any, save: Any, handle: Any, start_over: Any) -> None:
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as db:
-        # First: what is committed from now on is notified or found by the first look.
+        # First: later commits cause a notification, and the first query finds the earlier ones.
         db.execute("LISTEN syncd_changes")
         while True:
             while _look(db, load, save, handle, start_over):

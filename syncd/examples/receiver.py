@@ -65,7 +65,7 @@ class Receiver:
         for change in message["changes"]:
             self._apply_change(change, is_copy=message["full"])
         if message.get("end"):
-            # What the copy did not have is not listed any more: this program forgets it.
+            # A variant that the copy did not have is not listed any more: this program forgets it.
             self.db.execute("DELETE FROM variants WHERE copy != ?", (self._state("copy"),))
         self._put_state("message", message_id)
 

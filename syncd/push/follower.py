@@ -37,7 +37,7 @@ LOG_EVERY_S = 3600.0
 class Follower:
     """Sends each batch until it is taken, then the next one; never a later one before.
 
-    It waits for nothing but its own receiver, and nothing waits for it.
+    It waits only for its own receiver, and no other part waits for it.
     """
 
     def __init__(self, push: Push, sink: Sink, database: Database) -> None:

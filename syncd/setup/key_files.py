@@ -1,4 +1,4 @@
-"""The file with the api keys: what it has, and its next content. Comments and old keys stay."""
+"""The file with the api keys: its keys, and its next content. Comments and old keys stay."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class KeySource(Struct, frozen=True):
     """The keys of a configuration, in their order, and the file for the next ones.
 
     `in_file`: keys of `file`. `inline`: keys of `dreamship.api_keys`, which only count if no file
-    is set. `is_credential`: systemd hands the file over. `removed`: what was around the keys.
+    is set. `is_credential`: systemd hands the file over. `removed`: the kinds of text around keys.
     """
 
     file: KeyFile
@@ -35,7 +35,7 @@ class KeySource(Struct, frozen=True):
 
     @property
     def removed(self) -> tuple[str, ...]:
-        """What was around the keys of the file."""
+        """The kinds of text around the keys of the file."""
         return self.file.removed
 
     def changes(self, keys: tuple[Secret, ...]) -> dict[str, Any]:

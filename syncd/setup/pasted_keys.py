@@ -1,4 +1,4 @@
-"""Finds the api keys in pasted text, and names what was around them. No message has any of it."""
+"""Finds the api keys in pasted text, and names the kinds of text around them, never the text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MIN_KEY_CHARS = 12
 
 
 class PastedKeys(Struct, frozen=True):
-    """The keys in a text; `removed` names what was around them, without any part of it."""
+    """The keys in a text; `removed` names the kinds of text around them, without any part of it."""
 
     keys: tuple[Secret, ...]
     removed: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ def _visible(text: str, removed: dict[str, None]) -> str:
 
 
 def _unwrapped(line: str, removed: dict[str, None]) -> str:
-    """Return a line without what is around its keys."""
+    """Return a line without the text around its keys."""
     before = None
     while line != before:
         before = line

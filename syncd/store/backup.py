@@ -38,7 +38,7 @@ def backup(mirror: Path, target: Path) -> None:
         _require_own_name(resolve(mirror), target)
         with _translated_for_target(target):
             _remove_abandoned(target.parent)
-        # A name of its own: the name of the target may have the maximum length already.
+        # An unrelated name: the name of the target may have the maximum length already.
         name = f".syncd-backup-{os.getpid()}-{secrets.token_hex(4)}.part"
         part = target.parent.absolute() / name
         try:

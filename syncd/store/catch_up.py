@@ -1,4 +1,4 @@
-"""The state of catching up, and what it depends on: missed changes, and items read before them."""
+"""The state of catching up, with its inputs: missed changes, and items read before them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes without a commit of their own: the next transaction runs them before anything else.
+"""Writes that need no separate commit: the next transaction runs them before anything else.
 
 No other transaction comes between a deferred write and its execution. So each transaction finds
 the mirror as if every deferred write had been committed at once. A crash loses them, so each one

@@ -195,7 +195,7 @@ def _chained(result: DeliveryResult, delivery_id: int, heads: Mapping[int, Heads
 
 
 def _count_copies(db: sqlite3.Connection, copies: Sequence[DeliveryResult]) -> None:
-    # A copy that counts as a new event (equal bytes without a uuid) has an outcome of its own.
+    # A copy that counts as a new event (equal bytes without a uuid) has its own outcome.
     db.executemany(
         """UPDATE deliveries SET duplicates = duplicates + 1,
                outcome = CASE WHEN ?1 = 'duplicate' THEN outcome ELSE ?1 END,

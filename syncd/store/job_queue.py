@@ -1,4 +1,4 @@
-"""The queue of reads: the next one, what a read completes, and what is postponed."""
+"""The queue of reads: the next read, completed requests, and postponed items."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def next_due_at(db: sqlite3.Connection, now: datetime) -> datetime | None:
 
 
 def complete(db: sqlite3.Connection, read: ItemRead) -> None:
-    """Delete the request that a read answers. What is not settled yet is due once, for all."""
+    """Delete the request that a read answers. Unsettled deliveries get one later read."""
     began_at = to_text(read.began_at)
     db.execute(
         "DELETE FROM refresh_queue WHERE item_id = ? AND final_at <= ?", (read.item_id, began_at)

@@ -1,6 +1,6 @@
 """Fingerprints of the rows of the list, and whether changed rows show changed availability.
 
-All of it is a hint: the fetcher writes it in transactions of its own, so that a damaged page here
+All of it is a hint: the fetcher writes it in separate transactions, so that a damaged page here
 prevents nothing else.
 """
 

@@ -47,7 +47,7 @@ class SavedState(Struct, frozen=True):
     """The state that a daemon needs when it starts.
 
     `calls`: those of the last minute; `lost_calls`: how many more a crash may have lost.
-    `slowdown`: what the last 429 left of the background rate.
+    `slowdown`: the part of the background rate that the last 429 left.
     `complete_at`: when the last complete sweep of the catalogue began; `failures`: the number of
     sweeps since then that were not complete. `accepting_since`: since when deliveries could arrive
     without a break. `is_clock_suspect`: the clock ran ahead, and nothing has confirmed it since.
@@ -109,7 +109,7 @@ def log_throttled(
     *,
     for_sweep: bool,
 ) -> None:
-    """Store one 429, until when it asked to wait, and what it left of the background rate."""
+    """Store one 429, the end of its wait, and the part of the background rate that it left."""
     put_state(db, "paused_until", to_text(paused_until))
     if slowdown is not None:
         put_state(db, SLOWDOWN_AT, to_text(slowdown.at))

@@ -1,4 +1,4 @@
-"""What version 0.2.0 changes in the schema. Once it is released, no text here changes."""
+"""The changes of the schema in version 0.2.0. After the release, no text here changes."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def _state(row: PlainRow, origin: Origin, *, is_blocked: bool) -> tuple[VariantS
     """Return a row as the mirror stores it, and whether a read has to confirm it.
 
     The requests of the other host to confirm deliveries are lost with it. A value that is being
-    verified is in doubt here too, whichever the other values were.
+    verified there is verified here too: the target does not have the other values.
     """
     variant_id, item_id, name, color, size, value, _, verifying, *rest = row
     _, changed_at, confirmed_at, source, cost, basic_cost, event_at = rest

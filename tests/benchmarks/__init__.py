@@ -1,1 +1,1 @@
-"""What the product costs, as ratios measured in one run; see run.py."""
+"""The costs of syncd, as ratios measured in one run; see run.py."""

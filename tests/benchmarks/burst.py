@@ -1,4 +1,4 @@
-"""A hundred thousand deliveries as fast as they are taken: all kept, the mirror exact."""
+"""A hundred thousand deliveries at full speed: all are stored, and the mirror is exact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONNECTIONS = 128
 
 
 def measure(folder: Path, rounds: int) -> list[Row]:
-    """Send them once; what counts here is not the time."""
+    """Send them once; this benchmark does not measure the time."""
     del rounds
     place = Place(folder)
     place.fill(VARIANTS)
@@ -45,7 +45,7 @@ def measure(folder: Path, rounds: int) -> list[Row]:
         Row.at_most("burst of 100,000: not answered 200", refused, 0, detail, ""),
         Row.at_most("burst: variants that differ from the source", differences, 0, "", "of 10,000"),
         Row.at_most(
-            "burst: answered 200 and not kept, or not told by the feed",
+            "burst: answered 200 and not stored, or not in the feed",
             DELIVERIES - min(stored, changes), 0, "", "",
         ),
         Row.measured("burst: peak memory", peak_mb, f"idle {idle_mb:.0f} MB", "MB"),

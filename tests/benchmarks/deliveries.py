@@ -1,4 +1,4 @@
-"""Signed deliveries, made before anything is measured: each distinct, each news to the mirror."""
+"""Signed deliveries, made before the measurement: each is distinct and changes the mirror."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.mirrors import FIRST_VARIANT, VALUES, VARIANTS_PER_ITEM, item_of
 from syncd.core.signature import sign
 
 KEY = "ds_bench_0123456789abcdef"
-# Events a moment apart, all of them older than their arrival and younger than what the mirror has.
+# Events a moment apart, all older than their arrival and newer than every event of the mirror.
 APART = timedelta(microseconds=50)
 AGE = timedelta(minutes=2)
 

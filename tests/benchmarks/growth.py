@@ -1,4 +1,4 @@
-"""What a large mirror and a long history cost a delivery."""
+"""The cost of a delivery with a large mirror and a long history."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _post(place: Place, variants: int, folder: Path) -> Posted:
 
 
 def _clean(folder: Path, rounds: int) -> list[Row]:
-    """Compare the longest wait of a delivery with and without the broom."""
+    """Compare the longest wait of a delivery with and without retention at work."""
     file = folder / "deliveries"
     deliveries.write(file, 150_000, 10_000)
     longest: dict[bool, list[float]] = {False: [], True: []}

@@ -22,7 +22,7 @@ from syncd.core.signature import HEADER
 VARIANTS = 10_000
 CONNECTIONS = (1, 32, 128)
 SECONDS = 4
-# More than the fastest server that stores them answers in that time.
+# More than the fastest server that stores deliveries can answer in that time.
 DELIVERIES = 100_000
 LABELS = {
     "empty": "an empty Starlette handler",
@@ -92,7 +92,7 @@ def once(
         load.accepted <= stored <= load.requests + load.broken + connections
     ):
         raise AssertionError(f"{kind}: {load.accepted} are answered 200, and {stored} are stored")
-    # A delivery whose answer wrk no longer waited for was paid for, too.
+    # wrk may end before an answer arrives. That delivery used processor time too.
     paid = max(load.accepted if stored is None else stored, 1)
     return Measured(load, 1e6 * cpu_s / paid, written / 1024 / paid)
 

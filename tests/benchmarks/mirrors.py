@@ -22,7 +22,7 @@ def item_of(variant_id: int) -> int:
 
 
 def fill(path: Path, variants: int, config: Config | None = None) -> None:
-    """Make a mirror of so many variants, all with the first value, read in a sweep just ended."""
+    """Make a mirror of so many variants: all have the first value, and a sweep has just ended."""
     connection = open_for_writing(path)
     read_at = to_text(datetime.now(UTC) - timedelta(hours=1))
     connection.execute("BEGIN")
@@ -47,7 +47,7 @@ def fill(path: Path, variants: int, config: Config | None = None) -> None:
         (read_at,),
     )
     if config is not None:
-        # So that the daemon does not apply its policy to every variant when it starts.
+        # Otherwise the daemon would apply its policy to every variant when it starts.
         reapply_policy.mark_applied(connection, runtime_config(config).policy)
     connection.execute("COMMIT")
     close_for_readers(connection)

@@ -1,6 +1,6 @@
-"""Posts deliveries from a process of its own and looks at each answer, which wrk cannot.
+"""Posts deliveries from a separate process and checks each answer, which wrk cannot do.
 
-python tests/benchmarks/posting.py URL FILE CONNECTIONS SECONDS    tells the counts as JSON
+python tests/benchmarks/posting.py URL FILE CONNECTIONS SECONDS    prints the counts as JSON
 SECONDS 0: until each delivery of the file was answered once.
 """
 
@@ -23,7 +23,7 @@ from syncd.core.signature import HEADER
 
 
 class Posted(Struct):
-    """What was answered, and how long each answer took."""
+    """The answers, and the time that each answer took."""
 
     seconds: float = 0.0
     answers: dict[str, int] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Posted(Struct):
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
+        """The number of answers in a second."""
         return sum(self.answers.values()) / self.seconds
 
 
@@ -116,7 +116,7 @@ class _Run:
         return head.encode() + signature + b"\r\n\r\n" + body
 
     def ended(self, connection: _Connection) -> None:
-        """Note the end of a connection; the last one ends the run."""
+        """Record the end of a connection; the last one ends the run."""
         self._open.discard(connection)
         if not self._open:
             self._done.set()

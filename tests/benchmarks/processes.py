@@ -1,4 +1,4 @@
-"""The processes that are measured, and what the kernel says they used."""
+"""The measured processes, and the kernel's figures of their use of the machine."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Running(Struct, frozen=True):
 
     @property
     def peak_mb(self) -> float:
-        """The most memory it ever had."""
+        """The largest memory of the process until now."""
         return self._status_kb("VmHWM") / 1024
 
     @property
     def memory_mb(self) -> float:
-        """The memory it has now."""
+        """The present memory of the process."""
         return self._status_kb("VmRSS") / 1024
 
     @property
@@ -185,7 +185,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Load(Struct, frozen=True):
-    """What wrk saw."""
+    """The results of wrk."""
 
     requests: int
     seconds: float
@@ -197,12 +197,12 @@ class Load(Struct, frozen=True):
 
     @property
     def accepted(self) -> int:
-        """Answers 200."""
+        """The number of answers with 200."""
         return self.requests - self.not_200
 
     @property
     def per_second(self) -> float:
-        """Answers 200 a second."""
+        """The number of answers with 200 in a second."""
         return self.accepted / self.seconds
 
 

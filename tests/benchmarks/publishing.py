@@ -2,7 +2,7 @@
 
     python tests/benchmarks/publishing.py --variants 1000000 --rates 100,1000,5000
 
-Each measurement has a server of its own, as a shop would have it: with durable commits.
+Each measurement has its own server with durable commits, like the server of a shop.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def change(db: sqlite3.Connection, number: int, count: int) -> int:
 
 
 def main() -> None:
-    """Measure as the arguments say."""
+    """Run the measurements that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variants", type=int, default=1_000_000)
     parser.add_argument("--rates", default="100,1000,5000")

@@ -1,4 +1,4 @@
-"""The cost of a read that changes nothing, at the pace of the background reading."""
+"""The cost of a read that changes nothing, at the rate of background reads."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ PATH = "/webhooks/dreamship"
 
 
 def empty() -> ASGIApp:
-    """Answer at once: what the HTTP server and the framework cost alone."""
+    """Answer at once: this shows the cost of the HTTP server and the framework alone."""
 
     async def receive(request: Request) -> Response:
         del request

@@ -1,6 +1,6 @@
-"""A shop's read of one variant from a process of its own, while nothing and while much happens.
+"""A shop's read of one variant from a separate process, beside an idle and a busy daemon.
 
-python tests/benchmarks/shop.py MIRROR VARIANTS SECONDS    tells milliseconds as JSON
+python tests/benchmarks/shop.py MIRROR VARIANTS SECONDS    prints milliseconds as JSON
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUSY_TIMEOUT_S = 1.0
 
 
 class Reads(Struct, frozen=True):
-    """How long reads took."""
+    """The durations of the reads."""
 
     count: int
     p50_ms: float

@@ -1,4 +1,4 @@
-"""How long somebody waits: for the daemon to be ready, and for a command."""
+"""The time until the daemon is ready, and the time that a command takes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measure(folder: Path, rounds: int) -> list[Row]:
 
 
 def _start(place: Place) -> tuple[float, float, float]:
-    """Return seconds to READY=1, of a first status and of the next."""
+    """Return the seconds until READY=1, and those of the first and the next status."""
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     address = place.folder / "notify"
     manager.bind(str(address))

@@ -1,4 +1,4 @@
-"""What reading a whole catalogue costs that has not changed, and one that has."""
+"""The cost of a sweep: of a catalogue without changes, and of one with changes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Shelves(Api):
     reads: int = 0
 
     def application(self) -> Starlette:
-        """Return an application that costs as little as it can: it shares the machine."""
+        """Return an application with the least possible cost, because it shares the machine."""
         return Starlette(
             routes=[
                 Route("/v1/items/", self._page),

@@ -1,4 +1,4 @@
-"""The measurements beside their aims."""
+"""The measurements and their aims."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class Row(Struct, frozen=True):
-    """One line: a number, its aim, and what it was made of."""
+    """One line: a number, its aim, and the numbers from which it was computed."""
 
     name: str
     value: float | None
@@ -22,14 +22,14 @@ class Row(Struct, frozen=True):
     def at_least(
         cls, name: str, value: float, aim: float, detail: str = "", unit: str = "x"
     ) -> Self:
-        """Return a row whose number should not be smaller."""
+        """Return a row with a lower limit for its number."""
         return cls(name, value, f">= {aim:g}", value >= aim, detail, unit)
 
     @classmethod
     def at_most(
         cls, name: str, value: float, aim: float, detail: str = "", unit: str = "x"
     ) -> Self:
-        """Return a row whose number should not be larger."""
+        """Return a row with an upper limit for its number."""
         return cls(name, value, f"<= {aim:g}", value <= aim, detail, unit)
 
     @classmethod

@@ -1,4 +1,4 @@
--- Posts pre-generated, signed deliveries, each once, and tells the counts as one line of JSON.
+-- Posts pre-generated, signed deliveries, each once, and prints the counts as one line of JSON.
 -- wrk … -s wrk.lua URL -- FILE     (FILE: lines of `signature<TAB>body`)
 
 local requests, next_one = {}, 0

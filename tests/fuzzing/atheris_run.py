@@ -25,7 +25,7 @@ def main() -> None:
     mirror = Mirror()
 
     def one(data: bytes) -> None:
-        """Take a header and one or several bodies out of what the fuzzer made up."""
+        """Take a header and one or several bodies from the bytes of the fuzzer."""
         header, *bodies = data.split(SEPARATOR)
         mirror.check(header, *(bodies or [header])[:4])
 

@@ -1,4 +1,4 @@
-"""What holds of every body whatever its bytes, checked on the way a delivery takes."""
+"""Checks that every body must pass, with any bytes, on the path of a delivery."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Mirror:
         migrate(self._db)
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Close the mirror."""
         self._db.close()
 
     def check(self, header: bytes, *bodies: bytes) -> list[DeliveryResult]:
-        """Deliver the bodies one after the other, each twice; return what became of them."""
+        """Deliver the bodies one after the other, each twice; return the outcomes."""
         for body in bodies:
             has_signature_form(header)
             assert not is_authentic(body, header, KEYS)
@@ -56,7 +56,7 @@ class Mirror:
         assert first.outcome in OUTCOMES
         if delivery.quarantined is not None and delivery.mention is not None:
             self._check_doubted(delivery.mention)
-        # Equal bytes without a uuid may be news, but only where they disagree with what is known.
+        # Equal bytes without a uuid may be a new event, but only if they contradict the mirror.
         assert second.outcome == "duplicate" or delivery.update is not None
         return [first, second]
 
@@ -72,7 +72,7 @@ class Mirror:
         return result
 
     def _check_doubted(self, mention: Mention) -> None:
-        """Check that what is named and not understood is not sold."""
+        """Check that a variant is not sold if a body names it and was not understood."""
         for variant_id in mention.variant_ids:
             found = self._db.execute(
                 "SELECT sellable FROM availability WHERE variant_id = ?", (variant_id,)
@@ -80,7 +80,7 @@ class Mirror:
             assert found is None or found[0] == 0
 
     def _check_kept(self) -> None:
-        """Check that a shop can read what was written, and that the feed tells all of it."""
+        """Check that a shop can read the mirror, and that the feed contains every change."""
         view = {
             row[0]: row[1:]
             for row in self._db.execute(

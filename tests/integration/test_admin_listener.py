@@ -290,7 +290,7 @@ def test_a_public_socket_from_systemd_is_refused_for_admin_and_control(
         assert "Traceback" not in message
     with socket.create_server(("0.0.0.0", 0)) as one, handed(idle, {"admin": one}, **allowing):
         url = f"http://127.0.0.1:{one.getsockname()[1]}/status.json"
-        # It was told that others reach it, by whatever name they call it.
+        # The configuration says that other hosts reach it, by any name.
         answer = httpx.get(url, headers={"Host": "shop.example"}, trust_env=False, timeout=20)
         assert answer.status_code == 200
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"

@@ -67,7 +67,7 @@ def test_searches_at_the_same_time_are_limited() -> None:
 
 
 def for_ever(reports: Queries) -> Any:
-    """Ask what never ends."""
+    """Run a query that never ends."""
     with reports._rows() as connection:
         return connection.execute(
             "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT max(n) FROM c"

@@ -41,7 +41,7 @@ def reading(daemon: Daemon) -> dict[str, Any]:
     return found
 
 
-def test_a_lost_change_is_repaired_without_anybody_asking(site: Site) -> None:
+def test_a_lost_change_is_repaired_without_a_request(site: Site) -> None:
     """A round reads every item; nothing else would find the change for six hours."""
     site.configure(reconcile={"background_calls_per_minute": 600})
     daemon = site.serve()
@@ -54,7 +54,7 @@ def test_a_lost_change_is_repaired_without_anybody_asking(site: Site) -> None:
     assert reading(daemon)["confirmed_60m"] == len(site.catalogue.names)
 
 
-def test_evidence_of_a_loss_makes_everything_be_read_at_once(large: Site) -> None:
+def test_evidence_of_a_loss_starts_a_read_of_everything_at_once(large: Site) -> None:
     """The background alone would take an hour; the status and the log say what happens."""
     large.configure(
         reconcile={"background_calls_per_minute": 6}, dreamship={"calls_per_minute": 1200}

@@ -1,4 +1,4 @@
-"""Every stop ends within its time, whichever dependency of the daemon hangs."""
+"""Every stop ends within its time, also if a dependency of the daemon hangs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_an_unread_log_blocks_nothing(site: Site, tmp_path: Path) -> None:
         assert process.wait(SOON_S) == 0
         with open(reading, "rb") as file:  # noqa: PTH123 - a descriptor
             output = file.read().lstrip(b"\n")
-    # What was read by nobody in time is not there; what is there are whole lines.
+    # Lines that nobody read in time are missing; the others are complete.
     assert all(json.decode(line) for line in output.splitlines())
 
 

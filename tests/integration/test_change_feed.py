@@ -36,7 +36,7 @@ VALUES = ("out_of_stock", "in_stock", "?")
 
 
 class Consumer:
-    """Keeps a copy of the mirror by polling the feed from a thread of its own."""
+    """Keeps a copy of the mirror by polling the feed in a separate thread."""
 
     def __init__(self, mirror: Path) -> None:
         self.seqs: list[int] = []
@@ -128,7 +128,7 @@ def test_a_reader_sees_every_change_once_in_order(site: Site, sleeper: Any) -> N
     assert consumer.copy == {
         row["variant_id"]: (row["availability"], row["sellable"]) for row in truth
     }
-    # Who slept meanwhile is told so, and starts over.
+    # A reader that slept meanwhile gets an error, and starts again.
     assert sleeper.changes(*slept_at) is None
     position, rows = sleeper.start_over()
     assert position[0] == output[-1]
@@ -262,7 +262,7 @@ def test_a_pruned_since_is_reported(shared: Daemon) -> None:
 
 
 def test_following_ends_when_the_mirror_is_replaced(site: Site) -> None:
-    """Its numbers start again, so the follower would miss changes or wait for ever."""
+    """Its numbers start again: without the error, the follower would miss changes."""
     site.serve().stop()
     with subprocess.Popen(
         site.command("changes", "--follow", "--json"),

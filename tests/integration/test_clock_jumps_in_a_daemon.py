@@ -81,7 +81,7 @@ def test_a_jump_back_of_an_hour_stops_nothing(site: Site, wall: WallClock) -> No
     """Heartbeat, freshness and verifying go on, without a loop of reads; then forward again."""
     wall.set(timedelta(hours=1))
     daemon = site.serve(environ=wall.environ | HASTY)
-    assert seen_at(site) is None  # to a shop whose clock is right it is of the future
+    assert seen_at(site) is None  # for a shop with a correct clock, the time is in the future
     assert may_sell(site) == []
     variant, *_ = site.catalogue.variants
     wall.set(timedelta(0))

@@ -79,7 +79,7 @@ def output(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:
 
 
 def error_of(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """Return what a command told of a fault: lines that say what is wrong, and one what to try."""
+    """Return the lines of an error: some say what is wrong, one says what to try."""
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -90,7 +90,7 @@ def error_of(done: subprocess.CompletedProcess[str], code: int) -> str:
 
 
 def on_terminal(command: list[str], environ: dict[str, str]) -> str:
-    """Return what a command shows on a terminal."""
+    """Return the output of a command on a terminal."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         command, env=environ, stdin=follower, stdout=follower, stderr=follower
@@ -253,7 +253,7 @@ def test_changes_follow_prints_each_new_change(shared: Daemon) -> None:
             variant_id = max(site.catalogue.variants)
             for value in ("made to order", "in_stock"):
                 event = site.change(variant_id, value)
-                # The same second as the last one: told apart by its own timestamp.
+                # The same second as the last one; the timestamps of both differ.
                 shared.deliver(Event(UPDATED, "item_variant", variant_id, event.at))
                 ready, _, _ = select.select([following.stdout], [], [], 5)
                 assert ready, "nothing within 5 s"
@@ -343,7 +343,7 @@ def test_a_missing_configuration_is_named(idle: Site) -> None:
     assert idle.syncd("check-config", config=False).returncode == 0
 
 
-# A mirror that is not there, or is none.
+# A missing mirror, or a file that is no mirror.
 
 
 @pytest.mark.parametrize("command", [("availability", "7"), ("changes",), ("changes", "--follow")])
@@ -385,7 +385,7 @@ def test_a_database_of_another_program_is_refused(idle: Site) -> None:
     assert idle.mirror.read_bytes() == before
 
 
-# The door itself.
+# The program itself.
 
 
 def test_the_version_is_that_of_the_package() -> None:

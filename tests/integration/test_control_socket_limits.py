@@ -35,7 +35,7 @@ INVENTED = range(5_000_000, 5_050_000)
 
 
 class Member:
-    """Somebody of the group, who speaks to the socket without the command."""
+    """A member of the group, who uses the socket without the command."""
 
     def __init__(self, site: Site) -> None:
         self._transport = str(site.socket)
@@ -128,13 +128,13 @@ def test_deliveries_are_confirmed_first_with_a_full_queue(site: Site) -> None:
     assert "try again later" in output["hint"]
     paths = deliver_to(site, daemon, 5)
     assert calls_until_confirmed(site, paths) <= 5
-    # And after a restart, of what the daemon before has left.
+    # Also after a restart, for the items that the previous daemon left in the queue.
     paths = deliver_to(site, daemon, 5)
     daemon.stop()
     daemon = site.serve(filled=False)
     assert waiting(site)[0] == requests
     assert calls_until_confirmed(site, paths) <= 5
-    # Who names one real item does not wait behind a thousand invented ones.
+    # A client that names one real item does not wait for a thousand invented ones.
     item_id = min(site.catalogue.names)
     before = len(site.api.calls)
     done = site.syncd("reconcile-now", "--item", str(item_id), "--json")
@@ -173,7 +173,7 @@ def test_an_oversized_queue_of_an_earlier_version_is_cut(site: Site) -> None:
     assert (line["items"], line["requests"]) == (MAX_WAITING_ITEMS, MAX_REQUESTS)
     assert calls_until_confirmed(site, paths) <= 5
     site.until(lambda: waiting(site) == (0, 0))
-    # Nothing is left of what was invented.
+    # No invented item is left.
     assert site.rows("SELECT count(*) AS n FROM items") == [{"n": 5}]
     results = site.rows("SELECT result, error FROM sweeps WHERE NOT is_catalogue ORDER BY sweep_id")
     assert results[0]["result"] == "failed"
@@ -270,7 +270,7 @@ def test_a_dry_run_waits_behind_deliveries(site: Site, named: list[int] | None) 
         site.until(lambda: len(site.api.calls) > before + 3)
         paths = deliver_to(site, daemon, 8)
         assert calls_until_confirmed(site, paths) <= 8
-        # Nor does it starve.
+        # The dry run makes progress too.
         before = len(site.api.calls)
         site.until(lambda: len(site.api.calls) > before + 3)
     daemon.stop()

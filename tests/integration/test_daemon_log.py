@@ -32,7 +32,7 @@ def large(
     """Give a daemon whose catalogue is large enough that a sweep may refuse to remove it."""
     with open_site(tmp_path_factory.mktemp("large"), items=30) as site:
         daemon = site.serve()
-        # Told last of what follows a first sweep.
+        # The last line that a first sweep causes.
         site.until(lambda: reported_by(daemon, "not sold"))
         yield daemon
         daemon.stop()
@@ -197,7 +197,7 @@ def test_at_debug_a_delivery_can_be_followed_to_its_confirmation(site: Site) -> 
     assert applied["variant_id"] == variant.variant_id
     (read,) = new.of("read")
     assert (read["kind"], read["item_id"], read["sweep_id"]) == ("confirm", variant.item_id, None)
-    # What the libraries say of each request, nobody reads.
+    # Nobody reads the lines of the libraries about each request.
     assert {line["event"] for line in daemon.lines()} <= {
         *("listening", "ready", "read", "delivery", "sweep begins", "sweep ended"),
         "not sold: availability.sellable does not list these values",

@@ -207,7 +207,7 @@ def test_many_reads_are_written_earlier(mirror: Path) -> None:
     assert 1 + ITEMS // MOST_WAITING <= live(mirror, story, per_minute=6000) <= 7
 
 
-def test_a_clean_stop_writes_what_waits(mirror: Path) -> None:
+def test_a_clean_stop_writes_the_waiting_reads(mirror: Path) -> None:
     """Nothing is read again, and the calls of the last minute are known exactly."""
 
     async def some(process: Process) -> list[int]:

@@ -42,7 +42,7 @@ def test_the_demo_ends_with_no_difference(idle: Site) -> None:
     for phase in ("filling", "delivering", "outage", "repairing", "checking", "comparing"):
         assert f"{phase}: " in done.stderr
     database = Path(result["database"])
-    # It is left to look at, and the daemon that wrote it has ended.
+    # The folder stays for inspection, and the daemon that wrote it has ended.
     idle.mirror = database
     assert idle.rows("SELECT count(*) AS n FROM availability")[0]["n"] >= result["variants"]
     assert "stopped" in (database.parent / "daemon.log").read_text()

@@ -1,4 +1,4 @@
-"""The demo that runs until it is stopped: what a shop's developer and a person do with it."""
+"""The demo that runs until it is stopped: its uses by a developer of a shop."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ pytestmark = pytest.mark.long
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
-# A heartbeat twice a second: who watches the watchdog wants to see it soon.
+# A heartbeat twice a second, so that a test of the watchdog is short.
 FAST = {"WATCHDOG_USEC": "1000000"}
 
 
 class Clerk:
-    """Delivers, and remembers what was answered 200."""
+    """Sends deliveries, and remembers those that were answered 200."""
 
     def __init__(self, site: Site, daemon: Daemon) -> None:
         self.site = site
@@ -60,8 +60,8 @@ class Clerk:
         return httpx.get(url, trust_env=False).status_code
 
     def check_failing(self, why: str) -> None:
-        """Check that nothing is taken, and that it says so and why."""
-        # What fits into the log as it is may still be kept, and then is answered 200.
+        """Check that no delivery is taken, and that the answer and the status say why."""
+        # A small delivery may still fit into the write-ahead log, and then is answered 200.
         self.site.until(lambda: self.post() == 503)
         assert self.healthz() == 503
         status = self.daemon.status()
@@ -69,7 +69,7 @@ class Clerk:
         assert any(why in reason for reason in status["reasons"]), status["reasons"]
 
     def check_recovered(self) -> None:
-        """Check that deliveries are taken again, and that a power failure now costs nothing."""
+        """Check that deliveries are taken again, and that a power failure now loses nothing."""
         self.site.until(lambda: self.healthz() == 200)
         assert self.post() == 200
         assert self.daemon.status()["health"] != "failing"
@@ -192,7 +192,7 @@ def test_deliveries_get_503_while_writes_fail(clerk: Clerk) -> None:
     for calls, error in (
         ("fdatasync", "EIO"),  # what SQLite believes to be on the disk is not
         ("pwrite64", "EIO"),
-        ("pwrite64", "EROFS"),  # what a kernel does with a file system it no longer trusts
+        ("pwrite64", "EROFS"),  # a kernel does this with a file system that it no longer trusts
         ("pwrite64,ftruncate,fdatasync", "ENOSPC"),
     ):
         with failing(clerk.daemon, calls, error):
@@ -203,7 +203,7 @@ def test_deliveries_get_503_while_writes_fail(clerk: Clerk) -> None:
 
 def test_deliveries_get_503_while_reads_fail(clerk: Clerk) -> None:
     """The daemon reports it, stays up and recovers by itself."""
-    # Whatever is read is read anew: another connection has changed the file.
+    # Every page is read again: another connection has changed the file.
     with closing(sqlite3.connect(clerk.site.mirror)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         other.execute("VACUUM")
@@ -247,7 +247,7 @@ def test_deliveries_get_503_while_the_files_are_moved_away(clerk: Clerk) -> None
     for taken in (mirror.parent, mirror, Path(f"{mirror}-wal"), Path(f"{mirror}-shm")):
         away = taken.with_name("elsewhere")
         taken.rename(away)
-        # Nobody delivers anything, and still it is noticed; put back, nobody has to say so.
+        # The daemon notices it without a delivery, and notices by itself that the file is back.
         clerk.site.until(lambda: clerk.healthz() == 503)
         clerk.check_failing("was deleted or replaced")
         away.rename(taken)
@@ -271,7 +271,7 @@ def test_a_replaced_file_is_not_written_before_a_restart(clerk: Clerk) -> None:
     clerk.check_failing("was deleted or replaced")
     assert site.mirror.read_bytes() == whole
     clerk.daemon.stop()
-    # What came after the backup went with the file that was thrown away; the rest is there.
+    # Changes after the backup were lost with the deleted file; all others are there.
     clerk.stored = clerk.stored[:5]
     clerk.daemon = site.serve(filled=False, environ=FAST)
     clerk.check_kept()
@@ -312,7 +312,7 @@ def test_a_corrupt_file_is_refused_at_the_start(
     if is_killed:
         with closing(sqlite3.connect(site.mirror)) as other:
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        assert clerk.post() == 200  # only in the log yet, which must be left as it is, too
+        assert clerk.post() == 200  # only in the write-ahead log, which must stay unchanged too
         clerk.daemon.kill()
     else:
         clerk.daemon.stop()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def proxy(to: str, change: Callable[[bytes, dict[str, str]], Any]) -> Iterator[str]:
-    """Stand in front; `change` gives what is passed on, or a whole answer."""
+    """Be a proxy; `change` returns the request to pass on, or a whole answer."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -72,14 +72,14 @@ def examined(
 
 
 def from_outside(site: Site, front: Front) -> dict[str, str]:
-    """Return what it finds behind this front, whose certificate it is told to trust."""
+    """Return the findings of `doctor` behind this proxy; it trusts the proxy's certificate."""
     site.configure(webhook={"public_url": front.url})
     return examined(site, {"SSL_CERT_FILE": str(front.certificate)})[1][OUTSIDE]
 
 
 @pytest.fixture
 def well(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Daemon]:
-    """Give a daemon whose public URL is its own, in a folder that lets others through."""
+    """Give a daemon with its own address as public URL, in a folder that others can enter."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with open_site(Path(folder), items=2) as site:

@@ -176,7 +176,7 @@ def test_the_documented_python_opens_a_mirror(tmp_path: Path) -> None:
 
 
 def extracted() -> str:
-    """Return what `.ci/suite` takes for the test command, taken as it takes it."""
+    """Return the test command as `.ci/suite` reads it from the README."""
     line = next(
         line for line in (ROOT / ".ci" / "suite").read_text().splitlines() if "README.md" in line
     )

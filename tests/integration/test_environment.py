@@ -30,7 +30,7 @@ def ended(
     drop: tuple[str, ...] = (),
     config: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process that the shell has done `before` to; never with a traceback."""
+    """Run a command after the shell has run `before`; it must print no traceback."""
     drop += ("SSL_CERT_FILE", "SSL_CERT_DIR", "NO_PROXY", "no_proxy", "https_proxy", "HTTPS_PROXY")
     env = {name: value for name, value in site.unmeasured.items() if name not in drop}
     done = subprocess.run(
@@ -54,7 +54,7 @@ def _after(before: str, command: list[str], *, behind: str = "") -> list[str]:
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
-    """Return what was said of a fault: `Error:` lines, then one `Try:`."""
+    """Return the error: `Error:` lines, then one `Try:`."""
     assert done.returncode == code, done.stderr
     *errors, last = done.stderr.splitlines()
     assert errors, done.stderr

@@ -18,7 +18,7 @@ from shops import EXAMPLES, SHOPS, Shop, command, documented, needs, run
 if TYPE_CHECKING:
     from conftest import Daemon
 
-# How each language says that a file is sound; what the tests themselves do for Python is lint.
+# The syntax check of each language. For Python, the lint of the tests does it.
 CHECKS = [
     ("mirror.php", ["php", "-l"]),
     ("mirror_sqlite3.php", ["php", "-l"]),

@@ -30,7 +30,7 @@ VARIANTS = dict(zip([*SOLD, *NOT_SOLD], (1, 2, 3, 4, 5, 6, 999, 7), strict=True)
 
 @pytest.fixture(scope="module")
 def writer() -> Iterator[sqlite3.Connection]:
-    """Give the connection of a daemon, whose mirror another user may only read."""
+    """Give the daemon's connection to a mirror that another user may only read."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o711)
         folder = Path(name, "mirror")
@@ -123,7 +123,7 @@ def test_each_listing_has_the_reason_of_its_name(writer: sqlite3.Connection) -> 
 
 
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.name)
-def test_the_documented_checkout_takes_what_may_be_sold(
+def test_the_documented_checkout_sells_only_sellable_skus(
     shop: Shop, writer: sqlite3.Connection, folder: Path
 ) -> None:
     """The reader has no write permission."""

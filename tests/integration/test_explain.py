@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from conftest import Daemon, Site
 
 
-# Scripts read these keys, whatever the columns are called.
+# Scripts read these keys, so a renamed column must not change them.
 GROUNDS = [
     "rule",
     "judged_at",
@@ -37,7 +37,7 @@ def explained(site: Site, variant_id: int) -> dict[str, Any]:
 
 
 def confirmed(site: Site) -> None:
-    """Wait until nothing is left to ask."""
+    """Wait until the queue of reads is empty."""
     site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
 
 

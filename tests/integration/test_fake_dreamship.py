@@ -212,7 +212,7 @@ Answer = Callable[[bytes, bytes], int]
 
 @contextlib.asynccontextmanager
 async def receiving(answer: Answer) -> AsyncIterator[str]:
-    """Give the URL of somebody who answers deliveries with the codes of `answer`."""
+    """Give the URL of a receiver that answers deliveries with the codes of `answer`."""
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         body = (await receive())["body"]
@@ -238,7 +238,7 @@ def posted(
     scenario: Callable[[WebhookSender], Awaitable[None]],
     **settings: Any,
 ) -> WebhookSender:
-    """Let a sender of a small catalogue play a scenario; return him afterwards."""
+    """Run a scenario with a sender of a small catalogue; return the sender."""
 
     async def play() -> WebhookSender:
         catalogue = Catalog.generate(2, 2, seed=1, now=now)
@@ -253,7 +253,7 @@ def posted(
 
 
 async def flip(sender: WebhookSender, times: int = 20) -> None:
-    """Change something so many times, and have it told."""
+    """Change a variant so many times, with a delivery for each change."""
     variant_id = min(sender.catalogue.variants)
     for number in range(times):
         sender.post(sender.catalogue.set_availability(variant_id, f"value {number}"))

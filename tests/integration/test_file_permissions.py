@@ -40,11 +40,11 @@ def test_files_and_sockets_are_for_owner_and_group(site: Site) -> None:
     for path in (site.mirror, *(site.mirror.with_name(site.mirror.name + end) for end in ENDS)):
         assert mode(path) == 0o640, path
     assert mode(copy) == 0o640
-    # Who may read the lock could hold it, and no daemon would start.
+    # A user that can read the lock file could hold the lock, and no daemon would start.
     assert mode(site.mirror.with_name(site.mirror.name + ".lock")) == 0o600
     assert mode(site.socket) == 0o660
     assert mode(admin) == 0o660
-    # Who posts there needs a key all the same.
+    # A delivery over this socket needs a valid signature too.
     assert mode(hook) == 0o666
 
 

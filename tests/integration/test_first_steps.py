@@ -24,7 +24,7 @@ from syncd.http_server.sockets import _cannot_listen, bind_tcp, bind_unix
 
 
 def lines_of(text: str) -> str:
-    """Return what was said of a fault: `Error:` lines, then one `Try:`, and nothing else."""
+    """Return the error: `Error:` lines, then one `Try:`, and nothing else."""
     *errors, last = text.splitlines()
     assert errors, text
     assert all(line.startswith("Error: ") for line in errors), text
@@ -207,7 +207,7 @@ def test_an_unusable_socket_path_has_a_hint(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "precious"
 
 
-# what nobody foresaw
+# unexpected errors
 
 
 @pytest.mark.parametrize(

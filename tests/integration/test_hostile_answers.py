@@ -1,6 +1,6 @@
 """Answers of a hostile or broken Dreamship take bounded memory and do not block the loop.
 
-The real client reads each over a real socket, in a process of its own whose memory is measured.
+The real client reads each over a real socket, in a separate process, and its memory is measured.
 `load.answers` defines the answers and prints the figures.
 """
 

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from conftest import Daemon, Site
 
 MB = 1024 * 1024
-# More than what is taken for who does not read.
+# More than the limit for a client that does not read.
 WORDS = 256 * 1024
-# What the daemon itself gives a body, and a head or one who does not read.
+# The daemon's time limit for a body, for a head, and for a client that does not read.
 ARRIVAL_S = 10.0
 
 
@@ -113,7 +113,7 @@ def memory_mb(daemon: Daemon, what: str) -> float:
 
 @pytest.fixture
 def flat(shared: Daemon) -> Iterator[None]:
-    """Hold that a test costs the daemon no memory, and that it goes on taking deliveries."""
+    """Check that a test costs the daemon no memory, and that the daemon still takes deliveries."""
     before_mb = memory_mb(shared, "VmHWM")
     yield
     assert shared.post(order()).json() == {"outcome": "ignored"}
@@ -121,11 +121,11 @@ def flat(shared: Daemon) -> Iterator[None]:
     assert not [line for line in shared.lines() if line["level"] == "error"]
 
 
-# What is no JSON, or hardly.
+# Bodies that are not JSON, or almost JSON.
 
 
 def delivery(variant_id: int, availability: bytes, **more: bytes) -> bytes:
-    """Return a documented body in which some bytes are whatever a stranger likes."""
+    """Return a documented body in which some bytes are replaced by others."""
     uuid_text = more.get("uuid", json.encode(str(uuid.uuid4())))
     return (
         b'{"id":%d,"object":"item_variant","event":{"uuid":%s,"action":'
@@ -136,7 +136,7 @@ def delivery(variant_id: int, availability: bytes, **more: bytes) -> bytes:
         uuid_text,
         to_text(datetime.now(UTC)).encode(),
         more.get("data_id", b"%d" % variant_id),
-        # An item of its own: what a read of it says later must not doubt the others.
+        # A separate item: a later read of it must not affect the variants of other tests.
         more.get("item", b"%d" % variant_id),
         availability,
     )
@@ -216,7 +216,7 @@ def test_unusual_availability_values_are_kept_as_received(
     assert (row["availability"], row["sellable"]) == (stored, 0)
 
 
-# What is hardly HTTP.
+# Requests that are almost HTTP.
 
 
 @pytest.mark.usefixtures("flat")
@@ -325,7 +325,7 @@ def test_bytes_after_content_length_end_the_connection(shared: Daemon) -> None:
         assert answers(connection) == [b"200"]
         connection.sendall(b"and more\r\n\r\n")
         assert answers(connection) == [b"400"]
-    # A line break behind the body is an old habit of some, and no request.
+    # Some old clients send a line break after the body; it is no request.
     assert exchange(shared, request(shared, order()) + b"\r\n", b"\r\n") == [b"200"]
 
 
@@ -345,7 +345,7 @@ def test_413_and_401_reach_a_client_that_sends_the_whole_body_first(
         assert answers(connection) == [b"200"]
 
 
-# Who takes time, or place.
+# Clients that are slow, or that use many connections.
 
 
 class Honest:
@@ -399,12 +399,12 @@ def test_slow_clients_do_not_delay_a_delivery(
         before_mb = memory_mb(daemon, "VmRSS")
         honest = ending.enter_context(Honest(daemon))
         began_s = time.monotonic()
-        # An ordinary user begins with 1,024; the daemon has that of before.
+        # This test needs more than the usual 1,024 files; the daemon keeps its own limit.
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         ending.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
         idle = [ending.enter_context(dial(daemon)) for _ in range(1000)]
-        # Who came first makes room for who comes, long before its time is over.
+        # The oldest connection is closed for a new one, long before its time limit.
         assert [connection.recv(100) for connection in idle[:400]] == [b""] * 400
         assert time.monotonic() - began_s < ARRIVAL_S - 2
         heads = [ending.enter_context(dial(daemon)) for _ in range(50)]
@@ -435,7 +435,7 @@ def test_slow_clients_do_not_delay_a_delivery(
         assert len(honest.waits_s) > 30
         assert max(honest.waits_s) < 5
         assert memory_mb(daemon, "VmHWM") - before_mb < 60
-        # Nothing of them is left.
+        # None of these connections is left.
         site.until(lambda: len(os.listdir(f"/proc/{daemon.process.pid}/fd")) < 50)  # noqa: PTH208
         daemon.stop()
 
@@ -465,7 +465,7 @@ def test_unfinished_bodies_take_bounded_memory(shared: Daemon) -> None:
             connection.sendall(head(shared, *lines))
             connection.sendall(b"x" * 900_000)
         assert shared.post(order()).status_code == 200
-        # All of the process: how much it has before depends on when it last returned memory.
+        # The memory of the whole process: the value before the test depends on the last release.
         assert memory_mb(shared, "VmRSS") < 200
         refused = 0
         for connection in slow:
@@ -517,7 +517,7 @@ HALF_A_POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha"
 
 
 async def wordy(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a GET with much, and a POST once its body is whole."""
+    """Answer a GET with a large body, and a POST when its body is complete."""
     if scope["method"] == "POST":
         while (message := await receive()).get("more_body"):
             pass
@@ -558,7 +558,7 @@ def greeted(server: HttpServer, greeting: bytes) -> socket.socket:
 def test_a_client_that_never_reads_is_disconnected(
     more: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its answer waits in memory for a limited time, whatever it requests."""
+    """Its answer waits in memory for a limited time, for every kind of request."""
 
     async def scenario() -> int:
         async with serving_words(arrival_s=0.3) as server:

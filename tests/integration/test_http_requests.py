@@ -69,7 +69,7 @@ def chunked(
 
 
 def exchange(url: str, *parts: bytes, half_close: bool = False) -> list[str]:
-    """Send these bytes; return the codes of all answers until the other side is silent."""
+    """Send these bytes; return the codes of all answers."""
     to = httpx.URL(url)
     output = b""
     with socket.create_connection((to.host, to.port or 0), timeout=5) as connection:
@@ -92,13 +92,13 @@ def exchange(url: str, *parts: bytes, half_close: bool = False) -> list[str]:
 
 
 def codes(daemon: Daemon, listener: str = "webhook") -> dict[str, int]:
-    """Return what a listener refused, by code, as the metrics say it."""
+    """Return the number of refused requests of a listener by code, from the metrics."""
     page = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
     pattern = rf'^syncd_http_refused_total{{code="(\d+)",listener="{listener}"}} (\S+)$'
     return {code: int(float(count)) for code, count in re.findall(pattern, page, re.MULTILINE)}
 
 
-# Whatever HTTP allows around an authentic delivery.
+# Every header and framing that HTTP allows around an authentic delivery.
 H2C_DELIVERY = signed(*H2C)
 ALLOWED: dict[str, tuple[bytes, ...]] = {
     "h2c": (signed(*H2C),),

@@ -123,7 +123,7 @@ def test_each_sku_says_whether_and_why_not(site: Site) -> None:
     assert "`item`" in site.syncd("explain", str(blocked)).stdout
 
 
-def test_the_command_names_what_is_not_listed(site: Site) -> None:
+def test_the_command_names_skus_that_are_not_listed(site: Site) -> None:
     """The exit code is 1 for a SKU that is not in the file, and without any listings."""
     site.serve()
     missing = site.syncd("listings")
@@ -211,7 +211,7 @@ def test_only_items_of_listings_are_mirrored(site: Site) -> None:
     refused = site.syncd("reconcile-now", "--item", str(items[0]))
     assert refused.returncode == 2
     assert f"not mirrored, so not read: {items[0]}" in refused.stderr
-    # A delivery about another item is none of ours.
+    # A delivery about another item is ignored.
     other = site.catalogue.of_item(items[0])[0].variant_id
     assert daemon.deliver(site.change(other, "out_of_stock")) == "ignored"
     # Another SKU needs another item, which the mirror does not have.

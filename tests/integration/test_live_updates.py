@@ -48,7 +48,7 @@ def test_a_change_is_reported_at_once(shared: Daemon) -> None:
 
 
 def test_the_answer_has_the_headers_of_all_answers(shared: Daemon) -> None:
-    """And tells nginx not to collect it; HEAD has no stream, and other methods are refused."""
+    """And nginx must not collect it; HEAD has no stream, and other methods are refused."""
     url = f"{shared.admin_url}/events"
     with httpx.stream("GET", url, trust_env=False) as answer:
         headers = answer.headers
@@ -69,7 +69,7 @@ def test_streams_are_limited(shared: Daemon) -> None:
     """Further ones get Retry-After, pages have their own limit, and an end frees a place."""
     url = shared.admin_url
     with contextlib.ExitStack() as opened:
-        # An iterator that is forgotten closes its stream.
+        # An iterator that nobody references closes its stream.
         streams = [opened.enter_context(stream(url)) for _ in range(MAX_STREAMS)]
         assert {next(events) for events in streams} == {"event: begin"}
         refused = httpx.get(f"{url}/events", trust_env=False)

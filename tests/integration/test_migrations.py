@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIXTURES = sorted(FOLDER.glob("*.sql"))
 VIEWS = ("availability", "changes", "freshness")
-# A step of tomorrow that rewrites much, tells when it is half done, and waits to be killed.
+# A future step that rewrites much, reports when it is half done, and waits to be killed.
 _TOMORROW = """
 import sys, time
 from datetime import timedelta

@@ -113,7 +113,7 @@ def test_deliveries_get_503_while_the_link_leads_elsewhere(site: Site) -> None:
     site.until(lambda: post(daemon, "made to order") == 200)
 
 
-# One mirror, one daemon.
+# One daemon for each mirror.
 
 
 def test_a_hard_link_is_locked_too(site: Site) -> None:
@@ -263,7 +263,7 @@ def test_a_restored_backup_needs_no_log(shop: tuple[Site, Callable[[], str]]) ->
     assert {file.name for file in site.mirror.parent.iterdir()} == {site.mirror.name}
 
 
-# What is no file.
+# Paths that are not regular files.
 
 
 def folder(path: Path) -> None:

@@ -22,7 +22,7 @@ MESSAGE = {"event": "webhooks", "before": "healthy", "now": "silent"}
 
 
 class Ear(HTTPServer):
-    """Keeps what is posted; fails the first `failures` times."""
+    """Stores each posted message; fails the first `failures` times."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -56,7 +56,7 @@ def ear() -> Iterator[Ear]:
 
 
 def report(*, command: list[str] | None = None, url: str = "", limit_s: float = 5) -> list[float]:
-    """Tell the message to its end; return how long it was slept for between the tries."""
+    """Send the message until the last attempt; return the waits between attempts."""
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -121,14 +121,14 @@ def test_children_of_a_hanging_command_are_killed(tmp_path: Path) -> None:
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == ATTEMPTS
     deadline_s = time.monotonic() + 5
-    # Whoever adopts orphans on this host may take a moment to bury them.
+    # The init process of this host may take a moment to reap the process.
     while any(is_alive(pid) for pid in pids):
         assert time.monotonic() < deadline_s
         time.sleep(0.02)
 
 
 def is_alive(pid: str) -> bool:
-    """Return whether a process runs: one that is dead and not yet buried does not."""
+    """Return whether a process runs; a zombie does not run."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

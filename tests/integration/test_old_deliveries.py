@@ -1,4 +1,4 @@
-"""Genuine deliveries that somebody kept and resends long after Dreamship's last retry."""
+"""Genuine deliveries that an attacker stored and sends again after Dreamship's last retry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_old_delivery_makes_nothing_sellable_in_a_new_mirror(site: Site) -> N
     daemon = site.serve(filled=False)
     assert daemon.post(stored(site, variant_id, "in_stock", 180)).json()["outcome"] == "verifying"
     assert site.variant(variant_id)["sellable"] == 0
-    # A word of now agrees, and answers no doubt: only Dreamship does.
+    # A current delivery has the same value, but only a read ends the verification.
     assert daemon.deliver(site.change(variant_id, "in_stock")) == "unchanged"
     assert site.variant(variant_id)["sellable"] == 0
     site.api.faults.down = False

@@ -1,4 +1,4 @@
-"""The publication on real servers: the target equals the mirror, whatever happens in between."""
+"""The publication on real servers: the target equals the mirror in the end."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_an_unchanged_read_updates_one_row(
         # The clock was set back: this time is before the others.
         mirror.item(1, at=to_text(datetime.now(UTC) - timedelta(minutes=9)))
         until(lambda: is_equal(mirror, target))
-        # A detail that no change of the feed tells.
+        # The feed has no change for a detail of an item.
         mirror.put(5, "in_stock", sellable=True, item_id=2)
         mirror.db.execute("UPDATE variants SET color = 'blue' WHERE variant_id = 5")
         mirror.item(2, "Mug", at=to_text(datetime.now(UTC)))
@@ -197,7 +197,7 @@ def test_an_unchanged_read_updates_one_row(
 def test_an_edited_row_of_the_target_is_repaired(
     mirror: Mirror, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the rolling comparison, with a row in the feed for what a reader has to know."""
+    """By the rolling comparison; the feed gets a row for a change that matters to readers."""
     monkeypatch.setattr(rounds, "COMPARE_EVERY_S", 0.05)
     mirror.replace_skus(("A", 1), ("B", 2))
     with publishing(target.target_url(), mirror.path) as one:
@@ -219,7 +219,7 @@ def test_an_edited_row_of_the_target_is_repaired(
 def test_another_mirror_takes_over(
     mirror: Mirror, target: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its feed begins anew; the target's goes on. Only its own sweep removes what it lacks."""
+    """Its feed begins again; the target's goes on. Only its own sweep removes missing variants."""
     monkeypatch.setattr(rounds, "COMPARE_EVERY_S", 0.05)
     with publishing(target.target_url(), mirror.path) as one:
         until_equal(one, mirror, target)
@@ -295,7 +295,7 @@ def test_only_one_publisher_writes(mirror: Mirror, target: Database) -> None:
 def test_the_lease_is_not_taken_inside_of_a_transaction(
     mirror: Mirror, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock of the row: what was checked at the beginning holds until the commit."""
+    """The lock of the row: the lease that was checked at the beginning holds until the commit."""
     monkeypatch.setattr("syncd.publish.target.LOCK_LIMIT_S", 0.3)
     with publishing(target.target_url(), mirror.path) as one:
         until_equal(one, mirror, target)

@@ -263,7 +263,7 @@ def example(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture
 def filled(example: Filled) -> Iterator[Database]:
-    """Give the target, with a sign of life of now after the test too."""
+    """Give the target; after the test, its sign of life is current again."""
     yield example.target
     example.target.execute("UPDATE {at}sources SET daemon_seen_at = {past}")
 

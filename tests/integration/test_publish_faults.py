@@ -381,7 +381,7 @@ def test_a_replica_that_becomes_the_primary(
             for variant in range(1, 11):
                 mirror.change(variant, "out_of_stock")
             until_equal(one, mirror, target)
-            # The old primary is gone, and with it what the replica lacks.
+            # The old primary is gone, and so are the rows that the replica lacks.
             proxy.accepts = False
             proxy.cut()
             proxy.target = replica.port

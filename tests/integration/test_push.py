@@ -1,4 +1,4 @@
-"""Pushes of a running daemon: each change arrives, in order, whatever happens to the receiver."""
+"""Pushes of a running daemon: each change arrives in order, also if the receiver fails."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_receiver_that_was_down_gets_everything_in_order(site: Site) -> None:
 
 
 def test_a_repeated_batch_has_the_same_id(site: Site, receiver: Receiver) -> None:
-    """So that a receiver recognises it; each attempt has a signature of its own time."""
+    """So that a receiver recognises it; each attempt has a new timestamp and signature."""
     receiver.answer = lambda _: 200 if len(receiver.messages) > 2 else 500
     configure_push(site, to_url(receiver))
     daemon = site.serve()
@@ -397,7 +397,7 @@ def test_a_reload_begins_and_ends_pushes(site: Site, receiver: Receiver) -> None
         daemon.stop()
 
 
-def test_the_control_socket_refuses_what_is_no_position(site: Site, receiver: Receiver) -> None:
+def test_the_control_socket_refuses_an_invalid_position(site: Site, receiver: Receiver) -> None:
     """With a reason, and the push goes on."""
     configure_push(site, to_url(receiver))
     daemon = site.serve()

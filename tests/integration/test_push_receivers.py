@@ -1,4 +1,4 @@
-"""The receivers of syncd/docs/push.md and syncd/examples: they verify, and change what they may."""
+"""The receivers of syncd/docs/push.md and syncd/examples: verification, and allowed changes."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def shop(example: ModuleType, tmp_path: Path) -> Iterator[Shop]:
         yield one
 
 
-def test_the_example_turns_on_only_what_it_turned_off(shop: Shop) -> None:
+def test_the_example_turns_on_only_products_that_it_turned_off(shop: Shop) -> None:
     """A product that a person turned off stays off."""
     shop.get(change(1, 1, "A", "OFF", sellable=False))
     assert shop.on_sale == {"B"}
@@ -174,7 +174,7 @@ def test_the_example_skips_old_changes(shop: Shop) -> None:
     assert "A" in shop.on_sale
 
 
-def test_the_example_forgets_what_a_copy_does_not_have(shop: Shop) -> None:
+def test_the_example_forgets_variants_that_a_copy_does_not_have(shop: Shop) -> None:
     """A row with an older number applies again."""
     shop.get(
         change(1, 5, "A", sellable=True), change(2, 6, "B", sellable=True), full=True, begin=True
@@ -231,7 +231,7 @@ def running(folder: Path) -> Iterator[int]:
 
 
 def test_the_example_as_a_program(site: Site, tmp_path: Path) -> None:
-    """A daemon pushes to it: what cannot be sold is off, and on again when it can."""
+    """A daemon pushes to it: a product is off while it cannot be sold, and then on again."""
     sold = {
         variant_id
         for variant_id, value in site.catalogue.current_values().items()

@@ -99,7 +99,7 @@ def test_a_receiver_has_a_time_limit(answer: bytes) -> None:
         assert time.monotonic() - began_s < 5
 
 
-def test_the_status_decides_whatever_follows() -> None:
+def test_the_status_alone_decides() -> None:
     """An endless body is not read, and a broken one is no failure."""
 
     def flood(connection: socket.socket) -> None:
@@ -136,7 +136,7 @@ def test_every_2xx_takes_a_batch(receiver: Receiver, status: int) -> None:
     assert send(receiver.url) == ""
 
 
-def test_410_is_an_error_of_its_own(receiver: Receiver) -> None:
+def test_410_is_a_separate_error(receiver: Receiver) -> None:
     """The follower stops at it."""
     receiver.answer = lambda _: 410
     sink = UrlSink(receiver.url, SigningSecret(SECRET), lambda: datetime.now(UTC))

@@ -42,12 +42,12 @@ KEYS = [
     "seconds",
     "failed_items",
 ]
-# As many calls as the reader has under way at once: those it cannot call back.
+# The reader has this many calls in flight, and cannot cancel them.
 IN_FLIGHT = 4
 
 
 def output(done: subprocess.CompletedProcess[str], code: int = 0) -> dict[str, Any]:
-    """Return the document a command printed; nothing else may be on stdout."""
+    """Return the document that a command printed; stdout must have nothing else."""
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     document: dict[str, Any] = json.decode(done.stdout)
@@ -64,7 +64,7 @@ def two_items(site: Site) -> tuple[int, int]:
     return one, other
 
 
-# Beside a daemon.
+# With a running daemon.
 
 
 def test_a_reconcile_repairs_missed_added_and_removed_variants(site: Site) -> None:
@@ -262,7 +262,7 @@ def test_a_throttled_sweep_waits_and_completes(
         refused = [call.at for call in site.api.calls if call.status == 429]
         assert len(refused) == summary["throttled"]
         assert len(site.api.calls) == summary["calls"]
-        # Retry-After is a whole second here; what was already under way may still arrive.
+        # Retry-After is a whole second here; calls in flight may still arrive.
         for at in refused:
             hurried = [
                 call

@@ -31,7 +31,7 @@ PER_ITEM = 10
 
 
 class HastyHost:
-    """The readings of a host on which time is twenty times as fast."""
+    """The clocks of a host on which time is twenty times as fast."""
 
     SPEED = 20
     boot_id = ""
@@ -50,18 +50,18 @@ class HastyHost:
 
 
 class Hasty(SteadyClock):
-    """A clock twenty times as fast as time is: back-off and settling take no test's patience."""
+    """A clock that runs twenty times as fast, so that back-off and settling are short."""
 
     def __init__(self) -> None:
         super().__init__(HastyHost())
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep by it."""
+        """Sleep by this clock."""
         await asyncio.sleep(seconds / HastyHost.SPEED)
 
 
 class Shelf(Struct):
-    """A source in memory: what each item has, and which of them cannot be read."""
+    """A source in memory: the variants of each item, and the unreadable items."""
 
     items: dict[int, list[int]] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
@@ -97,7 +97,7 @@ def shelf(items: int) -> Shelf:
 
 
 class Running:
-    """Running services over a shelf, and what a shop reads of it."""
+    """Running services with a source in memory, and the queries of a shop."""
 
     def __init__(self, services: Services, path: Path) -> None:
         self.services = services
@@ -110,7 +110,7 @@ class Running:
         return await sweep_manager.wait(sweep_id)
 
     async def reasons(self) -> list[str]:
-        """Return what the status says is not well."""
+        """Return the reasons in the status."""
         services = self.services
         webhook = WebhookEndpoint(
             services.batch_writer, list, services.clock.now, max_body_bytes=lambda: 1
@@ -126,7 +126,7 @@ class Running:
             await heartbeat.close()
 
     async def deliver(self, variant_id: int, item_id: int, value: str) -> str:
-        """Take a delivery that is as new as can be."""
+        """Take a delivery with a current timestamp."""
         now = self.services.clock.now()
         at = now + timedelta(seconds=1.9)
         body = json.encode(
@@ -144,7 +144,7 @@ class Running:
         return await self.services.batch_writer.submit(parse(body, now))
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
-        """Ask as a shop would."""
+        """Query the mirror as a shop does."""
         connection = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
         try:
             return connection.execute(sql).fetchall()
@@ -156,12 +156,12 @@ class Running:
         return self.query(f"SELECT count(*) FROM availability WHERE {where}")[0][0]  # noqa: S608
 
     async def until(self, done: Callable[[], object]) -> None:
-        """Return when something is so; the story's time limit ends it otherwise."""
+        """Return when the condition holds; otherwise the time limit of the test ends the wait."""
         while not done():  # noqa: ASYNC110 - what others write to a file sets no event
             await asyncio.sleep(0.01)
 
     async def until_all_asked(self) -> None:
-        """Return when no question to the source is left."""
+        """Return when the queue of reads is empty."""
         await self.until(lambda: not self.query("SELECT 1 FROM refresh_queue"))
 
 
@@ -235,7 +235,7 @@ def test_removals_past_the_limit_need_an_operator(tmp_path: Path) -> None:
             assert mirror.count("removed = 1 OR verifying = 1 OR sellable = 0") == 0
             (reason,) = await mirror.reasons()
             assert reason.endswith("; `syncd reconcile-now --accept-removals` removes them.")
-        # Their confirmation is as old as it is.
+        # Their confirmation keeps its age.
         assert (
             mirror.count(
                 "item_id <= 10 AND confirmed_at > (SELECT min(confirmed_at) "

@@ -79,7 +79,7 @@ def deliver_in_pieces(daemon: Daemon, pause_s: float = 0.1) -> str:
 
 
 class Honest:
-    """Delivers in pieces all the time, and notes what was answered and after how long."""
+    """Sends deliveries in pieces all the time, and records each answer and its duration."""
 
     def __init__(self, daemon: Daemon, pause_s: float = 0.1) -> None:
         self.codes: list[str] = []
@@ -190,7 +190,7 @@ def test_a_delivery_in_pieces_is_never_evicted(shared: Daemon) -> None:
         assert [deliver_in_pieces(shared) for _ in range(3)] == ["200"] * 3
         given_up, _, _ = select(strangers, [], [], 5)
         assert [code_of(one.recv(4096)) for one in given_up] == ["503"]
-        # The first came first, and holds as much as any other.
+        # The first stranger is the oldest, and holds as much memory as each other.
         assert given_up == strangers[:1]
 
 

@@ -41,7 +41,7 @@ NOWHERE = "http://127.0.0.1:9/v1"
 
 
 class Seen:
-    """Everything that was shown to anybody."""
+    """All output of all programs."""
 
     def __init__(self) -> None:
         self._shown: list[tuple[str, bytes]] = []
@@ -60,14 +60,14 @@ class Seen:
         self.add(url, answer.content + str(answer.headers.raw).encode())
 
     def check(self) -> None:
-        """Hold that there is not even a part of a canary in it."""
+        """Check that the output contains no canary, and no part of one."""
         assert self._shown
         for where, what in self._shown:
             at = what.find(STEM.encode())
             assert at < 0, f"{where}: {what[max(0, at - 200) : at + 200]!r}"
 
 
-# A Dreamship, or something in front of it, that repeats what it was told wherever it can.
+# A Dreamship, or a proxy in front of it, that repeats the request in every part of an answer.
 
 
 def answer(status: str, body: str, *headers: str, more: int = 0) -> bytes:
@@ -160,7 +160,7 @@ def echoing() -> Iterator[Echo]:
 
 
 def have_it_asked(daemon: Daemon, source: Echo) -> None:
-    """Have the daemon ask its source at once, whatever was refused or failed before."""
+    """Make the daemon call its source at once, also after refused or failed calls."""
     before = source.requested
     output = request_reconcile(daemon.site.socket, messages.ReconcileRequest())
     next(iter(output), None)
@@ -176,7 +176,7 @@ def end(daemon: Daemon, found: Seen) -> None:
 
 @pytest.fixture
 def output(idle: Site) -> Path:
-    """Configure canaries everywhere; what is notified is written to a file."""
+    """Configure canaries everywhere; notifications are written to a file."""
     output, command = idle.folder / "told", idle.folder / "tell-me"
     command.write_text(f"#!/bin/sh\n(cat; echo; env) >> {output}\nexit 3\n")
     command.chmod(0o755)
@@ -210,7 +210,7 @@ COMMANDS = (
 def look_at_everything(
     found: Seen, daemon: Daemon, name: str, ways: Sequence[tuple[str, ...]] = ((), ("--json",))
 ) -> None:
-    """Ask all there is to ask of a daemon and its mirror; each command in one of the `ways`."""
+    """Run every command and every request on a daemon and its mirror, in one of the `ways`."""
     for arguments, way in zip(COMMANDS, itertools.cycle(ways), strict=False):
         found.run(daemon.site, *arguments, *way)
     copy = daemon.site.folder / name
@@ -264,7 +264,7 @@ def test_a_key_repeated_by_dreamship_is_masked(idle: Site) -> None:
             found.get(daemon.admin_url)
             found.get(f"{daemon.admin_url}/status.json")
             if how == "catalogue":
-                # What it found is in the mirror, masked.
+                # The mirror has the result, masked.
                 idle.until(lambda: idle.rows("SELECT * FROM availability WHERE variant_id = 70"))
         assert "********" in idle.variant(70)["availability"]
         look_at_everything(found, daemon, "backup")
@@ -357,10 +357,10 @@ def test_a_key_in_a_wrong_place_is_not_printed(idle: Site) -> None:
     daemon = idle.serve(filled=False)
     for number, text in enumerate([*broken, *BROKEN_FILES], 1):
         idle.config.write_text(text)
-        # What every command says of it, in turn: it is read in one place.
+        # Every command reports the same error, because one function reads the keys.
         command = ("check-config", "serve", "doctor", "status", "reconcile-now")[number % 5]
         code = found.run(idle, command)
-        # What leaves the work to the daemon reads no keys, and does not see what is wrong with one.
+        # Commands that leave the work to the daemon read no keys, and so find no error in them.
         needs_keys = command not in {"status", "reconcile-now"}
         assert code in ({1, 2} if needs_keys else {1, 2, 4}), text[:300]
         daemon.process.send_signal(signal.SIGHUP)
@@ -425,7 +425,7 @@ def test_a_key_inside_a_delivery_is_stored_and_masked_in_the_log(site: Site) -> 
     site.until(lambda: daemon.logged("delivery"))
     (line,) = daemon.logged("delivery")
     assert line["event_id"] == "********"
-    # Nor is it written after another took its place: it may be valid elsewhere.
+    # A replaced key is not written either: it may be valid elsewhere.
     site.configure(dreamship={"api_keys": [LATER]})
     daemon.process.send_signal(signal.SIGHUP)
     site.until(lambda: daemon.logged("reloaded"))
@@ -438,9 +438,9 @@ def test_a_key_inside_a_delivery_is_stored_and_masked_in_the_log(site: Site) -> 
         "******** again",
     ]
     assert site.key.encode() not in daemon.log.read_bytes()
-    # What signed it is not kept: neither the header nor the key.
+    # The header with the signature is not stored, and neither is the key.
     assert sign(body, (site.key,)).encode() not in site.bytes_on_disk() + daemon.log.read_bytes()
-    # And of somebody else's delivery nothing is.
+    # Nothing of a foreign delivery is stored.
     order = json.encode({"object": "order", "event": {"action": "x"}, "data": {"name": READS}})
     assert daemon.post(order, key=LATER).json() == {"outcome": "ignored"}
     end(daemon, found)
@@ -462,7 +462,7 @@ def test_a_notification_command_gets_no_keys(idle: Site, output: Path) -> None:
         idle.configure(dreamship={"base_url": f"{source.url}/v1"})
         source.how = "catalogue"
         daemon = idle.serve(environ=FAST | {"SYNCD_DREAMSHIP_API_KEYS": READS})
-        # A health is told once another was before it.
+        # A health is reported only after a different health.
         idle.until(lambda: idle.rows("SELECT 1 FROM state WHERE key = 'reported_health'"))
         source.how = "refused"
         have_it_asked(daemon, source)

@@ -14,7 +14,7 @@ UNLISTED = "not sold: availability.sellable does not list these values"
 
 
 def reload(daemon: Daemon, sellable: list[str]) -> None:
-    """Give a running daemon another list, and return when it has taken it."""
+    """Give a running daemon another list, and return when the list is in force."""
     before = len(daemon.logged("reloaded"))
     daemon.site.configure(availability={"sellable": sellable})
     daemon.process.send_signal(signal.SIGHUP)
@@ -88,7 +88,7 @@ def test_an_unlisted_value_is_reported_once(site: Site) -> None:
     daemon.stop()
     daemon = site.serve(filled=False)
     assert site.syncd("reconcile-now").returncode == 0
-    # A reload looks, too: what is told next is all that was not told before.
+    # A reload reports too: it names every value that no earlier line named.
     site.configure(availability={"sellable": ["in_stock"]})
     daemon.process.send_signal(signal.SIGHUP)
     assert "low_stock" in site.catalogue.current_values().values()

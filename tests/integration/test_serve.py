@@ -49,7 +49,7 @@ def one_of(site: Site, value: str = "in_stock", *, items: Collection[int] = ()) 
         if variant.item_id in items:
             continue
         if variant.availability == value and len(variant.history) == 1:
-            # Whoever comes next takes another one.
+            # The next caller gets another variant.
             variant.history.append(variant.history[0])
             return variant.variant_id
     pytest.fail(f"the catalogue has no more {value}")
@@ -63,7 +63,7 @@ def deliveries(site: Site) -> int:
     return int(site.rows("SELECT count(*) AS n FROM deliveries")[0]["n"])
 
 
-# Deliveries, one daemon for all of them.
+# Deliveries: all tests of this part share one daemon.
 
 
 def test_the_first_start_fills_an_empty_mirror(shared: Daemon) -> None:
@@ -127,7 +127,7 @@ def test_a_delivery_with_a_foreign_signature_is_not_stored(shared: Daemon) -> No
 
 def test_the_same_body_again_is_a_duplicate(shared: Daemon) -> None:
     """The second copy changes nothing, and the first row counts it."""
-    # A confirming read of what another test delivered would bring the news before the delivery.
+    # A confirming read that another test caused could find the change before the delivery.
     shared.site.until(lambda: shared.status()["refresh_queue"] == 0)
     site, event = shared.site, shared.site.change(one_of(shared.site), "out_of_stock")
     assert shared.deliver(event) == "applied"
@@ -209,7 +209,7 @@ def test_a_delivery_without_a_usable_timestamp_is_verified(shared: Daemon) -> No
     site = shared.site
     timestamps: list[str | None] = [None, "yesterday", "2999-01-01T00:00:00Z"]
     output: list[int] = []
-    # Of different items: the read that one asks for must not see the news of the next.
+    # Different items: the read that one delivery requests must not find the change of the next.
     items: set[int] = set()
     for timestamp in timestamps:
         variant_id = one_of(site, items=items)
@@ -248,7 +248,7 @@ def test_an_unknown_variant_is_added(shared: Daemon) -> None:
 def test_a_variant_without_an_item_is_placed_by_a_sweep(shared: Daemon) -> None:
     """Until then the row has no item."""
     site = shared.site
-    item_id = site.catalogue.add_item("Something nobody told of", variants=1)
+    item_id = site.catalogue.add_item("An item without a delivery", variants=1)
     (variant,) = site.catalogue.of_item(item_id)
     event = Event(UPDATED, "item_variant", variant.variant_id, site.catalogue.now())
     assert shared.deliver(event, form="none") == "applied"
@@ -272,7 +272,7 @@ def test_every_payload_file_has_its_outcome(shared: Daemon, path: Path) -> None:
         assert outcome in payload["expected"]
 
 
-# What is no delivery.
+# Requests that are no delivery.
 
 
 def raw(daemon: Daemon, *parts: bytes) -> bytes:
@@ -311,7 +311,7 @@ def test_a_body_over_the_limit_gets_413(shared: Daemon) -> None:
     # It claims more than it sends: refused before a byte of it is waited for.
     claimed = raw(shared, head(shared, signature, f"Content-Length: {10**9}"), b"{}")
     assert claimed.startswith(b"HTTP/1.1 413 ")
-    # It claims less than was signed: what arrived is not what was signed.
+    # It claims less than was signed: the body is cut, so the signature does not match.
     less = raw(shared, head(shared, signature, "Content-Length: 10"), body[:10])
     assert less.startswith(b"HTTP/1.1 401 ")
 
@@ -339,7 +339,7 @@ def test_healthz_shows_no_details(shared: Daemon) -> None:
     assert status.keys() == shared.status().keys()
 
 
-# Ends and beginnings, a daemon each.
+# Starts and stops: each test has its own daemon.
 
 
 def test_changes_while_the_daemon_was_stopped_are_found(site: Site) -> None:
@@ -416,7 +416,7 @@ def test_accepted_requests_are_answered_before_the_stop(site: Site) -> None:
         halves = []
         for number, body in enumerate(bodies):
             whole = head(daemon, sign(body, (site.key,)), f"Content-Length: {len(body)}") + body
-            # Every other one has been accepted, and has not said anything yet.
+            # Every second connection has been accepted, and has sent nothing yet.
             cut = len(whole) - 20 if number % 2 else 0
             halves.append((whole[:cut], whole[cut:]))
         for connection, (first, _) in zip(connections, halves, strict=True):
@@ -496,7 +496,7 @@ def test_without_a_key_the_start_fails(idle: Site) -> None:
 
 
 def test_log_and_mirror_contain_no_key(site: Site) -> None:
-    """Whatever was logged and stored."""
+    """Also in the log and in the mirror."""
     site.configure(log={"level": "debug"})
     daemon = site.serve(environ={"SYNCD_DREAMSHIP_API_KEYS": f"{site.key},old_key_0123456789"})
     daemon.deliver(site.change(next(iter(site.catalogue.variants)), "low_stock"))

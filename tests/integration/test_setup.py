@@ -79,7 +79,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def fresh(site: Site) -> Site:
-    """Give a folder whose configuration names the simulated Dreamship, and has no key."""
+    """Give a folder with a configuration that names the simulated Dreamship and has no key."""
     site.config.write_text(
         BY_HAND.format(folder=site.folder, base_url=site.settings["dreamship"]["base_url"])
     )
@@ -182,7 +182,7 @@ def test_a_second_run_keeps_all_answers(fresh: Site) -> None:
 
 @pytest.fixture
 def served(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Daemon]:
-    """Give a daemon that was set up, in a folder that lets others through; no delivery has come."""
+    """Give a daemon that was set up, in a folder that others can enter, before any delivery."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -197,7 +197,7 @@ def served(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[D
 
 
 def test_ctrl_c_ends_the_wait_for_the_first_delivery(served: Daemon) -> None:
-    """The checks run beside the wait; the end says that all is set up, and what is missing."""
+    """The checks run during the wait; the last lines say what is set up and what is missing."""
     site = served.site
     command = site.command("setup", "--yes")
     with on_terminal(command, cwd=site.folder, environ=site.environ) as terminal:
@@ -232,8 +232,8 @@ def test_the_first_delivery_ends_the_wait(served: Daemon) -> None:
 # --- in a script ---------------------------------------------------------------------------------
 
 
-def test_yes_takes_the_defaults_and_json_names_what_was_done(fresh: Site) -> None:
-    """One document on stdout; everything of the file stays but what is set."""
+def test_yes_takes_the_defaults_and_json_names_the_changes(fresh: Site) -> None:
+    """One document on stdout; the file changes only in the keys that are set."""
     before = fresh.config.read_text()
     done = setup(fresh, "--yes", "--json", "--key-file=-", stdin=f"api_key={KEY},\r\n")
     assert done.returncode == 0, done.stderr
@@ -409,7 +409,7 @@ def test_a_fault_writes_nothing_and_shows_no_key(
 def test_a_folder_that_cannot_be_written_is_named_before_the_first_question(
     fresh: Site,
 ) -> None:
-    """The person types nothing in vain."""
+    """The error comes before the first question."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

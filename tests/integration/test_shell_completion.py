@@ -20,7 +20,7 @@ from documents import blocks
 from syncd.cli import cli
 
 SECTION = "Completing in your shell"
-# What is typed, and what TAB makes of it.
+# The typed text, and the line after TAB.
 TYPED = [
     pytest.param("syncd reco", "syncd reconcile-now ", id="command"),
     pytest.param("syncd reconcile-now --dr", "syncd reconcile-now --dry-run ", id="option"),
@@ -54,19 +54,19 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 class Terminal:
-    """A shell at a terminal: one types, and reads what is drawn."""
+    """A shell on a terminal: a test types text and reads the screen."""
 
     def __init__(self, screen: int) -> None:
         self._screen = screen
         self.observed = ""
 
     def type(self, keys: str) -> None:
-        """Type, having forgotten what was drawn before."""
+        """Type a text; the earlier content of the screen does not count."""
         self.observed = ""
         os.write(self._screen, keys.encode())
 
     def until(self, text: str, within_s: float = 10.0) -> None:
-        """Return once this is drawn; fail when it never is."""
+        """Return as soon as the screen shows a text; fail if it does not appear."""
         deadline_s = time.monotonic() + within_s
         while text not in self.observed:
             left_s = deadline_s - time.monotonic()
@@ -77,7 +77,7 @@ class Terminal:
 
 @contextlib.contextmanager
 def at_terminal(*command: str, environ: dict[str, str]) -> Iterator[Terminal]:
-    """Run a shell at a terminal of its own, which is ended."""
+    """Run a shell on a new terminal; end both afterwards."""
     screen, keyboard = pty.openpty()
     termios.tcsetwinsize(screen, (24, 500))
     process = subprocess.Popen(

@@ -49,7 +49,7 @@ class Tags(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note one."""
+        """Store one tag."""
         self.found.append((tag, dict(attrs)))
 
 

@@ -1,4 +1,4 @@
-"""The status page as a shop reads it: what it can sell, and what went off sale."""
+"""The status page for a shop: the SKUs that it can sell, and those that went off sale."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_search_finds_part_of_a_sku(shop: Shop) -> None:
     assert "1 variant found" in by_id
 
 
-def test_what_went_off_sale_last(shop: Shop) -> None:
+def test_the_variants_that_went_off_sale_last(shop: Shop) -> None:
     """With the SKUs, the change, and whether it can be sold again."""
     site, (first, second, third) = shop.daemon.site, shop.variants[:3]
     for variant_id in (first, second, third):

@@ -1,4 +1,4 @@
-"""The rows of the target in a mirror that goes on from them."""
+"""A take-over: a mirror copies the rows of the target, and goes on from them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_rows_and_the_feed_are_those_of_the_target(mirror: Mirror, other: Mi
         9: "in_stock",
     }
     assert found[1]["sellable"]
-    # Whichever the other value was: it is in doubt.
+    # The target does not have the conflicting value, so the variant is not sold.
     assert (found[3]["verifying"], found[3]["sellable"]) == (True, False)
     feed = {
         row[0]: row[1:]

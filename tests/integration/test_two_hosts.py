@@ -89,7 +89,7 @@ def test_after_a_clean_stop_the_waiting_host_is_active_at_once(shop: Shop) -> No
     until_equal(shop)
     shop.first.start()
     until(lambda: shop.first.is_state("standby"))
-    # Back again: what the second one wrote meanwhile is in the mirror of the first one.
+    # The first host is active again: its mirror has the changes that the second one wrote.
     with shop.changing():
         shop.second.daemon.stop()
         until(lambda: shop.first.is_serving)

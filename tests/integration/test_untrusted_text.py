@@ -63,7 +63,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def hidden(text: str) -> set[str]:
-    """Return what a text has that is not shown as itself, but for line ends."""
+    """Return the invisible or control characters of a text, except line ends."""
     return {one for one in text if unicodedata.category(one)[0] == "C" or one in "\u2028\u2029"} - {
         "\n"
     }
@@ -73,7 +73,7 @@ def hidden(text: str) -> set[str]:
 
 
 class Terminal(io.StringIO):
-    """Somewhere that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -84,7 +84,7 @@ def mirror(
     tmp_path_factory: pytest.TempPathFactory,
     open_site: Callable[..., AbstractContextManager[Site]],
 ) -> Iterator[Site]:
-    """Give a site with a mirror of one variant, nobody to ask, and no colours."""
+    """Give a site with a mirror of one variant, no running Dreamship, and no colours."""
     with (
         open_site(tmp_path_factory.mktemp("foreign"), items=1) as site,
         pytest.MonkeyPatch.context() as patch,
@@ -110,7 +110,7 @@ def mirror(
 
 
 def fill(site: Site, text: str) -> None:
-    """Have this text wherever the source or a sender decides what is there."""
+    """Put this text into every field that the source or a sender controls."""
     with closing(sqlite3.connect(site.mirror)) as connection, connection:
         conflicting_values = json.encode([text]).decode()
         for sql, values in (
@@ -205,7 +205,7 @@ def change_of(text: str) -> Change:
 
 @contextlib.contextmanager
 def neighbours(text: str) -> Iterator[None]:
-    """Have a daemon that answers with this text, and a Dreamship that fails with it."""
+    """Run a daemon that answers with this text, and a Dreamship whose errors contain it."""
 
     async def page(*_: object) -> None:
         raise SourceUnreachable(text, hint=text)
@@ -224,7 +224,7 @@ def neighbours(text: str) -> Iterator[None]:
 
 
 def printed(site: Site, *arguments: str) -> str:
-    """Return what a command prints on a terminal, then its faults; it draws no progress."""
+    """Return the output of a command on a terminal, then its errors, without progress."""
     terminal, faults = Terminal(), io.StringIO()
     with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(faults):
         assert run([*arguments, "--config", str(site.config)]) in {0, 1, 4}
@@ -292,7 +292,7 @@ def test_wrong_usage_is_printed_as_text(text: str) -> None:
 
 @given(TEXT)
 def test_a_printed_configuration_stays_valid_toml(mirror: Site, text: str) -> None:
-    """Whatever its values contain."""
+    """With any text in its values."""
     values = ["in_stock", f"x{text.replace(chr(0), '')}"]
     mirror.configure(availability={"sellable": values})
     # JSON leaves this one as it is, and TOML does not take it so.
@@ -376,7 +376,7 @@ def test_a_file_of_any_name_is_printed(mirror: Site) -> None:
 @given(TEXT)
 @example("\x7f")
 def test_log_lines_are_plain_text(text: str) -> None:
-    """Whichever part of an event comes from others."""
+    """In every part of an event that can have foreign text."""
     styles: tuple[Literal["console", "json"], ...] = ("console", "json")
     for style in styles:
         stream = io.StringIO()
@@ -393,7 +393,7 @@ def test_log_lines_are_plain_text(text: str) -> None:
 
 
 class Pty:
-    """A process on a terminal of its own, and what it wrote there."""
+    """A process on a new terminal, and its output there."""
 
     def __init__(self, command: list[str], environ: dict[str, str]) -> None:
         self._leader, follower = pty.openpty()
@@ -463,5 +463,5 @@ def test_no_output_acts_on_a_terminal(site: Site) -> None:
 
 
 def without_progress(shown: str) -> str:
-    """Return what is left when our own progress bar is gone; it moves the cursor, and only that."""
+    """Return the output without our own progress bar, which only moves the cursor."""
     return re.sub(r"\x1b\[(?:\?25[lh]|1A|2K)|\r", "", shown)

@@ -58,7 +58,7 @@ RESTARTED = timedelta(seconds=610)
 
 
 class Shelves:
-    """A source without faults that counts what it is asked for; `value` is that of each variant."""
+    """A source without faults that counts the reads; every variant has `value`."""
 
     def __init__(self, clock: SteadyClock, items: int) -> None:
         self.requested: Counter[str] = Counter()
@@ -105,7 +105,7 @@ class Shelves:
 
 
 class Disk(Inline):
-    """The writer's thread; while `fails` says so of a piece of work, it cannot be written."""
+    """The write thread; a write fails if `fails` returns true for it."""
 
     def __init__(self) -> None:
         self.fails: Callable[[str], bool] = lambda _: False
@@ -149,7 +149,7 @@ class Life:
         self.services.start_reading()
 
     async def deliver(self, variant_id: int, value: str) -> None:
-        """Take a delivery, if the mirror can."""
+        """Take a delivery, if the mirror can store it."""
         now = self.clock.now()
         body = {
             "object": "item_variant",
@@ -165,12 +165,12 @@ class Life:
             await self.services.batch_writer.submit(parse(json.encode(body), now))
 
     async def sweep(self) -> None:
-        """Begin a sweep of the catalogue, if the mirror can; it is not waited for."""
+        """Begin a sweep of the catalogue, if the mirror can store it; do not wait for its end."""
         with contextlib.suppress(MirrorError):
             await self.services.sweep_manager.request("schedule")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Ask the mirror."""
+        """Query the mirror."""
         with contextlib.closing(sqlite3.connect(self.path)) as mirror:
             return mirror.execute(sql).fetchall()
 
@@ -178,7 +178,7 @@ class Life:
 def live(
     path: Path, script: Callable[[Life], Awaitable[T]], items: int = ITEMS
 ) -> tuple[T, list[Any]]:
-    """Run a story in virtual time; return what it returned, and the lines of the log."""
+    """Run a script in virtual time; return its result and the lines of the log."""
 
     async def run() -> T:
         life = Life(path, items)
@@ -216,7 +216,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pages(path: Path) -> dict[int, str]:
-    """Return what each page of a mirror belongs to."""
+    """Return the table or index of each page of a mirror."""
     with contextlib.closing(sqlite3.connect(path)) as mirror:
         return dict(mirror.execute("SELECT pageno, name FROM dbstat"))
 
@@ -356,7 +356,7 @@ def test_no_call_is_made_while_nothing_can_be_stored(tmp_path: Path, what: str) 
         return during, life.source.requested.most_common(1)[0][1], str(why), took_s, used
 
     (during, most, why, took_s, used), lines = live(tmp_path / "mirror.db", script, ITEMS * 2)
-    # What is older than a minute is asked once more when it can be kept.
+    # A waiting answer older than a minute is dropped, and its item is read once more.
     assert most <= 2
     assert during <= (IN_FLIGHT if what != "all but calls and marks" else MAX_UNWRITTEN)
     assert used == 0
@@ -394,7 +394,7 @@ def test_no_answer_is_lost_by_temporary_write_faults(
         await asyncio.sleep(15 * MINUTE_S)
         assert life.rows("SELECT count(*) FROM sweeps WHERE ended_at IS NULL") == [(0,)]
         assert life.rows("SELECT count(*) FROM availability") == [(8 * VARIANTS,)]
-        # At most once for each time in which it could not be kept, and once for each sweep.
+        # At most once for each period without writes, and once for each sweep.
         assert life.source.requested.most_common(1)[0][1] <= 2 * len(faults) + 3
 
     live(tmp_path_factory.mktemp("whatever") / "mirror.db", script, 8)

@@ -65,7 +65,7 @@ def test_a_daemon_makes_no_call_while_its_mirror_is_unwritable(site: Site, what:
     daemon = site.serve(filled=False)
     site.until(lambda: len(item_calls(site)) >= 5)
     with away(site, what):
-        # What has left already may still arrive, and be told of; then nothing more.
+        # Calls in flight may still arrive, and be logged; no other call follows.
         site.until(lambda: daemon.logged("the mirror cannot be used"))
         before = len(site.api.calls)
         with httpx.Client(trust_env=False, timeout=60) as client:
@@ -79,7 +79,7 @@ def test_a_daemon_makes_no_call_while_its_mirror_is_unwritable(site: Site, what:
 
 @contextlib.contextmanager
 def away(site: Site, what: str) -> Iterator[None]:
-    """Have the mirror not take anything meanwhile."""
+    """Block all writes to the mirror meanwhile."""
     if what == "removed":
         elsewhere = site.mirror.parent.with_name("elsewhere")
         site.mirror.parent.rename(elsewhere)

@@ -99,7 +99,7 @@ A_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 @pytest.fixture(scope="module")
 def lived(shared: Daemon) -> Site:
-    """Give a site in which everything has happened that fills a column."""
+    """Give a site with a history that fills every column."""
     site = shared.site
     first, second, third, fourth = sorted(site.catalogue.variants)[:4]
     shared.deliver(site.change(first, "out_of_stock"))
@@ -203,7 +203,7 @@ def test_the_feed_applied_to_an_empty_table_equals_availability(lived: Site) -> 
     assert_feed_tells_all(lived.mirror)
 
 
-# The feed, whatever happens.
+# The feed, with any history.
 
 VALUES = ["in_stock", "low_stock", "out_of_stock", "?", ""]
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from conftest import Daemon, Site
 
-# The watchdog's half is how often the daemon looks at itself; the default is 20 s.
+# The daemon checks itself at half the watchdog's period; the default is 20 s.
 HASTY = {"WATCHDOG_USEC": "400000"}
 
 
@@ -44,14 +44,14 @@ def state(daemon: Daemon) -> str:
 
 
 def lose(site: Site, variants: list[int], value: str = "made to order") -> None:
-    """Change the truth without a word, and have it read."""
+    """Change the source without a delivery, and read the change."""
     for variant_id in variants:
         site.catalogue.set_availability(variant_id, value)
     assert site.syncd("reconcile-now").returncode == 0
 
 
 def reset_seen(site: Site, ago: timedelta) -> None:
-    """Let the last sign of life be some time ago, as after an outage of this host."""
+    """Make the last sign of life older, as after an outage of this host."""
     observed = to_text(datetime.now(UTC) - ago)
     with sqlite3.connect(site.mirror) as connection:
         connection.execute("UPDATE state SET value = ? WHERE key = 'daemon_seen_at'", (observed,))

@@ -1,4 +1,4 @@
-"""Bodies of deliveries, each with what it must be understood as; see tests/payloads/README.md."""
+"""Bodies of deliveries, each with the expected result; see tests/payloads/README.md."""
 
 from __future__ import annotations
 

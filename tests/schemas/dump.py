@@ -1,8 +1,8 @@
-"""The mirror as this version makes it, with a little of everything in it, as a fixture.
+"""Writes a fixture: a mirror of this version with rows of every kind.
 
 `python tests/schemas/dump.py` writes `tests/schemas/VERSION.sql`. Until a version is released, run
-it after each change of the schema. Once it is released, its file and its migrations stay as they
-are for ever: add a migration, raise the version, and run it for the next file.
+it after each change of the schema. After the release, its file and its migrations do not
+change any more: add a migration, raise the version, and run it for the next file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FOLDER = Path(__file__).parent
 
 
 def fixture(version: str = __version__) -> Path:
-    """Return where the fixture of a version is."""
+    """Return the path of the fixture of a version."""
     return FOLDER / f"{version}.sql"
 
 

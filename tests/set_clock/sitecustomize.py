@@ -1,4 +1,4 @@
-"""Loaded by a daemon of a test: its wall clock is as many seconds ahead as a file says.
+"""Sets the wall clock of a daemon under test ahead, by the seconds in a file.
 
 Elapsed time stays the host's, as when somebody sets the clock. APScheduler reads the same wall
 clock. `SET_CLOCK_AWAY_S` shortens what counts as an absence, so that a test need not wait a minute.
@@ -10,13 +10,13 @@ import os
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
-if told := os.environ.get("SET_CLOCK"):
+if path := os.environ.get("SET_CLOCK"):
     from apscheduler.schedulers import base
 
     from syncd import clock
     from syncd.core import clock_jump
 
-    _AHEAD = Path(told)
+    _AHEAD = Path(path)
 
     class _Set(datetime):
         """Wall time as the file has it."""

@@ -51,7 +51,7 @@ def foreign(
         Path(name).chmod(0o711)
         site.mirror.parent.mkdir()
         os.chown(site.mirror.parent, -1, SHOP)
-        # As systemd's StateDirectory would be, with the group for what is made in it.
+        # Like systemd's StateDirectory: new files in the folder get its group.
         site.mirror.parent.chmod(0o2710)
 
         def inspect() -> tuple[int, int]:
@@ -77,7 +77,7 @@ def test_another_user_can_always_read(
     variants = list(site.catalogue.variants)
 
     def confirmed() -> None:
-        """Wait for reads of this item: one that is left would tell of the next change first."""
+        """Wait for reads of this item: a waiting read would find the next change first."""
         site.until(lambda: not site.rows("SELECT 1 FROM refresh_queue"))
 
     daemon = site.serve()
@@ -139,7 +139,7 @@ def test_a_reader_without_write_access_retries(
     """It may see half of a commit, and SQLite does not retry by itself."""
     site, inspect = foreign
     daemon = site.serve()
-    site.until(lambda: stopped_between_commits(daemon))  # or it would mend it
+    site.until(lambda: stopped_between_commits(daemon))  # otherwise it would repair the file
     with site.mirror.with_name(f"{site.mirror.name}-shm").open("r+b", buffering=0) as index:
         whole = index.read(48)
         index.seek(0)
@@ -166,7 +166,7 @@ def test_other_users_cannot_read(foreign: tuple[Site, Callable[[], tuple[int, in
     site, _ = foreign
     site.serve(filled=False)
     modes = {file.name: file.stat().st_mode & 0o777 for file in site.mirror.parent.iterdir()}
-    # Who may read the lock could hold it.
+    # A user that can read the lock file could hold the lock.
     assert modes.pop(f"{site.mirror.name}.lock") == 0o600
     assert set(modes.values()) == {0o640}
     assert len(modes) == 3

@@ -25,7 +25,7 @@ def test_answered_deliveries_survive_every_kill(tmp_path: Path) -> None:
     done = crash(tmp_path, kills=KILLS, seed=KILLS)
     assert done.problems == []
     assert done.report.statuses.keys() <= {"200", "503"}
-    # The load was there at all, and felt the kills.
+    # The sender was at work, and the kills interrupted it.
     assert len(done.report.accepted) > 20 * KILLS
     assert done.report.refused + done.report.reset + done.report.raced > KILLS
 

@@ -25,7 +25,7 @@ MONITORING = PACKAGE / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-# What Prometheus adds to everything it scrapes.
+# Prometheus adds these labels to each sample.
 ADDED = {"job", "instance"}
 
 
@@ -44,7 +44,7 @@ def _filled(expression: str, instance: str) -> str:
 
 @pytest.fixture(scope="module")
 def lived(shared: Daemon) -> Daemon:
-    """Give a daemon that tells all it ever tells: some metrics begin with the first delivery."""
+    """Give a daemon with every metric: some metrics begin with the first delivery."""
     variant_id = next(iter(shared.site.catalogue.variants))
     list_skus(shared, [("TEE-BLACK", variant_id, "")])
     shared.deliver(shared.site.change(variant_id, "made to order"))
@@ -66,7 +66,7 @@ def labels(daemon: Daemon) -> dict[str, dict[str, set[str]]]:
 
 
 def unknown(expression: str, known: dict[str, dict[str, set[str]]]) -> Iterator[str]:
-    """Find what an expression asks for and syncd does not expose."""
+    """Return the names in an expression that syncd does not expose."""
     requested: set[str] = set(ADDED)
     for name, selector in re.findall(r"\b(syncd_\w+)(?:\{([^}]*)\})?", expression):
         if name not in known:
@@ -77,7 +77,7 @@ def unknown(expression: str, known: dict[str, dict[str, set[str]]]) -> Iterator[
             if label not in ADDED | known[name].keys():
                 yield f"{name}{{{label}}}"
             elif how in ("=", "=~") and label not in ADDED:
-                # An alternative that does not exist never matches, whatever the others do.
+                # An alternative that does not exist never matches.
                 for one in value.split("|"):
                     if one not in known[name][label]:
                         yield f'{name}{{{label}{how}"{one}"}}'
@@ -161,7 +161,7 @@ def test_commands_and_keys_in_descriptions_exist() -> None:
 
 
 def promtool(*arguments: str) -> str:
-    """Have it check something, which must be right; return what it said."""
+    """Run a check of promtool, which must succeed; return its output."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is missing (Debian's package prometheus)")
     done = subprocess.run(

@@ -476,7 +476,7 @@ def test_keys_can_be_a_systemd_credential(running: Installation) -> None:
     assert running.run("stat --format='%a %U:%G' /etc/syncd/api-keys") == "600 root:root"
 
 
-def test_another_shop_has_a_daemon_of_its_own(running: Installation) -> None:
+def test_another_shop_has_a_separate_daemon(running: Installation) -> None:
     """A template: its own mirror and sockets, unaffected by the first daemon."""
     install, start = blocks("Several shops on one host")
     running.follow(install)
@@ -512,7 +512,7 @@ def test_an_upgrade_starts_no_stopped_daemon(running: Installation) -> None:
     running.run("systemctl start syncd.socket syncd.service")
 
 
-def test_a_removal_keeps_what_an_installation_needs(running: Installation) -> None:
+def test_a_removal_keeps_the_files_for_the_next_installation(running: Installation) -> None:
     """No daemon and no socket; a reader still reads; then everything is as before."""
     running.run("apt remove syncd")
     with pytest.raises(httpx.ConnectError):
@@ -554,7 +554,7 @@ def test_the_shop_could_read_at_every_moment(running: Installation) -> None:
     assert output["longest_s"] < 1.5
 
 
-def test_the_purge_leaves_only_what_a_person_made(running: Installation) -> None:
+def test_the_purge_leaves_only_files_of_a_person(running: Installation) -> None:
     """The drop-in of the documentation and the user; no configuration, no key, no mirror."""
     running.follow(blocks("Removing it")[0])
     left = running.run(

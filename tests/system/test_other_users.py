@@ -26,7 +26,7 @@ NEEDS_ROOT = "only root can become another user"
 
 
 def lines_of(text: str) -> str:
-    """Return what was said of a fault: `Error:` lines, then one `Try:`, and nothing else."""
+    """Return the error: `Error:` lines, then one `Try:`, and nothing else."""
     *errors, last = text.splitlines()
     assert errors, text
     assert all(line.startswith("Error: ") for line in errors), text
@@ -94,7 +94,7 @@ def test_group_members_can_run_every_reading_command(shared_site: Daemon) -> Non
     shared_site.stop()
     for arguments, code in ((("availability", variant_id), 0), (("changes",), 0), (("status",), 3)):
         assert as_shop(site, *arguments).returncode == code
-    # Without a daemon it would have to ask by itself, and says what it lacks.
+    # Without a daemon the command needs an api key, and the error names the unreadable file.
     done = as_shop(site, "reconcile-now")
     assert done.returncode == 2
     assert "api_key_file: cannot be read" in lines_of(done.stderr)

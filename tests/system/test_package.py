@@ -1,4 +1,4 @@
-"""The Debian package: what is in it, the same bytes from each build, and a program that runs.
+"""The Debian package: its content, the same bytes from each build, and a program that runs.
 
 test_install installs it in a booted Debian, upgrades it under load, removes and purges it.
 """
@@ -27,7 +27,7 @@ SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 EPOCH = "1790000000"
 PYTHON = "/usr/bin/python3"
 
-# What users and other programs name. Everything else is in /opt/syncd or a document.
+# Users and other programs use these paths. All other files are in /opt/syncd, or documents.
 FILES = {
     "/etc/syncd/config.toml": "-rw-r-----",
     "/opt/syncd/bin/python -> /usr/bin/python3": "lrwxrwxrwx",
@@ -138,7 +138,7 @@ def test_every_file_is_in_its_place(package: Path) -> None:
 
 
 def test_the_configuration_is_a_conffile(package: Path, root: Path) -> None:
-    """An upgrade keeps what the operator wrote. It differs from the example by the file of keys."""
+    """An upgrade keeps the operator's file. It differs from the example by the file of keys."""
     assert run("dpkg-deb", "--info", package, "conffiles") == "/etc/syncd/config.toml\n"
     shipped = tomllib.loads((root / "etc/syncd/config.toml").read_text())
     example = tomllib.loads((ROOT / "config.example.toml").read_text())

@@ -40,7 +40,7 @@ MOMENTS = [
     *(RUNNING, BACKUP, CONNECTED, LEFT, UPGRADE),
     *(START, KILLED_UNDER, KILLED, RECOVERY, STOPPED),
 ]
-# What a migration of tomorrow may do, and the way back to today.
+# A possible future migration, and its reversal.
 _UPGRADE = """
 import sys
 from datetime import timedelta
@@ -80,7 +80,7 @@ class Cell(Saw, frozen=True):
 
 
 class Story:
-    """A site that shops of every language visit, and what they saw."""
+    """A site with a shop of every language, and the results of these shops."""
 
     def __init__(self, site: Site, folder: Path, user: int | None) -> None:
         self.site = site
@@ -102,7 +102,7 @@ class Story:
 
     @contextmanager
     def visited(self, moment: str) -> Iterator[None]:
-        """Let shops read all the while, and note what they saw."""
+        """Let shops read during this context, and store their results."""
         shops = [shop for shop in SHOPS if not shop.missing()]
         visits = [
             Visit(shop, self.site.mirror, self._folder, self.requested, self.user) for shop in shops
@@ -168,7 +168,7 @@ class Story:
             pass
         with self.visited(RECOVERY):
             daemon = site.serve(filled=False)
-        # Nobody is connected: SQLite itself would delete what a reader needs.
+        # Nobody is connected: SQLite itself would delete files that a reader needs.
         daemon.stop()
         with self.visited(STOPPED):
             pass
@@ -191,7 +191,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def script(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[Story]:
-    """Live the story through once."""
+    """Run all moments once."""
     user = SHOP if os.geteuid() == 0 else None
     with (
         tempfile.TemporaryDirectory() as name,
@@ -201,7 +201,7 @@ def script(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[S
         site.mirror.parent.mkdir()
         if user is not None:
             os.chown(site.mirror.parent, -1, user)
-        # As systemd's StateDirectory would be, with the group for what is made in it.
+        # Like systemd's StateDirectory: new files in the folder get its group.
         site.mirror.parent.chmod(0o2710)
         one = Story(site, Path(name), user)
         one.live()
@@ -214,7 +214,7 @@ def script(open_site: Callable[..., AbstractContextManager[Site]]) -> Iterator[S
 @pytest.mark.parametrize("shop", SHOPS, ids=lambda shop: shop.name)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_shop_can_read(script: Story, moment: str, shop: Shop) -> None:
-    """Whatever happens to the daemon: no query fails, and each change is seen once, in order."""
+    """At each moment of the daemon: no query fails, and each change is read once, in order."""
     if reason := shop.missing():
         pytest.skip(reason)
     assert faults(script.matrix[moment, shop.name]) == []
@@ -240,7 +240,7 @@ def test_the_shops_were_another_user(script: Story) -> None:
 
 
 def faults(cell: Cell) -> list[object]:
-    """Return what was wrong at one moment in one language."""
+    """Return the errors at one moment in one language."""
     found = [*cell.faults]
     if cell.feed != cell.expected:
         found.append(f"the feed has {cell.expected}, and the shop read {cell.feed}")

@@ -28,7 +28,7 @@ NAMES = [
     *("sweeping", "quarantined", "silent", "failing", "unreadable"),
 ]
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-# A folder in which to leave pictures of it all, for whoever wants to look.
+# A folder for screenshots of all pages, for a person.
 PICTURES = os.environ.get("SYNCD_PICTURES")
 # Colours are the same at every width: each of both is seen, and not all that is possible.
 LOOKS = [["phone", 375, 812, "light"], ["desk", 1280, 900, "dark"]]
@@ -81,7 +81,7 @@ def test_axe_finds_no_fault(examined: Seen, name: str) -> None:
 
 def test_the_page_keeps_to_its_content_policy(url: str, examined: Seen) -> None:
     """It loads nothing from other hosts, and the console has no message."""
-    # Of an answer of 503, where the mirror cannot be read, the browser tells itself.
+    # The browser itself logs an answer with 503, while the mirror cannot be read.
     assert [error for error in examined.faults if "503" not in error] == []
     assert all(requested.startswith(f"{url}/") for requested in examined.asked)
 
@@ -224,7 +224,7 @@ def test_a_page_without_a_daemon_says_so(url: str) -> None:
     gone, back = observed.found["gone"], observed.found["back"]
     assert gone["note"].startswith("No answer. ")
     assert gone["announced"] == gone["note"]
-    # What the shop could sell is old too.
+    # The number of SKUs on sale is old too.
     assert (gone["title"], gone["opacity"], gone["icon"]) == (
         f"No answer · {NAME}",
         "0.6",
@@ -332,7 +332,7 @@ def test_one_stream_serves_all_windows_of_a_browser(shared: Daemon) -> None:
     assert observed.faults == []
 
 
-def test_the_page_of_a_daemon_hears_of_a_change(shared: Daemon) -> None:
+def test_the_page_of_a_daemon_shows_a_change(shared: Daemon) -> None:
     """Under its own content policy, and from its own host only; a silent stream is replaced."""
     site = shared.site
     variant_id = next(iter(site.catalogue.variants))

@@ -37,7 +37,7 @@ SECTION = "What systemd does for it"
 
 @pytest.fixture
 def manager(tmp_path: Path) -> socket.socket:
-    """Give the socket that a service manager listens on for notes."""
+    """Give the socket on which a service manager receives notifications."""
     one = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     one.bind(str(tmp_path / "notify"))
     one.settimeout(10)
@@ -183,7 +183,7 @@ class Watched:
         self.receive(b"WATCHDOG=1")
 
     def receive(self, note: bytes, within_s: float = 10.0) -> bool:
-        """Return whether a note comes in time."""
+        """Return whether a notification arrives in time."""
         deadline_s = time.monotonic() + within_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             self.manager.settimeout(left_s)
@@ -195,7 +195,7 @@ class Watched:
 
 @pytest.fixture
 def watched(site: Site, manager: socket.socket, tmp_path: Path) -> Iterator[Watched]:
-    """Give a daemon whose parts can be blocked, and whoever watches it."""
+    """Give a daemon with parts that can be blocked, and the manager that watches it."""
     shutil.copy(ROOT / "tests" / "systemd" / "saboteur.py", tmp_path / "sitecustomize.py")
     process = subprocess.Popen(
         site.command("serve"),
@@ -224,7 +224,7 @@ def test_a_hanging_part_stops_the_watchdog_notification(
     assert watched.receive(b"WATCHDOG=1")
     (tmp_path / "part").write_text(part)
     (tmp_path / "part").rename(tmp_path / "sabotage")
-    # What was under way may still be told.
+    # A notification that was on its way may still arrive.
     watched.receive(b"WATCHDOG=1", within_s=1)
     assert not watched.receive(b"WATCHDOG=1", within_s=2)
 

@@ -1,1 +1,1 @@
-"""A fresh Debian with a real systemd, the documented commands in it, and what goes wrong."""
+"""A fresh Debian with a real systemd, for the documented commands and for faults."""

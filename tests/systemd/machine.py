@@ -1,7 +1,7 @@
-"""Debian in a container: built once by debootstrap, booted by systemd-nspawn, gone after each use.
+"""Debian in a container: built once by debootstrap, booted by systemd-nspawn for each use.
 
-What is changed in it lives in memory. The network is the host's, so that a simulated Dreamship
-outside is reached on loopback; what pip is told here (indexes, certificates) it is told there.
+Its changes are in memory, and are lost at its end. It uses the network of the host, so it reaches
+a simulated Dreamship on loopback. Its pip gets the host's settings (indexes, certificates).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 SUITE = "bookworm"
-# What the documentation asks for, and what makes it a system.
+# The packages that the documentation names, and those of a bootable system.
 PACKAGES = (
     "ca-certificates",
     "dbus",
@@ -48,11 +48,11 @@ class Machine:
         self.leader = leader
 
     def path(self, inside: str) -> Path:
-        """Return where a file of the machine is found from outside."""
+        """Return the path outside of a file of the machine."""
         return Path(f"/proc/{self.leader}/root{inside}")
 
     def run(self, script: str, *, stdin: str = "", within_s: float = 120.0) -> str:
-        """Return what a shell script printed, without the last line end; raises Failed."""
+        """Return the output of a shell script, without the last line end; raises Failed."""
         done = subprocess.run(
             self.command("sh", "-euc", script),
             input=stdin,
@@ -66,7 +66,7 @@ class Machine:
         return done.stdout.rstrip("\n")
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command line that runs this inside, as root, in an environment of its own."""
+        """Return the command line that runs a command inside, as root, in a new environment."""
         proxies = [
             f"{name}={value}"
             for name, value in os.environ.items()
@@ -77,15 +77,15 @@ class Machine:
 
     def show(self, unit: str, *names: str) -> list[str]:
         """Return properties of a unit."""
-        told = self.run(
+        output = self.run(
             f"systemctl show {unit} " + " ".join(f"--property={name}" for name in names)
         )
-        values = dict(line.split("=", 1) for line in told.splitlines())
+        values = dict(line.split("=", 1) for line in output.splitlines())
         return [values[name] for name in names]
 
 
 def why_not() -> str | None:
-    """Return what this host lacks, None when it lacks nothing."""
+    """Return the missing requirement of this host, or None."""
     if os.geteuid() != 0:
         return "a container needs root"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -121,7 +121,7 @@ def booted(*, shared: Path, log: Path) -> Iterator[Machine]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End whatever runs in there at once: nothing of it is kept, and nothing is to be saved."""
+    """Kill every process inside at once: no data of the machine is needed later."""
     for leader in _children(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(leader, signal.SIGKILL)
@@ -195,12 +195,12 @@ def _mirror() -> list[str]:
 
 
 def _pip_settings() -> dict[str, str]:
-    """Return what pip is told on this host, by file or environment."""
+    """Return the settings of pip on this host, from files and the environment."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     )
-    told = [re.fullmatch(r"(\S+)\.([\w-]+)=(.*)", line) for line in done.stdout.splitlines()]
-    found = [match.groups() for match in told if match is not None]
+    settings = [re.fullmatch(r"(\S+)\.([\w-]+)=(.*)", line) for line in done.stdout.splitlines()]
+    found = [match.groups() for match in settings if match is not None]
     # The environment wins.
     found.sort(key=lambda one: one[0] == ":env:")
     return {

@@ -1,7 +1,7 @@
 """Blocks a part of a running daemon on purpose; loaded into it as `sitecustomize`.
 
-Python imports that module by itself where PYTHONPATH has it. This one watches the file named by
-SABOTEUR, and blocks for ever what is written there: `loop`, `scheduler` or `writer`.
+Python imports that module by itself if it is in PYTHONPATH. This one watches the file named by
+SABOTEUR, and blocks the part that the file names for ever: `loop`, `scheduler` or `writer`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A shop that never stops asking: runs inside the machine as the shop's user, with its Python.
+"""A shop that queries all the time: runs in the machine as the shop's user, with its Python.
 
 python3 shopper.py MIRROR REPORT: asks as documented, with a new connection each time, and
 writes down after each question how many were asked, refused once, and refused twice in a row.
@@ -16,7 +16,7 @@ QUESTION = "SELECT count(*), (SELECT daemon_seen_at FROM freshness) FROM availab
 
 
 def ask(mirror: str) -> str | None:
-    """Return what is wrong, None when it was answered."""
+    """Return the error of a query, or None."""
     try:
         connection = sqlite3.connect(f"file:{mirror}?mode=ro", uri=True, timeout=1.0)
         try:
@@ -29,7 +29,7 @@ def ask(mirror: str) -> str | None:
 
 
 def main(mirror: str, report: str) -> None:
-    """Ask until killed."""
+    """Query until killed."""
     folder = os.path.dirname(mirror)  # noqa: PTH120 - nothing but the plainest here
     may_write = [path for path in (mirror, folder) if os.access(path, os.W_OK)]
     asked = once = 0
@@ -44,7 +44,7 @@ def main(mirror: str, report: str) -> None:
                 twice.append(fault)
         asked += 1
         longest_s = max(longest_s, time.monotonic() - began_s)
-        told = {
+        result = {
             "asked": asked,
             "once": once,
             "twice": twice,
@@ -52,7 +52,7 @@ def main(mirror: str, report: str) -> None:
             "may_write": may_write,
         }
         with open(f"{report}.part", "w") as file:  # noqa: PTH123 - as above
-            json.dump(told, file)
+            json.dump(result, file)
         os.replace(f"{report}.part", report)  # noqa: PTH105 - as above
         time.sleep(0.01)
 

@@ -1,4 +1,4 @@
-"""Tell errors of Dreamship itself from errors of a gateway in front of it."""
+"""Errors of Dreamship itself, and errors of a gateway in front of it, are distinguished."""
 
 from __future__ import annotations
 

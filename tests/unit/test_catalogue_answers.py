@@ -137,7 +137,7 @@ def test_slicing_any_bytes_ends_with_a_record_or_an_error(body: bytes) -> None:
     step=st.integers(1, 9),
 )
 def test_skipping_a_value_in_steps_of_any_size_finds_its_end(value: Any, step: int) -> None:
-    """The next value is read correctly, wherever a step ends."""
+    """The next value is read correctly if a step ends at any place."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_slices, "_STEP_BYTES", step)
         for is_ascii in (True, False):
@@ -224,7 +224,7 @@ def test_a_row_with_an_oversized_name_leaves_the_others_readable() -> None:
 def test_a_document_with_too_many_values_is_invalid(
     value: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever the values are, since each takes time."""
+    """At any place in the answer, because each value takes time."""
     monkeypatch.setattr(json_slices, "MAX_PIECES", 50)
     with pytest.raises(BeyondBoundsError, match="more than 50 values"):
         item_in(bytearray(b'{"id":7,"x":%s,"item_variants":[]}' % value), whole_bytes=-1)
@@ -287,7 +287,7 @@ def test_gzip_is_decoded_within_the_bound(body: bytes, at_most: int, level: int)
 
 @given(body=st.binary(), at_most=st.integers(0, 100))
 def test_no_body_is_decoded_beyond_the_bound(body: bytes, at_most: int) -> None:
-    """Whatever the bytes and the coding are."""
+    """With any bytes and any coding."""
     for coding in ("gzip", "identity"):
         try:
             found = decoded(bytearray(body), coding, at_most=at_most)

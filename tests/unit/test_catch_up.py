@@ -163,7 +163,7 @@ def test_catch_ups_cost_a_bounded_number_of_calls(
 
 @given(minutes=st.integers(-10_000, 10_000), is_running=st.booleans())
 def test_the_credit_is_bounded_and_never_negative(minutes: int, *, is_running: bool) -> None:
-    """Whatever the clock does."""
+    """With any jumps of the clock."""
     state = CatchUp(credit=3.0, credit_at=NOW, evidence_at=NOW if is_running else None)
     left = credit(state, NOW + minutes * MINUTE, BACKGROUND)
     assert 0.0 <= left <= MOST_CREDIT / MINUTE * EARNED

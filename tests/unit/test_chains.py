@@ -180,7 +180,7 @@ def test_a_replayed_delivery_joins_the_chain_of_its_variant() -> None:
 def test_a_range_begins_at_the_first_row_of_its_time(
     seconds: list[int], deleted: set[int], since: int
 ) -> None:
-    """Whatever rows are deleted before it."""
+    """With any rows deleted before it."""
     db = mirror()
     rows = [(number + 1, second) for number, second in enumerate(sorted(seconds))]
     db.executemany(

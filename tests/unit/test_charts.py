@@ -42,7 +42,7 @@ STATES = st.lists(
 
 @given(STATES, st.integers(23 * 3600, 24 * 3600))
 def test_a_strip_stays_in_its_frame(states: list[tuple[str, int]], seconds: int) -> None:
-    """Whatever the clock did: no state has a negative length or lies outside."""
+    """With any jumps of the clock: no state has a negative length or lies outside."""
     now = BEGIN + timedelta(seconds=seconds)
     rows = [
         {"state": state, "began_at": to_text(BEGIN + timedelta(seconds=at))} for state, at in states

@@ -98,7 +98,7 @@ def test_a_small_offset_is_corrected_gradually(off_s: float) -> None:
 def test_time_never_goes_backwards_without_a_reported_jump(
     steps: list[tuple[float, float, bool]],
 ) -> None:
-    """Whatever happens to the wall clock, and whenever it is checked."""
+    """With any changes of the wall clock, and at any time of the check."""
     host, followed = Host(), list[Jump]()
     steady = SteadyClock(host)
     steady.follow(followed.append)

@@ -371,7 +371,7 @@ def test_an_unwritable_mirror_is_moved_by_its_first_transaction(by: timedelta) -
 
 
 def test_a_failed_move_fails_one_transaction_only(database: Database) -> None:
-    """The next deliveries are accepted, whatever failed."""
+    """The next deliveries are accepted after any failure."""
 
     async def script() -> None:
         jump = jumped(-HOUR)

@@ -413,13 +413,13 @@ def test_addresses_survive_a_round_trip(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", ":80", "host", "host:", "host:65536", "::1:80", "unix:x", "a b:1", "host:-1"]
 )
-def test_an_invalid_address_says_what_to_write_instead(text: str) -> None:
+def test_the_error_of_an_invalid_address_names_the_valid_forms(text: str) -> None:
     """In the text of the error."""
     with pytest.raises(ValueError, match=r"host:port|absolute"):
         parse_address(text)
 
 
-# The mark prevents that it is, by chance, the name of a key.
+# The mark ensures that the text is not the name of a key by chance.
 key_text = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8).map(
     "q~7".__add__
 )

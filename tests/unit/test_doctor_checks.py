@@ -44,7 +44,7 @@ def test_access_is_checked_for_the_group(folder: int, file: int, result: str) ->
 
 @pytest.mark.parametrize("code", [204, 308, 400, 403, 404, 413, 500, 503, 504])
 def test_every_unexpected_status_code_fails_with_a_hint(code: int) -> None:
-    """Whichever server answers."""
+    """For the answer of any server."""
     for error in ("", "in our words"):
         finding = check_delivery(Answer(code, 200, error=error, server="nginx"))
         assert (finding.verdict, bool(finding.hint)) == ("fail", True)

@@ -1,4 +1,4 @@
-"""A copy of a delivery is recognised whatever happened to the row of the original."""
+"""A copy of a delivery is recognised, also after the row of the original has changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLICY = Policy(sellable=frozenset(), settle=timedelta(seconds=60))
 
 
 def delivery(second: int) -> Delivery:
-    """Return one of several bodies of one event, which all tell the same."""
+    """Return one of several bodies of one event with the same content."""
     event = {
         "uuid": "u",
         "action": "item-variant-availability-updated",

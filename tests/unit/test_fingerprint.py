@@ -1,4 +1,4 @@
-"""Equal rows of a list have equal fingerprints, whatever the size of their page."""
+"""Equal rows of a list have equal fingerprints, on pages of any size."""
 
 from __future__ import annotations
 

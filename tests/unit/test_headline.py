@@ -122,7 +122,7 @@ def test_a_shop_with_listings_counts_its_skus() -> None:
         (["key_refused"], {}, "attention", "amber"),
         (["key_refused"], {"mirror": {"oldest_confirmed_at": at(hours=25)}}, "losing", "red"),
         (["key_refused"], {"mirror": {"oldest_confirmed_at": None}}, "losing", "red"),
-        # What is not read is not sold.
+        # A shop that cannot read the mirror sells nothing.
         (["first_fill", "key_refused"], {"sweep": FILLING}, "losing", "red"),
         (["first_fill", "throttled"], {"sweep": FILLING}, "attention", "amber"),
         (["not_durable"], {}, "stopping", "red"),
@@ -130,7 +130,7 @@ def test_a_shop_with_listings_counts_its_skus() -> None:
         ([], {"mirror": {"sellable": 0}}, "losing", "red"),
     ],
 )
-def test_red_is_what_costs_sales(
+def test_a_state_that_costs_sales_is_red(
     problems: list[str], changes: dict[str, Any], state: str, color: str
 ) -> None:
     """Now, or within minutes; filling, waiting and catching up are states of their own."""
@@ -139,7 +139,7 @@ def test_red_is_what_costs_sales(
 
 
 def test_the_first_fill_has_its_progress_and_its_end() -> None:
-    """It is no problem, and the missing delivery follows."""
+    """It is no problem; the problem of the missing delivery comes after it."""
     head = of("first_fill", "no_delivery", sweep=FILLING)
     assert head.fill == "30 of 120 items are read, about 2 min 30 s left."
     assert head.problem is None

@@ -1,4 +1,4 @@
-"""The heartbeat writes what is new at once, and otherwise as rarely as the contract allows."""
+"""The heartbeat writes news at once, and otherwise as rarely as the contract allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from syncd.daemon.heartbeat import HEARTBEAT_S
 from syncd.errors import MirrorUnavailable, SourceUnreachable
 from syncd.store.rows import get_state
 
-# What `freshness.daemon_seen_at` promises.
+# The largest age of `freshness.daemon_seen_at` by the contract.
 OLDEST_ROW = timedelta(seconds=60)
 MINUTES = 10
 ITEMS = 3

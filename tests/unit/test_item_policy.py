@@ -1,4 +1,4 @@
-"""Items that may not be sold, and items that listings look for: what one read decides."""
+"""The decisions of one read about blocked items, and about items that listings look for."""
 
 from __future__ import annotations
 

@@ -167,10 +167,10 @@ PRINTABLE = st.text(
     st.booleans(),
     st.sampled_from(["\n", "\r\n"]),
 )
-def test_what_a_program_writes_is_read(
+def test_a_file_of_any_program_is_read(
     skus: dict[str, tuple[int, str | None]], delimiter: str, has_mark: bool, end: str
 ) -> None:
-    """Whatever the texts contain: separators, quotation marks, any script."""
+    """With any texts: with separators, quotation marks, letters of any script."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, delimiter=delimiter, lineterminator=end)
     writer.writerow(["sku", "variant_id", "title"])

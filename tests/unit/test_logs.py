@@ -37,14 +37,14 @@ def _restored() -> Iterator[None]:
 
 
 class Terminal(io.StringIO):
-    """Somewhere that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 class FullDisk(io.StringIO):
-    """Somewhere that nothing can be written to."""
+    """A stream that fails at each write."""
 
     def write(self, text: str, /) -> int:
         raise OSError(28, f"No space left on device for {len(text)} characters")
@@ -56,7 +56,7 @@ def log_secrets() -> None:
     event = f"key {SECRET} in the event"
     log.info(event, key=SECRET, urls=[f"https://x/?k={SECRET}"], n=7)
     log.warning("nested", headers={"Authorization": f"Bearer {SECRET}"}, error=OSError(SECRET))
-    log.debug("too small to tell")
+    log.debug("below the level of the log")
     try:
         raise ValueError(f"bad key {SECRET}")
     except ValueError:
@@ -74,7 +74,7 @@ def test_secrets_are_masked_in_every_line(style: Literal["json", "console"]) -> 
     message = stream.getvalue()
     assert SECRET not in message
     assert message.count(logs.MASK) >= 7
-    assert "too small" not in message
+    assert "below the level" not in message
     assert "a request nobody" not in message
 
 

@@ -130,7 +130,7 @@ def test_an_event_older_than_the_senders_last_retry_is_verified(hours: float, is
 
 
 def test_rule_4_a_settled_read_decides() -> None:
-    """Whatever value and conflicts were stored."""
+    """With any stored value and any stored conflicts."""
     conflicting = deliver(KNOWN, "discontinued", None).value_state
     decision = decide_read(conflicting, "out_of_stock", began=160)
     assert (decision.rule, decision.value_state.value) == ("settled", "out_of_stock")

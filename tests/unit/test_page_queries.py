@@ -1,4 +1,4 @@
-"""What the status page asks of the mirror: searches, and what went off sale."""
+"""The queries of the status page: searches, and variants that went off sale."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def seqs(db: sqlite3.Connection) -> list[int]:
         ("reason:unknown", []),
     ],
 )
-def test_a_search_explains_what_is_exact_or_single(
+def test_a_search_explains_an_exact_or_single_match(
     mirror: sqlite3.Connection, text: str, explained: list[int]
 ) -> None:
     """An id, a SKU, or the only variant that matches."""

@@ -61,7 +61,7 @@ def test_a_sentence_has_code_and_moments() -> None:
     assert sentence("`x` does it") == "<code>x</code> does it."
 
 
-def test_text_of_others_keeps_its_direction_to_itself() -> None:
+def test_the_direction_of_foreign_text_ends_with_the_text() -> None:
     """Also if it contains characters that change the direction, and if it is very long."""
     assert foreign("\u05d0 <b>") == "<bdi>\u05d0 &lt;b&gt;</bdi>"
     assert foreign("\u202e") == "<bdi>\\u202e</bdi>"
@@ -70,7 +70,7 @@ def test_text_of_others_keeps_its_direction_to_itself() -> None:
 
 @given(st.text(min_size=1, max_size=MAX_SKU_CHARS))
 def test_a_link_leads_to_its_text(text: str) -> None:
-    """However long it is, and whatever characters it has."""
+    """With any length and any characters."""
     link = str(search_link(text))
     assert unescape(link) == link
     assert not set(link) & set("<>\"'& ")

@@ -128,7 +128,7 @@ def test_a_listing_with_a_removed_item_is_read_a_limited_number_of_times() -> No
     categories=st.lists(st.integers(1, 9), unique=True, max_size=3).map(tuple),
 )
 def test_every_listing_ends(pages: list[PageStats], categories: tuple[int, ...]) -> None:
-    """Whatever the pages contain; a listing without an end is named."""
+    """With any pages; a listing without an end is named."""
     endless = itertools.cycle(pages)
     position = first(categories)
     with pytest.MonkeyPatch.context() as patch:
@@ -230,7 +230,7 @@ def test_any_other_next_continues_with_the_following_page_number(onward: object)
     assert leads_on(onward, 2)
 
 
-def test_a_missing_page_ends_a_list_whose_count_is_reached() -> None:
+def test_a_missing_page_ends_a_list_that_has_all_counted_items() -> None:
     """No item moved away."""
     end = cut_short(following(first(()), FULL, ()), (), listed=150)
     assert is_whole(end)
@@ -259,7 +259,7 @@ def test_an_unreadable_page_does_not_stop_the_list() -> None:
 
 
 def test_an_unreadable_last_page_ends_the_list() -> None:
-    """The count and the length of earlier pages tell that it is the last."""
+    """The count and the length of earlier pages show that it is the last."""
     position = skipped(following(first(()), FULL, ()), (), "500")
     assert is_whole(position)
     assert position.errors

@@ -27,7 +27,7 @@ TEXT = st.one_of(
 
 
 def hidden(text: str) -> set[str]:
-    """Return what a text has that is not shown as itself, but for line ends."""
+    """Return the invisible or control characters of a text, except line ends."""
     return {one for one in text if unicodedata.category(one)[0] == "C" or one in "\u2028\u2029"} - {
         "\n"
     }

@@ -1,4 +1,4 @@
-"""The pure rules of the publication: what differs, what the feed gets, who has the lease."""
+"""The pure rules of the publication: the differences, the rows of the feed, and the lease."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def change(seq: int, old: str | None, new: str | None) -> Change:
     )
 
 
-def test_a_comparison_finds_what_differs() -> None:
+def test_a_comparison_finds_the_differences() -> None:
     """Changed, added and lacking rows; the end is that of the range."""
     part = Slice(
         "variants", [variant(1, "a"), variant(2, "b"), variant(3, "c")], is_range=True, end=3
@@ -87,7 +87,7 @@ def test_a_comparison_finds_what_differs() -> None:
 def test_ranges_compare_every_row_once(
     ours: set[int], theirs: set[int], most: int, most_stored: int
 ) -> None:
-    """Whatever both sides have, and however few rows of either are read at one time."""
+    """With any rows on both sides, and with any number of rows read at one time."""
     mirror = {one: variant(one, "new") for one in ours}
     target = {one: variant(one, "old") for one in theirs}
     position: Position | None = Position("variants")

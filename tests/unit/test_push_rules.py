@@ -64,7 +64,7 @@ def test_retry_after_has_two_forms(headers: dict[str, str], wait: float) -> None
     assert wait_s(headers, NOW) == wait
 
 
-def test_each_batch_has_an_id_of_its_own() -> None:
+def test_each_batch_has_a_different_id() -> None:
     """By push, mirror, run, kind and both ends; the same again for the same batch."""
     others = [
         replace(CURSOR, name="other"),
@@ -89,7 +89,7 @@ def test_the_position_moves_when_a_batch_is_taken() -> None:
 
 
 def test_lines_have_the_batch_and_then_each_change() -> None:
-    """A change is one line, whatever its texts contain."""
+    """A change is one line, with any texts."""
     changes: list[dict[str, Any]] = [
         {"seq": 11, "availability": "a\nb\u2028\x1b"},
         {"seq": 12, "availability": None},

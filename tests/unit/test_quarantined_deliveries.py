@@ -117,7 +117,7 @@ CUT = GENUINE[: GENUINE.index(b'"availability":"out')]
 ABOUT_NOTHING = json.encode({"id": VARIANT, "data": {"id": VARIANT}})
 
 
-# What decides is understood, whatever else comes with it.
+# The deciding parts are understood; other parts may have any form.
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_both_decoders_agree_on_well_formed_documents(value: object) -> None:
 def test_a_repeated_key_is_detected(
     value: object, name: str, first: object, second: object
 ) -> None:
-    """At any depth, whatever colons the texts have."""
+    """At any depth, and with any number of colons in the texts."""
     key = json.encode(name)
     inner = b"{%s:%s,%s:%s}" % (key, json.encode(first), key, json.encode(second))
     text = b'{"a:":%s,"b":[%s]}' % (json.encode(value), inner)
@@ -203,7 +203,7 @@ def test_two_different_values_are_verified(mirror: Mirror) -> None:
     fresh.db.close()
 
 
-# A body that stays unintelligible.
+# Bodies that no decoder understands.
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_an_unknown_variant_is_searched(mirror: Mirror) -> None:
 def test_an_unknown_variant_outside_the_catalog_is_not_searched(
     policy: Policy, unplaced_variants: list[int], queue: list[int]
 ) -> None:
-    """Only reads tell which items a category has."""
+    """Only reads show which items a category has."""
     mirror = Mirror(policy)
     body = GENUINE.replace(b"%d" % VARIANT, b"999").replace(b'"item":77', b'"item":88')[:-1]
     mirror.take(body)

@@ -52,7 +52,7 @@ class HandClock:
 
 
 class Host:
-    """A host that reads from a Dreamship whose clock is `ahead` of its own."""
+    """A host, and a Dreamship with a clock that is `ahead` of the host's clock."""
 
     def __init__(self, offset: timedelta = timedelta(), *, ahead: timedelta = timedelta()) -> None:
         self.clock = HandClock()
@@ -127,7 +127,7 @@ def test_a_huge_age_is_still_an_age() -> None:
     )
 )
 def test_any_headers_give_a_plausible_age(headers: list[tuple[str, str]]) -> None:
-    """Whatever the headers contain."""
+    """With any headers."""
     answer = age_of(*headers)
     assert timedelta() <= answer.age <= LONGEST_AGE + SECOND
     assert answer.fresh_for is None or answer.fresh_for >= timedelta()

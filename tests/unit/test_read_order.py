@@ -65,7 +65,7 @@ def test_an_endless_list_gets_every_other_catalogue_call_only(other: JobKind) ->
 
 
 def test_requested_items_do_not_wait_for_a_catalogue_sweep() -> None:
-    """Nor does the catalogue wait for them."""
+    """The catalogue does not wait for them either."""
     counted = Counter(calls(frozenset({"requested", *CATALOGUE})))
     assert counted["requested"] >= CALLS / 4
     assert sum(counted[kind] for kind in CATALOGUE) >= CALLS / 4

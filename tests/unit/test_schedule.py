@@ -1,4 +1,4 @@
-"""What is due when, without a clock: `core/schedule.py`."""
+"""The times of all tasks, without a clock: `core/schedule.py`."""
 
 from __future__ import annotations
 

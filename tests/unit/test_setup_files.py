@@ -1,4 +1,4 @@
-"""What setup writes: keys without dirt, a configuration that loses nothing, whole files."""
+"""The files of setup: keys without extra text, a complete configuration, whole files."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ EXAMPLE = (ROOT / "config.example.toml").read_text()
         (f'{{"api_key": "{KEY}"}}', {"brackets", "a name before the key", "spaces", "quotes"}),
     ],
 )
-def test_a_pasted_key_loses_what_is_around_it(text: str, removed: set[str]) -> None:
-    """The key is whole, and what was removed is named without any of it."""
+def test_text_around_a_pasted_key_is_removed(text: str, removed: set[str]) -> None:
+    """The key is whole, and the removed text is described without repeating it."""
     found = find_keys(text)
     assert found.keys == (Secret(KEY),)
     assert removed <= {*found.removed}
@@ -154,7 +154,7 @@ def test_the_comments_of_the_example_stay_in_their_lines() -> None:
 
 
 def test_a_lossy_edit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the library does: the file stays, and the key is named."""
+    """If the library fails, the file stays as it is, and the error names the key."""
     for lossy in ("[webhook]\npublic_url = 'https://x'\n", "[webhook\n", "# kept\n[webhook]\n"):
         monkeypatch.setattr(toml_edit, "_edited", lambda *_, lossy=lossy: lossy)
         with pytest.raises(ConfigurationError, match=r"webhook\.public_url cannot be set"):
@@ -179,7 +179,7 @@ def test_a_lossy_edit_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_key_file_keeps_its_comments(
     tmp_path: Path, text: str, keys: list[str], after: str
 ) -> None:
-    """The keys get the new order; what was around them is gone."""
+    """The keys get the new order; the text around them is gone."""
     path = tmp_path / "api-keys"
     path.write_text(text)
     assert key_files.next_text(key_files.read(path), [Secret(key) for key in keys]) == after
@@ -238,7 +238,7 @@ def test_a_failure_leaves_no_part(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_only_what_differs_is_written(tmp_path: Path) -> None:
+def test_only_files_that_differ_are_written(tmp_path: Path) -> None:
     """A wrong mode is a difference."""
     path = tmp_path / "config.toml"
     path.write_bytes(b"same")

@@ -1,4 +1,4 @@
-"""The steps of setup as root, with programs that only say what they would do."""
+"""The steps of setup as root, with replaced programs that change nothing."""
 
 from __future__ import annotations
 

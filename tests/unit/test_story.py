@@ -30,7 +30,7 @@ def change(number: int, before: str | None, after: str | None, **more: Any) -> d
     return row | values | more
 
 
-def told(deliveries: list[dict[str, Any]], changes: list[dict[str, Any]]) -> list[str]:
+def sentences_of(deliveries: list[dict[str, Any]], changes: list[dict[str, Any]]) -> list[str]:
     history = VariantHistory(
         1, None, None, deliveries=deliveries[::-1], changes=changes[::-1], is_unplaced=False
     )
@@ -39,7 +39,7 @@ def told(deliveries: list[dict[str, Any]], changes: list[dict[str, Any]]) -> lis
 
 def test_a_story_begins_with_the_oldest_event() -> None:
     """Each delivery and each read, and what both meant for the shop."""
-    assert told(
+    assert sentences_of(
         [
             delivery(2, "out_of_stock"),
             delivery(6, None, outcome="quarantined", rule=None),
@@ -65,7 +65,7 @@ def test_a_story_begins_with_the_oldest_event() -> None:
 
 def test_an_empty_story() -> None:
     """A variant that only a sweep has seen long ago."""
-    assert told([], []) == []
+    assert sentences_of([], []) == []
 
 
 @pytest.mark.parametrize(

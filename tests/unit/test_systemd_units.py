@@ -36,7 +36,7 @@ def test_the_template_equals_the_unit() -> None:
 
 
 def setting(unit: str, name: str) -> str:
-    """Return what a unit file sets."""
+    """Return the settings of a unit file."""
     (value,) = re.findall(rf"^{name}=(.*)$", (UNITS / unit).read_text(), re.MULTILINE)
     return str(value)
 
@@ -54,7 +54,7 @@ def test_every_stop_fits_into_the_stop_timeout() -> None:
     """The longest request, the servers, a batch that waits for a lock, and the checkpoint."""
     longest_s = LONGEST_DRAIN_S + GRACEFUL_S + 3 * BUSY_TIMEOUT_S
     assert longest_s < LONGEST_STOP_S
-    # Whatever hangs meanwhile, and if nobody reads the last lines of the log.
+    # Also if a part hangs, and if nobody reads the last lines of the log.
     in_all_s = LONGEST_STOP_S + DRAIN_LIMIT_S + NOTIFY_LIMIT_S
     assert in_all_s < int(setting("syncd.service", "TimeoutStopSec"))
     assert LONGEST_STOP_S - longest_s >= KILL_LIMIT_S

@@ -23,7 +23,7 @@ let openedAt = -Infinity;
 
 const elapsedS = (since) => (performance.now() - since) / 1000;
 
-// The time of the daemon, whatever the clock of this computer says.
+// The time of the daemon: the clock of this computer may be wrong.
 let daemonNow = Date.parse(live.dataset.now);
 let daemonNowAt = performance.now();
 
@@ -182,7 +182,7 @@ function openStream() {
   let isFirst = true;
   for (const kind of ["begin", "change", "alive"]) {
     stream.addEventListener(kind, (event) => {
-      // What changed between two streams is not known.
+      // The page may have changed between two streams.
       const known = kind === "begin" && !isFirst ? "change" : kind;
       isFirst = false;
       channel?.postMessage([known, event.data]);
@@ -203,7 +203,7 @@ function closeStream() {
 }
 
 // Only a visible page needs a stream, and only one window of a browser opens it; the others wait
-// for their turn, and hear its events.
+// for their turn, and get its events.
 function begin() {
   if (document.hidden || stream || waiting || elapsedS(openedAt) < 6 * everyS) return;
   if (!navigator.locks || !channel) {

@@ -77,7 +77,7 @@ class Catalog:
     names: dict[int, str] = field(default_factory=dict)
     variants: dict[int, Variant] = field(default_factory=dict)
     categories: dict[int, set[int]] = field(default_factory=dict)
-    # What an item has instead of the usual names in `item_object`; Dreamship sends no event.
+    # Other fields of an item, which replace the usual ones; Dreamship sends no event.
     details: dict[int, dict[str, Any]] = field(default_factory=dict)
     costs: dict[int, Any] = field(default_factory=dict)
 
