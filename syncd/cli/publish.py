@@ -117,11 +117,14 @@ def _take_over(target: Target, config: Config, *, yes: bool, as_json: bool) -> i
         before = sources.load(db, target.tables, name, is_locked=True)
         if before is not None and not yes:
             _require_silence(before, mirror, sources.clock(db, target.tables))
-        sources.grant(db, target.tables, name, mirror, socket.gethostname())
+        if before is not None and before.holder != mirror:
+            sources.grant(db, target.tables, name, mirror, socket.gethostname())
     if before is None:
         raise UsageError(f"the target has no source {name!r}", hint="start the daemon")
     if as_json:
         show_json({"source": name, "before": before.holder, "holder": mirror})
+    elif before.holder == mirror:
+        show(f"this mirror has the lease of {name} already")
     else:
         show(
             f"the lease of {name} goes from {before.host or before.holder} to this mirror, {mirror}"

@@ -69,6 +69,8 @@ def command(
             show(f"{push.name} goes on {where}")
         return 0
     named = [find_push(config.push, name)] if name is not None else config.push
+    if not named and not as_json:
+        show("Note: the configuration has no push; see [[push]]", err=True)
     if dry_run:
         for push in named:
             show_json_line({"name": push.name} | _next_batch(config, push))
@@ -82,8 +84,6 @@ def _show(states: list[PushStatus], *, as_json: bool) -> int:
     else:
         for state in states:
             show(f"{state.name:16}  ", push_line(state))
-        if not states:
-            show("Note: the configuration has no push; see [[push]]", err=True)
     return 1 if any(state.error for state in states) else 0
 
 

@@ -24,7 +24,16 @@ from syncd.core.health import Problem
 from syncd.core.relative_time import ago, duration
 from syncd.core.status_document import PublishStatus, StatusDocument
 
-State = Literal["well", "filling", "waiting", "catching_up", "attention", "stopping", "losing"]
+State = Literal[
+    "well",
+    "standby",
+    "filling",
+    "waiting",
+    "catching_up",
+    "attention",
+    "stopping",
+    "losing",
+]
 Color = Literal["green", "blue", "amber", "red"]
 
 MAX_NEXT = 3
@@ -33,6 +42,7 @@ _MAX_VALUES = 3
 
 LABELS: dict[State, tuple[str, Color]] = {
     "well": ("All well", "green"),
+    "standby": ("Another host is active", "blue"),
     "filling": ("Filling for the first time", "blue"),
     "waiting": ("Waiting for the first delivery", "blue"),
     "catching_up": ("Catching up after an outage", "blue"),
@@ -48,6 +58,7 @@ DELIVERIES = {
     "unknown": "not known yet",
 }
 NO_DELIVERY = "none yet"
+TO_ACTIVE_HOST = "go to the active host"
 # Problems that need no action, and are a separate state.
 _OWN_STATES: dict[str, State] = {
     "first_fill": "filling",
@@ -61,7 +72,8 @@ _ORDER = ("not_durable", "nothing_sellable", "key_refused", "not_stored", "unrea
 class Headline(Struct, frozen=True):
     """The state of the shop at one moment.
 
-    `selling` of `total` SKUs, or variants without listings. `problem`: the most urgent one, None if
+    `selling` of `total` SKUs, or variants without listings. `active_host`: the host that serves the
+    shop while this one waits; then nothing is counted here. `problem`: the most urgent one, None if
     nothing is wrong. `meanwhile`: what the shop does until it is solved. `others`: the other
     problems. `next`: what happens next, up to three sentences.
     """
@@ -77,6 +89,7 @@ class Headline(Struct, frozen=True):
     meanwhile: str
     others: list[Problem]
     next: list[str]
+    active_host: str | None = None
 
     @property
     def label(self) -> str:
@@ -91,6 +104,8 @@ class Headline(Struct, frozen=True):
     @property
     def sells(self) -> str:
         """What the shop sells, as the beginning of a sentence."""
+        if self.active_host is not None:
+            return f"{self.active_host} serves the shop"
         if not self.total:
             return f"Nothing to sell{' yet' if self.state == 'filling' else ''}"
         return f"Selling {self.selling} of {self.total} {self.unit}{'s'[: self.total != 1]}"
@@ -127,6 +142,9 @@ def headline(status: StatusDocument, now: datetime) -> Headline:
     elif state == "catching_up":
         problem = next(one for one in problems if one.code == "down")
     selling, total, unit = _counts(status)
+    if (active_host := _active_host(status.publish)) is not None:
+        selling = total = 0
+        state = "standby" if problem is None else state
     return Headline(
         state=state,
         selling=0 if is_dead and problem is not None else selling,
@@ -139,11 +157,14 @@ def headline(status: StatusDocument, now: datetime) -> Headline:
         meanwhile="" if problem is None else meanwhile(problem, status, now),
         others=[one for one in problems if one is not problem and one.code != "first_fill"],
         next=list(islice(_next(status), MAX_NEXT)),
+        active_host=active_host,
     )
 
 
 def deliveries(status: StatusDocument) -> str:
     """Return whether deliveries arrive, in a word or two."""
+    if _active_host(status.publish) is not None:
+        return TO_ACTIVE_HOST
     if status.waiting_for_first_delivery:
         return NO_DELIVERY
     state, last_at = status.webhooks.state, status.webhooks.last_delivery_at
@@ -162,6 +183,13 @@ def publication(publish: PublishStatus | None) -> str | None:
     if publish.seq is not None:
         line += f", change {publish.seq}"
     return f"{line}: {publish.error}" if publish.error else line
+
+
+def _active_host(publish: PublishStatus | None) -> str | None:
+    """Return the host that serves the shop while this one waits; None if this one serves."""
+    if publish is None or not publish.waiting or publish.state == "failing":
+        return None
+    return publish.active_host or "Another host"
 
 
 def _problems(status: StatusDocument) -> list[Problem]:
@@ -216,6 +244,8 @@ def _fill(status: StatusDocument) -> str:
 
 def _next(status: StatusDocument) -> list[str]:
     """Return what happens next, the most important first."""
+    if (active_host := _active_host(status.publish)) is not None:
+        return [f"This host takes over when {active_host} stops."]
     sweep, found = status.sweep, []
     if sweep.running:
         left = "" if sweep.eta_seconds is None else f" in about {duration(sweep.eta_seconds)}"

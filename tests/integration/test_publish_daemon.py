@@ -192,6 +192,10 @@ def test_two_daemons_and_a_take_over(site: Site, target: Database, tmp_path: Pat
     done = second.syncd("publish", "take-over", "--yes")
     assert done.returncode == 0, done.stderr
     site.until(lambda: other.status()["publish"]["state"] == "active")
+    epoch = other.status()["publish"]["epoch"]
+    done = second.syncd("publish", "take-over")
+    assert done.stdout == "this mirror has the lease of default already\n"
+    assert other.status()["publish"]["epoch"] == epoch
     change(site, daemon, 1)
     site.until(lambda: daemon.status()["publish"]["state"] == "fenced")
     assert site.syncd("publish", "status").returncode == 1

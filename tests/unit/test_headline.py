@@ -108,6 +108,25 @@ def test_a_shop_with_listings_counts_its_skus() -> None:
     assert of(listings=listings).sells == "Selling 1 of 1 SKU"
 
 
+def test_a_host_that_waits_names_the_active_one() -> None:
+    """Its own mirror and its own plans do not matter to the shop."""
+    publish = PublishStatus(
+        state="standby",
+        lag_seconds=0,
+        seq=None,
+        epoch=3,
+        error=None,
+        active_host="shop-a",
+        waiting=True,
+    )
+    head = of(publish=publish)
+    assert (head.label, head.color) == ("Another host is active", "blue")
+    sentence = "shop-a serves the shop. Deliveries: go to the active host."
+    assert head.sentences(to_text(NOW)) == sentence
+    assert head.next == ["This host takes over when shop-a stops."]
+    assert of("control", publish=publish).label == "Something to do"
+
+
 @pytest.mark.parametrize(
     ("problems", "changes", "state", "color"),
     [
