@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from syncd.core.publishing import COLUMNS, Change, Key, PlainRow, Slice, Table
 from syncd.publish.schema import Tables, is_mysql
@@ -105,10 +107,13 @@ class TargetRows:
     def _writer(
         self, table: sa.Table, columns: Sequence[str], stamp: Sequence[str], *, is_upsert: bool
     ) -> _Writer:
-        if is_mysql(self._tables.dialect):
-            return _Writer(_mysql_insert(table, is_upsert=is_upsert), columns, by_column=False)
-        insert = _postgresql_insert(table, columns, stamp, is_upsert=is_upsert)
-        return _Writer(insert, columns, by_column=True)
+        dialect = self._tables.dialect
+        if is_mysql(dialect):
+            insert = _mysql_insert(table, is_upsert=is_upsert)
+        else:
+            insert = _postgresql_insert(table, columns, stamp, is_upsert=is_upsert)
+        statement = _compiled_once(insert, dialect, [*columns, *stamp])
+        return _Writer(statement, columns, by_column=not is_mysql(dialect))
 
 
 # The columns of a change that are the same in the target.
@@ -125,7 +130,7 @@ class _Writer:
     each row: 2,000 rows took seven times as long. PyMySQL joins the rows of an INSERT by itself.
     """
 
-    def __init__(self, insert: sa.Insert, columns: Sequence[str], *, by_column: bool) -> None:
+    def __init__(self, insert: sa.TextClause, columns: Sequence[str], *, by_column: bool) -> None:
         self._insert = insert
         self._columns = columns
         self._by_column = by_column
@@ -138,6 +143,23 @@ class _Writer:
         else:
             values = [dict(zip(self._columns, row, strict=True)) | stamp for row in rows]
             db.execute(self._insert, values)
+
+
+def _compiled_once(insert: sa.Insert, dialect: sa.Dialect, columns: Sequence[str]) -> sa.TextClause:
+    """Return an insert that SQLAlchemy does not compile again for each execution.
+
+    It keeps compiled statements, but none of `insert` of a dialect (2.0). `dialect` is connected:
+    the text depends on the version of the server.
+    """
+    named = copy(dialect)
+    named.paramstyle, named.positional = "named", False
+    compiled = insert.compile(dialect=named, column_keys=columns)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 - for mypy
+    types = {name: bind.type for name, bind in compiled.binds.items()}
+    # Before a cast of PostgreSQL, `text` only finds a parameter that ends with a space.
+    return sa.text(str(compiled).replace("::", " ::")).bindparams(
+        *(sa.bindparam(name, type_=kind) for name, kind in types.items())
+    )
 
 
 def _values(table: sa.Table) -> list[str]:
