@@ -177,7 +177,7 @@ def publication(publish: PublishStatus | None) -> str | None:
     """Return the state of the publication in one line, or None if nothing is published."""
     if publish is None:
         return None
-    if publish.waiting and publish.state != "failing":
+    if _waits(publish):
         return f"{publish.state}; {publish.active_host or 'another host'} is active"
     line = f"{publish.state}, {duration(publish.lag_seconds)} behind"
     if publish.seq is not None:
@@ -187,9 +187,13 @@ def publication(publish: PublishStatus | None) -> str | None:
 
 def _active_host(publish: PublishStatus | None) -> str | None:
     """Return the host that serves the shop while this one waits; None if this one serves."""
-    if publish is None or not publish.waiting or publish.state == "failing":
+    if publish is None or not _waits(publish):
         return None
     return publish.active_host or "Another host"
+
+
+def _waits(publish: PublishStatus) -> bool:
+    return publish.waiting and publish.state != "failing"
 
 
 def _problems(status: StatusDocument) -> list[Problem]:

@@ -33,7 +33,7 @@ def _is_no_standby() -> bool:
     return False
 
 
-def _is_writable() -> float:
+def _never_unwritable() -> float:
     return 0.0
 
 
@@ -42,8 +42,8 @@ class Terms(Struct, kw_only=True):
 
     `is_standby`: `publish.standby` of the configuration in force. `has_held`: the mirror had the
     lease of this source before. `sink`: where the rows of the target go before this daemon serves;
-    None: it never waits, because it has no daemon.
-    `unwritable_s`: for how long the mirror cannot be written.
+    None: it never waits, because it has no daemon. `unwritable_s`: for how long the mirror cannot
+    be written.
     """
 
     host: str | None = None
@@ -51,7 +51,7 @@ class Terms(Struct, kw_only=True):
     is_standby: Callable[[], bool] = _is_no_standby
     has_held: bool = False
     sink: RowSink | None = None
-    unwritable_s: Callable[[], float] = _is_writable
+    unwritable_s: Callable[[], float] = _never_unwritable
 
 
 class Lease:

@@ -186,7 +186,7 @@ def test_a_sweep_in_the_background_has_its_turn_beside_confirming_reads(
 
 
 def test_a_catch_up_lasts_until_everything_was_read_again(db: sqlite3.Connection) -> None:
-    """Background calls read what was read before the evidence."""
+    """Background calls repeat the reads that are older than the evidence."""
     evidence_at = NOW - 7 * MINUTE - SECOND
     assert catch_up.count_outdated(db, evidence_at) == 2
     for item_id in (1, 2):
