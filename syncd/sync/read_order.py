@@ -36,11 +36,16 @@ class Turns(Struct, frozen=True):
     is_after_page: bool = False
 
     def after(self, kind: JobKind, *, is_background: bool = False) -> Turns:
-        """Return the turns after one more call."""
+        """Return the turns after one more call.
+
+        A background call ends the turn of sweeps: without another call, that turn would last, and
+        the sweep in the background would go before every hint.
+        """
         is_item = kind in {"unread", "stale"}
+        is_turn = self.is_for_sweeps or not is_background
         return Turns(
-            calls=self.calls + (not is_background),
-            of_sweeps=self.of_sweeps + (kind not in DELIVERIES and not is_background),
+            calls=self.calls + is_turn,
+            of_sweeps=self.of_sweeps + (is_turn and kind not in DELIVERIES),
             items=self.items + is_item,
             background=self.background + is_background,
             is_after_page=kind == "page" if kind in CATALOGUE else self.is_after_page,

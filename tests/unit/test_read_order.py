@@ -85,6 +85,34 @@ def test_hints_leave_every_other_background_call_to_the_sweep(waiting: set[JobKi
     assert sum(counted[kind] for kind in HINTS) >= CALLS / 2
 
 
+@pytest.mark.parametrize("calls_before", range(12))
+def test_hints_have_their_turns_after_the_last_call_that_somebody_waited_for(
+    calls_before: int,
+) -> None:
+    """While deliveries are lost, nothing but background calls leaves, perhaps for days."""
+    turns, counted = Turns(), Counter[JobKind]()
+    for _ in range(calls_before):
+        turns = turns.after("confirm")
+    for _ in range(CALLS):
+        # As the queue does: a sweep in the background also takes the turn of sweeps.
+        due = turns.order if turns.is_for_sweeps else turns.rest(is_background_due=True)
+        kind = next(kind for kind in due if kind in {"stale", "hinted"})
+        turns = turns.after(kind, is_background=True)
+        counted[kind] += 1
+    assert counted["hinted"] >= CALLS / 2 - 1
+
+
+def test_a_sweep_in_the_background_leaves_turns_of_sweeps_to_the_others() -> None:
+    """Deliveries always wait, and a background call is due at each turn of sweeps."""
+    turns, counted = Turns(), Counter[JobKind]()
+    for _ in range(CALLS):
+        kind = next(kind for kind in turns.order if kind in {"confirm", "requested", "stale"})
+        turns = turns.after(kind, is_background=kind == "stale")
+        counted[kind] += 1
+    assert counted["requested"] >= CALLS / 16
+    assert counted["stale"] >= CALLS / 16
+
+
 def test_background_calls_do_not_move_the_turns_of_the_others() -> None:
     """A confirming read waits for no more calls because of them."""
     turns = Turns()
