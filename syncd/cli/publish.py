@@ -17,6 +17,7 @@ from syncd.cli.mirror_id import mirror_id
 from syncd.config import Config, TargetUrl
 from syncd.config.publish import require_driver
 from syncd.control import client
+from syncd.core.headline import publication
 from syncd.core.lease import LEASE_S
 from syncd.core.model import JsonObject
 from syncd.core.status_document import PublishStatus
@@ -186,10 +187,7 @@ def _stored(source: Source, now: Any, mirror: str | None) -> JsonObject:
 
 
 def _rows(running: PublishStatus | None, stored: JsonObject | None) -> Iterator[tuple[str, str]]:
-    if running is None:
-        yield "daemon", "does not answer, or has no target"
-    else:
-        yield "daemon", publish_line(running)
+    yield "daemon", publication(running) or "does not answer, or has no target"
     if stored is None:
         yield "target", "has no such source yet"
         return
@@ -202,12 +200,3 @@ def _rows(running: PublishStatus | None, stored: JsonObject | None) -> Iterator[
     copying = ", a comparison of everything runs" if stored["copying"] else ""
     yield "target", f"{state}, seq {stored['seq']}, mirror seq {stored['mirror_seq']}{copying}"
     yield "oldest confirmed", stored["oldest_confirmed_at"] or "-"
-
-
-def publish_line(publish: PublishStatus) -> str:
-    """Return the state of the publication in one line."""
-    copying = ", comparing everything" if publish.copying else ""
-    if publish.waiting and publish.state != "failing":
-        return f"{publish.state}; {publish.active_host or 'another host'} is active"
-    position = f"{publish.state}, seq {publish.seq}, {publish.lag_seconds:.1f} s behind{copying}"
-    return f"{position}; {publish.error}" if publish.error else position

@@ -182,6 +182,8 @@ def publication(publish: PublishStatus | None) -> str | None:
     line = f"{publish.state}, {duration(publish.lag_seconds)} behind"
     if publish.seq is not None:
         line += f", change {publish.seq}"
+    if publish.copying:
+        line += ", compares everything"
     return f"{line}: {publish.error}" if publish.error else line
 
 

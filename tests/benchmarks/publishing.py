@@ -1,4 +1,4 @@
-"""The publication into real servers: the first fill, the lag at several rates, and memory.
+"""The publication into real servers: the first fill, the lag at several rates, a take-over, memory.
 
     python tests/benchmarks/publishing.py --variants 1000000 --rates 100,1000,5000
 
@@ -21,10 +21,13 @@ from statistics import median, quantiles
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import targets
+from publishing import CopySink, Mirror
 
 from benchmarks import mirrors
 from syncd.core.timestamps import to_text
+from syncd.publish.lease import Terms
 from syncd.publish.publisher import Publisher
+from syncd.publish.turn import Turn
 from syncd.store import pushes
 from syncd.store.connection import open_for_writing
 
@@ -113,6 +116,39 @@ def lag(database: targets.Database, mirror: Path, rate: int, seconds: float) -> 
     one.join(30)
 
 
+def take_over(database: targets.Database, folder: Path) -> None:
+    """Measure how long a waiting host with an empty mirror needs, once it has the lease."""
+    with closing(Mirror(folder, swept=False)) as mirror:
+        turn = Turn()
+        turn.wait()
+        one = Publisher(
+            database.target_url(),
+            schema="syncd",
+            source="default",
+            mirror=mirror.path,
+            keep_changes_s=1e7,
+            terms=Terms(is_standby=lambda: True, lease_s=2.0, sink=CopySink(mirror)),
+            turn=turn,
+        )
+        one.start()
+        while turn.state != "copying":
+            time.sleep(0.01)
+        started = time.monotonic()
+        while not turn.is_active:
+            time.sleep(0.01)
+        served_s = time.monotonic() - started
+        while one.state.is_copying or one.state.mirror_seq is None:
+            time.sleep(0.01)
+        whole_s = time.monotonic() - started
+        (rows,) = mirror.db.execute("SELECT count(*) FROM availability").fetchone()
+        print(
+            f"  take-over of {rows:,} variants: serves after {served_s:.1f} s, "
+            f"the target is compared after {whole_s:.1f} s"
+        )
+        one.stop()
+        one.join(30)
+
+
 def change(db: sqlite3.Connection, number: int, count: int) -> int:
     """Change so many variants in one transaction; return the last `seq`."""
     at = to_text(datetime.now(UTC))
@@ -147,6 +183,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=1_000_000)
     parser.add_argument("--rates", default="100,1000,5000")
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--take-over", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="syncd-bench-") as name:
         mirror = Path(name) / "availability.db"
@@ -160,6 +197,8 @@ def main() -> None:
                 fill(database, mirror, options.variants)
                 for rate in filter(None, options.rates.split(",")):
                     lag(database, mirror, int(rate), options.seconds)
+                if options.take_over:
+                    take_over(database, Path(name) / kind.kind)
 
 
 if __name__ == "__main__":

@@ -247,6 +247,8 @@ def test_the_publication_is_one_line() -> None:
     assert publication(one) == "standby, 1 min 15 s behind, change 12"
     failed = replace(one, error="no connection")
     assert publication(failed) == "standby, 1 min 15 s behind, change 12: no connection"
+    copying = replace(one, state="active", copying=True)
+    assert publication(copying) == "active, 1 min 15 s behind, change 12, compares everything"
 
 
 CODES = [
