@@ -33,7 +33,7 @@ from syncd.publish.turn import Turn
 log = structlog.get_logger(__name__)
 
 # While changes are frequent, one transaction publishes all changes of this time.
-GATHER_S = 0.25
+GATHER_S = 0.5
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 # The wait after a conflict: another transaction has the lock, and ends soon.
