@@ -40,7 +40,10 @@ def save(db: sqlite3.Connection, shown: Sequence[SourceItem], began_at: datetime
     added = [(item_id, print_) for item_id, print_ in new.items() if item_id not in stored]
     changed = [one for one, (print_, _) in stored.items() if new[one] != print_]
     awaited = [one for one, (_, is_awaited) in stored.items() if is_awaited]
-    db.executemany("INSERT INTO list_rows (item_id, fingerprint) VALUES (?, ?)", added)
+    db.executemany(
+        "INSERT INTO list_rows (item_id, fingerprint, checked_seq) VALUES (?, ?, ?)",
+        [(*one, _newest_change(db, one[0])) for one in added],
+    )
     db.executemany(
         """UPDATE list_rows SET fingerprint = ?, changed_at = coalesce(changed_at, ?)
            WHERE item_id = ?""",
@@ -60,24 +63,40 @@ def save(db: sqlite3.Connection, shown: Sequence[SourceItem], began_at: datetime
     )
 
 
-def item_was_read(
-    db: sqlite3.Connection, item_id: int, began_at: datetime, *, has_changed: bool
-) -> None:
-    """Store that an item was read after its row had changed, or found to have changed.
+def item_was_read(db: sqlite3.Connection, item_id: int, began_at: datetime) -> None:
+    """Compare the changes of an item since the last call, of a read or a delivery, with its row.
 
     If a changed item has the same row as before, the next reading of the list decides whether its
     row has changed too.
     """
-    row = db.execute("SELECT changed_at FROM list_rows WHERE item_id = ?", (item_id,)).fetchone()
+    row = db.execute(
+        "SELECT changed_at, checked_seq FROM list_rows WHERE item_id = ?", (item_id,)
+    ).fetchone()
     if row is None:
         return
-    was_flagged = row[0] is not None and row[0] <= to_text(began_at)
+    changed_at, checked_seq = row
+    newest = _newest_change(db, item_id)
+    was_flagged = changed_at is not None and changed_at <= to_text(began_at)
     if was_flagged:
         db.execute("UPDATE list_rows SET changed_at = NULL WHERE item_id = ?", (item_id,))
-    if has_changed and was_flagged:
+    if newest <= checked_seq:
+        return
+    db.execute("UPDATE list_rows SET checked_seq = ? WHERE item_id = ?", (newest, item_id))
+    if was_flagged:
         _count(db, checked=1, predicted=1)
-    elif has_changed:
+    else:
         db.execute("UPDATE list_rows SET is_awaited = 1 WHERE item_id = ?", (item_id,))
+
+
+def _newest_change(db: sqlite3.Connection, item_id: int) -> int:
+    """Return the last change of a value of an item; a new policy or a new variant is none."""
+    (seq,) = db.execute(
+        """SELECT max(c.seq) FROM variants v JOIN change_log c ON c.seq = v.last_change_seq
+           WHERE v.item_id = ? AND c.old_availability IS NOT c.availability
+             AND c.old_availability IS NOT NULL""",
+        (item_id,),
+    ).fetchone()
+    return seq or 0
 
 
 def prune(db: sqlite3.Connection) -> None:

@@ -162,9 +162,8 @@ class Fetcher:
         change_set = await self._save_read(read, rehearses=rehearses)
         if rehearses:
             return
-        has_changed = any(change.missed for change in change_set.changes)
-        if has_changed or job.kind == "hinted":
-            await self.list_watch.item_was_read(read, has_changed=has_changed)
+        has_missed = any(change.missed for change in change_set.changes)
+        await self.list_watch.item_was_read(read, job.kind, has_missed=has_missed)
         if not read.age:
             self.cached.is_new(item_id)
             return

@@ -11,12 +11,14 @@ from syncd.clock import Clock
 from syncd.config.runtime import ActiveConfig
 from syncd.core import list_hints, pagination
 from syncd.core.clock_jump import Jump
+from syncd.core.jobs import JobKind
 from syncd.core.list_hints import HintCounts
 from syncd.core.model import ItemRead, Page
 from syncd.core.pagination import MAX_PAGES, Position
 from syncd.core.read_age import COPY_AGE
 from syncd.errors import MirrorError
 from syncd.store import Database, list_rows
+from syncd.sync.read_order import DELIVERIES
 
 
 class ListWatch:
@@ -64,13 +66,15 @@ class ListWatch:
             self._pages += 1
             self._go_on(position, has_next=page.has_next)
 
-    async def item_was_read(self, read: ItemRead, *, has_changed: bool) -> None:
-        """Store that an item was read, if that is possible; its row may have changed."""
-        await self._write(
-            lambda db: list_rows.item_was_read(
-                db, read.item_id, read.began_at, has_changed=has_changed
-            )
-        )
+    async def item_was_read(self, read: ItemRead, kind: JobKind, *, has_missed: bool) -> None:
+        """Compare the changes of an item with its row, if that is possible.
+
+        `has_missed`: the read found a change that no delivery had reported. Changes of deliveries
+        count until it is known whether rows are useful: a shop that loses none would never know.
+        """
+        is_unknown = self.counts.is_useful is None and self._active.current.lists_items
+        if has_missed or kind == "hinted" or (is_unknown and kind in DELIVERIES):
+            await self._write(lambda db: list_rows.item_was_read(db, read.item_id, read.began_at))
 
     def skip(self, position: Position) -> None:
         """Go to the next list, because a page cannot be read, or does not exist."""

@@ -10,6 +10,8 @@ from simulation.days import HOUR_S, Day, lived
 from simulation.repair import Loss, repairs
 
 from syncd.core.catch_up import FIRST_CREDIT
+from syncd.core.list_hints import FEWEST_CHECKED
+from syncd.store import list_rows
 
 pytestmark = pytest.mark.long
 
@@ -31,6 +33,25 @@ def test_rows_that_show_changes_make_the_repair_faster() -> None:
     found = repairs("off", items=600, days=HOURS, rows_predict=True)
     assert sum(found.minutes) / len(found.minutes) <= 5
     assert found.calls[0] <= MOST_CALLS
+
+
+@pytest.mark.parametrize("rows_predict", [False, True])
+def test_a_shop_that_loses_nothing_learns_whether_rows_are_useful(rows_predict: bool) -> None:
+    """From the changes that deliveries report; until then the list takes a part of the calls."""
+
+    async def script(day: Day) -> None:
+        changing = asyncio.create_task(day.change_every(60))
+        await day.beat_for(HOUR_S)
+        counts = await day.services.database.read(list_rows.counts)
+        assert counts.is_useful is rows_predict
+        if rows_predict:
+            assert counts.predicted == counts.checked
+        else:
+            # Once it is known, only lost changes count, and there are none.
+            assert counts.checked <= 2 * FEWEST_CHECKED
+        changing.cancel()
+
+    lived(script, items=40, background=15, rows_predict=rows_predict)
 
 
 def test_late_deliveries_cause_few_catch_ups() -> None:

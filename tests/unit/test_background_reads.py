@@ -10,10 +10,17 @@ import pytest
 from syncd.core.catch_up import CatchUp
 from syncd.core.jobs import Job, SweepCause
 from syncd.core.list_hints import HintCounts
-from syncd.core.model import ItemRead, SourceItem, SourceVariant, VariantDetails
+from syncd.core.model import (
+    Delivery,
+    ItemRead,
+    SourceItem,
+    SourceVariant,
+    VariantDetails,
+    VariantUpdate,
+)
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
-from syncd.store import catch_up, job_queue, list_rows, reads, sweeps
+from syncd.store import catch_up, deliveries, job_queue, list_rows, reads, reapply_policy, sweeps
 from syncd.store.job_queue import Choice
 from syncd.sync.read_order import Turns
 
@@ -47,9 +54,15 @@ def read(db: sqlite3.Connection, item_id: int, at: datetime, value: str = "in_st
     """Apply a read of an item with one variant."""
     variant = SourceVariant(item_id * 10, value, VariantDetails("M"))
     one = ItemRead(item_id, f"Item {item_id}", (variant,), at, at)
-    changes = reads.apply(db, one, POLICY, now=at).changes
-    has_changed = any(change.missed for change in changes)
-    list_rows.item_was_read(db, item_id, at, has_changed=has_changed)
+    reads.apply(db, one, POLICY, now=at)
+    list_rows.item_was_read(db, item_id, at)
+
+
+def deliver(db: sqlite3.Connection, item_id: int, value: str, at: datetime) -> None:
+    """Deliver a value of the variant of an item."""
+    update = VariantUpdate(item_id * 10, item_id, value, at, VariantDetails())
+    one = Delivery(f"{item_id} {at}", b"{}", at, "item-variant-availability-updated", update)
+    deliveries.apply(db, [one], POLICY, now=at, source_now=at, missed_grace=10 * MINUTE)
 
 
 def gone(db: sqlite3.Connection, item_id: int) -> None:
@@ -145,7 +158,7 @@ def test_an_item_with_partial_answers_is_left_to_sweeps(db: sqlite3.Connection) 
         at = NOW - minutes * MINUTE
         part = ItemRead(1, "Item 1", (variant,), at, at, is_whole=False)
         reads.apply(db, part, POLICY, now=at)
-        list_rows.item_was_read(db, 1, at, has_changed=False)
+        list_rows.item_was_read(db, 1, at)
         job = next_job(db)
         assert job is not None
         assert (job.kind, job.item_id) == ("background", 2)
@@ -276,6 +289,34 @@ def test_the_next_list_shows_whether_the_row_has_changed_too(
     assert list_rows.counts(db) == HintCounts(1, predicted, listed=1, flagged=predicted)
     rows(db, NOW - 2 * MINUTE, _1=after)
     assert list_rows.counts(db) == HintCounts(1, predicted, listed=1, flagged=predicted)
+
+
+@pytest.mark.parametrize("is_listed_first", [True, False])
+def test_a_delivered_change_is_compared_with_its_row_once(
+    db: sqlite3.Connection, is_listed_first: bool
+) -> None:
+    """The read that confirms it finds no change, and may come after a read of a changed row."""
+    rows(db, NOW - 9 * MINUTE, _1=1)
+    deliver(db, 1, "out_of_stock", NOW - 8 * MINUTE)
+    if is_listed_first:
+        rows(db, NOW - 7 * MINUTE, _1=2)
+    for minutes in (6, 5, 4):
+        read(db, 1, NOW - minutes * MINUTE, "out_of_stock")
+    rows(db, NOW - 3 * MINUTE, _1=2)
+    assert list_rows.counts(db) == HintCounts(1, 1, listed=1, flagged=1)
+
+
+def test_a_new_policy_and_changes_before_the_first_list_are_not_compared(
+    db: sqlite3.Connection,
+) -> None:
+    """A row cannot show them."""
+    deliver(db, 1, "out_of_stock", NOW - 8 * MINUTE)
+    rows(db, NOW - 7 * MINUTE, _1=1)
+    sells_more = Policy(frozenset({"out_of_stock"}), MINUTE)
+    assert reapply_policy.apply_slice(db, after=0, policy=sells_more, now=NOW) is not None
+    read(db, 1, NOW - 6 * MINUTE, "out_of_stock")
+    rows(db, NOW - 5 * MINUTE, _1=1)
+    assert list_rows.counts(db) == HintCounts()
 
 
 def test_rows_of_items_that_are_gone_are_deleted(db: sqlite3.Connection) -> None:
