@@ -192,8 +192,8 @@ class Publisher:
             if has_copied:
                 target.analyze()
             self._report(held, written.rows)
-            if not rounds.is_behind and not self._is_stopping:
-                time.sleep(GATHER_S)
+            if not rounds.is_behind:
+                self._wait(GATHER_S)
         self._lease.release(target, held)
 
     def _next(self, rounds: Rounds, held: Source) -> batch.Batch | None:
