@@ -1,4 +1,4 @@
-"""Starts and stops of a daemon: refused starts, a start after a stop or a kill, and open requests."""
+"""Starts and stops of a daemon: refused starts, starts after a stop or a kill, open requests."""
 
 from __future__ import annotations
 
