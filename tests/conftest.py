@@ -21,6 +21,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 from msgspec import json, to_builtins
+from raw_requests import order
 
 from syncd.cli.common import secrets
 from syncd.control.client import request_status
@@ -208,6 +209,11 @@ class Site:
         ]
 
     @property
+    def delivery_count(self) -> int:
+        """The number of stored deliveries."""
+        return int(self.rows("SELECT count(*) AS n FROM deliveries")[0]["n"])
+
+    @property
     def differences(self) -> int:
         """The differences between mirror and source."""
         return compare(self.mirror, self.catalogue.current_values()).differences
@@ -333,6 +339,11 @@ class Daemon:
         self.deliver(event)
         self.site.until(lambda: self.status()["health"] == "ok")
 
+    def memory_mb(self, name: str) -> float:
+        """Return `VmRSS`, its memory now, or `VmHWM`, the most that it ever had."""
+        with open(f"/proc/{self.process.pid}/status") as file:  # noqa: PTH123 - procfs
+            return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the daemon as a service manager does; its exit code must be 0."""
         self.process.send_signal(number)
@@ -428,6 +439,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         daemon = one.serve()
         yield daemon
         daemon.stop()
+
+
+@pytest.fixture
+def harmless(shared: Daemon) -> Iterator[None]:
+    """Check that a test costs the daemon no memory, and that the daemon still takes deliveries."""
+    before_mb = shared.memory_mb("VmHWM")
+    yield
+    assert shared.post(order()).json() == {"outcome": "ignored"}
+    assert shared.memory_mb("VmHWM") - before_mb < 30
+    assert not [line for line in shared.lines() if line["level"] == "error"]
 
 
 @pytest.fixture(scope="session")

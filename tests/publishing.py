@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from targets import Database as TargetDatabase
 
@@ -279,27 +279,25 @@ def agrees_with_feed(target: TargetDatabase, source: str = "default") -> bool:
     )
 
 
+class Options(TypedDict, total=False):
+    """The options of a publisher that tests change."""
+
+    source: str
+    keep_changes_s: float
+    terms: Terms | None
+    turn: Turn | None
+
+
+def new_publisher(url: TargetUrl, mirror: Path, **options: Unpack[Options]) -> Publisher:
+    """Return a publisher that does not run yet."""
+    usual: Options = {"source": "default", "keep_changes_s": 1e6}
+    return Publisher(url, schema="syncd", mirror=mirror, **(usual | options))
+
+
 @contextlib.contextmanager
-def publishing(
-    url: TargetUrl,
-    mirror: Path,
-    *,
-    schema: str = "syncd",
-    source: str = "default",
-    keep_s: float = 1e6,
-    terms: Terms | None = None,
-    turn: Turn | None = None,
-) -> Iterator[Publisher]:
+def publishing(url: TargetUrl, mirror: Path, **options: Unpack[Options]) -> Iterator[Publisher]:
     """Give a publisher that runs."""
-    one = Publisher(
-        url,
-        schema=schema,
-        source=source,
-        mirror=mirror,
-        keep_changes_s=keep_s,
-        terms=terms,
-        turn=turn,
-    )
+    one = new_publisher(url, mirror, **options)
     stop = threading.Event()
 
     def wake() -> None:
@@ -332,3 +330,13 @@ def published(one: Publisher, mirror: Mirror) -> bool:
     (newest,) = mirror.db.execute("SELECT coalesce(max(seq), 0) FROM change_log").fetchone()
     state = one.state
     return state.state == "active" and state.mirror_seq == newest and not state.is_copying
+
+
+def until_equal(one: Publisher, mirror: Mirror, target: TargetDatabase) -> None:
+    """Return as soon as the target has all of the mirror; fail with both if it does not in time."""
+    try:
+        until(lambda: published(one, mirror) and is_equal(mirror, target))
+    except AssertionError:
+        raise AssertionError(
+            f"{one.state} {mirror.view('availability')} {target_view(target, 'availability')}"
+        ) from None

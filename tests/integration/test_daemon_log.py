@@ -1,4 +1,4 @@
-"""The log of a daemon: one line for each event worth reading, with ids to search for."""
+"""The log of a daemon: one line for each event worth reading, with ids and without keys."""
 
 from __future__ import annotations
 
@@ -202,3 +202,19 @@ def test_at_debug_a_delivery_can_be_followed_to_its_confirmation(site: Site) -> 
         *("listening", "ready", "read", "delivery", "sweep begins", "sweep ended"),
         "not sold: availability.sellable does not list these values",
     }
+
+
+def test_log_and_mirror_contain_no_key(site: Site) -> None:
+    """Nor does the status document, at level debug and after a refused key."""
+    site.configure(log={"level": "debug"})
+    daemon = site.serve(environ={"SYNCD_DREAMSHIP_API_KEYS": f"{site.key},old_key_0123456789"})
+    daemon.deliver(site.change(next(iter(site.catalogue.variants)), "low_stock"))
+    daemon.post(b"no JSON")
+    daemon.post(b"no JSON", key="wrong")
+    site.api.faults.refused_with = 401
+    assert site.syncd("reconcile-now").returncode == 4
+    page = httpx.get(f"{daemon.admin_url}/status.json", trust_env=False).content
+    daemon.stop()
+    found = site.bytes_on_disk() + daemon.log.read_bytes() + page
+    for secret in (site.key, "old_key_0123456789"):
+        assert secret.encode() not in found

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from msgspec import json
+from raw_requests import order, refused
 
 from syncd.core.signature import HEADER, sign
 
@@ -22,11 +21,6 @@ KEY = "ds_test_0123456789abcdef"
 WRONG = "0" * 64
 ANSWER = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAABAAM")
-
-
-def order() -> bytes:
-    """Return a body that is authentic, new, and answered `ignored`."""
-    return json.encode({"object": "order", "event": {"action": "x", "uuid": str(uuid.uuid4())}})
 
 
 def head(*lines: str, method: str = "POST", target: str = PATH, version: str = "1.1") -> bytes:
@@ -91,13 +85,6 @@ def exchange(url: str, *parts: bytes, half_close: bool = False) -> list[str]:
     return [code.decode() for code in ANSWER.findall(output)]
 
 
-def codes(daemon: Daemon, listener: str = "webhook") -> dict[str, int]:
-    """Return the number of refused requests of a listener by code, from the metrics."""
-    page = httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
-    pattern = rf'^syncd_http_refused_total{{code="(\d+)",listener="{listener}"}} (\S+)$'
-    return {code: int(float(count)) for code, count in re.findall(pattern, page, re.MULTILINE)}
-
-
 # Every header and framing that HTTP allows around an authentic delivery.
 H2C_DELIVERY = signed(*H2C)
 ALLOWED: dict[str, tuple[bytes, ...]] = {
@@ -155,11 +142,11 @@ def test_an_authentic_delivery_is_accepted_in_any_http_form(
     shared: Daemon, sent: tuple[bytes, ...]
 ) -> None:
     """Exactly one answer, 200 (after a 100 on request), and the body is kept."""
-    before = codes(shared)
+    before = refused(shared)
     answered = exchange(shared.webhook_url, *sent)
     expects = b"\r\nExpect: 100-continue" in sent[0] and b" HTTP/1.0\r\n" not in sent[0]
     assert answered == (["100", "200"] if expects else ["200"])
-    assert codes(shared) == before
+    assert refused(shared) == before
 
 
 GET = "GET"
@@ -203,10 +190,10 @@ def test_a_refusal_is_counted_under_its_code(
     shared: Daemon, sent: bytes, expected: list[str]
 ) -> None:
     """One answer, and one more in the metric of its code, below our own code too."""
-    before = codes(shared)
+    before = refused(shared)
     assert exchange(shared.webhook_url, sent) == expected
     (code,) = expected
-    assert codes(shared) == before | {code: before[code] + 1}
+    assert refused(shared) == before | {code: before[code] + 1}
 
 
 @pytest.mark.parametrize(
@@ -227,14 +214,14 @@ def test_requests_after_an_ignored_upgrade_are_answered(shared: Daemon) -> None:
 
 def test_a_delivery_before_garbage_is_answered_first(shared: Daemon) -> None:
     """The garbage gets its own answer after it."""
-    before = codes(shared)["400"]
+    before = refused(shared)["400"]
     assert exchange(shared.webhook_url, signed() + signed() + b"garbage\r\n\r\n") == [
         *["200"] * 2,
         "400",
     ]
     broken = chunked(size="zz")
     assert exchange(shared.webhook_url, signed() + broken) == ["200", "400"]
-    assert codes(shared)["400"] == before + 2
+    assert refused(shared)["400"] == before + 2
 
 
 def test_pipelined_deliveries_past_the_limit_get_503(shared: Daemon) -> None:
@@ -303,10 +290,10 @@ def test_the_admin_listener_follows_the_same_http_rules(
     shared: Daemon, sent: bytes, expected: str
 ) -> None:
     """No redirect, no second Host, no upgrade; refusals are counted under its name."""
-    before = codes(shared, "admin")
+    before = refused(shared, "admin")
     assert exchange(shared.admin_url, sent) == [expected]
     counted = {} if expected == "200" else {expected: before[expected] + 1}
-    assert codes(shared, "admin") == before | counted
+    assert refused(shared, "admin") == before | counted
 
 
 @pytest.mark.parametrize(
@@ -317,9 +304,9 @@ def test_the_control_socket_always_answers_json(
     shared: Daemon, method: str, path: str, expected: int
 ) -> None:
     """Every client decodes the answer; refusals are counted."""
-    before = codes(shared, "control")
+    before = refused(shared, "control")
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(shared.site.socket))) as client:
         answer = client.request(method, f"http://syncd{path}", content=b"[")
     assert answer.status_code == expected
     assert answer.json()["error"]
-    assert codes(shared, "control")[str(expected)] == before[str(expected)] + 1
+    assert refused(shared, "control")[str(expected)] == before[str(expected)] + 1

@@ -16,10 +16,12 @@ from publishing import (
     agrees_with_feed,
     feed_state,
     is_equal,
+    new_publisher,
     published,
     publishing,
     target_view,
     until,
+    until_equal,
 )
 from targets import Database
 
@@ -47,15 +49,6 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
         for variant in range(1, 21):
             one.change(variant, "in_stock", item_id=1 + variant % 2)
         yield one
-
-
-def until_equal(one: Publisher, mirror: Mirror, target: Database) -> None:
-    try:
-        until(lambda: published(one, mirror) and is_equal(mirror, target))
-    except AssertionError:
-        raise AssertionError(
-            f"{one.state} {mirror.view('availability')} {target_view(target, 'availability')}"
-        ) from None
 
 
 def freshness(target: Database) -> dict[str, Any]:
@@ -122,13 +115,7 @@ def test_the_first_fill_is_no_freshness_until_it_is_whole(
     mirror.put(1, "in_stock", sellable=True)
     with closing(Target(target.target_url(), "syncd")) as connection:
         connection.prepare()
-        one = Publisher(
-            target.target_url(),
-            schema="syncd",
-            source="default",
-            mirror=mirror.path,
-            keep_changes_s=1e6,
-        )
+        one = new_publisher(target.target_url(), mirror.path)
         held = one._lease.acquire(connection, one._reader)
         made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
         rows = TargetRows(connection.tables, "default")
@@ -352,13 +339,7 @@ def test_a_batch_for_another_position_is_refused(mirror: Mirror, target: Databas
     """If its commit had no answer, the same batch again would add its changes twice."""
     with closing(Target(target.target_url(), "syncd")) as connection:
         connection.prepare()
-        one = Publisher(
-            target.target_url(),
-            schema="syncd",
-            source="default",
-            mirror=mirror.path,
-            keep_changes_s=1e6,
-        )
+        one = new_publisher(target.target_url(), mirror.path)
         held = one._lease.acquire(connection, one._reader)
         made = rounds.Rounds(time.monotonic, lambda: datetime.now(UTC))
         first = one._reader.run(lambda db: made.next(db, held))
@@ -382,7 +363,7 @@ def test_old_changes_are_deleted_and_the_newest_old_one_stays(
         until_equal(one, mirror, target)
     sql = "UPDATE {at}change_log SET published_at = {past} WHERE seq <= 6"
     target.execute(sql, past=2 * 86_400)
-    with publishing(target.target_url(), mirror.path, keep_s=86_400):
+    with publishing(target.target_url(), mirror.path, keep_changes_s=86_400):
         until(lambda: [row["seq"] for row in target.rows("changes")] == [6, 7, 8, 9, 10])
 
 

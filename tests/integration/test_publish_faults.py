@@ -20,16 +20,15 @@ import targets
 from publishing import (
     Mirror,
     agrees_with_feed,
-    is_equal,
     published,
     publishing,
     until,
+    until_equal,
 )
 from targets import CuttingProxy, Database
 
 from syncd.publish import publisher, rounds
 from syncd.publish import target as target_module
-from syncd.publish.publisher import Publisher
 from syncd.publish.target import Target
 
 # PyMySQL leaves the socket of a connection that failed to the garbage collector.
@@ -64,10 +63,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "LONGEST_WAIT_S", 0.2)
     monkeypatch.setattr(publisher, "GATHER_S", 0.0)
     monkeypatch.setattr(rounds, "COMPARE_EVERY_S", 1000.0)
-
-
-def until_equal(one: Publisher, mirror: Mirror, target: Database) -> None:
-    until(lambda: published(one, mirror) and is_equal(mirror, target))
 
 
 def feed_since(mirror: Mirror, seq: int) -> list[int]:

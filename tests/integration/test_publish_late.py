@@ -10,14 +10,22 @@ from typing import Any
 
 import pytest
 import targets
-from publishing import CopySink, Mirror, is_equal, published, publishing, until
+from publishing import (
+    CopySink,
+    Mirror,
+    is_equal,
+    new_publisher,
+    published,
+    publishing,
+    until,
+    until_equal,
+)
 from targets import Database
 
 from syncd.core.publishing import PlainRow
 from syncd.errors import MirrorUnavailable
 from syncd.publish import publisher, sources
 from syncd.publish.lease import Terms
-from syncd.publish.publisher import Publisher
 from syncd.publish.target import Target
 from syncd.publish.turn import Turn
 from syncd.store.take_over import Stored
@@ -41,7 +49,7 @@ def test_a_mirror_set_back_under_a_running_publisher_is_published(
             until(lambda: published(one, mirror))
             for value in ("in_stock", "out_of_stock", "in_stock"):
                 mirror.change(1, value, item_id=1)
-            until(lambda: published(one, mirror) and is_equal(mirror, target))
+            until_equal(one, mirror, target)
             marks = ", ".join("?" * len(old))
             mirror.db.execute("BEGIN")
             mirror.db.execute("DELETE FROM change_log WHERE seq > 1")
@@ -50,7 +58,7 @@ def test_a_mirror_set_back_under_a_running_publisher_is_published(
             one.wake()
             until(lambda: is_equal(mirror, target))
             mirror.change(1, "in_stock", item_id=1)
-            until(lambda: published(one, mirror) and is_equal(mirror, target))
+            until_equal(one, mirror, target)
             assert one.state.epoch == 2
 
 
@@ -63,15 +71,7 @@ def test_a_publisher_that_ends_late_changes_no_turn(tmp_path: Path, target: Data
     ):
         mirror.item(1)
         terms = Terms(is_standby=lambda: True, has_held=True, sink=CopySink(mirror))
-        one = Publisher(
-            target.target_url(),
-            schema="syncd",
-            source="default",
-            mirror=mirror.path,
-            keep_changes_s=9e6,
-            terms=terms,
-            turn=turn,
-        )
+        one = new_publisher(target.target_url(), mirror.path, terms=terms, turn=turn)
         one.start()
         until(lambda: published(one, mirror))
         with other.transaction() as db:
@@ -127,7 +127,7 @@ def test_a_host_that_cannot_write_its_mirror_waits_in_its_turn(
                 until(lambda: one.state.state == "fenced")
                 assert [turn.is_active for turn in turns] == [False, True]
             until(lambda: turns[0].is_active)
-            until(lambda: published(one, mirror) and is_equal(mirror, target))
+            until_equal(one, mirror, target)
 
 
 def test_a_host_whose_disk_is_full_during_the_copy_releases_the_lease(

@@ -50,12 +50,6 @@ def listeners(daemon: Daemon) -> dict[str, str]:
     }
 
 
-def memory_mb(daemon: Daemon, what: str) -> float:
-    """Return VmRSS, or VmHWM: the most it ever was."""
-    with open(f"/proc/{daemon.process.pid}/status") as file:  # noqa: PTH123 - procfs
-        return next(int(line.split()[1]) for line in file if line.startswith(what)) / 1024
-
-
 def code_of(output: bytes) -> str:
     return output[9:12].decode()
 
@@ -121,7 +115,7 @@ def test_trailers_are_bounded(
     shared: Daemon, listener: str, trailers: bytes, expected: str
 ) -> None:
     """40 MB of trailers take no memory; the connection ends after 64 KB and one read."""
-    before_mb = memory_mb(shared, "VmHWM")
+    before_mb = shared.memory_mb("VmHWM")
     request = FORGED if listener == "webhook" else UNSIGNED.replace(PATH.encode(), b"/reconcile")
     flood = trailers * (MB // len(trailers))
     sent = 0
@@ -136,7 +130,7 @@ def test_trailers_are_bounded(
     # A request that was answered already is only ended.
     assert code_of(output) in {expected, "401", "404", ""}
     assert sent < 20 * MB
-    assert memory_mb(shared, "VmHWM") - before_mb < 20
+    assert shared.memory_mb("VmHWM") - before_mb < 20
 
 
 @pytest.mark.parametrize(

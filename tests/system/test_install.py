@@ -1,233 +1,52 @@
 """The documented installation, step by step, in a fresh Debian with a real systemd.
 
 All tests share one machine, in this order: the first builds and installs the package, the last
-purges it. They take two minutes, and two more to make a Debian in the temporary folder, so they run
-in CI and on request.
+purges it. They stay in one file, because the machine uses the ports of the host, and each test
+continues from the state that earlier ones leave. tests/systemd/installation.py has the commands
+that they share. They take two minutes, and two more to make a Debian in the temporary folder, so
+they run in CI and on request.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import re
-import shlex
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from documents import ROOT, blocks
-from load.report import Report
-from load.sender import FIRST_VARIANT
-from msgspec import json as typed
-from systemd.machine import Failed, Machine, booted, why_not
+from systemd.installation import KEY, MIRROR, NEW_KEY, Installation, publish, release
+from systemd.machine import Failed, booted, why_not
 from systemd.saboteur import PARTS
 
-from syncd import __version__
-from syncd.core.signature import HEADER, sign
-from syncd.demo.fake_dreamship import Api, Catalog, Event, WebhookSender, serving_in_thread
+from syncd.demo.fake_dreamship import Api, Catalog, serving_in_thread
 
 pytestmark = pytest.mark.long
 
 log = logging.getLogger(__name__)
 
-KEY = "ds_install_0123456789abcdef"
-NEW_KEY = "ds_install_rotated_fedcba98"
-MIRROR = "/var/lib/syncd/availability.db"
-WEBHOOK = "http://127.0.0.1:8787/webhooks/dreamship"
 RESTARTS = 20
-DROP_IN = "/run/systemd/system/syncd.service.d/test.conf"
-
-
-ASK = """\
-import json, sqlite3, sys
-
-def ask():
-    db = sqlite3.connect(sys.argv[1], uri=True, timeout=1)
-    return db.execute(sys.argv[2]).fetchall()
-
-try:
-    rows = ask()
-except sqlite3.OperationalError:
-    rows = ask()
-print(json.dumps(rows))
-"""
-
-
-class Installation:
-    """A machine, what is installed in it, and the simulated Dreamship it talks with."""
-
-    def __init__(self, machine: Machine, api: Api, base_url: str, shared: Path) -> None:
-        self.machine = machine
-        self.run = machine.run
-        self.api = api
-        self.catalogue = api.catalogue
-        self.base_url = base_url
-        self.shared = shared
-
-    def follow(self, *scripts: str) -> str:
-        """Run commands of the documentation, in the checkout."""
-        return "\n".join(
-            self.run(f"cd /root/syncd\n{script}", within_s=600.0) for script in scripts
-        )
-
-    def set(self, path: str, **values: object) -> None:
-        """Edit a configuration as a person does: the line of each key, where it stands."""
-        for key, value in values.items():
-            self.run(f"""grep -q '^{key} = ' {path}""")
-            self.run(f"""sed -i 's|^{key} = .*|{key} = {json.dumps(value)}|' {path}""")
-
-    def reach_dreamship(self, path: str) -> None:
-        """Have it ask the simulated Dreamship, which allows more calls and settles sooner."""
-        self.set(
-            path,
-            base_url=self.base_url,
-            calls_per_minute=6000,
-            settle="1s",
-            missed_grace="1s",
-        )
-
-    def until(self, done: Callable[[], object], within_s: float = 30.0) -> None:
-        """Return as soon as something holds; fail when it never does."""
-        deadline_s = time.monotonic() + within_s
-        while not done():
-            if time.monotonic() > deadline_s:
-                text = self.run("journalctl --no-pager --unit=syncd --lines=30")
-                raise AssertionError(f"not within {within_s:g} s; its log:\n{text}")
-            time.sleep(0.05)
-
-    @property
-    def state(self) -> str:
-        """What systemd says of the daemon."""
-        return "/".join(self.machine.show("syncd", "ActiveState", "SubState"))
-
-    @property
-    def main_pid(self) -> int:
-        """The daemon's number inside."""
-        return int(self.machine.show("syncd", "MainPID")[0])
-
-    def query(self, sql: str, mirror: str = MIRROR) -> list[list[Any]]:
-        """Ask the mirror as the shop's user, and once more after a refusal, as documented."""
-        # Not from outside: SQLite would resolve /proc/…/root to our own root.
-        uri = f"file:{mirror}?mode=ro"
-        arguments = shlex.join(["python3", "-c", ASK, uri, sql])
-        answer: list[list[Any]] = json.loads(self.run(f"runuser -u www-data -- {arguments}"))
-        return answer
-
-    def differences(self, mirror: str = MIRROR) -> dict[int, tuple[str | None, str | None]]:
-        """Return the variants of which mirror and source say different things, in this order.
-
-        The load delivers variants that the source does not have. Their removal waits for an
-        operator, because so many at once look like a mistake.
-        """
-        rows = self.query("SELECT variant_id, availability FROM availability", mirror)
-        mirrored = {one: value for one, value in rows if value is not None and one < FIRST_VARIANT}
-        truth = self.catalogue.current_values()
-        return {
-            variant_id: (mirrored.get(variant_id), truth.get(variant_id))
-            for variant_id in sorted(mirrored.keys() | truth.keys())
-            if mirrored.get(variant_id) != truth.get(variant_id)
-        }
-
-    def until_equal(self, mirror: str = MIRROR) -> None:
-        """Return as soon as mirror and source say the same; fail with what differs."""
-        try:
-            self.until(lambda: not self.differences(mirror))
-        except AssertionError as error:
-            error.add_note(f"mirror and source: {self.differences(mirror)}")
-            raise
-
-    def status(self) -> dict[str, Any]:
-        """Ask the daemon as the documentation says."""
-        script = "runuser -u syncd -- syncd status --json || [ $? = 1 ]"
-        output: dict[str, Any] = json.loads(self.run(script))
-        return output
-
-    def event(self) -> Event:
-        """Change the truth of some variant, surely after whatever was read this second."""
-        truth = self.catalogue.current_values()
-        variant_id = next(iter(truth))
-        value = "out_of_stock" if truth[variant_id] == "in_stock" else "in_stock"
-        event = self.catalogue.set_availability(variant_id, value)
-        return replace(event, at=event.at + timedelta(seconds=1.3))
-
-    def post(self, event: Event, *, key: str = KEY, over: str | None = None) -> httpx.Response:
-        """Deliver an event, signed; `over` a unix socket inside, else the public listener."""
-        body = WebhookSender(self.catalogue, "", (key,)).body(event)
-        path = None if over is None else str(self.machine.path(over))
-        with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=30) as client:
-            headers = {HEADER: sign(body, (key,)), "Content-Type": "application/json"}
-            return client.post(WEBHOOK, content=body, headers=headers)
-
-    def deliver(self, *, key: str = KEY, over: str | None = None) -> None:
-        """Deliver a change, which must be answered 200."""
-        answer = self.post(self.event(), key=key, over=over)
-        assert answer.status_code == 200, answer.text
-
-    @contextlib.contextmanager
-    def loaded(self) -> Iterator[list[Report]]:
-        """Keep it under load; afterwards the list has what the sender did."""
-        path = self.shared / f"load-{time.monotonic_ns()}.json"
-        # Another seed for each sender, or its deliveries would be copies of those sent before.
-        seed = len([*self.shared.glob("load-*.json")])
-        options = [f"--key={KEY}", f"--report={path}", f"--seed={seed}", "--per-second=400"]
-        sender_py = str(ROOT / "tests" / "load" / "sender.py")
-        command = [sys.executable, sender_py, "--port=8787", *options]
-        sender = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        done: list[Report] = []
-        try:
-            yield done
-            sender.send_signal(signal.SIGTERM)
-            assert sender.wait(60) == 0
-            done.append(typed.decode(path.read_bytes(), type=Report))
-        finally:
-            sender.kill()
-            sender.wait()
-
-    def require_all(self, report: Report) -> None:
-        """Require that everything was answered 200 at the first try, and is kept exactly once."""
-        assert report.statuses.keys() == {"200"}
-        assert (report.refused, report.reset) == (0, 0)
-        # A kept connection may be closed just while a request is on its way; see load.report.
-        assert report.raced <= 1
-        stored = [row[0] for row in self.query("SELECT event_id FROM deliveries")]
-        assert {one.event_id for one in report.accepted} <= set(stored)
-        assert len(stored) == len(set(stored))
-
-    @contextlib.contextmanager
-    def with_settings(self, *lines: str) -> Iterator[None]:
-        """Run the unit with a drop-in."""
-        text = "\n".join(["[Service]", *lines, ""])
-        self.run(f"mkdir -p $(dirname {DROP_IN}) && cat >{DROP_IN}", stdin=text)
-        self.run("systemctl daemon-reload && systemctl restart syncd")
-        try:
-            yield
-        finally:
-            self.run(f"rm {DROP_IN} && systemctl daemon-reload && systemctl restart syncd")
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """Give a machine with a checkout of what is here; nothing is installed in it yet."""
+    """Give a machine with a checkout of these files; nothing is installed in it yet."""
     if os.environ.get("CI") != "true" and os.environ.get("SYNCD_TEST_INSTALL") != "1":
         pytest.skip("it takes minutes and runs when SYNCD_TEST_INSTALL=1 or CI=true is set")
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     shared = tmp_path_factory.mktemp("shared")
     shared.chmod(0o755)
-    _publish(shared / "origin")
+    publish(shared / "origin")
     for script in ("shopper.py", "saboteur.py"):
         shutil.copy(ROOT / "tests" / "systemd" / script, shared)
     catalogue = Catalog.generate(5, 4, seed=1, now=lambda: datetime.now(UTC))
@@ -241,30 +60,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         yield Installation(machine, api, base_url, shared)
 
 
-def _publish(origin: Path) -> None:
-    """Make a repository of the files that belong to this one, as they are now."""
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@localhost"]
-    listed = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).exists():
-            (origin / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, origin / name)
-    for command in (["init", "-q"], ["add", "--all"], ["commit", "-q", "-m", "As it is here"]):
-        subprocess.run([*git, *command], cwd=origin, check=True)
-
-
-def release(origin: Path, version: str) -> None:
-    """Publish the next version."""
-    module = origin / "syncd" / "__init__.py"
-    module.write_text(module.read_text().replace(f'"{__version__}"', f'"{version}"'))
-    git = ["git", "-c", "user.name=Test", "-c", "user.email=test@localhost"]
-    subprocess.run([*git, "commit", "-qam", "The next one"], cwd=origin, check=True)
-
-
 @pytest.fixture(scope="module")
 def running(installation: Installation) -> Iterator[Installation]:
-    """Give the machine with syncd installed and running, and a shop that asks all the time."""
+    """Give the machine with syncd installed and running, and a shop that queries all the time."""
     one = installation
     for port in (8787, 8788, 8789):
         with socket.socket() as probe:
@@ -295,12 +93,6 @@ def running(installation: Installation) -> Iterator[Installation]:
         shop.wait()
 
 
-def requested(one: Installation) -> dict[str, Any]:
-    """Return what the shop has seen so far."""
-    output: dict[str, Any] = json.loads(one.machine.path("/tmp/shop.json").read_text())
-    return output
-
-
 def test_the_installation_ends_with_a_filled_mirror(running: Installation) -> None:
     """Running, enabled, healthy, equal to its source, with its status known to systemd."""
     assert running.state == "active/running"
@@ -329,7 +121,7 @@ def test_each_user_has_only_the_needed_rights(running: Installation) -> None:
     output = running.run(f"stat --format='%n %a %U:%G' {' '.join(paths)}").splitlines()
     assert output == [f"{path} {mode}" for path, mode in paths.items()]
     running.until(lambda: running.machine.path("/tmp/shop.json").exists())
-    assert requested(running)["may_write"] == []
+    assert running.shop_report()["may_write"] == []
     with pytest.raises(Failed, match="Permission denied"):
         running.run("runuser -u www-data -- cat /etc/syncd/api-keys")
 
@@ -433,12 +225,6 @@ def test_a_killed_daemon_is_started_again(running: Installation) -> None:
     running.until_equal()
 
 
-def has_restarted(one: Installation, before: int) -> bool:
-    """Whether systemd has started it again, and it is ready."""
-    restarts, state = one.machine.show("syncd", "NRestarts", "SubState")
-    return int(restarts) > before and state == "running"
-
-
 def test_the_watchdog_restarts_a_hanging_daemon(running: Installation) -> None:
     """The loop, the scheduler and the write thread, each blocked on purpose."""
     settings = (
@@ -452,7 +238,7 @@ def test_the_watchdog_restarts_a_hanging_daemon(running: Installation) -> None:
             before = int(running.machine.show("syncd", "NRestarts")[0])
             began_s = time.monotonic()
             running.run(f"runuser -u syncd -- sh -c 'echo {part} >/var/lib/syncd/sabotage'")
-            running.until(partial(has_restarted, running, before))
+            running.until(partial(running.has_restarted, before))
             log.info("%s: blocked, running again in %.1f s", part, time.monotonic() - began_s)
             running.deliver()
         text = running.run("journalctl --no-pager --unit=syncd")
@@ -540,14 +326,14 @@ def test_a_stopped_daemon_leaves_a_readable_mirror(running: Installation) -> Non
     assert running.machine.show("syncd", "Result", "ExecMainStatus") == ["success", "0"]
     with pytest.raises(httpx.ConnectError):
         httpx.get("http://127.0.0.1:8787/healthz", trust_env=False)
-    before = requested(running)["asked"]
-    running.until(lambda: requested(running)["asked"] > before + 10)
+    before = running.shop_report()["asked"]
+    running.until(lambda: running.shop_report()["asked"] > before + 10)
     running.until_equal()
 
 
 def test_the_shop_could_read_at_every_moment(running: Installation) -> None:
     """Through restarts, kills, reloads and an upgrade, without write permission."""
-    output = requested(running)
+    output = running.shop_report()
     log.info("the shop asked %(asked)d times, refused %(once)d, longest %(longest_s).2f s", output)
     assert output["twice"] == []
     assert output["once"] <= output["asked"] / 1000
