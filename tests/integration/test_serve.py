@@ -7,6 +7,8 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -484,6 +486,19 @@ def test_without_a_configuration_the_start_fails_with_a_hint(idle: Site) -> None
     assert done.returncode == 2
     assert "`syncd setup` asks and writes one" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_during_the_start_is_exit_0(idle: Site, number: str) -> None:
+    """Before the daemon has read its configuration."""
+    program = f"""
+import os, signal
+from syncd.cli import run, serve
+serve.load_for_daemon = lambda _: os.kill(os.getpid(), signal.{number})
+raise SystemExit(run(["serve"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=idle.environ, check=False)
+    assert done.returncode == 0
 
 
 def test_without_a_key_the_start_fails(idle: Site) -> None:
