@@ -68,6 +68,13 @@ class _Commands(click.Group):
         """Run a command; a closed pipe on stdout is not an error."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            if error.ctx is None and ctx.invoked_subcommand is not None:
+                # click does not say which command an option without its value belongs to.
+                name = ctx.invoked_subcommand
+                command = self.get_command(ctx, name) or self
+                error.ctx = click.Context(command, parent=ctx, info_name=name)
+            raise
         except BrokenPipeError:
             # click would end with exit code 1.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

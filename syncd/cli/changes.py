@@ -16,7 +16,7 @@ from syncd.cli.common import (
     json_option,
     load_config,
 )
-from syncd.core.model import Row
+from syncd.core.model import MAX_ID, Row
 from syncd.errors import MirrorMissing, MirrorUnavailable
 from syncd.printing import Colored, show, show_json_line
 from syncd.store import Queries
@@ -38,11 +38,13 @@ Examples:
   syncd changes --since 1200 --json   all after seq 1200, as one JSON object a line
   syncd changes --follow              the last 20, then each new one""",
 )
-@click.option("--since", metavar="SEQ", type=WholeNumber(0), help="Only changes after this seq.")
+@click.option(
+    "--since", metavar="SEQ", type=WholeNumber(0, MAX_ID), help="Only changes after this seq."
+)
 @click.option(
     "--limit",
     metavar="N",
-    type=WholeNumber(1),
+    type=WholeNumber(1, MAX_ID),
     help="At most this many changes, e.g. 500 for one batch.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Continue with new changes.")

@@ -23,9 +23,17 @@ def config_option(function: F) -> F:
         "-c",
         "config_path",
         metavar="PATH",
+        callback=_require_path,
         help="The configuration file. [default: $SYNCD_CONFIG, ./config.toml, "
         "/etc/syncd/config.toml]",
     )(function)
+
+
+def _require_path(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty path: an unset variable of a script must not lead to another file."""
+    if value == "":
+        raise click.BadParameter("the path is empty", ctx, param)
+    return value
 
 
 def json_option(function: F) -> F:

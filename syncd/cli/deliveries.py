@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from syncd.cli.common import WholeNumber, config_option, json_option, load_config
-from syncd.core.model import OUTCOMES
+from syncd.core.model import MAX_ID, OUTCOMES
 from syncd.printing import show, show_json_line, show_whole
 from syncd.store import Queries
 
@@ -27,7 +27,7 @@ Examples:
 @click.option(
     "--limit",
     metavar="N",
-    type=WholeNumber(1),
+    type=WholeNumber(1, MAX_ID),
     default=20,
     show_default=True,
     help="At most this many deliveries, the newest, e.g. 5.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from syncd.printing import MAX_LINE_CHARS, Colored, show, show_json
 from syncd.store import Queries
 from syncd.store.files import missing_sidecars, require_file, require_own_log, resolve, sidecars
 from syncd.store.places import place_warnings
+from syncd.store.translation import translated
 
 _COLORS = {"pass": "green", "warn": "yellow", "fail": "red"}
 # Dreamship waits this long for an answer.
@@ -88,8 +89,9 @@ def _run_checks(config_path: str | None) -> Iterator[Finding]:
     files = [file for file in _key_files(config_path, config) if os.access(file, os.F_OK)]
     yield doctor_checks.check_keys([_file_info(file) for file in files])
     # First: if this user can write the folder, the next check creates missing files.
-    access = _check_access(config.mirror.path)
-    yield _check_writing(config.mirror.path)
+    mirror = config.mirror.path
+    access = _examine("the shop can read the mirror", mirror, _check_access)
+    yield _examine("the mirror can be written by this user", mirror, _check_writing)
     yield access
     yield from doctor_content.findings(config)
     yield from running.run(_check_dreamship(config))
@@ -110,13 +112,18 @@ def _key_files(config_path: str | None, config: Config) -> Iterator[Path]:
     yield from (push.secret_file for push in config.push if push.secret_file is not None)
 
 
-def _check_writing(mirror: Path) -> Finding:
-    check = "the mirror can be written by this user"
+def _examine(check: str, mirror: Path, examine: Callable[[str, Path], Finding]) -> Finding:
+    """Examine the mirror; an error becomes the finding, so that the other checks still run."""
     try:
-        real = resolve(mirror)
-        require_file(real)
+        with translated(mirror):
+            return examine(check, mirror)
     except MirrorError as error:
         return Finding(check, "fail", error.message, error.hint)
+
+
+def _check_writing(check: str, mirror: Path) -> Finding:
+    real = resolve(mirror)
+    require_file(real)
     folder = real.parent
     if not folder.is_dir():
         return Finding(
@@ -128,31 +135,25 @@ def _check_writing(mirror: Path) -> Finding:
             return Finding(check, "fail", f"{path} cannot be written", hint)
     if not real.exists():
         return Finding(check, "warn", "there is no mirror yet", "start the daemon")
-    try:
-        with real.open("rb") as file:
-            require_own_log(real, file.read(100), os.fstat(file.fileno()).st_size)
-        Queries(mirror).close()
-    except MirrorError as error:
-        return Finding(check, "fail", error.message, error.hint)
+    with real.open("rb") as file:
+        require_own_log(real, file.read(100), os.fstat(file.fileno()).st_size)
+    Queries(mirror).close()
     return Finding(check, "pass", str(mirror))
 
 
-def _check_access(mirror: Path) -> Finding:
-    try:
-        real = resolve(mirror)
-        require_file(real)
-        # A shop that follows a link needs access to the folders of the link and of its target.
-        folders = dict.fromkeys(
-            folder for path in (mirror.absolute(), real) for folder in [*reversed(path.parents)][1:]
-        )
-        finding = doctor_checks.check_access(
-            [_file_info(folder) for folder in folders if folder.exists()],
-            [_file_info(file) for file in (real, *sidecars(real)) if file.exists()],
-            missing_sidecars(real),
-        )
-        unusual = place_warnings(mirror) if real.exists() else []
-    except MirrorError as error:
-        return Finding("the shop can read the mirror", "fail", error.message, error.hint)
+def _check_access(_: str, mirror: Path) -> Finding:
+    real = resolve(mirror)
+    require_file(real)
+    # A shop that follows a link needs access to the folders of the link and of its target.
+    folders = dict.fromkeys(
+        folder for path in (mirror.absolute(), real) for folder in [*reversed(path.parents)][1:]
+    )
+    finding = doctor_checks.check_access(
+        [_file_info(folder) for folder in folders if folder.exists()],
+        [_file_info(file) for file in (real, *sidecars(real)) if file.exists()],
+        missing_sidecars(real),
+    )
+    unusual = place_warnings(mirror) if real.exists() else []
     if not unusual:
         return finding
     passed = finding.verdict == "pass"

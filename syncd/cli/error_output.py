@@ -113,7 +113,8 @@ def _or_help(near: Sequence[str], hint: str) -> str:
 
 def _name(parameter: click.Parameter) -> str:
     if isinstance(parameter, click.Argument):
-        return parameter.make_metavar(click.Context(click.Command(""))).strip("[]")
+        metavar = parameter.make_metavar(click.Context(click.Command("")))
+        return metavar.replace("[", "").replace("]", "")
     return max(parameter.opts, key=len)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -23,6 +24,9 @@ def command(config_path: str | None) -> None:
     SIGTERM or SIGINT ends it after it has finished all received work. SIGHUP reloads the
     configuration and the keys.
     """
+    # Until the daemon catches them, a signal ends the start as it ends the daemon: with 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     # structlog and httpx import these if they find them: 4 MB that a daemon does not use.
     for unused in ("rich", "pygments"):
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]

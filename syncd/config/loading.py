@@ -240,6 +240,11 @@ def _unknown(name: str, known: Mapping[str, object], prefix: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"{prefix}{shown}: there is no such key; is it {prefix}{near[0]}?"
+    elsewhere = [
+        f"{section}.{name}" for section, kind in SECTIONS.items() if name in declared(kind)
+    ]
+    if elsewhere:
+        return f"{prefix}{shown}: there is no such key; is it {' or '.join(elsewhere)}?"
     return f"{prefix}{shown}: there is no such key"
 
 

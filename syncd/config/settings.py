@@ -145,7 +145,10 @@ class Publish(Struct, frozen=True):
     url_file: Path | None = None
     schema: Annotated[
         str,
-        Meta(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="1 to 31 of a-z, 0-9 and _"),
+        Meta(
+            pattern=r"^[a-z][a-z0-9_]{0,30}$",
+            description="a letter a-z, then up to 30 of a-z, 0-9 and _",
+        ),
     ] = "syncd"
     source: Annotated[
         str,

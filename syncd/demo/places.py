@@ -73,7 +73,12 @@ def make_folders(chosen: Path | None) -> Folders:
 
 def _prepare(folder: Path) -> None:
     """Make a folder, or remove the mirror of an earlier demo from it, and nothing else."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(
+            f"--folder: {folder} is a file", hint="name an empty folder, or a new one"
+        ) from None
     found = {path.name for path in folder.iterdir()}
     config = folder / _CONFIG
     if found and not (config.is_file() and "`syncd demo`" in config.read_text(errors="replace")):

@@ -9,6 +9,8 @@ from msgspec import json
 # The most bytes of a head that arrives in several reads; Dreamship's heads have some 600 bytes.
 # Also of the trailers of a body, and of the framing of its chunks.
 MAX_HEAD_BYTES = 64 * 1024
+# httptools parses no longer target. A head in a single read may be longer than MAX_HEAD_BYTES.
+MAX_TARGET_BYTES = 65_535
 # The most small chunks of the bodies that wait for an answer on one connection. Each chunk costs
 # some function calls, so more chunks must have this many bytes on average.
 MAX_SMALL_CHUNKS = 1024

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from syncd.http_server.framing import Framing, RequestRefusedError, refusal
+from syncd.http_server.framing import MAX_TARGET_BYTES, Framing, RequestRefusedError, refusal
 from syncd.http_server.limits import ListenerConnections
 from syncd.http_server.output import ResponseOutput
 from syncd.http_server.refusals import Refusals, client_of
@@ -168,13 +168,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 raise RequestRefusedError(400, "CONNECT, but this server is no proxy")
             self._part = _UPGRADE
             return
+        if len(self.url) > MAX_TARGET_BYTES:
+            raise RequestRefusedError(431, "the head of a request is too large")
         if self.url[:1] != b"/":
             self.url = from_absolute_form(self.url, self.headers)
         if self.expect_100_continue and self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False  # RFC 9110, 10.1.1
+        # First, because uvicorn may refuse the target, and then no body arrives.
+        super().on_headers_complete()
         self._part = _BODY
         self._framing.begin_body(is_first=not self._unanswered)
-        super().on_headers_complete()
         self.cycle.transport = self._output  # type: ignore[assignment]  # the part that it uses
         self._unanswered.append(self.cycle)
         self._limiter.expect_rest(self)

@@ -10,10 +10,16 @@ from syncd.core.explain import VariantHistory
 from syncd.core.model import Row
 
 _NEWEST = 10
+# How far back the delivery or the change is searched that set the value.
+_DEEPEST = 1000
 
 
 def variant_history(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
-    """Return the stored history of one variant, the newest rows first."""
+    """Return the stored history of one variant, the newest rows first.
+
+    It has the newest deliveries and changes, and, however many are newer, those that set the value
+    and the deliveries that were rejected since.
+    """
     db.execute("BEGIN")
     try:
         row = dicts(db.execute("SELECT * FROM availability WHERE variant_id = ?", (variant_id,)))
@@ -36,50 +42,69 @@ def variant_history(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
             grounds=grounds[0] if grounds else None,
             deliveries=dicts(
                 db.execute(
-                    """SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
+                    """WITH RECURSIVE chain (delivery_id, depth) AS (
+                           SELECT last_delivery_id, 1 FROM variants WHERE variant_id = :variant_id
+                           UNION ALL
+                           SELECT d.previous_delivery_id, c.depth + 1
+                           FROM chain c JOIN deliveries d ON d.delivery_id = c.delivery_id
+                           WHERE c.depth < :deepest),
+                       newest AS (
+                           SELECT delivery_id FROM deliveries WHERE delivery_id IN (
+                               SELECT delivery_id FROM chain WHERE depth <= :newest)
+                           OR delivery_id IN (
+                               SELECT delivery_id FROM deliveries
+                               WHERE variant_id = :variant_id AND rule IS NULL
+                               ORDER BY delivery_id DESC LIMIT :newest)
+                           OR delivery_id IN (
+                               -- Quarantined deliveries that name the variant, or only its item.
+                               SELECT delivery_id FROM deliveries d WHERE outcome = 'quarantined'
+                                 AND CASE WHEN d.named_variants IS NULL
+                                     THEN d.item_id = (SELECT v.item_id FROM variants v
+                                                       WHERE v.variant_id = :variant_id)
+                                     ELSE :variant_id IN
+                                          (SELECT j.value FROM json_each(d.named_variants) j) END
+                               ORDER BY delivery_id DESC LIMIT :newest)
+                           ORDER BY delivery_id DESC LIMIT :newest),
+                       setter AS (
+                           SELECT max(d.delivery_id) FROM chain c JOIN deliveries d
+                               ON d.delivery_id = c.delivery_id
+                           WHERE d.rule IN ('newer', 'first-word', 'first-word-doubted')
+                             AND 'webhook' =
+                               (SELECT source FROM variants WHERE variant_id = :variant_id)),
+                       rejected AS (
+                           SELECT d.delivery_id FROM chain c JOIN deliveries d
+                               ON d.delivery_id = c.delivery_id
+                           WHERE d.rule = 'contradicts' AND d.received_at >=
+                               (SELECT changed_at FROM variants WHERE variant_id = :variant_id)
+                           ORDER BY d.delivery_id DESC LIMIT :newest)
+                       SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
                               CASE WHEN content_key LIKE '%=%'
                                    THEN substr(content_key, instr(content_key, '=') + 1)
                               END AS told
-                       FROM deliveries WHERE delivery_id IN (
-                           WITH RECURSIVE chain (delivery_id, depth) AS (
-                               SELECT last_delivery_id, 1 FROM variants
-                               WHERE variant_id = :variant_id
-                               UNION ALL
-                               SELECT d.previous_delivery_id, c.depth + 1
-                               FROM chain c JOIN deliveries d ON d.delivery_id = c.delivery_id
-                               WHERE c.depth < :newest)
-                           SELECT delivery_id FROM chain)
-                       OR delivery_id IN (
-                           SELECT delivery_id FROM deliveries
-                           WHERE variant_id = :variant_id AND rule IS NULL
-                           ORDER BY delivery_id DESC LIMIT :newest)
-                       OR delivery_id IN (
-                           -- Quarantined deliveries that name the variant, or only its item.
-                           SELECT delivery_id FROM deliveries d WHERE outcome = 'quarantined'
-                             AND CASE WHEN d.named_variants IS NULL
-                                 THEN d.item_id = (SELECT v.item_id FROM variants v
-                                                   WHERE v.variant_id = :variant_id)
-                                 ELSE :variant_id IN
-                                      (SELECT j.value FROM json_each(d.named_variants) j) END
-                           ORDER BY delivery_id DESC LIMIT :newest)
-                       ORDER BY delivery_id DESC LIMIT :newest""",
-                    {"variant_id": variant_id, "newest": _NEWEST},
+                       FROM deliveries
+                       WHERE delivery_id IN newest OR delivery_id IN setter
+                           OR delivery_id IN rejected
+                       ORDER BY delivery_id DESC""",
+                    {"variant_id": variant_id, "newest": _NEWEST, "deepest": _DEEPEST},
                 )
             ),
             changes=dicts(
                 db.execute(
-                    """SELECT seq, old_availability, availability, sellable, cause, rule, missed,
+                    """WITH RECURSIVE chain (seq, depth) AS (
+                           SELECT last_change_seq, 1 FROM variants WHERE variant_id = :variant_id
+                           UNION ALL
+                           SELECT l.previous_seq, c.depth + 1
+                           FROM chain c JOIN change_log l ON l.seq = c.seq
+                           WHERE c.depth < :deepest)
+                       SELECT seq, old_availability, availability, sellable, cause, rule, missed,
                               recorded_at
-                       FROM change_log WHERE seq IN (
-                           WITH RECURSIVE chain (seq, depth) AS (
-                               SELECT last_change_seq, 1 FROM variants WHERE variant_id = ?1
-                               UNION ALL
-                               SELECT l.previous_seq, c.depth + 1
-                               FROM chain c JOIN change_log l ON l.seq = c.seq
-                               WHERE c.depth < ?2)
-                           SELECT seq FROM chain)
+                       FROM change_log
+                       WHERE seq IN (SELECT seq FROM chain WHERE depth <= :newest)
+                           OR seq = (SELECT max(l.seq) FROM chain c JOIN change_log l
+                                         ON l.seq = c.seq
+                                     WHERE l.old_availability IS NOT l.availability)
                        ORDER BY seq DESC""",
-                    (variant_id, _NEWEST),
+                    {"variant_id": variant_id, "newest": _NEWEST, "deepest": _DEEPEST},
                 )
             ),
             is_unplaced=bool(

@@ -27,7 +27,7 @@ _HINTS = {
     "SQLITE_FULL": "free some disk space",
     "SQLITE_BUSY": "another program writes to the mirror: stop it; shops may only read",
     "SQLITE_READONLY": _PERMISSIONS,
-    "SQLITE_CANTOPEN": "check that the file and its folder belong to the user that runs this, and "
+    "SQLITE_CANTOPEN": "run it as the owner of the file or as a member of its group, and check "
     "that the path is shorter than 500 bytes",
     "SQLITE_PROTOCOL": _SHARING,
     "SQLITE_IOERR_SHMOPEN": _SHARING,
@@ -81,8 +81,10 @@ def translated(path: Path) -> Iterator[None]:
             "and a sweep completes the mirror",
         ) from error
     except OSError as error:
+        is_file = isinstance(error, FileExistsError)
+        reason = "its folder is a file" if is_file else error.strerror or error
         raise MirrorUnavailable(
-            f"the mirror at {path} cannot be used: {error.strerror or error}",
+            f"the mirror at {path} cannot be used: {reason}",
             hint="choose a shorter mirror.path"
             if error.errno == errno.ENAMETOOLONG
             else "check that mirror.path names a folder this user may write",

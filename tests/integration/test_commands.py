@@ -23,6 +23,8 @@ from syncd.store import Database
 if TYPE_CHECKING:
     from conftest import Daemon, Site
 
+# SQLite has no number of this size.
+HUGE = str(10**20)
 STATUS_KEYS: dict[str, list[str] | None] = {
     "health": None,
     "reasons": None,
@@ -411,6 +413,27 @@ def test_every_help_has_an_example(command: str, capsys: pytest.CaptureFixture[s
 def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
     """The message on stderr says what is wrong."""
     assert run(arguments) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "command"),
+    [
+        (["changes", "--limit"], "--limit takes a value, and has none", "changes"),
+        (["changes", "--since", HUGE], f"--since: '{HUGE}' is no whole number", "changes"),
+        (["changes", "--limit", HUGE], f"--limit: '{HUGE}' is no whole number", "changes"),
+        (["deliveries", "--limit", HUGE], f"--limit: '{HUGE}' is no whole number", "deliveries"),
+        (["replay", "x"], "DELIVERY_ID...: 'x' is no whole number", "replay"),
+        (["status", "--config", ""], "--config: the path is empty", "status"),
+    ],
+)
+def test_an_invalid_argument_is_named_with_the_help_of_its_command(
+    arguments: list[str], message: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number that SQLite cannot take, and an unset variable of a script, are invalid too."""
+    assert run(arguments) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"Error: {message}")
+    assert hint == f"Try: `syncd {command} --help` explains it, with an example"
 
 
 @pytest.mark.parametrize("command", [("status",), ("changes",)])

@@ -205,6 +205,8 @@ def test_a_folder_with_other_files_is_not_touched(
     folders.sockets.rmdir()
     with pytest.raises(UsageError, match="cannot be used: Not a directory"):
         make_folders(Path(__file__) / "x")
+    with pytest.raises(UsageError, match="is a file"):
+        make_folders(Path(__file__))
     assert list(tmp_path.iterdir()) == [chosen]
 
 

@@ -229,6 +229,20 @@ def test_each_fault_is_one_failed_check(site: Site) -> None:
     assert found[OUTSIDE]["verdict"] == "warn"
 
 
+def test_a_mirror_that_cannot_be_accessed_is_a_failed_check(site: Site) -> None:
+    """The other checks still run."""
+    too_long = site.folder / ("x" * 300) / "mirror.db"
+    site.configure(mirror={"path": str(too_long)})
+    code, found = examined(site)
+    assert code == 1
+    for check in ("the mirror can be written by this user", "the shop can read the mirror"):
+        assert (found[check]["verdict"], found[check]["hint"]) == (
+            "fail",
+            "choose a shorter mirror.path",
+        )
+    assert found["Dreamship accepts the api key"]["verdict"] == "pass"
+
+
 def test_world_readable_keys_are_a_warning(site: Site) -> None:
     """In the configuration or in a key file; the file is named."""
     check = "the api keys are in no file that everybody can read"

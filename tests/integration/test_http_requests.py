@@ -159,6 +159,8 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {
     "a dot": (signed(target="/webhooks/./dreamship"), ["404"]),
     "upper case path": (signed(target="/Webhooks/dreamship"), ["404"]),
     "a broken escape": (signed(target=f"{PATH}%zz"), ["404"]),
+    "a long path": (signed(target=f"/{'a' * 70_000}"), ["431"]),
+    "a path that is not ASCII": (signed(target="/\xe4"), ["400"]),
     "no path": (signed(target="http://shop"), ["404"]),
     "a query alone": (signed(target="http://shop?x"), ["404"]),
     "the server itself": (head("Host: x", method="OPTIONS", target="*"), ["404"]),
@@ -222,6 +224,15 @@ def test_a_delivery_before_garbage_is_answered_first(shared: Daemon) -> None:
     broken = chunked(size="zz")
     assert exchange(shared.webhook_url, signed() + broken) == ["200", "400"]
     assert refused(shared)["400"] == before + 2
+
+
+def test_a_long_target_after_a_delivery_is_refused(shared: Daemon) -> None:
+    """On the same connection, when the first answer has arrived, and before."""
+    before = codes(shared)["431"]
+    long = signed(target=f"/{'a' * 70_000}")
+    assert exchange(shared.webhook_url, signed(), long) == ["200", "431"]
+    assert exchange(shared.webhook_url, signed() + long) == ["200", "431"]
+    assert codes(shared)["431"] == before + 2
 
 
 def test_pipelined_deliveries_past_the_limit_get_503(shared: Daemon) -> None:

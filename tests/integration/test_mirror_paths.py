@@ -82,6 +82,16 @@ def metrics(daemon: Daemon) -> str:
     return httpx.get(f"{daemon.admin_url}/metrics", trust_env=False).text
 
 
+def test_a_mirror_below_a_file_is_two_lines(idle: Site) -> None:
+    """`File exists` would not say which file is in the way."""
+    idle.configure(mirror={"path": str(idle.config / "mirror.db")})
+    done = idle.syncd("serve")
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert error.endswith("cannot be used: its folder is a file")
+    assert hint.startswith("Try: check that mirror.path names a folder")
+
+
 def test_a_link_into_a_missing_folder_makes_no_folder(idle: Site) -> None:
     """The folder may be a disk that is not mounted."""
     idle.mirror.parent.mkdir()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 from msgspec import json
 from raw_requests import dial, request
 
@@ -180,3 +183,16 @@ def test_it_can_listen_on_a_unix_socket(site: Site) -> None:
     assert path.stat().st_mode & 0o777 == 0o666
     daemon.stop(signal.SIGINT)
     assert daemon.logged("stopped")
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_during_the_start_is_exit_0(idle: Site, number: str) -> None:
+    """Before the daemon has read its configuration."""
+    program = f"""
+import os, signal
+from syncd.cli import run, serve
+serve.load_for_daemon = lambda _: os.kill(os.getpid(), signal.{number})
+raise SystemExit(run(["serve"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=idle.environ, check=False)
+    assert done.returncode == 0

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncd.core import explain
 from syncd.core.model import Delivery, VariantDetails, VariantUpdate
 from syncd.core.policy import Policy
 from syncd.core.timestamps import to_text
@@ -99,6 +100,41 @@ def test_a_chain_has_every_delivery_and_change_of_its_variant(
             "SELECT last_change_seq FROM variants WHERE variant_id = ?", (variant_id,)
         ).fetchone()
         assert last == (changes[-1][0] if changes else None)
+
+
+def test_the_history_has_the_delivery_that_set_the_value_and_the_rejected_ones() -> None:
+    """However many newer deliveries only repeat the value."""
+    db = mirror()
+    apply(db, [delivery(1, "first", "in_stock", NOON)], NOON)
+    apply(db, [delivery(1, "late", "out_of_stock", NOON - timedelta(hours=1))], NOON)
+    db.execute("UPDATE deliveries SET received_at = ?", (to_text(NOON),))
+    for number in range(20):
+        at = NOON + timedelta(seconds=number + 1)
+        apply(db, [delivery(1, f"e{number}", "in_stock", at)], at)
+    history = variant_history(db, 1)
+    assert [row["delivery_id"] for row in history.deliveries] == [*range(22, 12, -1), 2, 1]
+    assert any(line.startswith("Delivery 1 set that at") for line in explain.sentences(history))
+    rejected = [row for row in explain.decisions(history) if row["rule"] == "contradicts"]
+    assert [row["told"] for row in rejected] == ["out_of_stock"]
+
+
+def test_the_history_has_the_change_that_set_the_value() -> None:
+    """However often the variant was verified since."""
+    db = mirror()
+    apply(db, [delivery(1, "first", "in_stock", NOON)], NOON)
+    for seq in range(2, 30):
+        db.execute(
+            """INSERT INTO change_log (seq, previous_seq, variant_id, old_availability,
+                   availability, old_sellable, sellable, cause, rule, missed, during_downtime,
+                   occurred_at, recorded_at)
+               VALUES (?1, ?1 - 1, 1, 'in_stock', 'in_stock', 0, 1, 'read', 'agrees', 0, 0, '', '')
+            """,
+            (seq,),
+        )
+    db.execute("UPDATE variants SET last_change_seq = 29")
+    history = variant_history(db, 1)
+    assert [row["seq"] for row in history.changes] == [*range(29, 19, -1), 1]
+    assert any("(change 1)" in line for line in explain.sentences(history))
 
 
 @pytest.mark.parametrize("others", [0, 1, chains.COPY_DEPTH - 1, chains.COPY_DEPTH])

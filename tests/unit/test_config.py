@@ -125,6 +125,16 @@ def test_every_error_is_reported_at_once(tmp_path: Path) -> None:
     assert "hush" not in str(found)
 
 
+def test_a_key_in_another_section_leads_to_its_own(tmp_path: Path) -> None:
+    """And a key before the first section."""
+    found = errors_of(tmp_path, 'settle = "1m"\n[mirror]\nevery = "1h"\nlisten = ""')
+    assert found == [
+        "mirror.every: there is no such key; is it reconcile.every?",
+        "mirror.listen: there is no such key; is it webhook.listen or admin.listen?",
+        "settle: there is no such key; is it reconcile.settle?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
