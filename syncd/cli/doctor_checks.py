@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from syncd.core.lease import WAITING
 from syncd.core.read_age import NO_EVIDENCE_AGE
 from syncd.core.signature import HEADER, INVALID, MISSING
 from syncd.core.snapshots import DeadListings
@@ -227,6 +228,8 @@ _HINTS_BY_ERROR = {
     MISSING: f"a server in front removes the header {HEADER}: let it pass the header on",
     INVALID: "a server in front rewrites the body: let it pass the body on unchanged; if no server "
     "does, the daemon has other keys: systemctl reload syncd",
+    WAITING: "the URL leads to the waiting host: let the proxy in front send deliveries to the "
+    "active host (syncd/docs/publish.md)",
 }
 _HINTS_FOR_SYNCD = {
     413: "the daemon has another webhook.max_body_bytes: systemctl reload syncd",

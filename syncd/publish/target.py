@@ -120,7 +120,8 @@ class Target:
                     found = db.execute(query).scalar()
                 except sa.exc.DBAPIError as error:
                     if errors.lacks_tables(error):
-                        raise TargetIncompatible("the tables do not exist", hint=_INIT) from None
+                        hint = f"start the daemon, or {_INIT}"
+                        raise TargetIncompatible("the tables do not exist", hint=hint) from None
                     raise
         finally:
             self.close()
