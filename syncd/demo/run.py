@@ -182,7 +182,7 @@ class Demo:
         """Lose the delivery of each change; no variant changes twice, so that the sums are easy."""
         self.state.outage_s, self._missed_before = self._elapsed_s, self._compare().missed
         sender.network = Network(outage=True)
-        self._begin("outage", "the network loses every delivery; the shop does not notice yet")
+        self._begin("outage", "the network loses every delivery; only reads find the changes")
         unchanged = self._traffic.unchanged()
         removed = self._rng.choice(sorted(unchanged))
         await self._change_until(self._seconds * 0.6, unchanged=unchanged - {removed})
