@@ -112,11 +112,14 @@ def check_keys(files: Sequence[FileInfo]) -> Finding:
     return Finding(check, "pass", ", ".join(file.path for file in files) or "no file has them")
 
 
+_SWEEP = "wait for it; a host that waits for another one has its first sweep after it takes over"
+
+
 def check_values(sold: dict[str, int], unlisted: dict[str, int]) -> Finding:
     """Check the values that the catalogue has, each with its number of variants."""
     check = "the values that may be sold"
     if not sold and not unlisted:
-        return Finding(check, "warn", "not known before the first sweep has ended", "wait for it")
+        return Finding(check, "warn", "not known before the first sweep has ended", _SWEEP)
     detail = f"sold: {_counted(sold)}; not sold: {_counted(unlisted)}"
     hint = "add each value that may be sold to availability.sellable, then reload"
     if not sold:

@@ -96,11 +96,15 @@ def _rows(status: StatusDocument, head: Headline, now: str) -> Iterator[tuple[st
     for push in status.push:
         yield f"push {push.name}", push_line(push)
     yield "oldest confirmed", _moment(mirror.oldest_confirmed_at, now)
-    yield "reading", _reading(status.reading, now)
+    # A waiting host has a rate and a next sweep too, but it asks Dreamship nothing.
+    waits = status.publish is not None and status.publish.waiting
+    reading = "nothing while this host waits" if waits else _reading(status.reading, now)
+    yield "reading", reading
     if mirror.unknown_values:
         yield "not sellable", _unknown(mirror)
     yield "sweep", _sweep(status.sweep, now)
-    yield "next sweep", _moment(status.sweep.next_at, now)
+    if not waits:
+        yield "next sweep", _moment(status.sweep.next_at, now)
     used, allowed = budget.used_last_minute, budget.calls_per_minute
     yield "budget", f"{used} of {allowed} calls a minute"
     queued = status.refresh_queue
