@@ -143,8 +143,9 @@ def _listings(listings: ListingsStatus) -> str:
 
 def _reading(reading: ReadingStatus, now: str) -> str:
     rate = f"{reading.rate_per_minute:g} calls a minute ({reading.why})"
-    noticed = "" if reading.evidence_at is None else ago(reading.evidence_at, now)
-    lost = f"; a delivery was lost, noticed {noticed}" if noticed else ""
+    # It counts as lost only after `reconcile.missed_grace`: the delivery may be late.
+    found = "" if reading.evidence_at is None else ago(reading.evidence_at, now)
+    lost = f"; a change without a delivery was found {found}" if found else ""
     return f"{rate}, {reading.confirmed_60m} items confirmed in the last hour{lost}"
 
 
