@@ -9,6 +9,7 @@ from itertools import islice
 import click
 
 from syncd.cli.common import config_option, json_option, load_config
+from syncd.cli.program import with_program
 from syncd.control import client
 from syncd.core.explain import REASONS
 from syncd.core.headline import Headline, headline, publication
@@ -59,7 +60,7 @@ def _show(status: StatusDocument) -> None:
     if head.fill:
         show(head.fill)
     for line in _problem_lines(head):
-        show(with_moments(line, lambda at: f"{exact(at)} ({either(at, now)})"))
+        show(with_program(with_moments(line, lambda at: f"{exact(at)} ({either(at, now)})")))
     for name, value in _rows(status, head, now):
         show(f"{name:16}  ", value, most=MAX_LINE_CHARS)
 
