@@ -47,8 +47,10 @@ _MAX_ERROR_CHARS = 500
 _MAX_SKU_CHARS = 60
 _STOPPED = (
     "Deliveries have stopped: reads found changes that no delivery reported",
-    "most likely Dreamship disabled the endpoint: turn it on in the Dreamship app "
-    f"({APP_URL}); `syncd doctor` tests the URL",
+    (
+        "most likely Dreamship disabled the endpoint: turn it on in the Dreamship app "
+        f"({APP_URL}); `syncd doctor` tests the URL"
+    ),
 )
 # Deliveries that never arrived have not stopped, and nobody disabled the endpoint.
 _NEVER_BEGAN = (
