@@ -12,6 +12,7 @@ import importlib.util
 import ipaddress
 import os
 import re
+import socket
 import ssl
 import stat
 import sys
@@ -49,6 +50,22 @@ def async_client(
     if transport is not None:
         return httpx.AsyncClient(transport=transport, **options)
     return httpx.AsyncClient(**_proxy_options(url, os.environ, is_direct=is_direct), **options)
+
+
+def cause(error: BaseException) -> str:
+    """Say why a request failed, without the address: a URL may contain a token."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return "the certificate is not trusted, or it is for another name"
+        if isinstance(found, ssl.SSLError):
+            return f"TLS failed ({found.reason})"
+        if isinstance(found, socket.gaierror):
+            return "the name of the host is not known"
+        if isinstance(found, OSError) and found.errno is not None:
+            return os.strerror(found.errno)
+        found = found.__cause__ or found.__context__
+    return type(error).__name__
 
 
 def check(url: str, environ: Mapping[str, str], *, is_direct: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from syncd.cli.common import ID, config_option, json_option, load_config
+from syncd.cli.common import ID, NOT_IN_MIRROR, config_option, json_option, load_config
 from syncd.printing import show, show_json
 from syncd.store import Queries
 
@@ -38,5 +38,5 @@ def command(variant_ids: tuple[int, ...], config_path: str | None, *, as_json: b
             for name, value in row.items():
                 show(f"{name:23} ", "-" if value is None else str(value))
     for variant_id in unknown:
-        show(f"variant {variant_id} is not in the mirror", err=True)
+        show(f"variant {variant_id} is not in the mirror; {NOT_IN_MIRROR}", err=True)
     return 1 if unknown else 0

@@ -14,6 +14,9 @@ from syncd.core.model import MAX_ID
 from syncd.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
+NOT_IN_MIRROR = (
+    "check the id; the mirror has the items of [catalog], once the first sweep has ended"
+)
 
 
 def config_option(function: F) -> F:

@@ -45,7 +45,12 @@ class Seconds(WholeNumber):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or raise click.BadParameter."""
-        return 0 if value in {0, "0"} else super().convert(value, param, ctx)
+        if value in {0, "0"}:
+            return 0
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message}, or 0", param, ctx)
 
 
 class _Subcommands(click.Group):

@@ -17,6 +17,7 @@ from syncd import http_client, running
 from syncd.cli import doctor_checks, doctor_content, doctor_publish, doctor_push
 from syncd.cli.common import config_option, json_option, load_for_daemon
 from syncd.cli.doctor_checks import DELIVERY_CHECK, Answer, FileInfo, Finding, Verdict
+from syncd.cli.program import with_program
 from syncd.config import Config, find
 from syncd.control import client
 from syncd.core.payload import TEST_ACTION
@@ -70,9 +71,10 @@ def print_finding(finding: Finding, *, err: bool = False) -> None:
     """Print the result of a check, and its remedy."""
     verdict = Colored(f"{finding.verdict:4}", _COLORS[finding.verdict])
     # The finding may name many reasons, and each may be long.
-    show(verdict, f"  {finding.check}: {finding.detail}", err=err, most=MAX_LINE_CHARS)
+    detail = with_program(f"  {finding.check}: {finding.detail}")
+    show(verdict, detail, err=err, most=MAX_LINE_CHARS)
     if finding.hint:
-        show(f"      Try: {finding.hint}", err=err, most=MAX_LINE_CHARS)
+        show(f"      Try: {with_program(finding.hint)}", err=err, most=MAX_LINE_CHARS)
 
 
 def _run_checks(config_path: str | None) -> Iterator[Finding]:

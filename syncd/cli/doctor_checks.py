@@ -9,6 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from syncd.core.lease import WAITING
 from syncd.core.read_age import NO_EVIDENCE_AGE
 from syncd.core.signature import HEADER, INVALID, MISSING
 from syncd.core.snapshots import DeadListings
@@ -111,11 +112,15 @@ def check_keys(files: Sequence[FileInfo]) -> Finding:
     return Finding(check, "pass", ", ".join(file.path for file in files) or "no file has them")
 
 
+_NOT_KNOWN = "not known before the first sweep has ended"
+_SWEEP = "wait for it; a host that waits for another one has its first sweep after it takes over"
+
+
 def check_values(sold: dict[str, int], unlisted: dict[str, int]) -> Finding:
     """Check the values that the catalogue has, each with its number of variants."""
     check = "the values that may be sold"
     if not sold and not unlisted:
-        return Finding(check, "warn", "not known before the first sweep has ended", "wait for it")
+        return Finding(check, "warn", _NOT_KNOWN, _SWEEP)
     detail = f"sold: {_counted(sold)}; not sold: {_counted(unlisted)}"
     hint = "add each value that may be sold to availability.sellable, then reload"
     if not sold:
@@ -127,8 +132,13 @@ def _counted(values: dict[str, int]) -> str:
     return ", ".join(f"{value!r} ({count:,} variants)" for value, count in values.items()) or "none"
 
 
-def check_listings(skus: int, dead: DeadListings, error: ListingsInvalid | None) -> Finding:
-    """Check the file catalog.listings, and whether each of its SKUs leads to a variant."""
+def check_listings(
+    skus: int, dead: DeadListings, error: ListingsInvalid | None, *, is_filled: bool
+) -> Finding:
+    """Check the file catalog.listings, and whether each of its SKUs leads to a variant.
+
+    `is_filled`: the mirror has variants. Without any, no SKU is known to lead nowhere.
+    """
     check = "each SKU of the shop leads to a variant"
     if error is not None:
         return Finding(check, "fail", f"catalog.listings: {error.message}", error.hint)
@@ -137,7 +147,9 @@ def check_listings(skus: int, dead: DeadListings, error: ListingsInvalid | None)
         named = ", ".join(dead.first) + (f" and {more} more" if more else "")
         hint = "`syncd listings --unknown` lists them; correct the file"
         return Finding(check, "warn", f"{dead.count} of {skus} do not: {named}", hint)
-    return Finding(check, "pass", f"{skus} SKUs")
+    if not is_filled:
+        return Finding(check, "warn", _NOT_KNOWN, _SWEEP)
+    return Finding(check, "pass", f"{skus} SKU{'s' * (skus != 1)}")
 
 
 def check_connections(
@@ -227,6 +239,8 @@ _HINTS_BY_ERROR = {
     MISSING: f"a server in front removes the header {HEADER}: let it pass the header on",
     INVALID: "a server in front rewrites the body: let it pass the body on unchanged; if no server "
     "does, the daemon has other keys: systemctl reload syncd",
+    WAITING: "the URL leads to the waiting host: let the proxy in front send deliveries to the "
+    "active host (syncd/docs/publish.md)",
 }
 _HINTS_FOR_SYNCD = {
     413: "the daemon has another webhook.max_body_bytes: systemctl reload syncd",

@@ -36,4 +36,5 @@ def findings(config: Config) -> Iterator[Finding]:
         skus, error = len(read(config.catalog.listings)), None
     except ListingsInvalid as invalid:
         skus, error = 0, invalid
-    yield doctor_checks.check_listings(skus, dead, error)
+    is_filled = bool(sold or unlisted)
+    yield doctor_checks.check_listings(skus, dead, error, is_filled=is_filled)

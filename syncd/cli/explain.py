@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from syncd.cli.common import ID, config_option, json_option, load_config
+from syncd.cli.common import ID, NOT_IN_MIRROR, config_option, json_option, load_config
 from syncd.core import explain
 from syncd.core.model import Row
 from syncd.printing import show, show_json
@@ -39,6 +39,8 @@ def command(variant_id: int, config_path: str | None, *, as_json: bool) -> int:
             show(line)
         for decision in explain.decisions(history):
             show(*_line(decision))
+        if history.row is None:
+            show(f"Try: {NOT_IN_MIRROR}", err=True)
     return 0 if history.row is not None else 1
 
 

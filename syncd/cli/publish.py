@@ -152,6 +152,8 @@ def _status(target: Target, config: Config, *, as_json: bool) -> int:
         running = client.request_status(config.control.socket).publish
     except SyncdError:
         running = None
+    # Without tables, the error of the driver would be a line of SQL.
+    target.version()
     with target.transaction() as db:
         now = sources.clock(db, target.tables)
         source = sources.load(db, target.tables, config.publish.source)

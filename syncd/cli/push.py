@@ -70,7 +70,7 @@ def command(
         return 0
     named = [find_push(config.push, name)] if name is not None else config.push
     if not named and not as_json:
-        show("Note: the configuration has no push; see [[push]]", err=True)
+        show("Note: the configuration has no push; syncd/docs/push.md has the steps", err=True)
     if dry_run:
         for push in named:
             show_json_line({"name": push.name} | _next_batch(config, push))

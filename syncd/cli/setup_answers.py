@@ -11,6 +11,7 @@ from msgspec import Struct
 from syncd import running
 from syncd.cli import common, secret_input
 from syncd.cli import setup_questions as questions
+from syncd.cli.error_output import print_error
 from syncd.cli.setup_questions import Asker
 from syncd.config import Config, Secret
 from syncd.control import client
@@ -93,7 +94,7 @@ def _keys(
         except (ConfigurationError, SourceRefused) as error:
             if is_last:
                 raise
-            show(f"{error.message}. Try: {error.hint}", err=True)
+            print_error(error)
     raise AssertionError
 
 

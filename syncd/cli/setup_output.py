@@ -12,6 +12,7 @@ from syncd.cli import first_delivery
 from syncd.cli.doctor import print_finding, send_test_delivery
 from syncd.cli.doctor_checks import DELIVERY_CHECK, Finding
 from syncd.cli.first_delivery import Waiting
+from syncd.cli.program import with_program
 from syncd.cli.setup_answers import Answers
 from syncd.cli.setup_apply import ShopAccess
 from syncd.config import Config
@@ -40,11 +41,11 @@ class Report:
 
     def say(self, line: str) -> None:
         """Print a result."""
-        show(line, err=self._as_json, most=MAX_LINE_CHARS)
+        show(with_program(line), err=self._as_json, most=MAX_LINE_CHARS)
 
     def note(self, line: str) -> None:
         """Print progress."""
-        show(line, err=True, most=MAX_LINE_CHARS)
+        show(with_program(line), err=True, most=MAX_LINE_CHARS)
 
     def finding(self, finding: Finding) -> None:
         """Print the result of a check."""

@@ -9,6 +9,7 @@ from itertools import islice
 import click
 
 from syncd.cli.common import config_option, json_option, load_config
+from syncd.cli.program import with_program
 from syncd.control import client
 from syncd.core.explain import REASONS
 from syncd.core.headline import Headline, headline, publication
@@ -59,7 +60,7 @@ def _show(status: StatusDocument) -> None:
     if head.fill:
         show(head.fill)
     for line in _problem_lines(head):
-        show(with_moments(line, lambda at: f"{exact(at)} ({either(at, now)})"))
+        show(with_program(with_moments(line, lambda at: f"{exact(at)} ({either(at, now)})")))
     for name, value in _rows(status, head, now):
         show(f"{name:16}  ", value, most=MAX_LINE_CHARS)
 
@@ -96,11 +97,15 @@ def _rows(status: StatusDocument, head: Headline, now: str) -> Iterator[tuple[st
     for push in status.push:
         yield f"push {push.name}", push_line(push)
     yield "oldest confirmed", _moment(mirror.oldest_confirmed_at, now)
-    yield "reading", _reading(status.reading, now)
+    # A waiting host has a rate and a next sweep too, but it asks Dreamship nothing.
+    waits = status.publish is not None and status.publish.waiting
+    reading = "nothing while this host waits" if waits else _reading(status.reading, now)
+    yield "reading", reading
     if mirror.unknown_values:
         yield "not sellable", _unknown(mirror)
     yield "sweep", _sweep(status.sweep, now)
-    yield "next sweep", _moment(status.sweep.next_at, now)
+    if not waits:
+        yield "next sweep", _moment(status.sweep.next_at, now)
     used, allowed = budget.used_last_minute, budget.calls_per_minute
     yield "budget", f"{used} of {allowed} calls a minute"
     queued = status.refresh_queue
@@ -139,8 +144,9 @@ def _listings(listings: ListingsStatus) -> str:
 
 def _reading(reading: ReadingStatus, now: str) -> str:
     rate = f"{reading.rate_per_minute:g} calls a minute ({reading.why})"
-    noticed = "" if reading.evidence_at is None else ago(reading.evidence_at, now)
-    lost = f"; a delivery was lost, noticed {noticed}" if noticed else ""
+    # It counts as lost only after `reconcile.missed_grace`: the delivery may be late.
+    found = "" if reading.evidence_at is None else ago(reading.evidence_at, now)
+    lost = f"; a change without a delivery was found {found}" if found else ""
     return f"{rate}, {reading.confirmed_60m} items confirmed in the last hour{lost}"
 
 

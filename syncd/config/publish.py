@@ -115,5 +115,5 @@ def require_driver(target: TargetUrl | None) -> None:
     if missing:
         raise ConfigurationError(
             [f"publish.url: needs the packages {' and '.join(missing)}, which are not installed"],
-            hint=f"install them: pip install 'dreamship-syncd[{extra}]'",
+            hint=f"install them, in the checkout of syncd: pip install '.[{extra}]'",
         )

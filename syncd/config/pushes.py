@@ -69,7 +69,7 @@ def read_signing_secrets(pushes: Sequence[Push], errors: list[str]) -> dict[str,
 
 def find_push(configured: Sequence[Push], name: str | None) -> Push:
     """Return the push with a name, or the only one; raises UsageError."""
-    known = ", ".join(push.name for push in configured) or "none; see [[push]]"
+    known = ", ".join(push.name for push in configured) or "none (syncd/docs/push.md)"
     hint = f"the configuration has: {known}"
     if name is None and len(configured) != 1:
         raise UsageError("no push is named", hint=hint)

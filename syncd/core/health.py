@@ -38,7 +38,6 @@ PUSH_MAY_FAIL = timedelta(minutes=10)
 # So do database servers.
 PUBLISH_MAY_FAIL = timedelta(minutes=10)
 
-
 # Dreamship decides the number and the length of the values. The status names the most frequent of
 # the values that are not sellable, each shortened to this many characters.
 MAX_VALUES = 50
@@ -46,6 +45,18 @@ MAX_VALUE_CHARS = 200
 # The longest error message in a reason.
 _MAX_ERROR_CHARS = 500
 _MAX_SKU_CHARS = 60
+_STOPPED = (
+    "Deliveries have stopped: reads found changes that no delivery reported",
+    (
+        "most likely Dreamship disabled the endpoint: turn it on in the Dreamship app "
+        f"({APP_URL}); `syncd doctor` tests the URL"
+    ),
+)
+# Deliveries that never arrived have not stopped, and nobody disabled the endpoint.
+_NEVER_BEGAN = (
+    "Reads found changes, and no delivery has ever arrived",
+    f"subscribe in the Dreamship app ({APP_URL}), or correct the webhook URL there",
+)
 _ACCEPT_REMOVALS = "`syncd reconcile-now --accept-removals` removes them"
 
 
@@ -150,12 +161,7 @@ def _about_deliveries(now: DaemonSnapshot, day: DaySummary) -> Iterator[Problem]
             "with the URL of this webhook; `syncd doctor` tests that URL",
         )
     if now.webhooks_state == "silent":
-        yield Problem(
-            "silent",
-            "Deliveries have stopped: reads found changes that no delivery reported",
-            "most likely Dreamship disabled the endpoint: turn it on in the Dreamship app "
-            f"({APP_URL}); `syncd doctor` tests the URL",
-        )
+        yield Problem("silent", *(_STOPPED if day.last_delivery_at else _NEVER_BEGAN))
     elif now.webhooks_state == "failing":
         yield Problem(
             "lost",

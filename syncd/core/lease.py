@@ -8,6 +8,8 @@ from syncd.core.publishing import Source
 
 # A lease whose holder has given no sign of life for this time can be taken.
 LEASE_S = 60.0
+# The error in the answer of a waiting host to a delivery.
+WAITING = "another host is active"
 
 LeaseStep = Literal["keep", "take", "wait"]
 

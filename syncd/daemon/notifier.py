@@ -113,6 +113,6 @@ async def _post(url: str, body: bytes) -> None:
         # The message names a variable of the environment, and does not repeat its value.
         raise _NotSent(f"notify.url cannot be reached: {error.message}") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise _NotSent(f"notify.url could not be reached: {type(error).__name__}") from None
+        raise _NotSent(f"notify.url could not be reached: {http_client.cause(error)}") from None
     if not answer.is_success:
         raise _NotSent(f"notify.url answered {answer.status_code}")

@@ -25,7 +25,7 @@ from syncd.demo.fake_dreamship import (
 from syncd.demo.places import Folders, Ports
 from syncd.demo.requests import answering
 from syncd.demo.state import DemoState, Place, Result
-from syncd.demo.target import DemoTarget, line
+from syncd.demo.target import DemoTarget, has_everything, line, require
 from syncd.demo.traffic import VARIANTS_PER_ITEM, Traffic
 from syncd.errors import SyncdError
 
@@ -137,6 +137,7 @@ class Demo:
     async def _run_phases(self, sender: WebhookSender) -> Result:
         self._begin("filling", "an empty mirror: every item is read once, within the call limit")
         await self._until(lambda status: status.sweep.last_result is not None)
+        require((await self._status()).publish)
         sender.network = LIFELIKE
         if not self._seconds:
             await self._run_on()
@@ -173,14 +174,7 @@ class Demo:
     async def _compare_target(self) -> int | None:
         if self._target is None:
             return None
-        await self._until(
-            lambda status: (
-                status.publish is not None
-                and status.publish.state == "active"
-                and not status.publish.copying
-                and not status.publish.lag_seconds
-            )
-        )
+        await self._until(lambda status: has_everything(status.publish))
         values = self._catalogue.current_values()
         return await asyncio.to_thread(self._target.differences, values)
 
@@ -188,7 +182,7 @@ class Demo:
         """Lose the delivery of each change; no variant changes twice, so that the sums are easy."""
         self.state.outage_s, self._missed_before = self._elapsed_s, self._compare().missed
         sender.network = Network(outage=True)
-        self._begin("outage", "the network loses every delivery; the shop does not notice yet")
+        self._begin("outage", "the network loses every delivery; only reads find the changes")
         unchanged = self._traffic.unchanged()
         removed = self._rng.choice(sorted(unchanged))
         await self._change_until(self._seconds * 0.6, unchanged=unchanged - {removed})
@@ -241,7 +235,10 @@ class Demo:
             if done(await self._status()):
                 return
             await asyncio.sleep(POLL_S)
-        raise SyncdError(f"{self.state.phase} took longer than {MAX_WAIT_S:g} s")
+        target = f"; target: {self.state.target}" if self.state.target else ""
+        raise SyncdError(
+            f"{self.state.phase} took longer than {MAX_WAIT_S:g} s{target}", hint="try again"
+        )
 
     def _check(self) -> None:
         """Raise the error of the daemon, or of the output, if one has ended."""

@@ -116,7 +116,7 @@ def _noticed(state: DemoState) -> str:
     if state.noticed_s is None or state.outage_s is None:
         return ""
     later_s = state.noticed_s - state.outage_s
-    return f"after {later_s:.1f} s, a read found a change without a delivery"
+    return f"after {later_s:.1f} s without deliveries, a read found a lost change"
 
 
 def _repaired(state: DemoState) -> str:

@@ -9,6 +9,7 @@ from msgspec import json
 
 from syncd.config import TargetUrl
 from syncd.core.status_document import PublishStatus
+from syncd.errors import SyncdError
 
 # A separate schema, so that no table of a real shop changes.
 SCHEMA = "syncd_demo"
@@ -45,6 +46,26 @@ class DemoTarget:
         return sum(
             found.get(variant) != values.get(variant) for variant in found.keys() | values.keys()
         )
+
+
+def require(publish: PublishStatus | None) -> None:
+    """Raise SyncdError if the target cannot be used: at the beginning, with the cause."""
+    if publish is not None and publish.error:
+        raise SyncdError(
+            f"the target of --publish cannot be used: {publish.error}",
+            hint=f"correct the URL or the rights of its user: the demo creates the schema {SCHEMA} "
+            "and its tables (syncd/docs/publish.md)",
+        )
+
+
+def has_everything(publish: PublishStatus | None) -> bool:
+    """Whether the target has the content of the mirror."""
+    return (
+        publish is not None
+        and publish.state == "active"
+        and not publish.copying
+        and not publish.lag_seconds
+    )
 
 
 def line(publish: PublishStatus) -> str:

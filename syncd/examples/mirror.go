@@ -147,7 +147,7 @@ func sellable[K int64 | string](m Mirror, statement string, wanted []K) map[K]bo
 			}, string(list))
 	}
 	if err != nil {
-		log.Printf("the mirror cannot be read: %v", err)
+		log.Printf("the mirror %s cannot be read: %v", m.Path, err)
 		return map[K]bool{}
 	}
 	return found

@@ -68,7 +68,7 @@ export class Mirror {
       const rows = this.#query(sql, JSON.stringify(wanted))
       return new Set(rows.map((row) => Object.values(row)[0]))
     } catch (error) {
-      console.error('the mirror cannot be read:', error.message)
+      console.error(`the mirror ${this.#path} cannot be read: ${error.message}`)
       return new Set()
     }
   }

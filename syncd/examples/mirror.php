@@ -77,7 +77,7 @@ class Mirror
         try {
             $rows = $this->query($sql, [json_encode(array_values($wanted), JSON_THROW_ON_ERROR)]);
         } catch (Throwable $error) {
-            error_log("the mirror cannot be read: {$error->getMessage()}");
+            error_log("the mirror {$this->path} cannot be read: {$error->getMessage()}");
             return [];
         }
         return array_map('current', $rows);

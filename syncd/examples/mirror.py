@@ -82,7 +82,7 @@ class Mirror:
         try:
             return {row[0] for row in self._query(sql, json.dumps(wanted))}
         except Exception:
-            _log.exception("the mirror cannot be read")
+            _log.exception("the mirror %s cannot be read", self._uri)
             return set()
 
     def _query(self, sql: str, *values: object) -> list[sqlite3.Row]:

@@ -77,7 +77,7 @@ class Mirror
   def sellable(sql, wanted)
     query(sql, JSON.generate(wanted)).map { |row| row.values.first }
   rescue StandardError => e
-    warn "the mirror cannot be read: #{e.message}"
+    warn "the mirror #{@path} cannot be read: #{e.message}"
     []
   end
 

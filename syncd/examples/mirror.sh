@@ -54,7 +54,8 @@ mirror_sellable() {
         AND confirmed_at > strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-1 day')
         AND (SELECT daemon_seen_at FROM freshness)
             BETWEEN strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-5 minutes')
-                AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')" || return 0
+                AND strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 minute')" ||
+        echo "the mirror $MIRROR cannot be read" >&2
 }
 
 # Prints texts as SQL writes them, separated by commas.

@@ -5,6 +5,11 @@ Copy this file; it needs Python and the package `standardwebhooks`. Write your s
 
     SYNCD_PUSH_SECRET=whsec_... python receiver.py --port 9000 --database receiver.db
 
+To see it work before you have such calls, put some SKUs of your `catalog.listings` into its own
+table, and look at the column `on_sale`:
+
+    sqlite3 receiver.db "INSERT INTO products VALUES ('TEE-M', 1)"
+
 It takes one message at a time, so that the order stays. It answers 204 once a message is applied;
 after any other answer, syncd sends the same message again.
 """

@@ -75,7 +75,7 @@ def translated(url: TargetUrl) -> Iterator[None]:
             raise
         raise TargetError(
             "the password method of the server needs the Python package cryptography",
-            hint="install the extra `mysql` again: pip install 'dreamship-syncd[mysql]'",
+            hint="install it, in the checkout of syncd: pip install '.[mysql]'",
         ) from None
 
 

@@ -171,10 +171,11 @@ class Tables:
             return sa.func.utc_timestamp(sa.literal_column("6"), type_=Moment)
         return sa.func.clock_timestamp(type_=Moment)
 
-    def statements(self) -> list[str]:
+    def statements(self, *, has_schema: bool = False) -> list[str]:
         """Return the statements that create the tables and views; each may run again."""
         tables = self._metadata.sorted_tables
-        found = [] if is_mysql(self.dialect) else [f"CREATE SCHEMA IF NOT EXISTS {self.schema}"]
+        needs_schema = not has_schema and not is_mysql(self.dialect)
+        found = [f"CREATE SCHEMA IF NOT EXISTS {self.schema}"] if needs_schema else []
         for table in tables:
             found.append(self._compiled(CreateTable(table, if_not_exists=True)))
             if not is_mysql(self.dialect):

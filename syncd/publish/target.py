@@ -120,7 +120,8 @@ class Target:
                     found = db.execute(query).scalar()
                 except sa.exc.DBAPIError as error:
                     if errors.lacks_tables(error):
-                        raise TargetIncompatible("the tables do not exist", hint=_INIT) from None
+                        hint = f"start the daemon, or {_INIT}"
+                        raise TargetIncompatible("the tables do not exist", hint=hint) from None
                     raise
         finally:
             self.close()
@@ -151,12 +152,16 @@ class Target:
 
     def create(self) -> None:
         """Create or migrate the tables and views; it may run again, and beside another daemon."""
-        statements = self.tables.statements()
-        if not is_mysql(self.tables.dialect):
-            # Two daemons that create the same schema at once would fail.
-            statements = ["SELECT pg_advisory_xact_lock(1937338979)", *statements]
         with self.transaction() as db:
-            for statement in statements:
+            has_schema = False
+            if not is_mysql(self.tables.dialect):
+                # Two daemons that create the same schema at once would fail.
+                db.exec_driver_sql("SELECT pg_advisory_xact_lock(1937338979)")
+                # PostgreSQL refuses CREATE SCHEMA IF NOT EXISTS to a role that may not create
+                # schemas, even if the schema exists.
+                query = sa.text("SELECT count(*) FROM pg_namespace WHERE nspname = :name")
+                has_schema = bool(db.execute(query, {"name": self.tables.schema}).scalar())
+            for statement in self.tables.statements(has_schema=has_schema):
                 db.exec_driver_sql(statement)
 
 

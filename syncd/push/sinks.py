@@ -127,7 +127,7 @@ class UrlSink:
             # The message names a variable of the environment, and does not repeat its value.
             raise NotTaken(f"cannot be reached: {error.message}") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise NotTaken(f"could not be reached: {type(error).__name__}") from None
+            raise NotTaken(f"could not be reached: {http_client.cause(error)}") from None
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return
         if status == HTTPStatus.GONE:

@@ -18,6 +18,7 @@ import structlog
 from msgspec import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from syncd.core.lease import WAITING
 from syncd.core.model import OUTCOMES
 from syncd.core.payload import parse
 from syncd.core.signature import HEADER, INVALID, MISSING, has_signature_form, is_authentic
@@ -143,7 +144,7 @@ class WebhookEndpoint:
     async def _wait(self, send: Send) -> None:
         """Refuse a delivery that the active host has to take; it is no fault."""
         self.answered["503"] += 1
-        await self._unavailable(send, "another host is active")
+        await self._unavailable(send, WAITING)
 
     async def _unavailable(self, send: Send, reason: str) -> None:
         retry = (b"retry-after", str(RETRY_AFTER_S).encode())

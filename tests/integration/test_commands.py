@@ -197,7 +197,7 @@ def test_availability_of_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
     document = output(done, 1)
     assert document["unknown"] == [1]
     assert [row["variant_id"] for row in document["variants"]] == [known]
-    assert "variant 1 is not in the mirror" in done.stderr
+    assert "variant 1 is not in the mirror; check the id" in done.stderr
 
 
 @pytest.mark.parametrize("argument", ["0", "x", str(2**63), ""])

@@ -79,9 +79,10 @@ def test_explain_names_the_sweep_that_found_a_missed_change(shared: Daemon) -> N
 
 
 def test_explaining_an_unknown_variant_is_exit_1(shared: Daemon) -> None:
-    """With a sentence."""
+    """With a sentence, and with the next step."""
     done = shared.site.syncd("explain", "999999999")
     assert (done.returncode, done.stdout) == (1, "The mirror does not have this variant.\n")
+    assert "check the id" in done.stderr
 
 
 @pytest.mark.parametrize("beside_a_daemon", [True, False])

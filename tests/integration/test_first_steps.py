@@ -17,6 +17,8 @@ from msgspec import json
 import syncd.cli
 from syncd import cli
 from syncd.cli import common
+from syncd.cli.doctor import print_finding
+from syncd.cli.doctor_checks import Finding
 from syncd.cli.program import program, with_program
 from syncd.control import messages
 from syncd.errors import ConfigurationError
@@ -47,7 +49,7 @@ def lines_of(text: str) -> str:
         ("changes --limit 0", "--limit: '0' is no whole number from 1", "`syncd changes --help`"),
         ("changes --since x", "--since: 'x' is no whole number from 0", "`syncd changes --help`"),
         ("changes --since", "--since takes a value", "--help`"),
-        ("demo --seconds 1", "'1' is no whole number from 5 to 3600", "`syncd demo --help`"),
+        ("demo --seconds 1", "'1' is no whole number from 5 to 3600, or 0", "`syncd demo --help`"),
         ("availability", "VARIANT_ID... is missing", "`syncd availability --help`"),
         ("availability x", "VARIANT_ID...: 'x' is no whole number", "`syncd availability --help`"),
         (f"explain {2**63}", "is no whole number from 1 to ", "`syncd explain --help`"),
@@ -103,6 +105,17 @@ def test_a_hint_has_the_command_that_the_shell_finds(
     monkeypatch.setattr("shutil.which", lambda _: called if found == "same" else found)
     assert program() == name
     assert with_program("run `syncd setup`, or see it") == f"run `{name} setup`, or see it"
+
+
+def test_a_check_of_doctor_names_the_program_as_it_was_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person copies the commands in it."""
+    monkeypatch.setattr("sys.argv", ["folder/bin/syncd"])
+    print_finding(Finding("a check", "warn", "see `syncd status`", "run `syncd serve`"))
+    shown = capsys.readouterr().out
+    assert "see `folder/bin/syncd status`" in shown
+    assert "run `folder/bin/syncd serve`" in shown
 
 
 def test_syncd_without_arguments_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:

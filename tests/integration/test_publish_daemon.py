@@ -230,6 +230,33 @@ def test_the_demo_publishes(site: Site, target: Database) -> None:
     assert len(target.rows("availability", schema="syncd_demo")) > 100
 
 
+def test_the_demo_ends_at_once_if_it_cannot_create_its_tables(site: Site, target: Database) -> None:
+    """With the cause, and with the schema that it needs."""
+    password = "small"
+    if target.server.kind == "postgresql":
+        target.server.execute(f"CREATE ROLE {target.name}d LOGIN PASSWORD '{password}'")
+    else:
+        target.server.execute(f"CREATE USER {target.name}d@'%%' IDENTIFIED BY '{password}'")
+    url = target.url(user=f"{target.name}d", password=password)
+    done = site.syncd("demo", "--seconds", "5", "--publish", url, config=False)
+    assert done.returncode == 1
+    assert "Error: the target of --publish cannot be used: " in done.stderr
+    assert "denied" in done.stderr
+    assert "the demo creates the schema syncd_demo" in done.stderr
+    assert "delivering" not in done.stderr
+
+
+def test_the_status_of_a_target_without_tables_names_the_command(
+    site: Site, target: Database
+) -> None:
+    """And no line of SQL."""
+    configure(site, target)
+    done = site.syncd("publish", "status")
+    assert done.returncode == 1
+    assert "Error: the tables do not exist\n" in done.stderr
+    assert "syncd publish init" in done.stderr
+
+
 def test_commands_without_a_target_say_so(site: Site) -> None:
     """And name the key."""
     done = site.syncd("publish", "status")

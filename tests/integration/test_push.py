@@ -108,7 +108,7 @@ def test_a_receiver_that_was_down_gets_everything_in_order(site: Site) -> None:
     configure_push(site, table)
     daemon = site.serve()
     site.until(lambda: status_of(daemon)["error"])
-    assert status_of(daemon)["error"] == "could not be reached: ConnectError"
+    assert status_of(daemon)["error"] == "could not be reached: Connection refused"
     assert daemon.status()["health"] != "failing"
     with receiving(port) as second:
         second.answer = lambda _: 500 if len(second.messages) % 3 else 200

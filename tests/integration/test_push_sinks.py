@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from pushing import SECRET, Receiver, receiving
+from targets import free_port
 
 from syncd.config import SigningSecret
 from syncd.core.pushes import Cursor, Step
@@ -129,6 +130,22 @@ def test_a_connection_that_breaks_is_a_failure() -> None:
     assert "token" not in error
 
 
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("http://127.0.0.1:{port}/token", "Connection refused"),
+        ("https://token.invalid/token", "the name of the host is not known"),
+    ],
+)
+def test_the_cause_of_a_failure_is_named(
+    url: str, error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In words, and without the address."""
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert send(url.format(port=free_port())) == f"could not be reached: {error}"
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_every_2xx_takes_a_batch(receiver: Receiver, status: int) -> None:
     """204 too, which has no body."""
@@ -168,7 +185,8 @@ def test_a_certificate_that_nobody_trusts_is_refused(
         url = server.url.replace("http://127.0.0.1", "https://localhost")
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE"):
             monkeypatch.delenv(name, raising=False)
-        assert send(url) == "could not be reached: ConnectError"
+        error = "the certificate is not trusted, or it is for another name"
+        assert send(url) == f"could not be reached: {error}"
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
         assert send(url) == ""
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")

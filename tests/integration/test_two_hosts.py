@@ -74,7 +74,10 @@ def test_a_standby_waits(shop: Shop) -> None:
         assert done.returncode == 1, done.stderr
         assert os.uname().nodename in done.stderr
         assert "take-over" in done.stderr
-    assert second.site.syncd("status").returncode == 0
+    shown = second.site.syncd("status")
+    assert shown.returncode == 0
+    assert "reading           nothing while this host waits\n" in shown.stdout
+    assert "next sweep" not in shown.stdout
     assert status["budget"]["used_last_minute"] == 0
     assert len(shop.first.site.api.calls) == calls
 

@@ -50,7 +50,7 @@ def state(phase: str, *, value: str = "out_of_stock", folder: str = FOLDER) -> D
         status_page="http://127.0.0.1:45678/",
         program="~/.cache/uv/archive-v0/Go4oqkpeoevs8fZQ/bin/syncd",
         phase=phase,
-        explanation="the network loses every delivery; the shop does not notice yet",
+        explanation="the network loses every delivery; only reads find the changes",
         is_endless=phase == "running",
         elapsed_s=34.2,
         sweep=SWEEP,
@@ -133,7 +133,7 @@ def test_the_story_grows_with_the_events() -> None:
     assert texts == ["", "", ""]
     lost, noticed, repaired = story(state("repairing"))
     assert lost.text == "for 8.9 s, the network lost every delivery, 840 in all"
-    assert noticed.text == "after 2.6 s, a read found a change without a delivery"
+    assert noticed.text == "after 2.6 s without deliveries, a read found a lost change"
     assert repaired.text == "the mirror was right 8.4 s after the network came back, by itself"
 
 

@@ -12,7 +12,10 @@ from syncd.cli.doctor_checks import (
     check_access,
     check_connections,
     check_delivery,
+    check_listings,
 )
+from syncd.core.lease import WAITING
+from syncd.core.snapshots import DeadListings
 
 
 def test_an_unknown_connection_limit_is_a_warning() -> None:
@@ -48,3 +51,17 @@ def test_every_unexpected_status_code_fails_with_a_hint(code: int) -> None:
     for error in ("", "in our words"):
         finding = check_delivery(Answer(code, 200, error=error, server="nginx"))
         assert (finding.verdict, bool(finding.hint)) == ("fail", True)
+
+
+def test_a_waiting_host_is_named_and_not_its_disk() -> None:
+    """It answers 503 too, but a person has to look at the proxy."""
+    finding = check_delivery(Answer(503, 200, error=WAITING))
+    assert "the URL leads to the waiting host" in finding.hint
+    assert "cannot store" in check_delivery(Answer(503, 200, error="not durable")).hint
+
+
+def test_an_empty_mirror_says_nothing_about_skus() -> None:
+    """A mirror without variants knows no SKU, so the check does not pass."""
+    nothing = DeadListings(0, ())
+    assert check_listings(2, nothing, None, is_filled=False).verdict == "warn"
+    assert check_listings(1, nothing, None, is_filled=True).detail == "1 SKU"

@@ -119,7 +119,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("syncd.config.publish.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="sqlalchemy and psycopg") as caught:
         require_driver(config.target)
-    assert "dreamship-syncd[postgresql]" in caught.value.hint
+    assert "pip install '.[postgresql]'" in caught.value.hint
 
 
 @pytest.mark.parametrize("action", ["init", "status", "take-over"])

@@ -16,7 +16,7 @@ def test_a_missing_package_for_a_password_method_is_named() -> None:
     raised = RuntimeError("'cryptography' package is required for sha256_password auth methods")
     with pytest.raises(TargetError, match="cryptography") as caught, errors.translated(URL):
         raise raised
-    assert "dreamship-syncd[mysql]" in caught.value.hint
+    assert "pip install '.[mysql]'" in caught.value.hint
 
 
 def test_another_runtime_error_is_no_error_of_the_target() -> None:
