@@ -23,7 +23,7 @@ from syncd.store.pushes import mirror_id
 
 log = structlog.get_logger(__name__)
 
-# How often a publisher without the lease looks at it.
+# How often one of two hosts looks at the lease, with the lease or without.
 LOOK_EVERY_S = 2.0
 # The first failure may be that of a connection that ended during a pause of the process.
 SERVES_AFTER_FAILURES = 2
@@ -68,6 +68,7 @@ class Lease:
         self._is_noted = terms.has_held
         # Whether this daemon has released its lease, because its mirror could not be written.
         self._has_given_up = False
+        self._look_at_s = 0.0
         # Since when the target answers without a break, while this daemon waits.
         self._watched_since_s: float | None = None
 
@@ -146,6 +147,7 @@ class Lease:
         if self._terms.sink is not None and not self._is_noted:
             self._terms.sink.note_held()
             self._is_noted = True
+        self._look_at_s = time.monotonic() + self.look_every_s
         self._turn.serve()
 
     def require_writable_mirror(self, target: Target, held: Source) -> None:
@@ -163,6 +165,20 @@ class Lease:
         except MirrorError:
             self.give_up(target, held)
             raise
+
+    def rest_s(self, due_in_s: float) -> float:
+        """Return how long a publisher waits for changes before it looks at the lease."""
+        return min(due_in_s, self.look_every_s) if self._terms.is_standby() else due_in_s
+
+    def look(self, target: Target, held: Source) -> None:
+        """Read the lease; raises TargetFenced, so that a host serves no longer after a take-over.
+
+        The next transaction that writes would find out too, but a round may be ten seconds away.
+        """
+        if self._terms.is_standby() and time.monotonic() >= self._look_at_s:
+            with target.transaction() as db:
+                sources.require(db, target.tables, held)
+            self._look_at_s = time.monotonic() + self.look_every_s
 
     def give_up(self, target: Target, held: Source) -> None:
         """Release the lease, and wait until the mirror can be written."""

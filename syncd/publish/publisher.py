@@ -163,13 +163,14 @@ class Publisher:
             self._woken.clear()
             held = self._checked(target, held)
             self._lease.require_writable_mirror(target, held)
+            self._lease.look(target, held)
             made = self._next(rounds, held)
             has_old = self._retention.run(target, held)
             if made is None:
                 if self._is_stopping:
                     break
                 if not has_old:
-                    self._woken.wait(rounds.due_in_s)
+                    self._woken.wait(self._lease.rest_s(rounds.due_in_s))
                 continue
             try:
                 with target.transaction() as db:

@@ -34,6 +34,13 @@ def locked(db: Connection, tables: Tables, source: str, mirror: str, epoch: int)
     return found
 
 
+def require(db: Connection, tables: Tables, held: Source) -> None:
+    """Raise TargetFenced if another publisher has the lease; only reads."""
+    found = load(db, tables, held.source)
+    if found is None or (found.holder, found.epoch) != (held.holder, held.epoch):
+        raise _fenced(found)
+
+
 def acquire(
     db: Connection,
     tables: Tables,

@@ -86,6 +86,26 @@ def test_a_publisher_that_ends_late_changes_no_turn(tmp_path: Path, target: Data
         assert turn.is_active
 
 
+def test_a_host_serves_no_longer_soon_after_a_take_over(
+    tmp_path: Path, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it has nothing to publish: it must not take deliveries until its next round."""
+    monkeypatch.setattr("syncd.publish.rounds.COMPARE_EVERY_S", 3600.0)
+    turn = Turn()
+    with (
+        closing(Mirror(tmp_path)) as mirror,
+        closing(Target(target.target_url(), "syncd")) as other,
+    ):
+        mirror.item(1)
+        sink = CopySink(mirror)
+        terms = Terms(is_standby=lambda: True, has_held=True, sink=sink, lease_s=3600.0)
+        with publishing(target.target_url(), mirror.path, terms=terms, turn=turn) as one:
+            until(lambda: published(one, mirror) and turn.is_active)
+            with other.transaction() as db:
+                sources.grant(db, other.tables, "default", "another")
+            until(lambda: not turn.is_active)
+
+
 def test_a_host_that_cannot_write_its_mirror_waits_in_its_turn(
     tmp_path: Path, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
