@@ -27,7 +27,7 @@ from syncd.store.listings import delete, save
 EVIL = "<script>alert(1)</script>\"'&"
 ERROR = MirrorUnavailable("no space is left on the disk", hint="free some")
 ITEMS = 120
-AT = "2026-03-02T19:06:40.000000Z"
+AT = "2026-03-02T19:04:35.000000Z"
 
 
 NAME = "mugs on shop-1.example"
