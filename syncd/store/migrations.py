@@ -105,6 +105,13 @@ def positions_of_pushes(db: Database) -> None:
         db.conn.execute(statement)
 
 
+@migrations()
+def compared_changes(db: Database) -> None:
+    """Store which changes were compared with the rows of the list."""
+    for statement in _statements(schema_0_2_0.COMPARED):
+        db.conn.execute(statement)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema to this version; a step that fails changes nothing.
 

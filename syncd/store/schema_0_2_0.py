@@ -156,9 +156,13 @@ CREATE TABLE list_rows (
     item_id INTEGER PRIMARY KEY,
     fingerprint INTEGER NOT NULL,           -- of its row at the last reading of the list
     changed_at TEXT,                        -- when the row changed, if the item was not read since
-    is_awaited INTEGER NOT NULL DEFAULT 0,  -- the item changed; the list shows whether its row did
-    checked_seq INTEGER NOT NULL DEFAULT 0  -- the last change of the item that was compared
+    is_awaited INTEGER NOT NULL DEFAULT 0   -- the item changed; the list shows whether its row did
 );
 CREATE INDEX list_rows_changed ON list_rows (changed_at) WHERE changed_at IS NOT NULL;
 CREATE INDEX list_rows_awaited ON list_rows (item_id) WHERE is_awaited = 1;
+"""
+
+COMPARED = """
+-- The last change of the item that was compared with its row.
+ALTER TABLE list_rows ADD COLUMN checked_seq INTEGER NOT NULL DEFAULT 0;
 """
