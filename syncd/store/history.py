@@ -49,42 +49,45 @@ def variant_history(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                            FROM chain c JOIN deliveries d ON d.delivery_id = c.delivery_id
                            WHERE c.depth < :deepest),
                        newest AS (
-                           SELECT delivery_id FROM deliveries WHERE delivery_id IN (
-                               SELECT delivery_id FROM chain WHERE depth <= :newest)
-                           OR delivery_id IN (
-                               SELECT delivery_id FROM deliveries
-                               WHERE variant_id = :variant_id AND rule IS NULL
-                               ORDER BY delivery_id DESC LIMIT :newest)
-                           OR delivery_id IN (
-                               -- Quarantined deliveries that name the variant, or only its item.
-                               SELECT delivery_id FROM deliveries d WHERE outcome = 'quarantined'
-                                 AND CASE WHEN d.named_variants IS NULL
-                                     THEN d.item_id = (SELECT v.item_id FROM variants v
-                                                       WHERE v.variant_id = :variant_id)
-                                     ELSE :variant_id IN
-                                          (SELECT j.value FROM json_each(d.named_variants) j) END
-                               ORDER BY delivery_id DESC LIMIT :newest)
+                           SELECT delivery_id FROM (
+                               SELECT delivery_id FROM chain WHERE depth <= :newest
+                               UNION SELECT * FROM (
+                                   SELECT delivery_id FROM deliveries
+                                   WHERE variant_id = :variant_id AND rule IS NULL
+                                   ORDER BY delivery_id DESC LIMIT :newest)
+                               UNION SELECT * FROM (
+                                   -- Quarantined ones that name the variant, or only its item.
+                                   SELECT delivery_id FROM deliveries d
+                                   WHERE outcome = 'quarantined'
+                                     AND CASE WHEN d.named_variants IS NULL
+                                         THEN d.item_id = (SELECT v.item_id FROM variants v
+                                                           WHERE v.variant_id = :variant_id)
+                                         ELSE :variant_id IN
+                                           (SELECT j.value FROM json_each(d.named_variants) j) END
+                                   ORDER BY delivery_id DESC LIMIT :newest))
                            ORDER BY delivery_id DESC LIMIT :newest),
                        setter AS (
-                           SELECT max(d.delivery_id) FROM chain c JOIN deliveries d
-                               ON d.delivery_id = c.delivery_id
+                           SELECT max(d.delivery_id) AS delivery_id
+                           FROM chain c CROSS JOIN deliveries d ON d.delivery_id = c.delivery_id
                            WHERE d.rule IN ('newer', 'first-word', 'first-word-doubted')
                              AND 'webhook' =
                                (SELECT source FROM variants WHERE variant_id = :variant_id)),
                        rejected AS (
-                           SELECT d.delivery_id FROM chain c JOIN deliveries d
-                               ON d.delivery_id = c.delivery_id
+                           SELECT d.delivery_id
+                           FROM chain c CROSS JOIN deliveries d ON d.delivery_id = c.delivery_id
                            WHERE d.rule = 'contradicts' AND d.received_at >=
                                (SELECT changed_at FROM variants WHERE variant_id = :variant_id)
                            ORDER BY d.delivery_id DESC LIMIT :newest)
-                       SELECT delivery_id, event_id, received_at, event_at, outcome, rule, reason,
+                       -- Each join begins with the few ids: SQLite 3.46 would read the whole table
+                       -- for a condition with OR.
+                       SELECT d.delivery_id, event_id, received_at, event_at, outcome, rule, reason,
                               CASE WHEN content_key LIKE '%=%'
                                    THEN substr(content_key, instr(content_key, '=') + 1)
                               END AS told
-                       FROM deliveries
-                       WHERE delivery_id IN newest OR delivery_id IN setter
-                           OR delivery_id IN rejected
-                       ORDER BY delivery_id DESC""",
+                       FROM (SELECT delivery_id FROM newest UNION SELECT delivery_id FROM setter
+                             UNION SELECT delivery_id FROM rejected) shown
+                       CROSS JOIN deliveries d ON d.delivery_id = shown.delivery_id
+                       ORDER BY d.delivery_id DESC""",
                     {"variant_id": variant_id, "newest": _NEWEST, "deepest": _DEEPEST},
                 )
             ),
@@ -96,14 +99,14 @@ def variant_history(db: sqlite3.Connection, variant_id: int) -> VariantHistory:
                            SELECT l.previous_seq, c.depth + 1
                            FROM chain c JOIN change_log l ON l.seq = c.seq
                            WHERE c.depth < :deepest)
-                       SELECT seq, old_availability, availability, sellable, cause, rule, missed,
+                       SELECT l.seq, old_availability, availability, sellable, cause, rule, missed,
                               recorded_at
-                       FROM change_log
-                       WHERE seq IN (SELECT seq FROM chain WHERE depth <= :newest)
-                           OR seq = (SELECT max(l.seq) FROM chain c JOIN change_log l
-                                         ON l.seq = c.seq
-                                     WHERE l.old_availability IS NOT l.availability)
-                       ORDER BY seq DESC""",
+                       FROM (SELECT seq FROM chain WHERE depth <= :newest
+                             UNION SELECT max(l.seq) FROM chain c CROSS JOIN change_log l
+                                 ON l.seq = c.seq
+                             WHERE l.old_availability IS NOT l.availability) shown
+                       CROSS JOIN change_log l ON l.seq = shown.seq
+                       ORDER BY l.seq DESC""",
                     {"variant_id": variant_id, "newest": _NEWEST, "deepest": _DEEPEST},
                 )
             ),
