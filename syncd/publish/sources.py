@@ -28,17 +28,12 @@ def load(db: Connection, tables: Tables, source: str, *, is_locked: bool = False
 
 def locked(db: Connection, tables: Tables, source: str, mirror: str, epoch: int) -> Source:
     """Lock the row of a source until the end of the transaction; raises TargetFenced."""
-    found = load(db, tables, source, is_locked=True)
-    if found is None or (found.holder, found.epoch) != (mirror, epoch):
-        raise _fenced(found)
-    return found
+    return _held(load(db, tables, source, is_locked=True), mirror, epoch)
 
 
 def require(db: Connection, tables: Tables, held: Source) -> None:
     """Raise TargetFenced if another publisher has the lease; only reads."""
-    found = load(db, tables, held.source)
-    if found is None or (found.holder, found.epoch) != (held.holder, held.epoch):
-        raise _fenced(found)
+    _held(load(db, tables, held.source), held.holder, held.epoch)
 
 
 def acquire(
@@ -131,6 +126,12 @@ def cursor_values(cursor: Cursor) -> dict[str, Any]:
 def clock(db: Connection, tables: Tables) -> datetime:
     """Return the time of the target."""
     found: datetime = db.execute(sa.select(tables.now)).scalar_one()
+    return found
+
+
+def _held(found: Source | None, mirror: str | None, epoch: int) -> Source:
+    if found is None or (found.holder, found.epoch) != (mirror, epoch):
+        raise _fenced(found)
     return found
 
 
